@@ -1,0 +1,1 @@
+"""AlignedVQ feature coding for vision-language models split between an edge and a cloud."""

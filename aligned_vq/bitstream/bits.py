@@ -1,0 +1,62 @@
+"""Integers of a fixed width to a string of bits and back, most significant bit first.
+
+A bit string is a numpy array of zeros and ones, one uint8 each; several are joined with
+`numpy.concatenate` before `bits_to_bytes`, so fields of different widths share bytes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aligned_vq.types import Indices
+
+Bits = NDArray[np.uint8]
+
+MAX_WIDTH_BITS = 16
+
+
+def pack_fields(values: NDArray[np.integer], width_bits: int) -> Bits:
+    """Bits `[n * width_bits]` of n values, each `0 <= value < 2**width_bits`.
+
+    Raises:
+        ValueError: the width is not 1 to 16, or a value does not fit in it.
+    """
+    _check_width(width_bits)
+    flat = values.reshape(-1)
+    if flat.size and not 0 <= int(flat.min()) <= int(flat.max()) < 1 << width_bits:
+        raise ValueError(
+            f"values of {width_bits} bits are 0 to {(1 << width_bits) - 1}, "
+            f"got {int(flat.min())} to {int(flat.max())}"
+        )
+    octets = flat.astype(">u2").view(np.uint8).reshape(-1, 2)
+    return np.unpackbits(octets, axis=1)[:, MAX_WIDTH_BITS - width_bits :].reshape(-1)
+
+
+def unpack_fields(bits: Bits, width_bits: int) -> Indices:
+    """The int32 values `[n]` of a bit string `[n * width_bits]`.
+
+    Raises:
+        ValueError: the width is not 1 to 16, or does not divide the number of bits.
+    """
+    _check_width(width_bits)
+    if bits.size % width_bits:
+        raise ValueError(f"{bits.size} bits are not a whole number of {width_bits}-bit values")
+    padded = np.zeros((bits.size // width_bits, MAX_WIDTH_BITS), np.uint8)
+    padded[:, MAX_WIDTH_BITS - width_bits :] = bits.reshape(-1, width_bits)
+    return np.packbits(padded, axis=1).view(">u2").reshape(-1).astype(np.int32)
+
+
+def bits_to_bytes(bits: Bits) -> bytes:
+    """The bytes of a bit string, padded with zero bits to a whole byte."""
+    return np.packbits(bits).tobytes()
+
+
+def bytes_to_bits(data: bytes) -> Bits:
+    """The bit string `[8 * len(data)]` of some bytes, padding bits included."""
+    return np.unpackbits(np.frombuffer(data, np.uint8))
+
+
+def _check_width(width_bits: int) -> None:
+    if not 1 <= width_bits <= MAX_WIDTH_BITS:
+        raise ValueError(f"a field is 1 to {MAX_WIDTH_BITS} bits wide, got {width_bits}")

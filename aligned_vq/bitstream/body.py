@@ -1,0 +1,235 @@
+"""`pack` and `unpack`: what the codec knows of an image to the bytes that cross the wire, and back.
+
+Every size follows from the config and the number of tokens, never from the bytes, so a hostile
+payload can neither grow an array nor leave one unset: it decodes to indices of the one right shape
+or raises `CorruptPayload`.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from aligned_vq.bitstream.entropy import decode_range, encode_range
+from aligned_vq.bitstream.fixed import decode_fixed, encode_fixed
+from aligned_vq.bitstream.layout import RESEND, Layout, max_body_bytes, statistics_fault
+from aligned_vq.bitstream.raw import decode_raw, encode_raw
+from aligned_vq.bitstream.tables import EntropyTables
+from aligned_vq.errors import ConfigError, CorruptPayload, InvalidInput
+from aligned_vq.types import MAX_TOKENS, Coding, Encoded, Payload, QuantizerConfig, QuantizerKind
+
+
+class Codec(NamedTuple):
+    """The two directions of one coding, and the quantizer it is for.
+
+    `encode(encoded, config, tables)` gives the body; `decode(body, layout, tables)` gives the
+    `Encoded` or raises CorruptPayload. Both get tables when `needs_tables`.
+    """
+
+    quantizer: QuantizerKind
+    needs_tables: bool
+    encode: Callable[[Encoded, QuantizerConfig, EntropyTables | None], bytes]
+    decode: Callable[[bytes, Layout, EntropyTables | None], Encoded]
+
+
+def _encode_with(encoded: Encoded, _: QuantizerConfig, tables: EntropyTables | None) -> bytes:
+    return encode_range(encoded, _given(tables))
+
+
+def _decode_with(body: bytes, layout: Layout, tables: EntropyTables | None) -> Encoded:
+    return decode_range(body, layout, _given(tables))
+
+
+CODECS: dict[Coding, Codec] = {
+    "fixed": Codec(
+        "aligned",
+        False,
+        lambda encoded, config, _: encode_fixed(encoded, config),
+        lambda body, layout, _: decode_fixed(body, layout),
+    ),
+    "range": Codec("aligned", True, _encode_with, _decode_with),
+    "raw": Codec(
+        "identity",
+        False,
+        lambda encoded, _config, _tables: encode_raw(encoded),
+        lambda body, layout, _: decode_raw(body, layout),
+    ),
+}
+
+
+def pack(
+    encoded: Encoded,
+    config: QuantizerConfig,
+    tables: EntropyTables | None,
+    manifest_digest: bytes,
+    coding: Literal["auto"] | Coding = "auto",
+) -> Payload:
+    """The payload of an image: the smallest coding, or the one asked for.
+
+    "auto" is raw for the identity quantizer; otherwise range where `tables` are given and the body
+    gets strictly smaller, else fixed. Statistics in `encoded` go into the body.
+
+    Raises:
+        ConfigError: the coding is not for this quantizer, or needs tables that are not there.
+        InvalidInput: a feature or statistic of this image is not finite, a standard deviation is
+            not above 0, or "range" was asked for and exceeds `max_body_bytes`.
+        ValueError: the arrays do not have the shapes, dtypes or ranges of the config.
+    """
+    _check_encoded(encoded, config)
+    if tables is not None:
+        tables.check(config)
+    coding, body = _choose(encoded, config, tables, coding)
+    layout = Layout.of(encoded, config)
+    largest = max_body_bytes(config, encoded.num_tokens, layout.statistics)
+    if len(body) > largest:
+        raise InvalidInput(
+            f"expected at most {largest} bytes, got {len(body)} from {coding} coding; "
+            "use coding 'auto', which falls back to fixed"
+        )
+    return Payload(
+        manifest_digest=manifest_digest,
+        num_tokens=encoded.num_tokens,
+        num_stages=layout.num_stages,
+        masked_stages=layout.masked_stages,
+        coding=coding,
+        body=body,
+        crc32=_crc32(encoded, config, coding, body),
+    )
+
+
+def unpack(
+    payload: Payload,
+    config: QuantizerConfig,
+    num_tokens: int,
+    statistics: bool,
+    tables: EntropyTables | None = None,
+) -> Encoded:
+    """The `Encoded` that was packed: indices int32 `[n, G]`, masks bool `[N]`, writable arrays.
+
+    `config`, `num_tokens` and `statistics` come from the manifest of whoever unpacks, which must
+    first compare `payload.manifest_digest` with its own: this function does not look at it.
+
+    Raises:
+        CorruptPayload: the payload is not exactly what `pack` makes of any image. No bytes raise
+            anything else.
+        ConfigError: `tables` are not for this config.
+    """
+    if tables is not None:
+        tables.check(config)
+    codec = CODECS[payload.coding]
+    layout = _layout(payload, config, num_tokens, statistics)
+    if codec.needs_tables and tables is None:
+        raise CorruptPayload(
+            f"expected a coding that needs no entropy tables, got {payload.coding!r}; "
+            "send it with coding 'fixed'"
+        )
+    encoded = codec.decode(payload.body, layout, tables)
+    found = _crc32(encoded, config, payload.coding, payload.body)
+    if found != payload.crc32:
+        raise CorruptPayload(
+            f"expected crc32 {payload.crc32:08x}, got {found:08x} from the body; {RESEND}"
+        )
+    return encoded
+
+
+def _layout(payload: Payload, config: QuantizerConfig, num_tokens: int, statistics: bool) -> Layout:
+    """The layout a payload claims, once everything it claims is possible."""
+    if payload.num_tokens != num_tokens:
+        raise CorruptPayload(
+            f"expected {num_tokens} tokens, got {payload.num_tokens}; {RESEND} for this model"
+        )
+    if CODECS[payload.coding].quantizer != config.kind:
+        allowed = [name for name, codec in CODECS.items() if codec.quantizer == config.kind]
+        raise CorruptPayload(
+            f"expected coding {' or '.join(allowed)} for the {config.kind} quantizer, "
+            f"got {payload.coding!r}; {RESEND} in one of these"
+        )
+    fewest = min(1, config.num_quantizers)
+    if not fewest <= payload.num_stages <= config.num_quantizers:
+        raise CorruptPayload(
+            f"expected {fewest} to {config.num_quantizers} stages, got {payload.num_stages}; "
+            f"{RESEND} with the stages this model has"
+        )
+    largest = max_body_bytes(config, num_tokens, statistics)
+    if len(payload.body) > largest:
+        raise CorruptPayload(f"expected at most {largest} bytes, got {len(payload.body)}; {RESEND}")
+    return Layout(config, num_tokens, payload.num_stages, payload.masked_stages, statistics)
+
+
+def _choose(
+    encoded: Encoded,
+    config: QuantizerConfig,
+    tables: EntropyTables | None,
+    coding: Literal["auto"] | Coding,
+) -> tuple[Coding, bytes]:
+    if coding != "auto":
+        codec = CODECS.get(coding)
+        if codec is None or codec.quantizer != config.kind:
+            raise ConfigError(
+                f"coding {coding!r} is not for the {config.kind} quantizer; use 'auto'"
+            )
+        if codec.needs_tables and tables is None:
+            raise ConfigError(f"coding {coding!r} needs entropy tables, got none; use 'fixed'")
+        return coding, codec.encode(encoded, config, tables)
+    if config.kind == "identity":
+        return "raw", encode_raw(encoded)
+    fixed = encode_fixed(encoded, config)
+    if tables is not None:
+        ranged = encode_range(encoded, tables)
+        if len(ranged) < len(fixed):
+            return "range", ranged
+    return "fixed", fixed
+
+
+def _crc32(encoded: Encoded, config: QuantizerConfig, coding: Coding, body: bytes) -> int:
+    """Over the canonical form: fixed coding for indices, the body itself for raw features."""
+    return zlib.crc32(encode_fixed(encoded, config) if coding == "range" else body)
+
+
+def _check_encoded(encoded: Encoded, config: QuantizerConfig) -> None:
+    tokens = encoded.num_tokens
+    if not 1 <= tokens <= MAX_TOKENS:
+        raise ValueError(f"expected 1 to {MAX_TOKENS} tokens, got {tokens}")
+    if not min(1, config.num_quantizers) <= len(encoded.stages) <= config.num_quantizers:
+        raise ValueError(f"expected stages of {config}, got {len(encoded.stages)} stages")
+    for number, stage in enumerate(encoded.stages):
+        covered = tokens if stage.mask is None else len(stage.indices)
+        if stage.indices.shape != (covered, config.num_groups):
+            raise ValueError(
+                f"expected indices [{covered}, {config.num_groups}] in stage {number}, "
+                f"got {stage.indices.shape}"
+            )
+        if stage.mask is not None and (stage.mask.shape != (tokens,) or stage.mask.dtype != bool):
+            raise ValueError(
+                f"expected a bool mask [{tokens}] in stage {number}, "
+                f"got {stage.mask.dtype} {stage.mask.shape}"
+            )
+        size = config.codebook_sizes[number]
+        if stage.indices.size and not 0 <= stage.indices.min() <= stage.indices.max() < size:
+            raise ValueError(f"expected indices of stage {number} from 0 to {size - 1}")
+    identity = config.kind == "identity"
+    if identity != (encoded.features is not None):
+        raise ValueError("expected features for the identity quantizer and only for it")
+    float_dtype = np.float32 if identity else np.float16
+    for name, array, width, dtype in (
+        ("features", encoded.features, config.dim, np.float32),
+        ("statistics", encoded.statistics, 2, float_dtype),
+    ):
+        if array is not None and (array.shape != (tokens, width) or array.dtype != dtype):
+            raise ValueError(
+                f"expected {name} {np.dtype(dtype)} [{tokens}, {width}], "
+                f"got {array.dtype} {array.shape}"
+            )
+    if encoded.features is not None and not np.isfinite(encoded.features).all():
+        raise InvalidInput("expected finite features, got an infinity or NaN; send another image")
+    if encoded.statistics is not None and (fault := statistics_fault(encoded.statistics)):
+        raise InvalidInput(f"{fault}; send another image")
+
+
+def _given(tables: EntropyTables | None) -> EntropyTables:
+    if tables is None:
+        raise ConfigError("range coding needs entropy tables, got none; use coding 'fixed'")
+    return tables

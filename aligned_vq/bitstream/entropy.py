@@ -1,0 +1,104 @@
+"""Range coding: frequent indices cost fewer bits than rare ones.
+
+    [statistics, N x 2 float16 little-endian, as they are]
+    words of the range coder, uint32 little-endian; per stage, in coding order:
+        if masked: n, the number of covered tokens, uniform over 0..N; then N mask bits, each 1 with
+                   probability (n + 1/2) / (N + 1)
+        per group: n indices, with the counts of their codebook
+
+A range coder decodes damaged bytes into other, equally plausible indices, so the decoder encodes
+what it found and insists on the very bytes it got.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import constriction
+import numpy as np
+
+from aligned_vq.bitstream.layout import RESEND, Layout
+from aligned_vq.bitstream.tables import EntropyTables
+from aligned_vq.errors import CorruptPayload
+from aligned_vq.types import Encoded, Mask, StageIndices
+
+_WORD_BYTES = 4
+
+
+def encode_range(encoded: Encoded, tables: EntropyTables) -> bytes:
+    """The range-coding body of an `Encoded` with stages that fit the tables."""
+    prefix = b"" if encoded.statistics is None else encoded.statistics.astype("<f2").tobytes()
+    return prefix + _encode_stages(encoded.num_tokens, encoded.stages, tables)
+
+
+def decode_range(body: bytes, layout: Layout, tables: EntropyTables) -> Encoded:
+    """The `Encoded` of a range-coding body.
+
+    Raises:
+        CorruptPayload: the bytes are not exactly what `encode_range` makes of any indices.
+    """
+    statistics, coded = layout.split_body(body)
+    if len(coded) % _WORD_BYTES:
+        raise CorruptPayload(
+            f"expected a multiple of {_WORD_BYTES} bytes from the range coder, got {len(coded)}; "
+            f"{RESEND}"
+        )
+    decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(coded, "<u4").astype(np.uint32))
+    try:
+        stages = tuple(
+            _decode_stage(decoder, layout, tables, stage) for stage in range(layout.num_stages)
+        )
+    except AssertionError as error:  # how constriction reports words that no message leads to
+        raise CorruptPayload(f"expected range-coded indices, got: {error} {RESEND}") from error
+    if _encode_stages(layout.num_tokens, stages, tables) != coded:
+        raise CorruptPayload(
+            f"expected the one range-coded form of these indices, got another; {RESEND}"
+        )
+    return Encoded(layout.num_tokens, stages, statistics)
+
+
+def _encode_stages(
+    num_tokens: int, stages: tuple[StageIndices, ...], tables: EntropyTables
+) -> bytes:
+    encoder = constriction.stream.queue.RangeEncoder()
+    for number, stage in enumerate(stages):
+        if stage.mask is not None:
+            covered = len(stage.indices)
+            encoder.encode(np.array([covered], np.int32), _covered_model(num_tokens))
+            encoder.encode(stage.mask.astype(np.int32), _mask_model(covered, num_tokens))
+        for group in range(stage.indices.shape[1]):
+            column = np.ascontiguousarray(stage.indices[:, group])
+            encoder.encode(column, tables.model(number, group))
+    words: bytes = encoder.get_compressed().astype("<u4").tobytes()
+    return words
+
+
+def _decode_stage(
+    decoder: Any,
+    layout: Layout,
+    tables: EntropyTables,
+    number: int,
+) -> StageIndices:
+    mask: Mask | None = None
+    covered = layout.num_tokens
+    if layout.has_mask(number):
+        covered = int(decoder.decode(_covered_model(layout.num_tokens), 1)[0])
+        bits = decoder.decode(_mask_model(covered, layout.num_tokens), layout.num_tokens)
+        mask = bits.astype(np.bool_)
+        if int(mask.sum()) != covered:
+            raise CorruptPayload(
+                f"expected a mask of {covered} tokens for stage {number}, "
+                f"got {int(mask.sum())}; {RESEND}"
+            )
+    indices = np.empty((covered, layout.config.num_groups), np.int32)
+    for group in range(layout.config.num_groups):
+        indices[:, group] = decoder.decode(tables.model(number, group), covered)
+    return StageIndices(indices, mask)
+
+
+def _covered_model(num_tokens: int) -> Any:
+    return constriction.stream.model.Uniform(num_tokens + 1)
+
+
+def _mask_model(covered: int, num_tokens: int) -> Any:
+    return constriction.stream.model.Bernoulli((covered + 0.5) / (num_tokens + 1), perfect=False)

@@ -1,0 +1,225 @@
+"""The bundle: a directory that makes one edge and one cloud understand each other.
+
+    manifest.json         what both agree on
+    edge.safetensors      prefix of the vision tower, edge side of the codec
+    cloud.safetensors     cloud side of the codec
+    entropy.safetensors   entropy tables (absent: fixed-width coding only)
+
+The edge opens `manifest.json`, `edge.safetensors` and the tables; the cloud opens its own file
+instead and the LLaVA checkpoint. Every file is verified against the manifest before it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
+from torch import Tensor
+
+from aligned_vq.bitstream import EntropyTables
+from aligned_vq.codec import CloudCodec, CodecSpec, EdgeCodec
+from aligned_vq.errors import ConfigError
+from aligned_vq.manifest import SplitManifest
+from aligned_vq.quantizer.aligned import AlignedVQ
+from aligned_vq.split.residual_link import ResidualLink, build_link, link_norm_names
+from aligned_vq.split.vision import VisionPrefix, build_prefix
+
+MANIFEST, EDGE, CLOUD, ENTROPY = (
+    "manifest.json",
+    "edge.safetensors",
+    "cloud.safetensors",
+    "entropy.safetensors",
+)
+_EDGE_CODEC = ("position_mean", "project_down", "codebooks")
+_CLOUD_CODEC = ("position_mean", "project_up", "codebooks")
+
+
+@dataclass(frozen=True)
+class EdgeBundle:
+    """What an edge process runs: pixels -> prefix -> codec -> payload."""
+
+    manifest: SplitManifest
+    prefix: VisionPrefix
+    codec: EdgeCodec
+
+
+@dataclass(frozen=True)
+class CloudBundle:
+    """What a cloud process runs besides the checkpoint."""
+
+    manifest: SplitManifest
+    codec: CloudCodec
+
+
+def open_edge_bundle(directory: str | Path, dtype: torch.dtype = torch.float32) -> EdgeBundle:
+    """The edge side of a bundle; `dtype` is the prefix's, the codec stays float32.
+
+    Raises:
+        ConfigError: a file is missing, changed or of a schema this release does not know.
+    """
+    folder = Path(directory)
+    manifest = read_manifest(folder)
+    tensors = _read_tensors(folder / EDGE, manifest.edge_weights_digest)
+    prefix_tensors = {name: t.to(dtype) for name, t in _under("prefix.", tensors).items()}
+    try:
+        prefix = build_prefix(manifest.tower.vision, manifest.split, prefix_tensors)
+        quantizer = _quantizer(manifest, _under("codec.", tensors), _EDGE_CODEC)
+    except RuntimeError as error:
+        raise ConfigError(f"{folder / EDGE}: does not fit its manifest ({error})") from error
+    return EdgeBundle(manifest, prefix, EdgeCodec(_spec(manifest, folder), quantizer))
+
+
+def open_cloud_bundle(directory: str | Path, device: torch.device | str = "cpu") -> CloudBundle:
+    """The cloud side of a bundle, float32 on `device`; raises as `open_edge_bundle`."""
+    folder = Path(directory)
+    manifest = read_manifest(folder)
+    tensors = _read_tensors(folder / CLOUD, manifest.cloud_weights_digest)
+    identity = manifest.quantizer.kind == "identity"
+    try:
+        quantizer = _quantizer(manifest, _under("codec.", tensors), _CLOUD_CODEC)
+        link = build_link(
+            manifest.link,
+            manifest.split,
+            manifest.features,
+            None if identity else manifest.quantizer.codebook_dim,
+            _under("norms.", tensors),
+        )
+        link.load_state_dict(_under("link.", tensors), strict=True)
+    except (RuntimeError, KeyError) as error:
+        raise ConfigError(f"{folder / CLOUD}: does not fit its manifest ({error})") from error
+    if quantizer is not None:
+        for name in ("position_mean", "project_up", "codebooks"):
+            part = getattr(quantizer, name)
+            setattr(quantizer, name, _moved(part, device))
+    link = link.to(device).eval().requires_grad_(False)
+    return CloudBundle(manifest, CloudCodec(_spec(manifest, folder), quantizer, link))
+
+
+def write_bundle(
+    directory: str | Path,
+    manifest: SplitManifest,
+    prefix: VisionPrefix,
+    norms: Mapping[str, Tensor],
+    quantizer: AlignedVQ | None,
+    link: ResidualLink,
+    tables: EntropyTables | None,
+) -> SplitManifest:
+    """Write a bundle; returns the manifest with the digests of what was written.
+
+    Args:
+        directory: made if it is missing; a bundle already there is replaced.
+        manifest: its weight and entropy digests are filled in here.
+        prefix: the edge half, in the dtype it is to be stored in.
+        norms: the tower's LayerNorm tensors the link needs (`link_norm_names`).
+        quantizer: None for the identity quantizer.
+        link: the residual link.
+        tables: entropy tables, None for fixed-width coding only.
+    """
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    codec = {} if quantizer is None else quantizer.state_dict()
+    edge = {f"prefix.{name}": tensor for name, tensor in prefix.state_dict().items()}
+    edge |= {f"codec.{name}": t for name, t in codec.items() if name.startswith(_EDGE_CODEC)}
+    cloud = {f"codec.{name}": t for name, t in codec.items() if name.startswith(_CLOUD_CODEC)}
+    cloud |= {f"link.{name}": tensor for name, tensor in link.state_dict().items()}
+    cloud |= {f"norms.{name}": norms[name] for name in link_norm_names(manifest.split)}
+    save_file({name: t.detach().clone().contiguous() for name, t in edge.items()}, folder / EDGE)
+    save_file({name: t.detach().clone().contiguous() for name, t in cloud.items()}, folder / CLOUD)
+    (folder / ENTROPY).unlink(missing_ok=True)
+    if tables is not None:
+        tables.save(folder / ENTROPY)
+    written = replace(
+        manifest,
+        edge_weights_digest=_file_digest((folder / EDGE).read_bytes()),
+        cloud_weights_digest=_file_digest((folder / CLOUD).read_bytes()),
+        entropy_digest=None if tables is None else tables.digest().hex(),
+    )
+    (folder / MANIFEST).write_text(written.to_json() + "\n", encoding="utf-8")
+    return written
+
+
+def read_manifest(directory: str | Path) -> SplitManifest:
+    """The manifest of a bundle; ConfigError if there is none or it is not usable."""
+    path = Path(directory) / MANIFEST
+    return SplitManifest.from_json(_read(path).decode("utf-8", "replace").strip(), str(path))
+
+
+def _spec(manifest: SplitManifest, folder: Path) -> CodecSpec:
+    tables = None
+    if manifest.entropy_digest is not None:
+        path = folder / ENTROPY
+        _read(path)
+        tables = EntropyTables.load(path, manifest.quantizer)
+        if tables.digest().hex() != manifest.entropy_digest:
+            raise ConfigError(_changed(path))
+    return CodecSpec(
+        digest=manifest.digest(),
+        features=manifest.features,
+        quantizer=manifest.quantizer,
+        statistics=manifest.link == "statistics",
+        layer_norm_eps=manifest.tower.vision.layer_norm_eps,
+        tables=tables,
+    )
+
+
+def _quantizer(
+    manifest: SplitManifest, tensors: Mapping[str, Tensor], parts: tuple[str, ...]
+) -> AlignedVQ | None:
+    """A quantizer with one side's weights; the other side's stay on the meta device."""
+    if manifest.quantizer.kind == "identity":
+        return None
+    with torch.device("meta"):
+        quantizer = AlignedVQ(manifest.features, manifest.quantizer)
+    loaded = quantizer.load_state_dict(dict(tensors), strict=False, assign=True)
+    absent = [name for name in loaded.missing_keys if name.startswith(parts)]
+    if absent or loaded.unexpected_keys:
+        raise RuntimeError(f"missing {absent}, unexpected {loaded.unexpected_keys}")
+    return quantizer.eval().requires_grad_(False)
+
+
+def _moved(part: torch.nn.Module | torch.nn.Parameter, device: torch.device | str) -> object:
+    if isinstance(part, torch.nn.Module):
+        return part.to(device)
+    return torch.nn.Parameter(part.to(device), requires_grad=False)
+
+
+def _read_tensors(path: Path, digest: str) -> dict[str, Tensor]:
+    """A file's tensors, from the very bytes whose digest was checked."""
+    content = _read(path)
+    if _file_digest(content) != digest:
+        raise ConfigError(_changed(path))
+    try:
+        tensors: dict[str, Tensor] = load(content)
+    except SafetensorError as error:
+        raise ConfigError(f"{path}: not a safetensors file ({error})") from error
+    return tensors
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"expected the bundle file {path}, found none that can be read ({error.strerror}); "
+            "copy the whole bundle directory or export it again"
+        ) from error
+
+
+def _changed(path: Path) -> str:
+    return (
+        f"{path}: its content does not match the digest in {MANIFEST}; the file was damaged or "
+        "belongs to another bundle: copy the whole bundle again"
+    )
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def _file_digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,52 @@
+"""Every error this project raises on purpose.
+
+    AlignedVQError
+    |-- ConfigError         settings, bundle or checkpoint are unusable: mend them and start again
+    |-- InvalidInput        this image or question cannot be served: send another
+    |-- ManifestMismatch    edge and cloud hold different bundles: install the same one on both
+    |-- CorruptPayload      the bytes do not decode: send them again
+    |-- Overloaded          the service is full: try again later
+    |-- EngineError         the service failed inside: its log says why
+    `-- CloudUnreachable    no service answered at the address
+        `-- DeadlineExceeded    it answered too slowly
+
+Each message says what was expected, what came and what to do. `protos.status` maps them to gRPC.
+"""
+
+from __future__ import annotations
+
+
+class AlignedVQError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class ConfigError(AlignedVQError):
+    """A setting, a bundle or a checkpoint cannot be used."""
+
+
+class InvalidInput(AlignedVQError):
+    """An image or a question cannot be served; the next one may."""
+
+
+class ManifestMismatch(AlignedVQError):
+    """The payload was made with another bundle than the one that should decode it."""
+
+
+class CorruptPayload(AlignedVQError):
+    """A payload is truncated, damaged or not of the one shape its manifest allows."""
+
+
+class Overloaded(AlignedVQError):
+    """The service is at its limit of questions in flight."""
+
+
+class EngineError(AlignedVQError):
+    """The language engine failed on a valid request."""
+
+
+class CloudUnreachable(AlignedVQError):
+    """Nothing that speaks this protocol answered at the address."""
+
+
+class DeadlineExceeded(CloudUnreachable):
+    """The service did not answer within the deadline."""

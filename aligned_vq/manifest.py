@@ -1,0 +1,135 @@
+"""SplitManifest: everything edge and cloud must agree on, and its digest.
+
+The digest travels with every payload, so that indices made with one codebook are never decoded with
+another. This module needs neither torch nor the wire.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from aligned_vq.bitstream import BITSTREAM_VERSION
+from aligned_vq.errors import AlignedVQError, ConfigError
+from aligned_vq.processor import ProcessorSettings
+from aligned_vq.split.tower import TowerConfig
+from aligned_vq.types import (
+    LINK_KINDS,
+    FeatureSpec,
+    LinkKind,
+    QuantizerConfig,
+    SplitPoint,
+    digest_of,
+)
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class SplitManifest:
+    """One bundle's identity: model, cut, codec, and the digests of all weights."""
+
+    model_id: str
+    """Hub id or directory name of the LLaVA checkpoint; for people, not checked."""
+    model_revision: str | None
+    vision_digest: str
+    """SHA-256 of the checkpoint's vision tensors behind the cut: the cloud's model must match."""
+    tower: TowerConfig
+    processor: ProcessorSettings
+    split: SplitPoint
+    quantizer: QuantizerConfig
+    link: LinkKind
+    edge_weights_digest: str
+    """SHA-256 of `edge.safetensors`."""
+    cloud_weights_digest: str
+    """SHA-256 of `cloud.safetensors`."""
+    entropy_digest: str | None
+    """Digest of the entropy tables; None: only fixed-width coding."""
+    stage_shares: tuple[float, ...] = ()
+    """Share of the tokens each residual stage covers by default; 1 where not given."""
+    bitstream_version: int = BITSTREAM_VERSION
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        if self.link not in LINK_KINDS:
+            raise ConfigError(f"link must be one of {', '.join(LINK_KINDS)}, got {self.link!r}")
+        if self.bitstream_version != BITSTREAM_VERSION:
+            raise ConfigError(
+                f"expected bitstream version {BITSTREAM_VERSION}, got {self.bitstream_version}; "
+                "export the bundle again with this release, or install the release that made it"
+            )
+        self.tower.check_split(self.split)
+        if self.quantizer.dim != self.features.dim:
+            raise ConfigError(
+                f"quantizer dim must be the features' {self.features.dim}, got {self.quantizer.dim}"
+            )
+
+    @property
+    def features(self) -> FeatureSpec:
+        """Shape of the features at the cut."""
+        return self.tower.features()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, in field order."""
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            **own,
+            "tower": self.tower.to_dict(),
+            "processor": self.processor.to_dict(),
+            "split": str(self.split),
+            "quantizer": asdict(self.quantizer),
+        }
+
+    def to_json(self) -> str:
+        """Canonical JSON: sorted keys, no spaces. What `digest` is over."""
+        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+    def digest(self) -> bytes:
+        """16 bytes that name this manifest on the wire."""
+        return digest_of(self.to_json().encode())
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "manifest") -> SplitManifest:
+        """From JSON; ConfigError names `source` and what is wrong with it."""
+        try:
+            raw = json.loads(text)
+        except ValueError as error:
+            raise ConfigError(f"{source}: not JSON ({error}); export the bundle again") from error
+        if not isinstance(raw, dict) or "schema_version" not in raw:
+            raise ConfigError(f"{source}: expected a manifest with a schema_version, got none")
+        schema = raw["schema_version"]
+        if schema != SCHEMA_VERSION:
+            advice = "upgrade this program" if _newer(schema) else "export the bundle again"
+            raise ConfigError(
+                f"{source}: expected manifest schema {SCHEMA_VERSION}, got {schema!r}; {advice}"
+            )
+        try:
+            return cls._from_dict(raw)
+        except AlignedVQError as error:
+            raise ConfigError(f"{source}: {error}") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(
+                f"{source}: a field is missing, unknown or of the wrong type ({error!r}); "
+                "export the bundle again"
+            ) from error
+
+    @classmethod
+    def _from_dict(cls, raw: Mapping[str, Any]) -> SplitManifest:
+        quantizer = dict(raw["quantizer"])
+        quantizer["codebook_sizes"] = tuple(quantizer["codebook_sizes"])
+        return cls(
+            **{
+                **raw,
+                "tower": TowerConfig.from_dict(raw["tower"]),
+                "processor": ProcessorSettings.from_dict(raw["processor"]),
+                "split": SplitPoint.parse(raw["split"]),
+                "quantizer": QuantizerConfig(**quantizer),
+                "stage_shares": tuple(float(share) for share in raw["stage_shares"]),
+            }
+        )
+
+
+def _newer(schema: object) -> bool:
+    return isinstance(schema, int) and schema > SCHEMA_VERSION

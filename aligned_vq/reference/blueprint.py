@@ -1,0 +1,187 @@
+"""The untrained reference checkpoint: a small LLaVA with LLaVA-1.5's geometry.
+
+336 px, patch 14, 577 vision tokens, feature layer -2, CLS dropped before the projector, a Llama
+language model. Everything is a plain transformers object, saved in Hugging Face format.
+"""
+
+from __future__ import annotations
+
+import torch
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.clip.modeling_clip import CLIPAttention
+
+from aligned_vq.reference import questions, scenes
+
+VISION_WIDTH = 192
+VISION_BLOCKS = 6  # the last never runs: LLaVA selects hidden state -2
+TEXT_WIDTH = 192
+TEXT_BLOCKS = 5
+VOCABULARY_SIZE = 640
+CONTEXT_TOKENS = 1024
+IMAGE_TOKEN = "<image>"
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'user' %}USER: "
+    "{% for part in message['content'] if part['type'] == 'image' %}<image>\n{% endfor %}"
+    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }} {% endfor %}"
+    "{% else %}ASSISTANT: "
+    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
+    "</s>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+
+
+def build_tokenizer(corpus_scenes: int = 4000) -> PreTrainedTokenizerFast:
+    """A lower-casing byte-level BPE over the world's sentences: any text still has tokens."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY_SIZE,
+        special_tokens=["<unk>", "<s>", "</s>", "<pad>", IMAGE_TOKEN],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_corpus(corpus_scenes), trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        extra_special_tokens={"image_token": IMAGE_TOKEN},
+        model_max_length=CONTEXT_TOKENS,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
+    """LLaVA-1.5's processor settings: resize the short side, crop the centre."""
+    side = scenes.IMAGE_SIZE_PX
+    image_processor = CLIPImageProcessorPil(
+        size={"shortest_edge": side}, crop_size={"height": side, "width": side}
+    )
+    return LlavaProcessor(
+        image_processor=image_processor,
+        tokenizer=tokenizer,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        chat_template=CHAT_TEMPLATE,
+        image_token=IMAGE_TOKEN,
+        num_additional_image_tokens=1,
+    )
+
+
+def build_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> LlavaForConditionalGeneration:
+    """Random weights, float32; position embeddings start as 2-D sinusoids."""
+    torch.manual_seed(seed)
+    vision = CLIPVisionConfig(
+        hidden_size=VISION_WIDTH,
+        intermediate_size=4 * VISION_WIDTH,
+        num_hidden_layers=VISION_BLOCKS,
+        num_attention_heads=VISION_WIDTH // 48,
+        image_size=scenes.IMAGE_SIZE_PX,
+        patch_size=14,
+        projection_dim=VISION_WIDTH,
+    )
+    text = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=512,
+        num_hidden_layers=TEXT_BLOCKS,
+        num_attention_heads=6,
+        num_key_value_heads=6,
+        max_position_embeddings=CONTEXT_TOKENS,
+        rms_norm_eps=1e-5,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    config = LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_id=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
+        image_seq_length=576,
+        vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+        projector_hidden_act="gelu",
+        tie_word_embeddings=False,
+    )
+    model = LlavaForConditionalGeneration(config).float()
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.bos_token_id = tokenizer.bos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    embeddings = model.model.vision_tower.embeddings
+    with torch.no_grad():
+        embeddings.position_embedding.weight[1:] = _sinusoids(24, VISION_WIDTH)
+        embeddings.patch_embedding.weight.normal_(std=0.04)
+        for layer in model.model.vision_tower.encoder.layers:
+            _start_local(layer.self_attn)
+    return model
+
+
+def _sinusoids(side: int, width: int) -> torch.Tensor:
+    """Fixed 2-D position code `[side * side, width]`: sines and cosines of x, then of y."""
+    rates = torch.exp(torch.linspace(0.5, -3.0, width // 4))
+    place = torch.arange(side).float()
+    rows, columns = torch.meshgrid(place, place, indexing="ij")
+    waves = [
+        f(axis.reshape(-1, 1) * rates) for axis in (columns, rows) for f in (torch.sin, torch.cos)
+    ]
+    return torch.cat(waves, dim=1)
+
+
+def _start_local(attention: CLIPAttention) -> None:
+    """Attention that starts by looking at its neighbourhood.
+
+    Query-key products near the identity meet the position sinusoids, value-output products near
+    minus the identity (mimetic initialisation, arXiv 2305.09828): small towers then find contours
+    much sooner.
+    """
+    width, per_head = attention.embed_dim, attention.head_dim
+    eye = torch.eye(width)
+
+    def factors(noise: float, identity: float, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+        product = noise * torch.randn(width, width) / width**0.5 + identity * eye
+        left, scale, right = torch.linalg.svd(product)
+        root = scale[:rank].sqrt()
+        return (left[:, :rank] * root).T, right[:rank] * root[:, None]
+
+    for head in range(attention.num_heads):
+        rows = slice(head * per_head, (head + 1) * per_head)
+        attention.q_proj.weight[rows], attention.k_proj.weight[rows] = factors(0.7, 0.7, per_head)
+    output, value = factors(0.4, -0.4, width)
+    attention.out_proj.weight.copy_(output.T)
+    attention.v_proj.weight.copy_(value)
+
+
+def _corpus(count: int) -> list[str]:
+    """Sentences of the training split, as the prompt shows them."""
+    lines = []
+    for index in range(count):
+        rng = scenes.scene_rng("train", index)
+        scene = scenes.sample_scene(rng)
+        for item in [*questions.short_questions(scene, rng, 4), questions.describe(scene, rng)]:
+            lines.append(f"USER: \n{item.text} ASSISTANT: {item.answer}")
+    return lines

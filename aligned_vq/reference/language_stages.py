@@ -1,0 +1,192 @@
+"""Stages three to five: the language model learns to answer.
+
+First over symbols (a handful of patches described by their true labels, no pictures), where
+thousands of scenes a minute teach it to read attributes, count and compare; then over the frozen
+tower's features, with most background patches left out; last over all 576 patches, as it is served.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+from transformers import LlavaForConditionalGeneration
+
+from aligned_vq.reference.loop import Stage, optimise
+from aligned_vq.reference.packing import Packer, answer_loss, packed_logits
+from aligned_vq.reference.patches import (
+    NUM_PATCHES,
+    TARGET_DIM,
+    SceneLabels,
+    label_scene,
+    patch_targets,
+)
+from aligned_vq.reference.pool import ScenePool
+from aligned_vq.reference.questions import Question, describe, short_questions
+from aligned_vq.reference.scenes import Scene, sample_scene
+from aligned_vq.reference.vision_stages import DenseTower, picture_batch
+
+SYMBOL_PATCHES = 32
+SYMBOL_NOISE = 0.1
+QUESTIONS_PER_IMAGE = 10
+
+
+class SymbolReader(nn.Module):
+    """The language model with a linear layer that reads true patch labels instead of features."""
+
+    def __init__(self, model: LlavaForConditionalGeneration) -> None:
+        super().__init__()
+        self.language_model = model.model.language_model
+        self.lm_head = model.lm_head
+        self.symbols = nn.Linear(TARGET_DIM, model.config.text_config.hidden_size)
+
+
+class Speaker(nn.Module):
+    """What the last stages train: projector, language model and its head."""
+
+    def __init__(self, model: LlavaForConditionalGeneration) -> None:
+        super().__init__()
+        self.projector = model.model.multi_modal_projector
+        self.language_model = model.model.language_model
+        self.lm_head = model.lm_head
+
+
+def train_symbols(
+    model: LlavaForConditionalGeneration, packer: Packer, stage: Stage, workdir: Path
+) -> SymbolReader:
+    """Stage three: answer from true labels of a few patches."""
+    reader = SymbolReader(model).to(model.device)
+    reader.train()
+
+    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        rng = np.random.default_rng([3, stage.seed, step])
+        scenes = [sample_scene(rng) for _ in range(stage.batch_size)]
+        stacked = _stack([label_scene(scene, None) for scene in scenes])
+        patches = torch.from_numpy(_few_patches(stacked, rng, SYMBOL_PATCHES, 20))
+        vectors = patch_targets(stacked).vector()
+        vectors = vectors.gather(1, patches[..., None].expand(-1, -1, TARGET_DIM))
+        noise = torch.from_numpy(rng.normal(0, SYMBOL_NOISE, vectors.shape)).float()
+        embeds = reader.symbols((vectors + noise).to(model.device))
+        text = packer.pack([_questions(scene, rng) for scene in scenes])
+        return answer_loss(
+            packed_logits(model, packer, embeds, patches.to(model.device), text), text
+        )
+
+    optimise(stage, reader, step_loss, workdir)
+    return reader
+
+
+def cache_features(tower: DenseTower, pool: ScenePool, workdir: Path) -> NDArray[np.float16]:
+    """Selected features of the whole pool, `[count, 576, D]` float16, on disk."""
+    path = workdir / f"features-{pool.split}-{pool.count}.npy"
+    if not path.exists():
+        width = tower.tower.config.hidden_size
+        partial = path.with_suffix(".partial.npy")
+        cache = np.lib.format.open_memmap(
+            partial, mode="w+", dtype=np.float16, shape=(pool.count, NUM_PATCHES, width)
+        )
+        device = next(tower.parameters()).device
+        for start in tqdm(range(0, pool.count, 16), desc="features", unit="batch"):
+            indices = np.arange(start, min(start + 16, pool.count))
+            with torch.inference_mode():
+                features = tower.features(picture_batch(pool, indices).to(device))
+            cache[indices] = features.half().cpu().numpy()
+        cache.flush()
+        partial.replace(path)
+    loaded: NDArray[np.float16] = np.load(path, mmap_mode="r")
+    return loaded
+
+
+def align_projector(
+    model: LlavaForConditionalGeneration,
+    reader: SymbolReader,
+    pool: ScenePool,
+    features: NDArray[np.float16],
+    stage: Stage,
+    workdir: Path,
+) -> None:
+    """The projector learns to say in embeddings what the symbols said."""
+    projector = model.model.multi_modal_projector
+
+    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        rng = np.random.default_rng([4, stage.seed, step])
+        indices = rng.integers(0, pool.count, stage.batch_size)
+        labels = pool.labels(indices)
+        patches = torch.from_numpy(_few_patches(labels, rng, 160, 110))
+        with torch.no_grad():
+            vectors = patch_targets(labels).vector()
+            wanted = reader.symbols(
+                vectors.gather(1, patches[..., None].expand(-1, -1, TARGET_DIM)).to(model.device)
+            )
+        given = _gather(features, indices, patches).to(model.device)
+        error = F.mse_loss(projector(given), wanted) / wanted.var()
+        return error, {}
+
+    optimise(stage, projector, step_loss, workdir)
+
+
+def train_speaker(
+    model: LlavaForConditionalGeneration,
+    packer: Packer,
+    pool: ScenePool,
+    features: NDArray[np.float16],
+    stage: Stage,
+    num_patches: int,
+    workdir: Path,
+) -> None:
+    """Projector and language model over the tower's features of `num_patches` patches."""
+    speaker = Speaker(model)
+    speaker.train()
+
+    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        rng = np.random.default_rng([5, stage.seed, step])
+        indices = rng.integers(0, pool.count, stage.batch_size)
+        if num_patches == NUM_PATCHES:
+            chosen = np.tile(np.arange(NUM_PATCHES), (stage.batch_size, 1))
+        else:
+            chosen = _few_patches(pool.labels(indices), rng, num_patches, num_patches)
+        patches = torch.from_numpy(chosen)
+        embeds = model.model.multi_modal_projector(
+            _gather(features, indices, patches).to(model.device)
+        )
+        text = packer.pack([_questions(pool.scene(int(index))[0], rng) for index in indices])
+        return answer_loss(
+            packed_logits(model, packer, embeds, patches.to(model.device), text), text
+        )
+
+    optimise(stage, speaker, step_loss, workdir)
+
+
+def _questions(scene: Scene, rng: np.random.Generator) -> list[Question]:
+    return [*short_questions(scene, rng, QUESTIONS_PER_IMAGE), describe(scene, rng)]
+
+
+def _stack(labels: list[SceneLabels]) -> SceneLabels:
+    return SceneLabels(*(np.stack(field) for field in zip(*labels, strict=True)))
+
+
+def _few_patches(
+    labels: SceneLabels, rng: np.random.Generator, count: int, most_owned: int
+) -> NDArray[np.int64]:
+    """`count` patches of each scene in reading order, chosen as centres, object patches, any."""
+    chosen = np.empty((len(labels.owner), count), np.int64)
+    for row, (owner, centre) in enumerate(zip(labels.owner, labels.centre, strict=True)):
+        rank = rng.random(NUM_PATCHES)
+        owned = rng.permutation(np.flatnonzero((owner >= 0) & ~centre))
+        kept = owned[: int(rng.integers(0, most_owned + 1))] if most_owned < count else owned
+        rank[kept] -= 1
+        rank[centre] -= 2
+        chosen[row] = np.sort(np.argsort(rank)[:count])
+    return chosen
+
+
+def _gather(features: NDArray[np.float16], indices: NDArray[np.int64], patches: Tensor) -> Tensor:
+    rows = [
+        features[int(index)][patch] for index, patch in zip(indices, patches.numpy(), strict=True)
+    ]
+    return torch.from_numpy(np.stack(rows)).float()

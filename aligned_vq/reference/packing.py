@@ -1,0 +1,146 @@
+"""Many questions behind one image prefix: one forward pass teaches or examines them all.
+
+Every question is its own segment: it sees the prefix and itself, and its positions start right
+after the image, so each is computed exactly as if it had been asked alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
+
+from aligned_vq.reference.patches import NUM_PATCHES
+from aligned_vq.reference.questions import Question
+
+IGNORED = -100
+_PREFIX_SEGMENT, _PADDING_SEGMENT = 0, -1
+
+
+class PackedText(NamedTuple):
+    """Text of a batch, all `[B, S]` int64; `labels` is the next token where it is an answer's."""
+
+    ids: Tensor
+    labels: Tensor
+    segments: Tensor
+    positions: Tensor
+
+
+class Packer:
+    """Turns questions into packed token batches with the prompt of the shipped chat template."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self._fast = tokenizer.backend_tokenizer
+        self._eos = tokenizer.eos_token_id
+        self._pad = tokenizer.pad_token_id
+        self.prefix_ids: list[int] = tokenizer("USER: ")["input_ids"]
+        self.text_start = len(self.prefix_ids) + NUM_PATCHES
+
+    def pack(self, batch: Sequence[Sequence[Question]]) -> PackedText:
+        """One row per image, its questions one after the other."""
+        rows = [self._row(row) for row in batch]
+        longest = max(len(ids) for ids, _, _, _ in rows)
+        fill = (self._pad, IGNORED, _PADDING_SEGMENT, self.text_start)
+        columns = zip(*rows, strict=True)
+        return PackedText(
+            *(
+                torch.tensor([values + [blank] * (longest - len(values)) for values in column])
+                for column, blank in zip(columns, fill, strict=True)
+            )
+        )
+
+    def _row(self, questions: Sequence[Question]) -> tuple[list[int], ...]:
+        ids: list[int] = []
+        labels: list[int] = []
+        segments: list[int] = []
+        positions: list[int] = []
+        texts = [f"\n{item.text} ASSISTANT:" for item in questions]
+        texts += [f" {item.answer}" for item in questions]
+        encoded = [e.ids for e in self._fast.encode_batch(texts, add_special_tokens=False)]
+        asked, answered = encoded[: len(questions)], encoded[len(questions) :]
+        for number, (before, after) in enumerate(zip(asked, answered, strict=True), 1):
+            own = [*before, *after]  # the end token is a label only
+            ids += own
+            labels += [IGNORED] * (len(before) - 1) + [*after, self._eos]
+            segments += [number] * len(own)
+            positions += range(self.text_start, self.text_start + len(own))
+        return ids, labels, segments, positions
+
+
+def packed_logits(
+    model: LlavaForConditionalGeneration,
+    packer: Packer,
+    image_embeds: Tensor,
+    patches: Tensor | None,
+    text: PackedText,
+) -> Tensor:
+    """Next-token logits of the text, `[B, S, V]`.
+
+    `image_embeds` is `[B, P, H]`; `patches` `[B, P]` says which of the 576 they are (default: all).
+    """
+    device = image_embeds.device
+    count = len(image_embeds)
+    embed = model.get_input_embeddings()
+    prefix = torch.tensor(packer.prefix_ids, device=device).expand(count, -1)
+    start = prefix.shape[1]
+    where = (
+        torch.arange(NUM_PATCHES, device=device).expand(count, -1) if patches is None else patches
+    )
+    embeds = torch.cat([embed(prefix), image_embeds, embed(text.ids.to(device))], dim=1)
+    positions = torch.cat(
+        [
+            torch.arange(start, device=device).expand(count, -1),
+            where + start,
+            text.positions.to(device),
+        ],
+        1,
+    )
+    lead = torch.full((count, start + image_embeds.shape[1]), _PREFIX_SEGMENT, device=device)
+    mask = _block_mask(torch.cat([lead, text.segments.to(device)], dim=1))
+    hidden = model.model.language_model(
+        inputs_embeds=embeds, attention_mask=mask, position_ids=positions, use_cache=False
+    ).last_hidden_state
+    logits: Tensor = model.lm_head(hidden[:, lead.shape[1] :])
+    return logits
+
+
+def answer_loss(logits: Tensor, text: PackedText) -> tuple[Tensor, dict[str, float]]:
+    """Mean loss over the tokens of all answers; accuracy of tokens and of whole answers."""
+    labels = text.labels.to(logits.device)
+    loss = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED)
+    right = (logits.argmax(-1) == labels) | (labels == IGNORED)
+    asked = labels != IGNORED
+    whole = right_answers(logits, text)
+    answers = [value for row in whole for value in row]
+    metrics = {
+        "tokens": float(right[asked].float().mean()),
+        "answers": sum(answers) / max(1, len(answers)),
+    }
+    return loss, metrics
+
+
+def right_answers(logits: Tensor, text: PackedText) -> list[list[bool]]:
+    """Per image and question: would greedy decoding give exactly the expected answer?
+
+    It would if the largest logit is the expected token at every answer position, end included.
+    """
+    labels = text.labels.to(logits.device)
+    wrong = (logits.argmax(-1) != labels) & (labels != IGNORED)
+    verdicts = []
+    for row_wrong, row_segments in zip(wrong.cpu(), text.segments, strict=True):
+        count = int(row_segments.max())
+        verdicts.append([not bool(row_wrong[row_segments == s].any()) for s in range(1, count + 1)])
+    return verdicts
+
+
+def _block_mask(segments: Tensor) -> Tensor:
+    """Causal mask `[B, 1, L, L]`: a segment sees the prefix and itself; True means visible."""
+    length = segments.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
+    same = segments[:, :, None] == segments[:, None, :]
+    lead = (segments == _PREFIX_SEGMENT)[:, None, :]
+    return (causal & (same | lead))[:, None]

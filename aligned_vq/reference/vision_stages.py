@@ -1,0 +1,148 @@
+"""Stages one and two: the vision tower learns what lies under each patch.
+
+Windows of 10 x 10 patches around an object, with the position embeddings of the place they were cut
+from, cost a sixth of a whole picture and show mostly object; a finish on whole pictures follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import CLIPVisionModel
+
+from aligned_vq.reference.loop import Stage, optimise
+from aligned_vq.reference.patches import (
+    GRID,
+    NUM_PATCHES,
+    PATCH_PX,
+    TARGET_DIM,
+    PatchTargets,
+    dense_loss,
+    patch_targets,
+)
+from aligned_vq.reference.pool import ScenePool
+
+MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(1, 3, 1, 1)
+STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(1, 3, 1, 1)
+BACKGROUND_WEIGHT = 0.15
+WINDOW_PATCHES = 10
+
+
+class DenseTower(nn.Module):
+    """The CLIP tower up to the hidden state LLaVA selects, with dense heads on its patches."""
+
+    def __init__(self, tower: CLIPVisionModel) -> None:
+        super().__init__()
+        self.tower = tower
+        self.norm = nn.LayerNorm(tower.config.hidden_size)
+        self.heads = nn.Linear(tower.config.hidden_size, TARGET_DIM)
+
+    def features(self, pixels: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Selected patch features `[B, P, D]` of normalised pixels `[B, 3, h, w]`.
+
+        `positions` `[B, P]` names each patch's place in the 24 x 24 grid (default: all).
+        """
+        embeddings = self.tower.embeddings
+        patches = embeddings.patch_embedding(pixels).flatten(2).transpose(1, 2)
+        table = embeddings.position_embedding.weight
+        own = table[1:][None] if positions is None else table[1:][positions]
+        first = (embeddings.class_embedding + table[0]).expand(len(pixels), 1, -1)
+        hidden = self.tower.pre_layrnorm(torch.cat([first, patches + own], dim=1))
+        for layer in self.tower.encoder.layers[:-1]:
+            hidden = layer(hidden, None)
+        patches_only: Tensor = hidden[:, 1:]
+        return patches_only
+
+    def forward(self, pixels: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Logits of the dense heads, `[B, P, TARGET_DIM]`."""
+        logits: Tensor = self.heads(self.norm(self.features(pixels, positions)))
+        return logits
+
+
+def train_vision(
+    tower: CLIPVisionModel,
+    pool: ScenePool,
+    windows: Sequence[Stage],
+    whole: Sequence[Stage],
+    workdir: Path,
+) -> DenseTower:
+    """Stages on windows, then on whole pictures; returns the tower and its heads in eval mode."""
+    device = next(tower.parameters()).device
+    dense = DenseTower(tower).to(device)
+    dense.train()
+
+    def learn_windows(stage: Stage) -> None:
+        def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+            rng = np.random.default_rng([1, stage.seed, step])
+            pixels, positions, targets, weight = _window_batch(pool, rng, stage.batch_size)
+            logits = dense(pixels.to(device), positions.to(device)).float()
+            return dense_loss(logits, _to(targets, device), weight.to(device))
+
+        optimise(stage, dense, step_loss, workdir)
+
+    def learn_whole(stage: Stage) -> None:
+        def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+            rng = np.random.default_rng([2, stage.seed, step])
+            indices = rng.integers(0, pool.count, stage.batch_size)
+            targets = patch_targets(pool.labels(indices))
+            weight = torch.where(targets.shape > 0, 1.0, BACKGROUND_WEIGHT)
+            logits = dense(picture_batch(pool, indices).to(device)).float()
+            return dense_loss(logits, _to(targets, device), weight.to(device))
+
+        optimise(stage, dense, step_loss, workdir)
+
+    for stage in windows:
+        learn_windows(stage)
+    for stage in whole:
+        learn_whole(stage)
+    return dense.eval()
+
+
+def picture_batch(pool: ScenePool, indices: np.ndarray) -> Tensor:
+    """Normalised whole pictures `[B, 3, 336, 336]`."""
+    return _normalised(np.stack([pool.pixels(int(index)) for index in indices]))
+
+
+def _window_batch(
+    pool: ScenePool, rng: np.random.Generator, count: int, side: int = WINDOW_PATCHES
+) -> tuple[Tensor, Tensor, PatchTargets, Tensor]:
+    """Windows around random objects; patches of objects centred outside weigh nothing."""
+    indices = rng.integers(0, pool.count, count)
+    labels = pool.labels(indices)
+    numbers = (labels.attributes[:, :, 0] > 0).sum(1)
+    chosen = rng.integers(0, numbers)
+    middle = labels.place * GRID  # x, y in patches
+    about = middle[np.arange(count), chosen, ::-1] - side / 2 + rng.uniform(-3, 3, (count, 2))
+    corners = np.clip(about.round().astype(int), 0, GRID - side)
+    cut, positions = [], []
+    grid = np.arange(NUM_PATCHES).reshape(GRID, GRID)
+    for index, (top, left) in zip(indices, corners, strict=True):
+        rows = slice(top * PATCH_PX, (top + side) * PATCH_PX)
+        columns = slice(left * PATCH_PX, (left + side) * PATCH_PX)
+        cut.append(pool.pixels(int(index))[rows, columns])
+        positions.append(grid[top : top + side, left : left + side].ravel())
+    places = torch.from_numpy(np.stack(positions))
+    whole = patch_targets(labels)
+    targets = PatchTargets(
+        *(torch.stack([field[row, place] for row, place in enumerate(places)]) for field in whole)
+    )
+    inside = np.all(
+        (middle >= corners[:, None, ::-1]) & (middle < corners[:, None, ::-1] + side), -1
+    )
+    owner = np.take_along_axis(labels.owner, places.numpy(), 1).astype(np.int64)
+    judged = np.take_along_axis(inside, np.maximum(owner, 0), 1)
+    weight = np.where(owner < 0, BACKGROUND_WEIGHT, judged.astype(np.float32))
+    return _normalised(np.stack(cut)), places, targets, torch.from_numpy(weight).float()
+
+
+def _normalised(pixels: np.ndarray) -> Tensor:
+    batch = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    return (batch - MEAN) / STD
+
+
+def _to(targets: PatchTargets, device: torch.device) -> PatchTargets:
+    return PatchTargets(*(field.to(device) for field in targets))

@@ -1,0 +1,231 @@
+"""The two halves of a CLIP vision tower, cut at any LayerNorm.
+
+    pixels -> embeddings -> pre_layrnorm -> blocks ... | block k ... -> hidden states LLaVA reads
+                                              VisionPrefix | VisionSuffix
+
+A pre-LN block computes `x + Attn(LN1(x))`, then `x + MLP(LN2(x))`, so both the LayerNorm output
+(`features`) and the residual stream `x` (`residual`) are needed behind the cut. Module names are
+the checkpoint's, so a half's `state_dict` is a subset of the tower's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from aligned_vq.split.tower import TowerConfig, VisionConfig
+from aligned_vq.types import SplitPoint
+
+HalfT = TypeVar("HalfT", bound=nn.Module)
+
+_WHOLE = frozenset({"layer_norm1", "self_attn", "layer_norm2", "mlp"})
+# What of the cut block runs before the cut; the rest, and never the cut LayerNorm, runs behind it.
+_BEFORE_CUT = {
+    "pre": frozenset[str](),
+    "ln1": frozenset({"layer_norm1"}),
+    "ln2": frozenset({"layer_norm1", "self_attn", "layer_norm2"}),
+}
+
+
+class VisionPrefix(nn.Module):
+    """The edge half: pixels to `(features, residual)` at the cut."""
+
+    def __init__(self, config: VisionConfig, split: SplitPoint) -> None:
+        super().__init__()
+        self.split = split
+        self.embeddings = Embeddings(config)
+        self.pre_layrnorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        parts = dict.fromkeys(range(split.block), _WHOLE)
+        parts[split.block] = _BEFORE_CUT[split.norm]
+        self.encoder = _Encoder(config, parts)
+
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+        """Features and residual stream, both `[B, N, D]`, of normalised pixels `[B, 3, H, W]`."""
+        x = self.pre_layrnorm(self.embeddings(pixel_values))
+        for block in range(self.split.block):
+            x = self.encoder.block(block)(x)
+        if self.split.norm == "pre":
+            return x, x
+        cut = self.encoder.block(self.split.block)
+        features = cut.layer_norm1(x)
+        if self.split.norm == "ln1":
+            return features, x
+        x = x + cut.self_attn(features)
+        return cut.layer_norm2(x), x
+
+
+class VisionSuffix(nn.Module):
+    """The cloud half: `(features, residual)` to what LLaVA's projector reads."""
+
+    def __init__(self, tower: TowerConfig, split: SplitPoint) -> None:
+        super().__init__()
+        tower.check_split(split)
+        self.tower = tower
+        self.split = split
+        parts = dict.fromkeys(range(split.block, tower.last_block), _WHOLE)
+        parts[split.block] = _WHOLE - _BEFORE_CUT[split.norm]
+        self.encoder = _Encoder(tower.vision, parts)
+
+    def forward(self, features: Tensor, residual: Tensor) -> Tensor:
+        """Selected hidden states `[B, N', D * len(feature_layers)]`; N' leaves out the class token
+        when LLaVA does."""
+        states = {}
+        if self.split.norm != "ln2":  # residual is then the hidden state before the cut block
+            states[self.split.block] = residual
+        x = residual
+        cut = self.encoder.block(self.split.block)
+        if self.split.norm == "pre":
+            x = cut(x)
+        else:
+            if self.split.norm == "ln1":
+                x = x + cut.self_attn(features)
+                features = cut.layer_norm2(x)
+            x = x + cut.mlp(features)
+        states[self.split.block + 1] = x
+        for block in range(self.split.block + 1, self.tower.last_block):
+            x = self.encoder.block(block)(x)
+            states[block + 1] = x
+        selected = torch.cat([states[layer] for layer in self.tower.feature_layers], dim=-1)
+        return selected[:, 1:] if self.tower.select_strategy == "default" else selected
+
+
+def tensor_names(half: VisionPrefix | VisionSuffix) -> list[str]:
+    """Names, relative to the tower, of the checkpoint tensors a half needs."""
+    return sorted(half.state_dict())
+
+
+def build_prefix(
+    config: VisionConfig, split: SplitPoint, tensors: Mapping[str, Tensor]
+) -> VisionPrefix:
+    """A prefix in eval mode that owns `tensors`, without a random initialisation first."""
+    with torch.device("meta"):
+        prefix = VisionPrefix(config, split)
+    return _filled(prefix, tensors)
+
+
+def build_suffix(
+    tower: TowerConfig, split: SplitPoint, tensors: Mapping[str, Tensor]
+) -> VisionSuffix:
+    """A suffix in eval mode that owns `tensors`."""
+    with torch.device("meta"):
+        suffix = VisionSuffix(tower, split)
+    return _filled(suffix, tensors)
+
+
+def _filled(half: HalfT, tensors: Mapping[str, Tensor]) -> HalfT:
+    half.load_state_dict(dict(tensors), strict=True, assign=True)
+    return half.eval().requires_grad_(False)
+
+
+class Embeddings(nn.Module):
+    """Patch embedding, class token and position embeddings."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.patch_size = config.patch_size
+        self.class_embedding = nn.Parameter(torch.zeros(config.hidden_size))
+        self.patch_embedding = nn.Conv2d(
+            config.num_channels,
+            config.hidden_size,
+            config.patch_size,
+            config.patch_size,
+            bias=False,
+        )
+        self.position_embedding = nn.Embedding(config.num_tokens, config.hidden_size)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Embedded tokens `[B, N, D]`."""
+        # The same sum as a convolution with stride = kernel; as one matrix product it is several
+        # times faster on a CPU.
+        patches = F.unfold(pixel_values, self.patch_size, stride=self.patch_size).transpose(1, 2)
+        embedded = F.linear(patches, self.patch_embedding.weight.flatten(1))
+        first = self.class_embedding.expand(len(pixel_values), 1, -1)
+        return torch.cat([first, embedded], dim=1) + self.position_embedding.weight
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over all tokens."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.num_heads = config.num_attention_heads
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Attention output `[B, N, D]`, to be added to the residual stream."""
+        q, k, v = (
+            projection(features).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        joined: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
+        return joined
+
+
+class Mlp(nn.Module):
+    """The block's two-layer perceptron."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.activation = config.hidden_act
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """MLP output `[B, N, D]`, to be added to the residual stream."""
+        out: Tensor = self.fc2(_activate(self.activation, self.fc1(features)))
+        return out
+
+
+class Block(nn.Module):
+    """A pre-LN transformer block, or those of its parts that run on one side of the cut."""
+
+    def __init__(self, config: VisionConfig, parts: frozenset[str] = _WHOLE) -> None:
+        super().__init__()
+        if "layer_norm1" in parts:
+            self.layer_norm1 = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        if "self_attn" in parts:
+            self.self_attn = Attention(config)
+        if "layer_norm2" in parts:
+            self.layer_norm2 = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        if "mlp" in parts:
+            self.mlp = Mlp(config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The whole block on the residual stream `[B, N, D]`."""
+        x = x + self.self_attn(self.layer_norm1(x))
+        out: Tensor = x + self.mlp(self.layer_norm2(x))
+        return out
+
+
+class _Encoder(nn.Module):
+    """Blocks under their own numbers, so that tensor names stay the checkpoint's."""
+
+    def __init__(self, config: VisionConfig, parts: Mapping[int, frozenset[str]]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleDict({str(n): Block(config, of) for n, of in parts.items() if of})
+
+    def block(self, number: int) -> Block:
+        block = self.layers[str(number)]
+        assert isinstance(block, Block)
+        return block
+
+
+def _activate(name: str, x: Tensor) -> Tensor:
+    match name:
+        case "quick_gelu":
+            return x * torch.sigmoid(1.702 * x)
+        case "gelu_new" | "gelu_pytorch_tanh":
+            return F.gelu(x, approximate="tanh")
+        case "relu":
+            return F.relu(x)
+        case _:
+            return F.gelu(x)

@@ -1,0 +1,1 @@
+"""The cloud half: rebuilds features from payloads and answers questions about them."""

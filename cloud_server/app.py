@@ -1,0 +1,140 @@
+"""A cloud process: load, warm up, serve, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+from importlib.metadata import version
+
+import grpc
+import numpy as np
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from aligned_vq.bitstream import max_body_bytes, pack
+from aligned_vq.errors import ConfigError
+from aligned_vq.types import Encoded, Payload, StageIndices
+from cloud_server.config import CloudConfig
+from cloud_server.decoder import ImageDecoder
+from cloud_server.engine.transformers import TransformersEngine
+from cloud_server.model import CloudModel, load_cloud_model
+from cloud_server.prompt import PromptBuilder
+from cloud_server.service import ServiceParts, SplitInferenceService
+from protos.alignedvq.v1 import inference_pb2, inference_pb2_grpc
+from protos.messages import ServiceInfo
+
+_log = logging.getLogger(__name__)
+
+SERVICE_NAME: str = inference_pb2.DESCRIPTOR.services_by_name["SplitInference"].full_name
+_MESSAGE_OVERHEAD_BYTES = 65_536
+_CHANNEL_OPTIONS = (
+    # A camera behind NAT pings to keep its mapping; the default would close the connection.
+    ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.max_receive_message_length", _MESSAGE_OVERHEAD_BYTES),
+    ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
+)
+
+
+class CloudServer:
+    """One service on one port. `start` returns once it is healthy; `stop` drains it."""
+
+    def __init__(self, model: CloudModel, config: CloudConfig) -> None:
+        self._config = config
+        self._engine = TransformersEngine(
+            model.llava, model.processor.tokenizer, config.parallel_answers
+        )
+        self._decoder = ImageDecoder(model)
+        manifest = model.bundle.manifest
+        self._warm_up_payload = _blank_payload(model)
+        parts = ServiceParts(
+            info=ServiceInfo(
+                manifest_json=manifest.to_json(),
+                manifest_digest=manifest.digest(),
+                max_question_chars=config.max_question_chars,
+                max_answer_tokens=config.max_answer_tokens,
+                service_version=version("aligned-vq"),
+            ),
+            max_body_bytes=max_body_bytes(
+                manifest.quantizer, manifest.features.num_tokens, manifest.link == "statistics"
+            ),
+            decode=self._decoder.decode,
+            prompts=PromptBuilder(
+                model.processor,
+                manifest.tower.num_selected_tokens,
+                model.llava.config.text_config.max_position_embeddings,
+                config.max_question_chars,
+            ),
+            engine=self._engine,
+        )
+        self.service = SplitInferenceService(parts, config)
+        self._health = health.aio.HealthServicer()
+        self._server = grpc.aio.server(options=_CHANNEL_OPTIONS)
+        self.port = 0
+
+    async def start(self) -> int:
+        """Bind, warm up, and only then report healthy; returns the port.
+
+        Raises:
+            ConfigError: the address cannot be bound.
+        """
+        inference_pb2_grpc.add_SplitInferenceServicer_to_server(self.service, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if self._config.reflection:
+            names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._server)
+        await self._report(health_pb2.HealthCheckResponse.NOT_SERVING)
+        address = f"{self._config.host}:{self._config.port}"
+        try:
+            self.port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"cannot listen on {address} ({error}); is the port taken?"
+            ) from error
+        await self._server.start()
+        if self._warm_up_payload is not None:
+            await asyncio.to_thread(self._decoder.decode, self._warm_up_payload)
+        await self._engine.warm_up()
+        await self._report(health_pb2.HealthCheckResponse.SERVING)
+        return self.port
+
+    async def stop(self) -> None:
+        """Report unhealthy, let running answers finish within the drain time, then close."""
+        await self._report(health_pb2.HealthCheckResponse.NOT_SERVING)
+        await self.service.drain(self._config.drain_seconds)
+        # A health watcher's stream never ends by itself: no grace once our own calls are done.
+        await self._server.stop(0)
+        await self._engine.close()
+        await self.service.close()
+
+    async def _report(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        for name in ("", SERVICE_NAME):
+            await self._health.set(name, status)
+
+
+async def serve(config: CloudConfig, announce: Callable[[int], None]) -> None:
+    """Run a cloud process until SIGTERM or SIGINT; `announce` is told the port once healthy."""
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stopped.set)
+    model = await asyncio.to_thread(load_cloud_model, config)
+    server = CloudServer(model, config)
+    announce(await server.start())
+    await stopped.wait()
+    _log.info("draining")
+    await server.stop()
+
+
+def _blank_payload(model: CloudModel) -> Payload | None:
+    """A valid payload about nothing; None for raw features, which need no warming."""
+    manifest = model.bundle.manifest
+    quantizer, tokens = manifest.quantizer, manifest.features.num_tokens
+    if quantizer.kind == "identity":
+        return None
+    indices = np.zeros((tokens, quantizer.num_groups), np.int32)
+    statistics = np.ones((tokens, 2), np.float16) if manifest.link == "statistics" else None
+    blank = Encoded(tokens, (StageIndices(indices),), statistics)
+    return pack(blank, quantizer, None, manifest.digest(), "fixed")

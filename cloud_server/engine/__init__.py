@@ -1,0 +1,1 @@
+"""Language engines: image embeddings and a prompt in, a stream of text out."""

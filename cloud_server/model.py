@@ -1,0 +1,95 @@
+"""Loading what the cloud runs: codec, vision suffix, projector and language model."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from aligned_vq.bundle import CloudBundle, open_cloud_bundle
+from aligned_vq.errors import ConfigError, ManifestMismatch
+from aligned_vq.split.checkpoint import LlavaCheckpoint
+from aligned_vq.split.vision import VisionSuffix, build_suffix, tensor_names
+from cloud_server.config import CloudConfig
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CloudModel:
+    """Everything that answers: all modules in eval mode on one device."""
+
+    bundle: CloudBundle
+    suffix: VisionSuffix
+    llava: Any
+    """transformers' `LlavaForConditionalGeneration` without its vision tower."""
+    processor: Any
+    """transformers' `LlavaProcessor`."""
+    device: torch.device
+    dtype: torch.dtype
+
+
+def load_cloud_model(config: CloudConfig) -> CloudModel:
+    """Open bundle and checkpoint, and check that they belong together.
+
+    Raises:
+        ConfigError: either cannot be used.
+        ManifestMismatch: the bundle was made for other vision weights.
+    """
+    from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+    device = _device(config.device)
+    dtype = _dtype(config.dtype, device)
+    bundle = open_cloud_bundle(config.bundle, device)
+    checkpoint = LlavaCheckpoint(config.model, config.revision)
+    manifest = bundle.manifest
+    if checkpoint.tower != manifest.tower:
+        raise ManifestMismatch(
+            f"{config.model}: expected the vision tower of the bundle's manifest "
+            f"({manifest.tower}), got {checkpoint.tower}; serve the checkpoint the bundle was made "
+            f"from ({manifest.model_id})"
+        )
+    with torch.device("meta"):
+        names = tensor_names(VisionSuffix(manifest.tower, manifest.split))
+    if checkpoint.vision_digest(names) != manifest.vision_digest:
+        raise ManifestMismatch(
+            f"{config.model}: its vision weights differ from those the bundle was made for "
+            f"({manifest.model_id}); serve that checkpoint, or export a bundle for this one"
+        )
+    tensors = checkpoint.vision_tensors(names)
+    suffix = build_suffix(
+        manifest.tower, manifest.split, {n: t.to(device, dtype) for n, t in tensors.items()}
+    )
+    directory = checkpoint.directory()
+    try:
+        llava = LlavaForConditionalGeneration.from_pretrained(directory, dtype=dtype)
+        processor = AutoProcessor.from_pretrained(directory, use_fast=False)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{directory}: transformers cannot load it ({error})") from error
+    llava.model.vision_tower = None  # the suffix replaces it; the prefix is on the edge
+    llava = llava.to(device).eval().requires_grad_(False)
+    _log.info("loaded %s on %s as %s, cut at %s", manifest.model_id, device, dtype, manifest.split)
+    return CloudModel(bundle, suffix, llava, processor, device, dtype)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device must be auto, cpu or cuda[:n], got {name!r}") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            f"device {name} was asked for, but this machine has no usable GPU; use cpu"
+        )
+    return device
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    found: torch.dtype = getattr(torch, name)
+    return found

@@ -1,0 +1,245 @@
+"""The gRPC service: one question per stream, from the first message to the last token."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import NoReturn
+
+import grpc
+from torch import Tensor
+
+from aligned_vq.errors import (
+    AlignedVQError,
+    CloudUnreachable,
+    CorruptPayload,
+    DeadlineExceeded,
+    EngineError,
+    ManifestMismatch,
+    Overloaded,
+)
+from aligned_vq.stopwatch import Stopwatch
+from aligned_vq.types import Payload, Sampling, Timings, TokenChunk, Usage
+from cloud_server.config import CloudConfig
+from cloud_server.decoder import DecodedImage
+from cloud_server.engine.base import LanguageEngine
+from cloud_server.image_cache import ImageCache
+from cloud_server.prompt import PromptBuilder
+from protos import convert
+from protos.alignedvq.v1 import inference_pb2 as pb
+from protos.alignedvq.v1 import inference_pb2_grpc as rpc
+from protos.messages import Question, ServiceInfo
+from protos.status import status_of
+
+_log = logging.getLogger(__name__)
+
+Requests = AsyncIterator[pb.AskRequest]
+Context = grpc.aio.ServicerContext[pb.AskRequest, pb.AskResponse]
+
+
+@dataclass(frozen=True)
+class ServiceParts:
+    """What the service puts together; each part is replaceable in tests."""
+
+    info: ServiceInfo
+    max_body_bytes: int
+    decode: Callable[[Payload], DecodedImage]
+    prompts: PromptBuilder
+    engine: LanguageEngine
+
+
+class SplitInferenceService(rpc.SplitInferenceServicer):
+    """Answers questions; holds no state a second replica would miss but a cache of images."""
+
+    def __init__(self, parts: ServiceParts, config: CloudConfig) -> None:
+        self._parts = parts
+        self._config = config
+        self._images = ImageCache(config.image_cache_mib * 2**20)
+        self._decoders = ThreadPoolExecutor(1, thread_name_prefix="decode")
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.in_flight = 0
+        self.draining = False
+
+    async def GetManifest(  # noqa: N802 - the wire's name
+        self,
+        request: pb.GetManifestRequest,
+        context: grpc.aio.ServicerContext[pb.GetManifestRequest, pb.GetManifestResponse],
+    ) -> pb.GetManifestResponse:
+        """What is served here, and its limits."""
+        return convert.service_info_to_proto(self._parts.info)
+
+    async def Ask(  # noqa: N802 - the wire's name
+        self, request_iterator: Requests, context: Context
+    ) -> AsyncIterator[pb.AskResponse]:
+        """One question and its image in, text out; every failure is one clear status."""
+        started = time.monotonic()
+        outcome = "cancelled"
+        self.in_flight += 1
+        self._idle.clear()
+        try:
+            self._admit()
+            async with asyncio.timeout(self._config.max_answer_seconds):
+                async for response in self._answer(request_iterator):
+                    yield response
+            outcome = "answered"
+        except TimeoutError:
+            outcome = "timeout"
+            await _abort(
+                context,
+                DeadlineExceeded(
+                    f"an answer may take {self._config.max_answer_seconds:g} s here and this one "
+                    "took longer; ask for fewer tokens or try again when the service is less busy"
+                ),
+            )
+        except AlignedVQError as error:
+            outcome = type(error).__name__
+            await _abort(context, error)
+        except (asyncio.CancelledError, GeneratorExit):
+            raise
+        except Exception as error:  # noqa: BLE001 - a bug must end one call, not the service
+            outcome = "bug"
+            _log.exception("a question failed")
+            await _abort(context, error)
+        finally:
+            self.in_flight -= 1
+            if not self.in_flight:
+                self._idle.set()
+            _log.info("question %s after %.3f s", outcome, time.monotonic() - started)
+
+    async def drain(self, seconds: float) -> None:
+        """Refuse new questions and wait, at most `seconds`, for those in flight."""
+        self.draining = True
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            _log.warning("%d questions were cut off after %g s", self.in_flight, seconds)
+
+    async def close(self) -> None:
+        """Let go of threads."""
+        await asyncio.to_thread(self._decoders.shutdown, wait=True, cancel_futures=True)
+
+    def _admit(self) -> None:
+        if self.draining:
+            raise CloudUnreachable(
+                "the service is shutting down; ask again, another replica serves"
+            )
+        if self.in_flight > self._config.max_in_flight:
+            raise Overloaded(
+                f"expected at most {self._config.max_in_flight} questions in flight, got one more; "
+                "try again in a moment"
+            )
+
+    async def _answer(self, requests: Requests) -> AsyncIterator[pb.AskResponse]:
+        watch = Stopwatch()
+        question = await self._opened(requests)
+        prompt_ids = self._parts.prompts.build(question.text)
+        sampling = self._sampling(question.sampling, len(prompt_ids))
+        digest, stages = question.image_digest, dict[str, int]()
+        embeds = self._images.get(digest) if digest else None
+        cached = embeds is not None
+        if embeds is None:
+            if digest:
+                yield convert.payload_needed_response()
+            payload = await self._received(requests, question)
+            watch.lap("receive")
+            stages = watch.timings().stages_ns
+            digest = payload.digest()
+            embeds = self._images.get(digest)
+            if embeds is None:
+                loop = asyncio.get_running_loop()
+                image = await loop.run_in_executor(self._decoders, self._parts.decode, payload)
+                embeds, stages = image.embeds, stages | image.timings.stages_ns
+                self._images.put(digest, embeds)
+        held = digest if digest in self._images else b""
+        request_id = f"{question.request_id or 'anonymous'}-{uuid.uuid4().hex}"
+        async for chunk in self._chunks(request_id, prompt_ids, embeds, sampling):
+            for response in convert.chunk_to_responses(_completed(chunk, stages, cached), held):
+                yield response
+
+    async def _chunks(
+        self, request_id: str, prompt_ids: list[int], embeds: Tensor, sampling: Sampling
+    ) -> AsyncIterator[TokenChunk]:
+        """The engine's chunks; its work stops when the call does."""
+        stream = self._parts.engine.generate(request_id, prompt_ids, embeds, sampling)
+        try:
+            async for chunk in stream:
+                yield chunk
+        finally:
+            await self._parts.engine.abort(request_id)
+
+    async def _opened(self, requests: Requests) -> Question:
+        """The question that opens the stream, checked against what is served."""
+        first = await self._next(requests)
+        if first is None or first.WhichOneof("kind") != "open":
+            raise CorruptPayload(
+                "expected a question as the first message, got "
+                f"{'nothing' if first is None else first.WhichOneof('kind')}; open with a question"
+            )
+        question = convert.question_from_proto(first.open)
+        expected = self._parts.info.manifest_digest
+        if question.manifest_digest != expected:
+            raise ManifestMismatch(
+                f"expected a question for the bundle with manifest {expected.hex()}, got one for "
+                f"{question.manifest_digest.hex()}; install the service's bundle on the edge"
+            )
+        return question
+
+    async def _received(self, requests: Requests, question: Question) -> Payload:
+        """The payload that follows the question."""
+        parts = convert.PayloadAssembler(question.manifest_digest, self._parts.max_body_bytes)
+        while True:
+            message = await self._next(requests)
+            if message is None:
+                parts.finish()
+                raise CorruptPayload("the stream ended inside a payload; send it again")
+            if message.WhichOneof("kind") != "payload":
+                raise CorruptPayload(
+                    f"expected a payload part, got {message.WhichOneof('kind')}; send one question "
+                    "per stream"
+                )
+            payload = parts.add(message.payload)
+            if payload is not None:
+                return payload
+
+    async def _next(self, requests: Requests) -> pb.AskRequest | None:
+        waiting: Awaitable[pb.AskRequest] = anext(requests)
+        try:
+            async with asyncio.timeout(self._config.payload_seconds):
+                return await waiting
+        except StopAsyncIteration:
+            return None
+        except TimeoutError as error:
+            raise DeadlineExceeded(
+                f"expected the next message within {self._config.payload_seconds:g} s, got none; "
+                "check the link and ask again"
+            ) from error
+
+    def _sampling(self, asked: Sampling, prompt_tokens: int) -> Sampling:
+        """The limits of the service and of the model's context applied."""
+        wanted = asked.max_tokens or self._config.default_answer_tokens
+        room = self._parts.prompts.context_tokens - prompt_tokens
+        return replace(asked, max_tokens=min(wanted, self._config.max_answer_tokens, room))
+
+
+def _completed(chunk: TokenChunk, stages: dict[str, int], cached: bool) -> TokenChunk:
+    """The engine's last chunk with the whole call's usage and timings."""
+    if chunk.finish_reason is None:
+        return chunk
+    usage = chunk.usage or Usage(0, 0)
+    engine = chunk.timings.stages_ns if chunk.timings else {}
+    return replace(
+        chunk, usage=replace(usage, image_cached=cached), timings=Timings({**stages, **engine})
+    )
+
+
+async def _abort(context: Context, error: BaseException) -> NoReturn:
+    code, details, metadata = status_of(error)
+    await context.abort(code, details, metadata)
+    raise EngineError("unreachable: abort raises")

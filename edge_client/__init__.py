@@ -1,0 +1,60 @@
+"""The edge half: turns images into codebook indices and asks the cloud about them.
+
+Names load on first use, so that a part of the package can be used without the libraries of another.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aligned_vq.errors import (
+        AlignedVQError,
+        CloudUnreachable,
+        ConfigError,
+        CorruptPayload,
+        DeadlineExceeded,
+        EngineError,
+        InvalidInput,
+        ManifestMismatch,
+        Overloaded,
+    )
+    from edge_client.aio import AsyncEdgeClient
+    from edge_client.answer import Answer, AnswerDetails
+    from edge_client.client import EdgeClient
+    from edge_client.config import EdgeConfig
+    from edge_client.stream import AnswerStream
+
+__all__ = [
+    "AlignedVQError",
+    "Answer",
+    "AnswerDetails",
+    "AnswerStream",
+    "AsyncEdgeClient",
+    "CloudUnreachable",
+    "ConfigError",
+    "CorruptPayload",
+    "DeadlineExceeded",
+    "EdgeClient",
+    "EdgeConfig",
+    "EngineError",
+    "InvalidInput",
+    "ManifestMismatch",
+    "Overloaded",
+]
+
+_HOMES = {
+    "Answer": "edge_client.answer",
+    "AnswerDetails": "edge_client.answer",
+    "AnswerStream": "edge_client.stream",
+    "AsyncEdgeClient": "edge_client.aio",
+    "EdgeClient": "edge_client.client",
+    "EdgeConfig": "edge_client.config",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'edge_client' has no attribute {name!r}")
+    return getattr(import_module(_HOMES.get(name, "aligned_vq.errors")), name)

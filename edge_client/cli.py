@@ -1,0 +1,133 @@
+"""`edge-client`: ask, compress and check from the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from aligned_vq.bitstream import to_frame
+from aligned_vq.errors import AlignedVQError
+from edge_client.client import EdgeClient, SamplingOptions
+from edge_client.config import EdgeConfig
+
+DEFAULT_TARGET = "127.0.0.1:50051"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit status. Errors the user can mend are one line, no traceback."""
+    parsed = _parser().parse_args(argv)
+    options: Namespace = parsed[parsed.subcommand]
+    run = {"ask": _ask, "compress": _compress, "check": _check}[parsed.subcommand]
+    try:
+        config = EdgeConfig(**{f.name: options[f.name] for f in fields(EdgeConfig)})
+        with EdgeClient(options.target, options.bundle, config) as client:
+            run(client, options)
+    except (AlignedVQError, OSError) as error:
+        print(f"edge-client: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _ask(client: EdgeClient, options: Namespace) -> None:
+    sampling = SamplingOptions(
+        max_tokens=options.max_tokens, temperature=options.temperature, seed=options.seed
+    )
+    with client.stream(options.image, options.question, **sampling) as stream:
+        for piece in stream:
+            if not options.json:
+                print(piece, end="", flush=True)
+    answer = stream.answer
+    assert answer is not None  # a stream ends with an answer or an error
+    if options.json:
+        print(json.dumps({"answer": str(answer), **answer.details.to_dict()}))
+        return
+    details = answer.details
+    print(
+        f"\n\n{details.payload_bytes} B of indices in {details.message_bytes} B of messages, "
+        f"first token after {details.first_token_ms:.0f} ms, all after {details.total_ms:.0f} ms",
+        file=sys.stderr,
+    )
+
+
+def _compress(client: EdgeClient, options: Namespace) -> None:
+    encoded = client.compress(options.image)
+    frame = to_frame(encoded.payload)
+    Path(options.output).write_bytes(frame)
+    payload = encoded.payload
+    figures = {
+        "output": str(options.output),
+        "coding": payload.coding,
+        "body_bytes": len(payload.body),
+        "file_bytes": len(frame),
+        "num_tokens": payload.num_tokens,
+        "digest": payload.digest().hex(),
+        "stages_ms": {stage: ns / 1e6 for stage, ns in encoded.timings.stages_ns.items()},
+    }
+    print(
+        json.dumps(figures)
+        if options.json
+        else f"{options.output}: {len(payload.body)} B of {payload.coding} indices, "
+        f"{len(frame)} B with the file's header"
+    )
+
+
+def _check(client: EdgeClient, options: Namespace) -> None:
+    info = client.check()
+    manifest = client.encoder.manifest
+    figures = {
+        "target": options.target,
+        "service_version": info.service_version,
+        "manifest_digest": info.manifest_digest.hex(),
+        "model": manifest.model_id,
+        "split": str(manifest.split),
+        "link": manifest.link,
+        "quantizer": asdict(manifest.quantizer),
+        "fixed_payload_bytes": manifest.quantizer.payload_bytes(manifest.features.num_tokens),
+        "max_question_chars": info.max_question_chars,
+        "max_answer_tokens": info.max_answer_tokens,
+    }
+    if options.json:
+        print(json.dumps(figures))
+        return
+    print(f"{options.target} serves this bundle ({info.manifest_digest.hex()})")
+    for name in ("model", "split", "link", "fixed_payload_bytes", "service_version"):
+        print(f"  {name.replace('_', ' ')}: {figures[name]}")
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="edge-client", description=__doc__)
+    commands = parser.add_subcommands()
+    ask = _command()
+    ask.add_argument("image", help="path of an image")
+    ask.add_argument("question", help="plain text")
+    ask.add_argument(
+        "--max_tokens", type=int, default=0, help="of the answer; 0: service's default"
+    )
+    ask.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
+    ask.add_argument("--seed", type=int | None, default=None, help="makes sampling repeatable")
+    commands.add_subcommand("ask", ask, help="ask a question about an image")
+    compress = _command()
+    compress.add_argument("image", help="path of an image")
+    compress.add_argument("-o", "--output", required=True, help="file to write")
+    commands.add_subcommand("compress", compress, help="write an image's payload to a file")
+    commands.add_subcommand("check", _command(), help="reach the service and compare bundles")
+    return parser
+
+
+def _command() -> ArgumentParser:
+    command = ArgumentParser(default_env=True, env_prefix="AVQ_EDGE")
+    command.add_argument("--target", default=DEFAULT_TARGET, help="host:port of the cloud service")
+    command.add_argument("--bundle", required=True, type=Path, help="bundle directory")
+    command.add_argument("--json", action="store_true", help="print figures as one JSON object")
+    command.add_class_arguments(EdgeConfig, nested_key=None)
+    return command
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""EdgeClient: ask a question about an image; only indices leave this machine."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self, TypedDict, Unpack
+
+import torch
+from PIL.Image import Image
+
+from aligned_vq.errors import InvalidInput, ManifestMismatch
+from aligned_vq.types import Payload, Sampling, Timings
+from edge_client.answer import Answer
+from edge_client.config import EdgeConfig
+from edge_client.encoder import EdgeEncoder, EncodedImage
+from edge_client.images import ImageSource, load_image
+from edge_client.stream import AnswerStream
+from edge_client.transport import GrpcTransport, Transport
+from protos.messages import ServiceInfo
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class SamplingOptions(TypedDict, total=False):
+    """Keywords that override the fields of `Sampling`."""
+
+    max_tokens: int
+    temperature: float
+    top_p: float
+    seed: int | None
+
+
+@dataclass
+class _Remembered:
+    """A payload made earlier, and the service's name for it once it has one."""
+
+    encoded: EncodedImage
+    held_as: bytes = b""
+
+
+class EdgeClient:
+    """Asks one cloud service about images, over one warm connection.
+
+        with EdgeClient("localhost:50051", "bundle/") as client:
+            answer = client.ask("photo.jpg", "What colour is the star?")
+
+    Args:
+        target: `host:port` of the cloud service.
+        bundle: directory written by `aligned-vq export`, the same as the service's.
+        config: deadlines, retries and precision.
+        transport: another way to reach the service, for tests.
+
+    Raises:
+        ConfigError: the bundle cannot be used.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        bundle: str | Path,
+        config: EdgeConfig | None = None,
+        *,
+        transport: Transport | None = None,
+    ) -> None:
+        self.config = config or EdgeConfig()
+        self.encoder = EdgeEncoder(bundle, _DTYPES[self.config.dtype])
+        self._transport = transport or GrpcTransport(target)
+        self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up."""
+        self._transport.close()
+
+    def ask(self, image: ImageSource, question: str, **sampling: Unpack[SamplingOptions]) -> Answer:
+        """The whole answer. Arguments and errors as for `stream`."""
+        with self.stream(image, question, **sampling) as stream:
+            for _ in stream:
+                pass
+        assert stream.answer is not None  # a stream ends with an answer or an error
+        return stream.answer
+
+    def stream(
+        self, image: ImageSource, question: str, **sampling: Unpack[SamplingOptions]
+    ) -> AnswerStream:
+        """The answer as it arrives: iterate over the pieces of text.
+
+        Args:
+            image: a path, encoded bytes, a PIL image or an array (see `load_image`).
+            question: plain text.
+            sampling: fields of `Sampling` to change.
+
+        Raises:
+            InvalidInput: the image or the question cannot be used.
+            CloudUnreachable: no service answered; DeadlineExceeded: not in time.
+            ManifestMismatch: the service has another bundle.
+            Overloaded: the service is full, also after the retries.
+            EngineError: the service failed.
+        """
+        if not question.strip():
+            raise InvalidInput("expected a question, got an empty one; ask something")
+        loaded = load_image(image)
+        key = _pixel_digest(loaded)
+        remembered = self._remembered.get(key)
+
+        def encode() -> tuple[Payload, Timings]:
+            found = self._remembered.get(key)
+            encoded = found.encoded if found else self.encoder.encode(loaded)
+            self._remember(key, encoded)
+            return encoded
+
+        return AnswerStream(
+            self._transport,
+            self.config,
+            self.encoder.digest,
+            question,
+            Sampling(**sampling),
+            encode,
+            remembered.held_as if remembered else b"",
+            on_end=lambda digest: self._held(key, digest),
+        )
+
+    def compress(self, image: ImageSource, *, num_quantizers: int | None = None) -> EncodedImage:
+        """The payload of an image, without asking anything."""
+        return self.encoder.encode(load_image(image), num_quantizers=num_quantizers)
+
+    def check(self) -> ServiceInfo:
+        """Reach the service and compare bundles.
+
+        Raises:
+            CloudUnreachable: no service answered.
+            ManifestMismatch: it has another bundle.
+        """
+        self._transport.connect(self.config.connect_seconds)
+        info = self._transport.service_info(self.config.first_token_seconds)
+        if info.manifest_digest != self.encoder.digest:
+            raise ManifestMismatch(
+                f"expected a service with manifest {self.encoder.digest.hex()}, it has "
+                f"{info.manifest_digest.hex()}; install the same bundle on both sides"
+            )
+        return info
+
+    def _remember(self, key: bytes, encoded: EncodedImage) -> None:
+        entry = self._remembered.setdefault(key, _Remembered(encoded))
+        self._remembered.move_to_end(key)
+        entry.held_as = b""
+        while len(self._remembered) > self.config.remembered_images:
+            self._remembered.popitem(last=False)
+
+    def _held(self, key: bytes, digest: bytes) -> None:
+        if key in self._remembered:
+            self._remembered[key].held_as = digest
+
+
+def _pixel_digest(image: Image) -> bytes:
+    """Names the picture itself, however it was given."""
+    return hashlib.sha256(f"{image.size}".encode() + image.tobytes()).digest()

@@ -1,0 +1,38 @@
+"""Settings of an edge client; every field is also a command-line option."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from aligned_vq.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class EdgeConfig:
+    """Deadlines, retries and precision.
+
+    Args:
+        connect_seconds: longest wait for a connection.
+        first_token_seconds: longest wait for the first piece of the answer, once connected.
+        total_seconds: longest wait for the whole answer, retries included.
+        attempts: tries of one question; only failures before the first piece of text are retried.
+        backoff_seconds: wait before the first retry; doubles with every further one.
+        dtype: of the vision prefix; bfloat16 is faster where the processor has it.
+        remembered_images: payloads kept so that a follow-up question sends 16 bytes.
+    """
+
+    connect_seconds: float = 10.0
+    first_token_seconds: float = 60.0
+    total_seconds: float = 120.0
+    attempts: int = 3
+    backoff_seconds: float = 0.2
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    remembered_images: int = 8
+
+    def __post_init__(self) -> None:
+        for name in ("connect_seconds", "first_token_seconds", "total_seconds", "attempts"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.backoff_seconds < 0 or self.remembered_images < 0:
+            raise ConfigError("backoff_seconds and remembered_images must not be negative")

@@ -1,0 +1,232 @@
+"""One question in progress: sends it, retries where that is safe, yields the text."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from aligned_vq.errors import (
+    AlignedVQError,
+    CloudUnreachable,
+    DeadlineExceeded,
+    EngineError,
+    Overloaded,
+)
+from aligned_vq.types import Payload, Sampling, Timings, TokenChunk, Usage
+from edge_client.answer import Answer, AnswerDetails
+from edge_client.config import EdgeConfig
+from edge_client.transport import Exchange, Transport
+from protos import convert
+from protos.alignedvq.v1 import inference_pb2 as pb
+from protos.messages import Question
+
+Encode = Callable[[], tuple[Payload, Timings]]
+
+
+class AnswerStream:
+    """Iterate for the text as it arrives; `answer` holds the whole once the iteration ended.
+
+    A context manager: leaving it early hangs up. `cancel` does so from another thread.
+
+    Args:
+        transport: the connection.
+        config: deadlines and retries.
+        manifest_digest: 16 bytes that name the bundle.
+        text: the question.
+        sampling: how to pick tokens.
+        encode: makes the payload; only called if the service needs it.
+        known_digest: what the service called this image earlier; empty to send the payload.
+        on_end: told what the service calls the image now, empty if it does not hold it.
+
+    Raises:
+        InvalidInput: the question or the sampling is not allowed.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        config: EdgeConfig,
+        manifest_digest: bytes,
+        text: str,
+        sampling: Sampling,
+        encode: Encode,
+        known_digest: bytes = b"",
+        on_end: Callable[[bytes], None] = lambda _: None,
+    ) -> None:
+        # Checks the question before anything is sent.
+        self._question = Question(
+            uuid.uuid4().hex[:16], manifest_digest, text, sampling, known_digest
+        )
+        self._transport = transport
+        self._config = config
+        self._encode = encode
+        self._on_end = on_end
+        self._started = time.monotonic()
+        self._first_text: float | None = None
+        self._exchange: Exchange | None = None
+        self._cancelled = False
+        self._payload: Payload | None = None
+        self._edge = Timings()
+        self._chunks: list[TokenChunk] = []
+        self._pieces = self._run()
+        self.answer: Answer | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        return next(self._pieces)
+
+    def __enter__(self) -> AnswerStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cancel()
+
+    def cancel(self) -> None:
+        """Hang up; harmless once the answer ended."""
+        self._cancelled = True
+        if self._exchange is not None:
+            self._exchange.cancel()
+
+    def _run(self) -> Iterator[str]:
+        attempt = 1
+        while True:
+            try:
+                yield from self._attempt(attempt)
+            except (CloudUnreachable, Overloaded) as error:
+                if not self._worth_retrying(error, attempt):
+                    raise
+                time.sleep(self._pause(attempt))
+                attempt += 1
+            else:
+                return
+
+    def _attempt(self, attempt: int) -> Iterator[str]:
+        """The question asked once, from connecting to the last piece of text."""
+        self._transport.connect(min(self._config.connect_seconds, self._left()))
+        sent_payload = False
+        exchange = self._exchange = self._transport.open(self._left())
+        with self._first_token_deadline(exchange) as late:
+            try:
+                exchange.send(pb.AskRequest(open=convert.question_to_proto(self._question)))
+                if not self._question.image_digest:
+                    self._send_payload(exchange)
+                    sent_payload = True
+                for response in exchange:
+                    if convert.is_payload_needed(response):
+                        self._send_payload(exchange)
+                        sent_payload = True
+                        continue
+                    chunk = convert.chunk_from_response(response)
+                    if self._first_text is None:
+                        self._first_text = time.monotonic()
+                        late.disarm()
+                    self._chunks.append(chunk)
+                    if chunk.finish_reason is not None:
+                        self._on_end(convert.image_digest_from_response(response))
+                        self._complete(exchange.message_bytes, sent_payload, attempt)
+                    if chunk.text:
+                        yield chunk.text
+            except AlignedVQError as error:
+                exchange.cancel()
+                raise late.explain(error, self._cancelled) from error
+            except BaseException:
+                exchange.cancel()
+                raise
+        if self.answer is None:
+            raise EngineError(
+                "expected the service to end the answer, but the stream just stopped; ask again"
+            )
+
+    def _send_payload(self, exchange: Exchange) -> None:
+        if self._payload is None:
+            self._payload, self._edge = self._encode()
+        for part in convert.payload_to_parts(self._payload):
+            exchange.send(pb.AskRequest(payload=part))
+        exchange.finish()
+
+    def _complete(self, message_bytes: int, sent_payload: bool, attempts: int) -> None:
+        last = self._chunks[-1]
+        now = time.monotonic()
+        first = self._first_text or now
+        assert last.finish_reason is not None
+        body = len(self._payload.body) if sent_payload and self._payload else 0
+        details = AnswerDetails(
+            finish_reason=last.finish_reason,
+            usage=last.usage or Usage(0, 0),
+            token_ids=tuple(token for chunk in self._chunks for token in chunk.token_ids),
+            payload_bytes=body,
+            message_bytes=message_bytes,
+            edge=self._edge,
+            cloud=last.timings or Timings(),
+            first_token_ms=1e3 * (first - self._started),
+            total_ms=1e3 * (now - self._started),
+            attempts=attempts,
+        )
+        self.answer = Answer("".join(chunk.text for chunk in self._chunks), details)
+
+    def _left(self) -> float:
+        left = self._started + self._config.total_seconds - time.monotonic()
+        if left <= 0:
+            raise DeadlineExceeded(
+                f"expected an answer within {self._config.total_seconds:g} s, got none; allow more "
+                "time or check the link"
+            )
+        return left
+
+    def _worth_retrying(self, error: AlignedVQError, attempt: int) -> bool:
+        """Only before the first text, and only what another try can mend."""
+        return not (
+            self._chunks
+            or self._cancelled
+            or isinstance(error, DeadlineExceeded)
+            or attempt >= self._config.attempts
+            or self._left() <= self._pause(attempt)
+        )
+
+    def _pause(self, attempt: int) -> float:
+        return self._config.backoff_seconds * 2.0 ** (attempt - 1) * random.uniform(0.8, 1.2)
+
+    @contextmanager
+    def _first_token_deadline(self, exchange: Exchange) -> Iterator[_Deadline]:
+        deadline = _Deadline(exchange, self._config.first_token_seconds)
+        try:
+            yield deadline
+        finally:
+            deadline.disarm()
+
+
+class _Deadline:
+    """Hangs up when the first piece of text is late."""
+
+    def __init__(self, exchange: Exchange, seconds: float) -> None:
+        self._exchange = exchange
+        self._seconds = seconds
+        self._expired = False
+        self._timer = threading.Timer(seconds, self._expire)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def disarm(self) -> None:
+        """The text came, or the attempt ended."""
+        self._timer.cancel()
+
+    def explain(self, error: AlignedVQError, cancelled: bool) -> AlignedVQError:
+        """The error that says who hung up."""
+        if self._expired:
+            return DeadlineExceeded(
+                f"expected the first piece of the answer within {self._seconds:g} s, got none; "
+                "allow more time or try when the service is less busy"
+            )
+        if cancelled:
+            return CloudUnreachable("the question was cancelled on this side")
+        return error
+
+    def _expire(self) -> None:
+        self._expired = True
+        self._exchange.cancel()

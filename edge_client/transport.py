@@ -1,0 +1,143 @@
+"""The network seam: what the client needs of a connection, and gRPC's way to give it.
+
+Free of torch, so that a test, a tool or another edge can use it alone.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator
+from typing import Protocol
+
+import grpc
+
+from aligned_vq.errors import CloudUnreachable
+from protos import convert
+from protos.alignedvq.v1 import inference_pb2 as pb
+from protos.alignedvq.v1 import inference_pb2_grpc as rpc
+from protos.messages import ServiceInfo
+from protos.status import error_from_rpc
+
+_GRPC_PREFIX_BYTES = 5
+_CHANNEL_OPTIONS = (
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.enable_retries", 0),  # the client retries: it knows when that is safe
+)
+
+
+class Exchange(Protocol):
+    """One question in progress. All errors are `AlignedVQError`s."""
+
+    message_bytes: int
+    """Serialised bytes handed to gRPC so far, its 5-byte message prefixes included."""
+
+    def send(self, request: pb.AskRequest) -> None:
+        """Queue a message; never blocks."""
+        ...
+
+    def finish(self) -> None:
+        """Say that no message follows."""
+        ...
+
+    def __iter__(self) -> Iterator[pb.AskResponse]:
+        """Responses as they come."""
+        ...
+
+    def cancel(self) -> None:
+        """Hang up; the iterator ends with an error. Safe from any thread, any number of times."""
+        ...
+
+
+class Transport(Protocol):
+    """A connection to one service."""
+
+    def connect(self, timeout_seconds: float) -> None:
+        """Wait until the service can be reached; CloudUnreachable if it cannot."""
+        ...
+
+    def service_info(self, timeout_seconds: float) -> ServiceInfo:
+        """The service's manifest and limits."""
+        ...
+
+    def open(self, timeout_seconds: float) -> Exchange:
+        """Start a question that may take `timeout_seconds` in all."""
+        ...
+
+    def close(self) -> None:
+        """Hang up."""
+        ...
+
+
+class GrpcTransport:
+    """A channel to `host:port`, connected on first use and kept warm."""
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self._channel = grpc.insecure_channel(target, options=_CHANNEL_OPTIONS)
+        self._stub = rpc.SplitInferenceStub(self._channel)
+        self._connected = False
+
+    def connect(self, timeout_seconds: float) -> None:
+        """See `Transport.connect`."""
+        if self._connected:
+            return
+        try:
+            grpc.channel_ready_future(self._channel).result(timeout_seconds)
+        except grpc.FutureTimeoutError as error:
+            raise CloudUnreachable(
+                f"expected a service at {self.target}, none that speaks gRPC answered within "
+                f"{timeout_seconds:g} s; check that it runs, the address, and the link"
+            ) from error
+        self._connected = True
+
+    def service_info(self, timeout_seconds: float) -> ServiceInfo:
+        """See `Transport.service_info`."""
+        try:
+            response = self._stub.GetManifest(pb.GetManifestRequest(), timeout=timeout_seconds)
+        except grpc.RpcError as error:
+            raise error_from_rpc(error) from error
+        return convert.service_info_from_proto(response)
+
+    def open(self, timeout_seconds: float) -> GrpcExchange:
+        """See `Transport.open`."""
+        return GrpcExchange(self._stub, timeout_seconds)
+
+    def close(self) -> None:
+        """See `Transport.close`."""
+        self._channel.close()
+
+
+class GrpcExchange:
+    """One `Ask` stream."""
+
+    def __init__(self, stub: rpc.SplitInferenceStub, timeout_seconds: float) -> None:
+        self.message_bytes = 0
+        self._outgoing: queue.SimpleQueue[pb.AskRequest | None] = queue.SimpleQueue()
+        self._call = stub.Ask(iter(self._outgoing.get, None), timeout=timeout_seconds)
+
+    def send(self, request: pb.AskRequest) -> None:
+        """See `Exchange.send`."""
+        self.message_bytes += request.ByteSize() + _GRPC_PREFIX_BYTES
+        self._outgoing.put(request)
+
+    def finish(self) -> None:
+        """See `Exchange.finish`."""
+        self._outgoing.put(None)
+
+    def __iter__(self) -> Iterator[pb.AskResponse]:
+        """See `Exchange.__iter__`."""
+        try:
+            yield from self._call
+        except grpc.RpcError as error:
+            raise error_from_rpc(error) from error
+        finally:
+            self.finish()
+
+    def cancel(self) -> None:
+        """See `Exchange.cancel`."""
+        self.finish()
+        self._call.cancel()

@@ -1,0 +1,263 @@
+"""Our types to the wire's messages and back: `x_to_proto` and `x_from_proto`.
+
+A `from_proto` accepts only what our types allow. What a client sent wrong raises InvalidInput,
+ManifestMismatch or CorruptPayload; what a service sent wrong raises EngineError. Payloads are in
+`protos.assembler` and offered here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from aligned_vq.errors import EngineError
+from aligned_vq.types import DIGEST_BYTES, FinishReason, Sampling, Timings, TokenChunk, Usage
+from protos.alignedvq.v1 import inference_pb2 as pb
+from protos.assembler import (
+    CODINGS,
+    PayloadAssembler,
+    coding_from_proto,
+    coding_to_proto,
+    payload_to_parts,
+)
+from protos.messages import Question, ServiceInfo, check_sampling
+
+__all__ = [
+    "CODINGS",
+    "FINISH_REASONS",
+    "PayloadAssembler",
+    "chunk_from_response",
+    "chunk_to_responses",
+    "coding_from_proto",
+    "coding_to_proto",
+    "finish_reason_from_proto",
+    "finish_reason_to_proto",
+    "image_digest_from_response",
+    "is_payload_needed",
+    "payload_needed_response",
+    "payload_to_parts",
+    "question_from_proto",
+    "question_to_proto",
+    "sampling_from_proto",
+    "sampling_to_proto",
+    "service_info_from_proto",
+    "service_info_to_proto",
+    "timings_from_proto",
+    "timings_to_proto",
+    "usage_from_proto",
+    "usage_to_proto",
+]
+
+FINISH_REASONS: dict[FinishReason, pb.FinishReason.ValueType] = {
+    "stop": pb.FINISH_REASON_STOP,
+    "length": pb.FINISH_REASON_LENGTH,
+    "cancelled": pb.FINISH_REASON_CANCELLED,
+}
+_FINISH_REASONS_BACK: dict[int, FinishReason] = {
+    value: reason for reason, value in FINISH_REASONS.items()
+}
+_SMALLEST_FLOAT32 = float(np.finfo(np.float32).tiny)
+
+
+def finish_reason_to_proto(reason: FinishReason) -> pb.FinishReason.ValueType:
+    """The wire's number for a finish reason."""
+    return FINISH_REASONS[reason]
+
+
+def finish_reason_from_proto(value: int) -> FinishReason:
+    """The finish reason of a wire number; EngineError for an unknown or unspecified one."""
+    reason = _FINISH_REASONS_BACK.get(value)
+    if reason is None:
+        raise EngineError(
+            f"an answer must end with one of {', '.join(FINISH_REASONS)}, got number {value}: "
+            "update this client to the version of the service"
+        )
+    return reason
+
+
+def sampling_to_proto(sampling: Sampling) -> pb.SamplingParams:
+    """Sampling as sent: defaults of the wire cost no bytes; InvalidInput when out of range."""
+    check_sampling(sampling)
+    # A top_p that float32 rounds to 0 would mean the opposite, "all tokens", on the wire.
+    top_p = 0.0 if sampling.top_p == 1 else max(sampling.top_p, _SMALLEST_FLOAT32)
+    return pb.SamplingParams(
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        top_p=top_p,
+        seed=sampling.seed,
+    )
+
+
+def sampling_from_proto(message: pb.SamplingParams) -> Sampling:
+    """Sampling as meant: `max_tokens` stays 0 for the service's default, `top_p` 0 becomes 1.
+
+    Raises:
+        InvalidInput: a number is not finite or out of range.
+    """
+    sampling = Sampling(
+        max_tokens=message.max_tokens,
+        temperature=_shortest(message.temperature),
+        top_p=1.0 if message.top_p == 0 else _shortest(message.top_p),
+        seed=message.seed if message.HasField("seed") else None,
+    )
+    check_sampling(sampling)
+    return sampling
+
+
+def _shortest(value: float) -> float:
+    """0.7 for the float32 next to 0.7, so that both sides work with the number the user wrote."""
+    return float(str(np.float32(value)))
+
+
+def question_to_proto(question: Question) -> pb.QuestionOpen:
+    """The message that opens a stream of AskRequest."""
+    return pb.QuestionOpen(
+        request_id=question.request_id,
+        manifest_digest=question.manifest_digest,
+        question=question.text,
+        sampling=sampling_to_proto(question.sampling),
+        image_digest=question.image_digest,
+    )
+
+
+def question_from_proto(message: pb.QuestionOpen) -> Question:
+    """The checked question.
+
+    Raises:
+        ManifestMismatch: the manifest digest is not 16 bytes.
+        InvalidInput: the request id, the image digest or the sampling is not allowed.
+    """
+    return Question(
+        request_id=message.request_id,
+        manifest_digest=message.manifest_digest,
+        text=message.question,
+        sampling=sampling_from_proto(message.sampling),
+        image_digest=message.image_digest,
+    )
+
+
+def service_info_to_proto(info: ServiceInfo) -> pb.GetManifestResponse:
+    """The answer to GetManifest."""
+    return pb.GetManifestResponse(
+        manifest_json=info.manifest_json,
+        manifest_digest=info.manifest_digest,
+        max_question_chars=info.max_question_chars,
+        max_answer_tokens=info.max_answer_tokens,
+        service_version=info.service_version,
+    )
+
+
+def service_info_from_proto(message: pb.GetManifestResponse) -> ServiceInfo:
+    """What the service said of itself; ManifestMismatch when its digest is not 16 bytes."""
+    return ServiceInfo(
+        manifest_json=message.manifest_json,
+        manifest_digest=message.manifest_digest,
+        max_question_chars=message.max_question_chars,
+        max_answer_tokens=message.max_answer_tokens,
+        service_version=message.service_version,
+    )
+
+
+def usage_to_proto(usage: Usage) -> pb.Usage:
+    """Token counts as sent."""
+    return pb.Usage(
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        image_cached=usage.image_cached,
+    )
+
+
+def usage_from_proto(message: pb.Usage) -> Usage:
+    """Token counts as received."""
+    return Usage(message.prompt_tokens, message.completion_tokens, message.image_cached)
+
+
+def timings_to_proto(timings: Timings) -> list[pb.StageTiming]:
+    """One message per stage, nanoseconds, in the order the stages ran."""
+    return [
+        pb.StageTiming(stage=stage, duration_ns=duration_ns)
+        for stage, duration_ns in timings.stages_ns.items()
+    ]
+
+
+def timings_from_proto(messages: Iterable[pb.StageTiming]) -> Timings:
+    """Nanoseconds by stage in the order received; a stage named twice counts its sum."""
+    stages_ns: dict[str, int] = {}
+    for message in messages:
+        stages_ns[message.stage] = stages_ns.get(message.stage, 0) + message.duration_ns
+    return Timings(stages_ns)
+
+
+def chunk_to_responses(chunk: TokenChunk, image_digest: bytes = b"") -> Iterator[pb.AskResponse]:
+    """No, one or two responses: the text if there is any, then the completion if it is the last.
+
+    Args:
+        chunk: a piece of the answer; only one with a finish reason may carry usage and timings.
+        image_digest: 16 bytes under which the service holds the image, or empty; sent on the last.
+    """
+    if chunk.text or chunk.token_ids:
+        yield pb.AskResponse(chunk=pb.TextChunk(text=chunk.text, token_ids=chunk.token_ids))
+    if chunk.finish_reason is None:
+        if chunk.usage is not None or chunk.timings is not None:
+            raise ValueError("a chunk with usage or timings must have a finish reason, got none")
+        return
+    yield pb.AskResponse(
+        done=pb.Completion(
+            finish_reason=finish_reason_to_proto(chunk.finish_reason),
+            usage=None if chunk.usage is None else usage_to_proto(chunk.usage),
+            timings=[] if chunk.timings is None else timings_to_proto(chunk.timings),
+            image_digest=image_digest,
+        )
+    )
+
+
+def chunk_from_response(response: pb.AskResponse) -> TokenChunk:
+    """A piece of the answer; the one with a finish reason is the last and has no text of its own.
+
+    `usage` is None when the service sent none, `timings` when it named no stage.
+
+    Raises:
+        EngineError: the response is neither text nor a completion, or ends for no known reason.
+    """
+    match response.WhichOneof("kind"):
+        case "chunk":
+            return TokenChunk(response.chunk.text, tuple(response.chunk.token_ids))
+        case "done":
+            done = response.done
+            return TokenChunk(
+                text="",
+                finish_reason=finish_reason_from_proto(done.finish_reason),
+                usage=usage_from_proto(done.usage) if done.HasField("usage") else None,
+                timings=timings_from_proto(done.timings) if done.timings else None,
+            )
+        case kind:
+            raise EngineError(
+                f"expected text or the end of the answer, got {kind or 'an unknown response'}: "
+                "update this client to the version of the service"
+            )
+
+
+def image_digest_from_response(response: pb.AskResponse) -> bytes:
+    """The 16 bytes that name the image for follow-up questions; empty when the response has none.
+
+    Raises:
+        EngineError: the digest has another length.
+    """
+    digest = response.done.image_digest
+    if len(digest) not in (0, DIGEST_BYTES):
+        raise EngineError(
+            f"an image digest has {DIGEST_BYTES} bytes or none, got {len(digest)}: "
+            "update this client to the version of the service"
+        )
+    return digest
+
+
+def payload_needed_response() -> pb.AskResponse:
+    """The response that asks for the payload behind an offered image digest."""
+    return pb.AskResponse(payload_needed=pb.PayloadNeeded())
+
+
+def is_payload_needed(response: pb.AskResponse) -> bool:
+    """True when the service asks for the payload behind an offered image digest."""
+    return response.HasField("payload_needed")

@@ -1,0 +1,140 @@
+"""The foundation: split + identity quantizer + `statistics` link equals the unsplit tower."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import CLIPVisionConfig, CLIPVisionModel
+
+from aligned_vq.split.residual_link import (
+    ClosedFormLink,
+    build_link,
+    link_norm_names,
+    token_statistics,
+)
+from aligned_vq.split.tower import TowerConfig, VisionConfig
+from aligned_vq.split.vision import (
+    VisionPrefix,
+    VisionSuffix,
+    build_prefix,
+    build_suffix,
+    tensor_names,
+)
+from aligned_vq.types import LinkKind, SplitPoint
+from tests.conftest import random_llava
+
+SPLITS = [SplitPoint(0, "pre"), *(SplitPoint(b, n) for b in (0, 1, 2) for n in ("ln1", "ln2"))]
+
+
+def through_the_split(
+    tower: TowerConfig,
+    tensors: dict[str, torch.Tensor],
+    split: SplitPoint,
+    kind: LinkKind,
+    pixels: torch.Tensor,
+) -> torch.Tensor:
+    with torch.device("meta"):
+        prefix, suffix = VisionPrefix(tower.vision, split), VisionSuffix(tower, split)
+    before = build_prefix(tower.vision, split, {n: tensors[n] for n in tensor_names(prefix)})
+    after = build_suffix(tower, split, {n: tensors[n] for n in tensor_names(suffix)})
+    link = build_link(
+        kind, split, tower.features(), None, {n: tensors[n] for n in link_norm_names(split)}
+    )
+    with torch.inference_mode():
+        features, residual = before(pixels)
+        statistics = token_statistics(residual, tower.vision.layer_norm_eps)
+        selected: torch.Tensor = after(features, link(features, None, statistics))
+        return selected
+
+
+@pytest.mark.parametrize("split", SPLITS, ids=str)
+@pytest.mark.parametrize("strategy", ["default", "full"])
+def test_split_equals_unsplit(split: SplitPoint, strategy: str) -> None:
+    model = random_llava(select_strategy=strategy)
+    tower = TowerConfig.from_llava(model.config.to_dict())
+    pixels = torch.randn(2, 3, 56, 56)
+    with torch.inference_mode():
+        states = model.model.vision_tower(pixels, output_hidden_states=True).hidden_states
+    expected = states[-2][:, 1:] if strategy == "default" else states[-2]
+    kind: LinkKind = "identity" if split.norm == "pre" else "statistics"
+    got = through_the_split(tower, model.model.vision_tower.state_dict(), split, kind, pixels)
+    assert (got - expected).abs().max() <= 1e-4
+
+
+def test_several_feature_layers_are_concatenated() -> None:
+    model = random_llava(feature_layer=[2, -1])
+    tower = TowerConfig.from_llava(model.config.to_dict())
+    pixels = torch.randn(1, 3, 56, 56)
+    with torch.inference_mode():
+        states = model.model.vision_tower(pixels, output_hidden_states=True).hidden_states
+    expected = torch.cat([states[2][:, 1:], states[-1][:, 1:]], -1)
+    tensors = model.model.vision_tower.state_dict()
+    for split in (SplitPoint(1, "ln1"), SplitPoint(2, "ln1")):
+        got = through_the_split(tower, tensors, split, "statistics", pixels)
+        assert (got - expected).abs().max() <= 1e-4
+
+
+def test_blocks_behind_the_selected_layer_are_never_built() -> None:
+    tower = TowerConfig.from_llava(random_llava().config.to_dict())
+    suffix = VisionSuffix(tower, SplitPoint(1, "ln1"))
+    assert sorted(suffix.encoder.layers) == ["1", "2"]
+    assert not any("layers.3" in name for name in tensor_names(suffix))
+
+
+@pytest.mark.parametrize("block", [0, 1, 11, 22])
+@pytest.mark.parametrize("norm", ["ln1", "ln2"])
+def test_exact_at_the_width_of_vit_l_14_336(
+    block: int, norm: str, wide_tower: CLIPVisionModel
+) -> None:
+    vision = VisionConfig.from_dict(wide_tower.config.to_dict())
+    split = SplitPoint(block, norm)  # type: ignore[arg-type]
+    pixels = torch.randn(1, 3, 336, 336, generator=torch.Generator().manual_seed(1))
+    # Later blocks are the same computation whatever the cut: two behind it suffice to see an error.
+    last = min(block + 2, 23)
+    tower = TowerConfig(vision, (last,), "default")
+    with torch.inference_mode():
+        hidden = wide_tower.pre_layrnorm(wide_tower.embeddings(pixels))
+        for layer in wide_tower.encoder.layers[:last]:
+            hidden = layer(hidden, None)
+    got = through_the_split(tower, wide_tower.state_dict(), split, "statistics", pixels)
+    assert (got - hidden[:, 1:]).abs().max() <= 1e-4
+
+
+@pytest.fixture(scope="module")
+def wide_tower() -> CLIPVisionModel:
+    """ViT-L/14-336 with random weights; uneven norms as a trained one has."""
+    torch.manual_seed(0)
+    config = CLIPVisionConfig(
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        image_size=336,
+        patch_size=14,
+    )
+    tower = CLIPVisionModel(config).eval()
+    with torch.no_grad():
+        for name, parameter in tower.named_parameters():
+            if "norm" in name or "layrnorm" in name:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return tower
+
+
+@pytest.mark.parametrize("width", [32, 256])
+def test_closed_form_link_rebuilds_the_residual(width: int) -> None:
+    model = random_llava(width=width)
+    tensors = model.model.vision_tower.state_dict()
+    split = SplitPoint(0, "ln1")
+    vision = TowerConfig.from_llava(model.config.to_dict()).vision
+    with torch.device("meta"):
+        names = tensor_names(VisionPrefix(vision, split))
+    prefix = build_prefix(vision, split, {n: tensors[n] for n in names})
+    norms = {n: tensors[n] for n in link_norm_names(split)}
+    link = build_link(
+        "closed_form", split, TowerConfig.from_llava(model.config.to_dict()).features(), None, norms
+    )
+    assert isinstance(link, ClosedFormLink)
+    with torch.inference_mode():
+        features, residual = prefix(torch.randn(4, 3, 56, 56))
+        rebuilt = link(features, None, None)
+    assert (rebuilt - residual).norm() / residual.norm() <= 1e-2
