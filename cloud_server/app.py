@@ -6,13 +6,13 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable
-from importlib.metadata import version
 
 import grpc
 import numpy as np
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from aligned_vq import __version__
 from aligned_vq.bitstream import max_body_bytes, pack
 from aligned_vq.errors import ConfigError
 from aligned_vq.types import Encoded, Payload, StageIndices
@@ -55,7 +55,7 @@ class CloudServer:
                 manifest_digest=manifest.digest(),
                 max_question_chars=config.max_question_chars,
                 max_answer_tokens=config.max_answer_tokens,
-                service_version=version("aligned-vq"),
+                service_version=__version__,
             ),
             max_body_bytes=max_body_bytes(
                 manifest.quantizer, manifest.features.num_tokens, manifest.link == "statistics"

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+from aligned_vq.calibrate import CodecPlan, CutFeatures, calibrate_codec, export_bundle
+from aligned_vq.calibrate import features_at, load_prefix
+from aligned_vq.split.checkpoint import LlavaCheckpoint
+from aligned_vq.types import SplitPoint
+from tests.processes import CloudProcess
+
+IMAGE_SIDE = 56
+NUM_TOKENS = 17
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -20,6 +30,7 @@ def random_llava(
     blocks: int = 4,
     feature_layer: int | list[int] = -2,
     select_strategy: str = "default",
+    vocabulary: int = 600,
     seed: int = 0,
 ) -> LlavaForConditionalGeneration:
     """A LLaVA of 56 px, 17 vision tokens, with random weights and uneven LayerNorm affines."""
@@ -30,20 +41,23 @@ def random_llava(
             intermediate_size=2 * width,
             num_hidden_layers=blocks,
             num_attention_heads=4,
-            image_size=56,
+            image_size=IMAGE_SIDE,
             patch_size=14,
         ),
         text_config=LlamaConfig(
-            vocab_size=128,
+            vocab_size=vocabulary,
             hidden_size=32,
             intermediate_size=64,
             num_hidden_layers=2,
             num_attention_heads=4,
             num_key_value_heads=4,
-            max_position_embeddings=256,
+            max_position_embeddings=128,
+            bos_token_id=1,
+            eos_token_id=2,
+            pad_token_id=3,
         ),
         image_token_id=4,
-        image_seq_length=16,
+        image_seq_length=NUM_TOKENS - 1,
         vision_feature_layer=feature_layer,
         vision_feature_select_strategy=select_strategy,
     )
@@ -52,16 +66,65 @@ def random_llava(
         for name, parameter in model.model.vision_tower.named_parameters():
             if "norm" in name or "layrnorm" in name:
                 parameter.add_(0.2 * torch.randn_like(parameter))
+        model.lm_head.weight.mul_(20)  # far from ties, so that answers vary with the image
     return model
 
 
 @pytest.fixture(scope="session")
 def llava_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A saved random LLaVA with its image processor's settings."""
+    """A saved random LLaVA with tokenizer and processor."""
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+    from aligned_vq.reference.blueprint import build_processor, build_tokenizer
+
     folder = tmp_path_factory.mktemp("llava")
-    random_llava().save_pretrained(folder)
-    side = {"height": 56, "width": 56}
-    CLIPImageProcessorPil(size={"shortest_edge": 56}, crop_size=side).save_pretrained(folder)
+    tokenizer = build_tokenizer(corpus_scenes=200)
+    processor = build_processor(tokenizer)
+    side = {"height": IMAGE_SIDE, "width": IMAGE_SIDE}
+    processor.image_processor = CLIPImageProcessorPil(
+        size={"shortest_edge": IMAGE_SIDE}, crop_size=side
+    )
+    random_llava(vocabulary=len(tokenizer)).save_pretrained(folder)
+    processor.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def examples(llava_directory: Path) -> CutFeatures:
+    """Features at ln1@1 of 40 random pictures."""
+    torch.manual_seed(5)
+    prefix = load_prefix(LlavaCheckpoint(llava_directory), SplitPoint(1, "ln1"))
+    return features_at(prefix, [torch.randn(8, 3, IMAGE_SIDE, IMAGE_SIDE) for _ in range(5)])
+
+
+@pytest.fixture(scope="session")
+def bundle_directory(
+    llava_directory: Path, examples: CutFeatures, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A calibrated bundle of the random LLaVA: two residual stages, the second on half the tokens."""
+    checkpoint = LlavaCheckpoint(llava_directory)
+    plan = CodecPlan(
+        SplitPoint(1, "ln1"), codebook_sizes=(64, 32), codebook_dim=16, stage_shares=(1.0, 0.5)
+    )
+    folder = tmp_path_factory.mktemp("bundle")
+    export_bundle(checkpoint, calibrate_codec(checkpoint, plan, examples), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def identity_bundle_directory(
+    llava_directory: Path, examples: CutFeatures, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A bundle that sends raw features and statistics: loses nothing."""
+    checkpoint = LlavaCheckpoint(llava_directory)
+    plan = CodecPlan(SplitPoint(1, "ln1"), link="statistics", identity=True)
+    folder = tmp_path_factory.mktemp("identity-bundle")
+    export_bundle(checkpoint, calibrate_codec(checkpoint, plan, examples), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cloud(llava_directory: Path, bundle_directory: Path) -> Iterator[CloudProcess]:
+    """A cloud process serving the calibrated bundle on a free port of 127.0.0.1."""
+    with CloudProcess(bundle_directory, llava_directory) as process:
+        yield process

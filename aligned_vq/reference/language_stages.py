@@ -64,7 +64,7 @@ def train_symbols(
     reader.train()
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        rng = np.random.default_rng([3, stage.seed, step])
+        rng = np.random.default_rng([3, step])
         scenes = [sample_scene(rng) for _ in range(stage.batch_size)]
         stacked = _stack([label_scene(scene, None) for scene in scenes])
         patches = torch.from_numpy(_few_patches(stacked, rng, SYMBOL_PATCHES, 20))
@@ -114,7 +114,7 @@ def align_projector(
     projector = model.model.multi_modal_projector
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        rng = np.random.default_rng([4, stage.seed, step])
+        rng = np.random.default_rng([4, step])
         indices = rng.integers(0, pool.count, stage.batch_size)
         labels = pool.labels(indices)
         patches = torch.from_numpy(_few_patches(labels, rng, 160, 110))
@@ -144,7 +144,7 @@ def train_speaker(
     speaker.train()
 
     def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        rng = np.random.default_rng([5, stage.seed, step])
+        rng = np.random.default_rng([5, num_patches, step])
         indices = rng.integers(0, pool.count, stage.batch_size)
         if num_patches == NUM_PATCHES:
             chosen = np.tile(np.arange(NUM_PATCHES), (stage.batch_size, 1))

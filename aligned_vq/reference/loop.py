@@ -22,9 +22,6 @@ class Stage:
     steps: int
     batch_size: int
     learning_rate: float
-    seed: int = 0
-    decay_steps: int | None = None
-    """Where the cosine would end; `steps` by default."""
     warmup_steps: int = 100
     bfloat16: bool = False
     """Autocast the forward pass: twice the speed on CPUs and GPUs that have it."""
@@ -76,8 +73,7 @@ def _rate(stage: Stage, step: int) -> float:
     """Linear warm-up, then a cosine down to one fiftieth."""
     if step < stage.warmup_steps:
         return (step + 1) / stage.warmup_steps
-    end = stage.decay_steps or stage.steps
-    progress = (step - stage.warmup_steps) / max(1, end - stage.warmup_steps)
+    progress = (step - stage.warmup_steps) / max(1, stage.steps - stage.warmup_steps)
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 

@@ -104,7 +104,7 @@ def dense_loss(
 
     `logits` is `[B, P, TARGET_DIM]`, laid out as `PatchTargets.vector`; `weight` is `[B, P]`.
     """
-    shape, colour, size, centre, place = torch.split(logits, (*_CLASSES, 1, PLACE_DIM), dim=-1)
+    shape, colour, size, centre, place = torch.split(logits, [*_CLASSES, 1, PLACE_DIM], dim=-1)
     norm = weight.sum()
     loss = torch.zeros((), device=logits.device)
     metrics = {}

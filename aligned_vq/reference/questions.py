@@ -115,17 +115,15 @@ def _ask_shape(scene: Scene, rng: Rng) -> Question | None:
 
 def _ask_count(scene: Scene, rng: Rng) -> Question:
     size, colour, shape = _attributes(scene, rng)
-    phrase, matches = [
-        ("objects", lambda item: True),
-        (_plural(shape), lambda item: item.shape == shape),
-        (f"{colour} objects", lambda item: item.colour == colour),
-        (f"{size} objects", lambda item: item.size == size),
-        (
-            f"{size} {_plural(shape)}",
-            lambda item: item.size == size and item.shape == shape,
-        ),
-    ][int(rng.choice(5, p=(0.3, 0.2, 0.2, 0.2, 0.1)))]
-    number = sum(matches(item) for item in scene.objects)
+    forms: list[tuple[str, set[str]]] = [
+        ("objects", set()),
+        (_plural(shape), {shape}),
+        (f"{colour} objects", {colour}),
+        (f"{size} objects", {size}),
+        (f"{size} {_plural(shape)}", {size, shape}),
+    ]
+    phrase, wanted = forms[int(rng.choice(5, p=(0.3, 0.2, 0.2, 0.2, 0.1)))]
+    number = sum(wanted <= {item.size, item.colour, item.shape} for item in scene.objects)
     return Question("count", _word(rng, _COUNT, phrase), str(number))
 
 

@@ -183,8 +183,7 @@ def _coverage(
             for u, v in _OUTLINES[item.shape]
         ]
         draw.polygon(outline, fill=255)
-    cover = np.asarray(mask.reduce(oversampling), np.float32) / 255
-    return cover.astype(np.float32)
+    return np.asarray(mask.reduce(oversampling), np.float32) / np.float32(255)
 
 
 def _star() -> list[tuple[float, float]]:
@@ -241,7 +240,7 @@ def _background(kind: str, rng: np.random.Generator) -> NDArray[np.float32]:
         coarse = rng.integers(0, 256, (6, 6), np.uint8)
         grown = Image.fromarray(coarse).resize((IMAGE_SIZE_PX,) * 2, Image.Resampling.BICUBIC)
         mix = np.asarray(grown, np.float32) / 255
-    return (first + mix[..., None] * (second - first)).astype(np.float32)
+    return np.asarray(first + mix[..., None] * (second - first), np.float32)
 
 
 def _muted(rng: np.random.Generator) -> NDArray[np.float32]:

@@ -6,7 +6,6 @@ from, cost a sixth of a whole picture and show mostly object; a finish on whole 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,39 +65,31 @@ class DenseTower(nn.Module):
 def train_vision(
     tower: CLIPVisionModel,
     pool: ScenePool,
-    windows: Sequence[Stage],
-    whole: Sequence[Stage],
+    windows: Stage,
+    whole: Stage,
     workdir: Path,
 ) -> DenseTower:
-    """Stages on windows, then on whole pictures; returns the tower and its heads in eval mode."""
+    """One stage on windows, one on whole pictures; returns the tower and its heads in eval mode."""
     device = next(tower.parameters()).device
     dense = DenseTower(tower).to(device)
     dense.train()
 
-    def learn_windows(stage: Stage) -> None:
-        def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
-            rng = np.random.default_rng([1, stage.seed, step])
-            pixels, positions, targets, weight = _window_batch(pool, rng, stage.batch_size)
-            logits = dense(pixels.to(device), positions.to(device)).float()
-            return dense_loss(logits, _to(targets, device), weight.to(device))
+    def window_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        rng = np.random.default_rng([1, step])
+        pixels, positions, targets, weight = _window_batch(pool, rng, windows.batch_size)
+        logits = dense(pixels.to(device), positions.to(device)).float()
+        return dense_loss(logits, _to(targets, device), weight.to(device))
 
-        optimise(stage, dense, step_loss, workdir)
+    def whole_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        rng = np.random.default_rng([2, step])
+        indices = rng.integers(0, pool.count, whole.batch_size)
+        targets = patch_targets(pool.labels(indices))
+        weight = torch.where(targets.shape > 0, 1.0, BACKGROUND_WEIGHT)
+        logits = dense(picture_batch(pool, indices).to(device)).float()
+        return dense_loss(logits, _to(targets, device), weight.to(device))
 
-    def learn_whole(stage: Stage) -> None:
-        def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
-            rng = np.random.default_rng([2, stage.seed, step])
-            indices = rng.integers(0, pool.count, stage.batch_size)
-            targets = patch_targets(pool.labels(indices))
-            weight = torch.where(targets.shape > 0, 1.0, BACKGROUND_WEIGHT)
-            logits = dense(picture_batch(pool, indices).to(device)).float()
-            return dense_loss(logits, _to(targets, device), weight.to(device))
-
-        optimise(stage, dense, step_loss, workdir)
-
-    for stage in windows:
-        learn_windows(stage)
-    for stage in whole:
-        learn_whole(stage)
+    optimise(windows, dense, window_loss, workdir)
+    optimise(whole, dense, whole_loss, workdir)
     return dense.eval()
 
 
