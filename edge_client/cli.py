@@ -38,21 +38,21 @@ def _ask(client: EdgeClient, options: Namespace) -> None:
     sampling = SamplingOptions(
         max_tokens=options.max_tokens, temperature=options.temperature, seed=options.seed
     )
-    with client.stream(options.image, options.question, **sampling) as stream:
-        for piece in stream:
-            if not options.json:
-                print(piece, end="", flush=True)
-    answer = stream.answer
-    assert answer is not None  # a stream ends with an answer or an error
-    if options.json:
-        print(json.dumps({"answer": str(answer), **answer.details.to_dict()}))
-        return
-    details = answer.details
-    print(
-        f"\n\n{details.payload_bytes} B of indices in {details.message_bytes} B of messages, "
-        f"first token after {details.first_token_ms:.0f} ms, all after {details.total_ms:.0f} ms",
-        file=sys.stderr,
-    )
+    for question in options.questions:
+        with client.stream(options.image, question, **sampling) as stream:
+            for piece in stream:
+                if not options.json:
+                    print(piece, end="", flush=True)
+        answer = stream.answer
+        assert answer is not None  # a stream ends with an answer or an error
+        details = answer.details
+        if options.json:
+            print(json.dumps({"question": question, "answer": answer, **details.to_dict()}))
+            continue
+        print(
+            f"\n[{details.payload_bytes} B of indices in {details.message_bytes} B of messages; "
+            f"first text after {details.first_token_ms:.0f} ms, all after {details.total_ms:.0f} ms]"
+        )
 
 
 def _compress(client: EdgeClient, options: Namespace) -> None:
@@ -105,7 +105,7 @@ def _parser() -> ArgumentParser:
     commands = parser.add_subcommands()
     ask = _command()
     ask.add_argument("image", help="path of an image")
-    ask.add_argument("question", help="plain text")
+    ask.add_argument("questions", nargs="+", help="plain text, one or several")
     ask.add_argument(
         "--max_tokens", type=int, default=0, help="of the answer; 0: service's default"
     )

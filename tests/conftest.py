@@ -9,8 +9,14 @@ import pytest
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from aligned_vq.calibrate import CodecPlan, CutFeatures, calibrate_codec, export_bundle
-from aligned_vq.calibrate import features_at, load_prefix
+from aligned_vq.calibrate import (
+    CodecPlan,
+    CutFeatures,
+    calibrate_codec,
+    export_bundle,
+    features_at,
+    load_prefix,
+)
 from aligned_vq.split.checkpoint import LlavaCheckpoint
 from aligned_vq.types import SplitPoint
 from tests.processes import CloudProcess
@@ -101,7 +107,7 @@ def examples(llava_directory: Path) -> CutFeatures:
 def bundle_directory(
     llava_directory: Path, examples: CutFeatures, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A calibrated bundle of the random LLaVA: two residual stages, the second on half the tokens."""
+    """A calibrated bundle: two residual stages, the second on half the tokens."""
     checkpoint = LlavaCheckpoint(llava_directory)
     plan = CodecPlan(
         SplitPoint(1, "ln1"), codebook_sizes=(64, 32), codebook_dim=16, stage_shares=(1.0, 0.5)

@@ -1,4 +1,4 @@
-"""The whole recipe, one command: `python -m aligned_vq.reference.recipe --out DIR --work DIR`.
+"""The whole recipe, one command: `aligned-vq reference-train --out DIR`.
 
 An interrupted run goes on where it was: every stage keeps its state in the work directory. On two
 CPU cores it takes about an hour and a half, on a GPU minutes.
@@ -6,12 +6,9 @@ CPU cores it takes about an hour and a half, on a GPU minutes.
 
 from __future__ import annotations
 
-import argparse
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import torch
 
 from aligned_vq.reference.blueprint import build_model, build_processor, build_tokenizer
 from aligned_vq.reference.language_stages import (
@@ -44,16 +41,24 @@ class Recipe:
 
     def shortened(self, steps: int) -> Recipe:
         """The same recipe with tiny stages, to try it out."""
-        short = {
-            name: replace(value, steps=steps, warmup_steps=1, batch_size=2)
-            for name, value in vars(self).items()
-            if isinstance(value, Stage)
-        }
-        return replace(self, scenes=8, **short)
+
+        def short(stage: Stage) -> Stage:
+            return replace(stage, steps=steps, warmup_steps=1, batch_size=2)
+
+        return replace(
+            self,
+            scenes=8,
+            windows=short(self.windows),
+            whole=short(self.whole),
+            symbols=short(self.symbols),
+            projector=short(self.projector),
+            few=short(self.few),
+            every=short(self.every),
+        )
 
 
 def train_reference(recipe: Recipe, workdir: Path, out: Path, device: str = "cpu") -> None:
-    """Train from random weights and write a checkpoint in Hugging Face format, float16, to `out`."""
+    """Train from random weights and write a float16 checkpoint in Hugging Face format to `out`."""
     workdir.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer()
     model = build_model(tokenizer).to(device)
@@ -70,18 +75,3 @@ def train_reference(recipe: Recipe, workdir: Path, out: Path, device: str = "cpu
     model.half().save_pretrained(out)
     build_processor(tokenizer).save_pretrained(out)
     _log.info("wrote %s", out)
-
-
-def main() -> None:
-    """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="checkpoint directory to write")
-    parser.add_argument("--work", type=Path, default=Path("work/reference"), help="resumable state")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO)
-    train_reference(Recipe(), options.work, options.out, options.device)
-
-
-if __name__ == "__main__":
-    main()

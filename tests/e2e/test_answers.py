@@ -49,9 +49,7 @@ def test_raw_coding_gives_the_unsplit_models_tokens(
     ):
         for image, question in zip(pictures(3), QUESTIONS, strict=True):
             answer = client.ask(image, question, max_tokens=12)
-            assert list(answer.details.token_ids) == generated(
-                llava_directory, image, question, 12
-            )
+            assert list(answer.details.token_ids) == generated(llava_directory, image, question, 12)
 
 
 def test_an_answer_tells_how_it_came_about(cloud: CloudProcess, bundle_directory: Path) -> None:

@@ -1,0 +1,49 @@
+# Targets for people and for CI. `make` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup protos check test demo figures bundle reference clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP) ## make .venv with everything in it
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+protos: setup ## generate the wire's code from the .proto
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I. --python_out=. \
+	  --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. protos/alignedvq/v1/inference.proto
+
+check: setup ## lint, types and import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: setup ## run the test suite
+	$(BIN)/pytest
+
+demo: setup ## three questions about a picture, across two processes
+	$(BIN)/python -m benchmarks.demo
+
+figures: setup ## the figures of the README, about 20 minutes on two cores
+	$(BIN)/aligned-vq reference-eval
+	$(BIN)/aligned-vq reference-sweep
+	$(BIN)/python -m benchmarks.edge_memory
+	$(BIN)/python -m benchmarks.equality
+
+bundle: setup ## calibrate the shipped bundle anew
+	$(BIN)/aligned-vq export --checkpoint reference --images reference:400 --split ln1@1 \
+	  --out aligned_vq/reference/bundle
+
+reference: setup ## train the reference model from scratch
+	$(BIN)/aligned-vq reference-train --out aligned_vq/reference/checkpoint
+
+clean: ## remove what the targets made
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,34 @@
+"""Write a bundle of LLaVA-1.5's real dimensions: `python -m benchmarks.real_bundle DIR [ln1@1]`."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from aligned_vq.calibrate import (
+    CodecPlan,
+    calibrate_codec,
+    export_bundle,
+    features_at,
+    load_prefix,
+)
+from aligned_vq.split.checkpoint import LlavaCheckpoint
+from aligned_vq.types import SplitPoint
+from benchmarks.real_dimensions import write_random_checkpoint
+
+
+def main(out: Path, split: SplitPoint) -> None:
+    """Calibrate on noise: the codec's numbers mean nothing, its sizes and costs are real."""
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = LlavaCheckpoint(write_random_checkpoint(Path(folder), split.block + 3))
+        noise = torch.Generator().manual_seed(0)
+        pixels = [torch.randn(4, 3, 336, 336, generator=noise) for _ in range(3)]
+        examples = features_at(load_prefix(checkpoint, split), pixels)
+        export_bundle(checkpoint, calibrate_codec(checkpoint, CodecPlan(split), examples), out)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), SplitPoint.parse(sys.argv[2] if len(sys.argv) > 2 else "ln1@1"))
