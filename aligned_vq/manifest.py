@@ -109,7 +109,7 @@ class SplitManifest:
             return cls._from_dict(raw)
         except AlignedVQError as error:
             raise ConfigError(f"{source}: {error}") from error
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ConfigError(
                 f"{source}: a field is missing, unknown or of the wrong type ({error!r}); "
                 "export the bundle again"

@@ -214,14 +214,19 @@ class Payload:
             raise ValueError(f"coding must be one of {CODINGS}, got {self.coding!r}")
         if not 0 < self.num_tokens <= MAX_TOKENS or not 0 <= self.num_stages <= MAX_STAGES:
             raise ValueError(
-                f"payload of {self.num_tokens} tokens in {self.num_stages} stages is out of range"
+                f"expected 1 to {MAX_TOKENS} tokens in 0 to {MAX_STAGES} stages, "
+                f"got {self.num_tokens} tokens in {self.num_stages} stages"
             )
         if not 0 <= self.masked_stages < 1 << self.num_stages or not 0 <= self.crc32 < 1 << 32:
-            raise ValueError("masked_stages or crc32 is out of range")
+            raise ValueError(
+                f"expected masked_stages of {self.num_stages} bits and a crc32 of 32, "
+                f"got {self.masked_stages:#x} and {self.crc32:#x}"
+            )
 
     def digest(self) -> bytes:
         """16 bytes that name the image, for follow-up questions."""
-        head = f"{self.num_tokens} {self.num_stages} {self.masked_stages} {self.coding}".encode()
+        numbers = (self.num_tokens, self.num_stages, self.masked_stages, self.crc32)
+        head = f"{numbers} {self.coding}".encode()
         return digest_of(self.manifest_digest, head, self.body)
 
 

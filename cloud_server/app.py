@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 from collections.abc import Callable
 
 import grpc
@@ -90,9 +91,7 @@ class CloudServer:
         try:
             self.port = self._server.add_insecure_port(address)
         except RuntimeError as error:
-            raise ConfigError(
-                f"cannot listen on {address} ({error}); is the port taken?"
-            ) from error
+            raise _cannot_listen(self._config, str(error)) from error
         await self._server.start()
         if self._warm_up_payload is not None:
             await asyncio.to_thread(self._decoder.decode, self._warm_up_payload)
@@ -120,12 +119,31 @@ async def serve(config: CloudConfig, announce: Callable[[int], None]) -> None:
     stopped = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stopped.set)
+    _check_address(config)
     model = await asyncio.to_thread(load_cloud_model, config)
     server = CloudServer(model, config)
-    announce(await server.start())
-    await stopped.wait()
-    _log.info("draining")
-    await server.stop()
+    try:
+        announce(await server.start())
+        await stopped.wait()
+        _log.info("draining")
+    finally:
+        await server.stop()
+
+
+def _check_address(config: CloudConfig) -> None:
+    """ConfigError if the address cannot be bound: known before a large model is loaded."""
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    try:
+        socket.create_server((config.host, config.port), family=family).close()
+    except OSError as error:
+        raise _cannot_listen(config, error.strerror or str(error)) from error
+
+
+def _cannot_listen(config: CloudConfig, reason: str) -> ConfigError:
+    return ConfigError(
+        f"expected to listen on {config.host}:{config.port}, got: {reason}; stop what listens "
+        "there, or choose another host or port"
+    )
 
 
 def _blank_payload(model: CloudModel) -> Payload | None:

@@ -79,12 +79,17 @@ def _device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device must be auto, cpu or cuda[:n], got {name!r}") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(
-            f"device {name} was asked for, but this machine has no usable GPU; use cpu"
-        )
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device must be auto, cpu or cuda[:n], got {name!r}; choose one of these")
+    if device.type == "cuda":
+        usable = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= usable:
+            raise ConfigError(
+                f"device {name} was asked for, but this machine has {usable} usable GPUs; "
+                "use one of them or cpu"
+            )
     return device
 
 

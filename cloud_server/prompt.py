@@ -44,10 +44,11 @@ class PromptBuilder:
             key=len,
             reverse=True,
         )
+        self._roles = self._role_words()
         self._special_ids = set(self._tokenizer.convert_tokens_to_ids(self._specials))
         self._role_ids = [
             self._tokenizer(text, add_special_tokens=False)["input_ids"]
-            for word in self._role_words()
+            for word in self._roles
             for text in (word, f" {word}")
         ]
         self._base_marks = self._marks(self._encode(_PROBE))
@@ -62,8 +63,8 @@ class PromptBuilder:
         ids = self._encode(question.strip())
         if self._marks(ids) != self._base_marks:
             raise InvalidInput(
-                "expected a question of plain text, got one with a role marker or a special token "
-                f"({', '.join(self._role_words())} or {self._image_token}); reword it"
+                "expected plain text, got a question whose tokens act as a role marker or a special "
+                f"token ({', '.join([*self._roles, self._image_token])}); reword it"
             )
         if len(ids) >= self.context_tokens:
             raise InvalidInput(
@@ -92,6 +93,14 @@ class PromptBuilder:
                     f"expected plain text, got the reserved token {special!r} in the question; "
                     "remove it"
                 )
+        # A tokenizer may write the same word differently after a newline, or fold its letters, so
+        # counting tokens alone would miss some of them.
+        folded = unicodedata.normalize("NFKC", question).casefold()
+        for role in self._roles:
+            if role.casefold() in folded:
+                raise InvalidInput(
+                    f"expected plain text, got the role marker {role!r} in the question; reword it"
+                )
 
     def _encode(self, question: str) -> list[int]:
         ids: list[int] = self._tokenizer(self._before + question + self._after)["input_ids"]
@@ -104,10 +113,10 @@ class PromptBuilder:
         return sum(token == self._image_token_id for token in ids), specials, roles
 
     def _role_words(self) -> list[str]:
-        """The template's own words right before the image and after the question."""
+        """The template's own words right before the image and right before the answer."""
         lead = self._before.split(self._image_token)[0].split()
-        words = [*lead[-1:], *self._after.split()]
-        return [word for word in words if word.endswith(":")]
+        words = [*lead[-1:], *self._after.split()[-1:]]
+        return [word for word in words if not word.isalnum()]
 
 
 def _template_around_question(processor: Any, image_token: str) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import NoReturn
 
 import grpc
+from google.protobuf.message import DecodeError
 from torch import Tensor
 
 from aligned_vq.errors import (
@@ -179,8 +180,7 @@ class SplitInferenceService(rpc.SplitInferenceServicer):
         first = await self._next(requests)
         if first is None or first.WhichOneof("kind") != "open":
             raise CorruptPayload(
-                "expected a question as the first message, got "
-                f"{'nothing' if first is None else first.WhichOneof('kind')}; open with a question"
+                f"expected a question as the first message, got {_kind(first)}; open with a question"
             )
         question = convert.question_from_proto(first.open)
         expected = self._parts.info.manifest_digest
@@ -201,8 +201,7 @@ class SplitInferenceService(rpc.SplitInferenceServicer):
                 raise CorruptPayload("the stream ended inside a payload; send it again")
             if message.WhichOneof("kind") != "payload":
                 raise CorruptPayload(
-                    f"expected a payload part, got {message.WhichOneof('kind')}; send one question "
-                    "per stream"
+                    f"expected a payload part, got {_kind(message)}; send one question per stream"
                 )
             payload = parts.add(message.payload)
             if payload is not None:
@@ -215,6 +214,11 @@ class SplitInferenceService(rpc.SplitInferenceServicer):
                 return await waiting
         except StopAsyncIteration:
             return None
+        except DecodeError as error:
+            raise CorruptPayload(
+                "expected a message of alignedvq.v1, got bytes that are not one; send it again, "
+                "with text in UTF-8"
+            ) from error
         except TimeoutError as error:
             raise DeadlineExceeded(
                 f"expected the next message within {self._config.payload_seconds:g} s, got none; "
@@ -239,7 +243,20 @@ def _completed(chunk: TokenChunk, stages: dict[str, int], cached: bool) -> Token
     )
 
 
+def _kind(message: pb.AskRequest | None) -> str:
+    """What came, in words."""
+    if message is None:
+        return "the end of the stream"
+    return {"open": "a question", "payload": "a payload part"}.get(
+        message.WhichOneof("kind") or "", "an empty or unknown message"
+    )
+
+
 async def _abort(context: Context, error: BaseException) -> NoReturn:
     code, details, metadata = status_of(error)
-    await context.abort(code, details, metadata)
+    try:
+        await context.abort(code, details, metadata)
+    except grpc.aio.InternalError as ended:
+        # The client hung up, or gRPC refused its message: nobody is left to be told.
+        raise asyncio.CancelledError from ended
     raise EngineError("unreachable: abort raises")

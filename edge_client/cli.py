@@ -51,7 +51,8 @@ def _ask(client: EdgeClient, options: Namespace) -> None:
             continue
         print(
             f"\n[{details.payload_bytes} B of indices in {details.message_bytes} B of messages; "
-            f"first text after {details.first_token_ms:.0f} ms, all after {details.total_ms:.0f} ms]"
+            f"first text after {details.first_token_ms:.0f} ms, all of it after "
+            f"{details.total_ms:.0f} ms]"
         )
 
 

@@ -143,7 +143,7 @@ class EdgeClient:
         info = self._transport.service_info(self.config.first_token_seconds)
         if info.manifest_digest != self.encoder.digest:
             raise ManifestMismatch(
-                f"expected a service with manifest {self.encoder.digest.hex()}, it has "
+                f"expected a service with manifest {self.encoder.digest.hex()}, got one with "
                 f"{info.manifest_digest.hex()}; install the same bundle on both sides"
             )
         return info

@@ -96,6 +96,8 @@ class AnswerStream:
     def _run(self) -> Iterator[str]:
         attempt = 1
         while True:
+            # Outside the retries: within its time, connecting tries again by itself.
+            self._transport.connect(min(self._config.connect_seconds, self._left()))
             try:
                 yield from self._attempt(attempt)
             except (CloudUnreachable, Overloaded) as error:
@@ -107,8 +109,7 @@ class AnswerStream:
                 return
 
     def _attempt(self, attempt: int) -> Iterator[str]:
-        """The question asked once, from connecting to the last piece of text."""
-        self._transport.connect(min(self._config.connect_seconds, self._left()))
+        """The question asked once, from opening the stream to the last piece of text."""
         sent_payload = False
         exchange = self._exchange = self._transport.open(self._left())
         with self._first_token_deadline(exchange) as late:

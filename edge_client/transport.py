@@ -6,12 +6,12 @@ Free of torch, so that a test, a tool or another edge can use it alone.
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import grpc
 
-from aligned_vq.errors import CloudUnreachable
+from aligned_vq.errors import AlignedVQError, CloudUnreachable, DeadlineExceeded
 from protos import convert
 from protos.alignedvq.v1 import inference_pb2 as pb
 from protos.alignedvq.v1 import inference_pb2_grpc as rpc
@@ -26,6 +26,7 @@ _CHANNEL_OPTIONS = (
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.http2.bdp_probe", 0),
     ("grpc.enable_retries", 0),  # the client retries: it knows when that is safe
+    ("grpc.max_reconnect_backoff_ms", 3_000),  # a service that came back is found soon
 )
 
 
@@ -85,9 +86,11 @@ class GrpcTransport:
         """See `Transport.connect`."""
         if self._connected:
             return
+        ready = grpc.channel_ready_future(self._channel)
         try:
-            grpc.channel_ready_future(self._channel).result(timeout_seconds)
+            ready.result(timeout_seconds)
         except grpc.FutureTimeoutError as error:
+            ready.cancel()
             raise CloudUnreachable(
                 f"expected a service at {self.target}, none that speaks gRPC answered within "
                 f"{timeout_seconds:g} s; check that it runs, the address, and the link"
@@ -99,23 +102,35 @@ class GrpcTransport:
         try:
             response = self._stub.GetManifest(pb.GetManifestRequest(), timeout=timeout_seconds)
         except grpc.RpcError as error:
-            raise error_from_rpc(error) from error
+            raise self._noted(error_from_rpc(error)) from error
         return convert.service_info_from_proto(response)
 
     def open(self, timeout_seconds: float) -> GrpcExchange:
         """See `Transport.open`."""
-        return GrpcExchange(self._stub, timeout_seconds)
+        return GrpcExchange(self._stub, timeout_seconds, self._noted)
 
     def close(self) -> None:
         """See `Transport.close`."""
         self._channel.close()
 
+    def _noted(self, error: AlignedVQError) -> AlignedVQError:
+        """The same error; after a lost connection the next `connect` waits for a new one."""
+        if isinstance(error, CloudUnreachable) and not isinstance(error, DeadlineExceeded):
+            self._connected = False
+        return error
+
 
 class GrpcExchange:
-    """One `Ask` stream."""
+    """One `Ask` stream; `noted` sees every error before it is raised."""
 
-    def __init__(self, stub: rpc.SplitInferenceStub, timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        stub: rpc.SplitInferenceStub,
+        timeout_seconds: float,
+        noted: Callable[[AlignedVQError], AlignedVQError],
+    ) -> None:
         self.message_bytes = 0
+        self._noted = noted
         self._outgoing: queue.SimpleQueue[pb.AskRequest | None] = queue.SimpleQueue()
         self._call = stub.Ask(iter(self._outgoing.get, None), timeout=timeout_seconds)
 
@@ -133,7 +148,7 @@ class GrpcExchange:
         try:
             yield from self._call
         except grpc.RpcError as error:
-            raise error_from_rpc(error) from error
+            raise self._noted(error_from_rpc(error)) from error
         finally:
             self.finish()
 

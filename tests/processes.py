@@ -6,6 +6,7 @@ import selectors
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Self
@@ -22,14 +23,22 @@ class CloudProcess:
             *(f"--bundle={bundle}", f"--model={model}", "--port=0", *options),
         ]
 
+        self._log = tempfile.NamedTemporaryFile(suffix=".log")  # noqa: SIM115 - lives as long as self
+
+    @property
+    def log(self) -> str:
+        """What the process wrote to stderr so far; a pipe nobody reads would fill up and stop it."""
+        return Path(self._log.name).read_text(encoding="utf-8")
+
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(
-            self._command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            self._command, stdout=subprocess.PIPE, stderr=self._log, text=True
         )
         line = self._first_line()
         if "serving on" not in line:
             self.process.kill()
-            raise RuntimeError(f"no service: {line} {self.process.communicate()[1]}")
+            self.process.communicate()
+            raise RuntimeError(f"no service: {line} {self.log}")
         self.port = int(line.rsplit(":", 1)[1])
         self.target = f"127.0.0.1:{self.port}"
         return self
@@ -38,10 +47,10 @@ class CloudProcess:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            self.log = self.process.communicate(timeout=40)[1]
+            self.process.communicate(timeout=40)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.log = self.process.communicate()[1]
+            self.process.communicate()
             raise
 
     def _first_line(self) -> str:

@@ -8,6 +8,7 @@ tower's features, with most background patches left out; last over all 576 patch
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,8 +18,8 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import LlavaForConditionalGeneration
 
-from aligned_vq.reference.loop import Stage, optimise
-from aligned_vq.reference.packing import Packer, answer_loss, packed_logits
+from aligned_vq.reference.loop import Loss, Stage, optimise
+from aligned_vq.reference.packing import PackedText, Packer, answer_loss, packed_logits
 from aligned_vq.reference.patches import (
     NUM_PATCHES,
     TARGET_DIM,
@@ -56,6 +57,14 @@ class Speaker(nn.Module):
         self.lm_head = model.lm_head
 
 
+class SpokenBatch(NamedTuple):
+    """Pictures as symbols or features `[B, P, ...]`, which patches they are, and the questions."""
+
+    inputs: Tensor
+    patches: Tensor
+    text: PackedText
+
+
 def train_symbols(
     model: LlavaForConditionalGeneration, packer: Packer, stage: Stage, workdir: Path
 ) -> SymbolReader:
@@ -63,7 +72,7 @@ def train_symbols(
     reader = SymbolReader(model).to(model.device)
     reader.train()
 
-    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+    def batch_of(step: int) -> SpokenBatch:
         rng = np.random.default_rng([3, step])
         scenes = [sample_scene(rng) for _ in range(stage.batch_size)]
         stacked = _stack([label_scene(scene, None) for scene in scenes])
@@ -71,13 +80,14 @@ def train_symbols(
         vectors = patch_targets(stacked).vector()
         vectors = vectors.gather(1, patches[..., None].expand(-1, -1, TARGET_DIM))
         noise = torch.from_numpy(rng.normal(0, SYMBOL_NOISE, vectors.shape)).float()
-        embeds = reader.symbols((vectors + noise).to(model.device))
         text = packer.pack([_questions(scene, rng) for scene in scenes])
-        return answer_loss(
-            packed_logits(model, packer, embeds, patches.to(model.device), text), text
-        )
+        return SpokenBatch(vectors + noise, patches, text)
 
-    optimise(stage, reader, step_loss, workdir)
+    def loss_of(batch: SpokenBatch) -> Loss:
+        embeds = reader.symbols(batch.inputs.to(model.device))
+        return _spoken_loss(model, packer, embeds, batch)
+
+    optimise(stage, reader, batch_of, loss_of, workdir)
     return reader
 
 
@@ -113,21 +123,22 @@ def align_projector(
     """The projector learns to say in embeddings what the symbols said."""
     projector = model.model.multi_modal_projector
 
-    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+    def batch_of(step: int) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng([4, step])
         indices = rng.integers(0, pool.count, stage.batch_size)
         labels = pool.labels(indices)
         patches = torch.from_numpy(_few_patches(labels, rng, 160, 110))
-        with torch.no_grad():
-            vectors = patch_targets(labels).vector()
-            wanted = reader.symbols(
-                vectors.gather(1, patches[..., None].expand(-1, -1, TARGET_DIM)).to(model.device)
-            )
-        given = _gather(features, indices, patches).to(model.device)
-        error = F.mse_loss(projector(given), wanted) / wanted.var()
-        return error, {}
+        vectors = patch_targets(labels).vector()
+        vectors = vectors.gather(1, patches[..., None].expand(-1, -1, TARGET_DIM))
+        return _gather(features, indices, patches), vectors
 
-    optimise(stage, projector, step_loss, workdir)
+    def loss_of(batch: tuple[Tensor, Tensor]) -> Loss:
+        given, vectors = (part.to(model.device) for part in batch)
+        with torch.no_grad():
+            wanted = reader.symbols(vectors)
+        return F.mse_loss(projector(given), wanted) / wanted.var(), {}
+
+    optimise(stage, projector, batch_of, loss_of, workdir)
 
 
 def train_speaker(
@@ -143,7 +154,7 @@ def train_speaker(
     speaker = Speaker(model)
     speaker.train()
 
-    def step_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+    def batch_of(step: int) -> SpokenBatch:
         rng = np.random.default_rng([5, num_patches, step])
         indices = rng.integers(0, pool.count, stage.batch_size)
         if num_patches == NUM_PATCHES:
@@ -151,15 +162,21 @@ def train_speaker(
         else:
             chosen = _few_patches(pool.labels(indices), rng, num_patches, num_patches)
         patches = torch.from_numpy(chosen)
-        embeds = model.model.multi_modal_projector(
-            _gather(features, indices, patches).to(model.device)
-        )
         text = packer.pack([_questions(pool.scene(int(index))[0], rng) for index in indices])
-        return answer_loss(
-            packed_logits(model, packer, embeds, patches.to(model.device), text), text
-        )
+        return SpokenBatch(_gather(features, indices, patches), patches, text)
 
-    optimise(stage, speaker, step_loss, workdir)
+    def loss_of(batch: SpokenBatch) -> Loss:
+        embeds = model.model.multi_modal_projector(batch.inputs.to(model.device))
+        return _spoken_loss(model, packer, embeds, batch)
+
+    optimise(stage, speaker, batch_of, loss_of, workdir)
+
+
+def _spoken_loss(
+    model: LlavaForConditionalGeneration, packer: Packer, embeds: Tensor, batch: SpokenBatch
+) -> Loss:
+    patches = batch.patches.to(model.device)
+    return answer_loss(packed_logits(model, packer, embeds, patches, batch.text), batch.text)
 
 
 def _questions(scene: Scene, rng: np.random.Generator) -> list[Question]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-StepLoss = Callable[[int], tuple[Tensor, dict[str, float]]]
+BatchT = TypeVar("BatchT")
+Loss = tuple[Tensor, dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,22 @@ class Stage:
     save_every_steps: int = 100
 
 
-def optimise(stage: Stage, module: nn.Module, step_loss: StepLoss, workdir: Path) -> None:
+def optimise(
+    stage: Stage,
+    module: nn.Module,
+    batch_of: Callable[[int], BatchT],
+    loss_of: Callable[[BatchT], Loss],
+    workdir: Path,
+) -> None:
     """Run a stage to its end, or from where an interrupted run left it.
 
-    `step_loss(step)` must depend on nothing but the step and the weights, so that a resumed run
-    sees the batches the interrupted one would have seen. Saves to `workdir/<stage>.pt`.
+    Args:
+        stage: how long and how fast.
+        module: what learns; its state is kept in `workdir/<stage>.pt`.
+        batch_of: the batch of a step. It must depend on the step alone, so that a resumed run sees
+            what the interrupted one would have seen; it is called ahead, in a thread.
+        loss_of: loss and figures for the log of a batch.
+        workdir: where the state is kept.
     """
     path = workdir / f"{stage.name}.pt"
     trained = [p for p in module.parameters() if p.requires_grad]
@@ -51,16 +65,22 @@ def optimise(stage: Stage, module: nn.Module, step_loss: StepLoss, workdir: Path
             optimiser.load_state_dict(saved["optimiser"])
             schedule.load_state_dict(saved["schedule"])
     seen: dict[str, float] = {}
-    with tqdm(total=stage.steps, initial=first, desc=stage.name, unit="step") as bar:
+    with (
+        ThreadPoolExecutor(1) as ahead,
+        tqdm(total=stage.steps, initial=first, desc=stage.name, unit="step") as bar,
+    ):
+        upcoming = ahead.submit(batch_of, first)
         for step in range(first, stage.steps):
+            batch = upcoming.result()
+            upcoming = ahead.submit(batch_of, step + 1)
             optimiser.zero_grad(set_to_none=True)
             with torch.autocast(device.type, torch.bfloat16, enabled=stage.bfloat16):
-                loss, metrics = step_loss(step)
+                loss, metrics = loss_of(batch)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(trained, 1.0)
             optimiser.step()
             schedule.step()
-            for key, value in {"loss": float(loss), **metrics}.items():
+            for key, value in {"loss": loss.item(), **metrics}.items():
                 if not math.isnan(value):
                     seen[key] = value if key not in seen else 0.95 * seen[key] + 0.05 * value
             bar.set_postfix({key: f"{value:.3f}" for key, value in seen.items()}, refresh=False)

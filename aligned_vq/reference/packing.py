@@ -109,18 +109,33 @@ def packed_logits(
 
 
 def answer_loss(logits: Tensor, text: PackedText) -> tuple[Tensor, dict[str, float]]:
-    """Mean loss over the tokens of all answers; accuracy of tokens and of whole answers."""
+    """Loss over the tokens of all answers; accuracy of tokens and of whole answers.
+
+    A token weighs one over the square root of its answer's length: long descriptions teach most
+    tokens, but must not drown the questions with one-word answers.
+    """
     labels = text.labels.to(logits.device)
-    loss = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED)
-    right = (logits.argmax(-1) == labels) | (labels == IGNORED)
     asked = labels != IGNORED
-    whole = right_answers(logits, text)
-    answers = [value for row in whole for value in row]
+    weight = _answer_lengths(text).to(logits.device).rsqrt() * asked
+    each = F.cross_entropy(
+        logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="none"
+    )
+    loss = (each * weight.flatten()).sum() / weight.sum()
+    right = (logits.argmax(-1) == labels) | ~asked
+    answers = [value for row in right_answers(logits, text) for value in row]
     metrics = {
-        "tokens": float(right[asked].float().mean()),
+        "tokens": right[asked].float().mean().item(),
         "answers": sum(answers) / max(1, len(answers)),
     }
     return loss, metrics
+
+
+def _answer_lengths(text: PackedText) -> Tensor:
+    """For every token, how many label tokens its segment has, at least 1, `[B, S]` float32."""
+    slots = text.segments.clamp(min=0)
+    counts = torch.zeros(len(slots), int(slots.max()) + 1)
+    counts.scatter_add_(1, slots, (text.labels != IGNORED).float())
+    return counts.gather(1, slots).clamp(min=1)
 
 
 def right_answers(logits: Tensor, text: PackedText) -> list[list[bool]]:

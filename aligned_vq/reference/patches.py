@@ -123,7 +123,7 @@ def dense_loss(
     distance = (place - targets.place).square().mean(-1)
     owned = weight * (targets.shape > 0)
     loss = loss + 5 * (distance * owned).sum() / norm
-    metrics["place"] = float((distance * owned).sum() / owned.sum())
+    metrics["place"] = ((distance * owned).sum() / owned.sum()).item()
     centres = (centre[..., 0] > 0) & (weight > 0)
     both = (centres & targets.centre).sum()
     metrics["centre"] = float(2 * both / (centres.sum() + (targets.centre & (weight > 0)).sum()))

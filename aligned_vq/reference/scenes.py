@@ -31,9 +31,9 @@ RADIUS_RANGE_PX = {"small": (22.0, 28.0), "large": (44.0, 56.0)}
 BACKGROUNDS = ("plain", "gradient", "stripes", "checks", "clouds")
 MAX_OBJECTS = 5
 MIN_VISIBLE_SHARE = 0.7
-SPLITS = ("train", "validation", "test")
 
 Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 Pixels = NDArray[np.uint8]
 
 

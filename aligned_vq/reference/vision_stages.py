@@ -7,13 +7,14 @@ from, cost a sixth of a whole picture and show mostly object; a finish on whole 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionModel
 
-from aligned_vq.reference.loop import Stage, optimise
+from aligned_vq.reference.loop import Loss, Stage, optimise
 from aligned_vq.reference.patches import (
     GRID,
     NUM_PATCHES,
@@ -62,6 +63,15 @@ class DenseTower(nn.Module):
         return logits
 
 
+class DenseBatch(NamedTuple):
+    """One batch of either stage; `positions` is None for whole pictures."""
+
+    pixels: Tensor
+    positions: Tensor | None
+    targets: PatchTargets
+    weight: Tensor
+
+
 def train_vision(
     tower: CLIPVisionModel,
     pool: ScenePool,
@@ -74,22 +84,23 @@ def train_vision(
     dense = DenseTower(tower).to(device)
     dense.train()
 
-    def window_loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        rng = np.random.default_rng([1, step])
-        pixels, positions, targets, weight = _window_batch(pool, rng, windows.batch_size)
-        logits = dense(pixels.to(device), positions.to(device)).float()
-        return dense_loss(logits, _to(targets, device), weight.to(device))
+    def window_batch(step: int) -> DenseBatch:
+        return _window_batch(pool, np.random.default_rng([1, step]), windows.batch_size)
 
-    def whole_loss(step: int) -> tuple[Tensor, dict[str, float]]:
+    def whole_batch(step: int) -> DenseBatch:
         rng = np.random.default_rng([2, step])
         indices = rng.integers(0, pool.count, whole.batch_size)
         targets = patch_targets(pool.labels(indices))
         weight = torch.where(targets.shape > 0, 1.0, BACKGROUND_WEIGHT)
-        logits = dense(picture_batch(pool, indices).to(device)).float()
-        return dense_loss(logits, _to(targets, device), weight.to(device))
+        return DenseBatch(picture_batch(pool, indices), None, targets, weight)
 
-    optimise(windows, dense, window_loss, workdir)
-    optimise(whole, dense, whole_loss, workdir)
+    def loss_of(batch: DenseBatch) -> Loss:
+        places = None if batch.positions is None else batch.positions.to(device)
+        logits = dense(batch.pixels.to(device), places).float()
+        return dense_loss(logits, _to(batch.targets, device), batch.weight.to(device))
+
+    optimise(windows, dense, window_batch, loss_of, workdir)
+    optimise(whole, dense, whole_batch, loss_of, workdir)
     return dense.eval()
 
 
@@ -100,7 +111,7 @@ def picture_batch(pool: ScenePool, indices: np.ndarray) -> Tensor:
 
 def _window_batch(
     pool: ScenePool, rng: np.random.Generator, count: int, side: int = WINDOW_PATCHES
-) -> tuple[Tensor, Tensor, PatchTargets, Tensor]:
+) -> DenseBatch:
     """Windows around random objects; patches of objects centred outside weigh nothing."""
     indices = rng.integers(0, pool.count, count)
     labels = pool.labels(indices)
@@ -127,7 +138,7 @@ def _window_batch(
     owner = np.take_along_axis(labels.owner, places.numpy(), 1).astype(np.int64)
     judged = np.take_along_axis(inside, np.maximum(owner, 0), 1)
     weight = np.where(owner < 0, BACKGROUND_WEIGHT, judged.astype(np.float32))
-    return _normalised(np.stack(cut)), places, targets, torch.from_numpy(weight).float()
+    return DenseBatch(_normalised(np.stack(cut)), places, targets, torch.from_numpy(weight).float())
 
 
 def _normalised(pixels: np.ndarray) -> Tensor:

@@ -49,7 +49,13 @@ class LlavaCheckpoint:
         self._directory = Path(source) if Path(source).is_dir() else None
         self.config = self._read_json("config.json")
         _check_is_llava(self.config, self.source)
-        self.tower = TowerConfig.from_llava(self.config)
+        try:
+            self.tower = TowerConfig.from_llava(self.config)
+        except (KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{self.source}: a vision setting in config.json is missing or of the wrong type "
+                f"({error!r}); expected those of {CONVERTED_EXAMPLE}"
+            ) from error
         self._files = self._tensor_files()
         self.opened: set[str] = set()
         """Names of every tensor read so far, as stored."""
@@ -89,9 +95,15 @@ class LlavaCheckpoint:
         """A local directory with the whole checkpoint; fetched from the hub if it has to be."""
         if self._directory is None:
             from huggingface_hub import snapshot_download
+            from huggingface_hub.errors import HfHubHTTPError
 
             allowed = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
-            fetched = snapshot_download(self.source, revision=self.revision, allow_patterns=allowed)
+            try:
+                fetched = snapshot_download(
+                    self.source, revision=self.revision, allow_patterns=allowed
+                )
+            except (OSError, HfHubHTTPError) as error:
+                raise self._cannot_fetch(error) from error
             self._directory = Path(fetched)
         return self._directory
 
@@ -117,7 +129,12 @@ class LlavaCheckpoint:
     def _tensor_files(self) -> dict[str, str]:
         index = self._read_json(_INDEX, optional=True)
         if index is not None:
-            files: dict[str, str] = index["weight_map"]
+            files = index.get("weight_map") if isinstance(index, dict) else None
+            if not isinstance(files, dict) or not all(isinstance(f, str) for f in files.values()):
+                raise ConfigError(
+                    f"{self.source}: expected a weight_map of tensor and file names in {_INDEX}, "
+                    "got none; fetch it again"
+                )
             return files
         path = self._path(_SINGLE, optional=True)
         if path is None:
@@ -148,27 +165,38 @@ class LlavaCheckpoint:
                 return path
         else:
             from huggingface_hub import hf_hub_download
-            from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
+            from huggingface_hub.errors import (
+                EntryNotFoundError,
+                HfHubHTTPError,
+                HFValidationError,
+                LocalEntryNotFoundError,
+            )
 
             try:
                 return Path(hf_hub_download(self.source, name, revision=self.revision))
+            except LocalEntryNotFoundError as error:  # the hub cannot be reached: not the same as
+                if not optional:  # a file that is not there, unless the file may be absent
+                    raise self._cannot_fetch(error) from error
             except EntryNotFoundError:
                 pass
             except (OSError, HFValidationError, HfHubHTTPError) as error:
-                raise ConfigError(
-                    f"{self.source!r} is neither a directory nor a checkpoint that can be fetched "
-                    f"from the hub ({type(error).__name__}); expected a path or an id such as "
-                    f"{CONVERTED_EXAMPLE}"
-                ) from error
+                raise self._cannot_fetch(error) from error
         if optional:
             return None
         raise ConfigError(f"{self.source}: expected a file {name}, found none; is it a checkpoint?")
 
+    def _cannot_fetch(self, error: Exception) -> ConfigError:
+        return ConfigError(
+            f"{self.source!r} is neither a directory nor a checkpoint that can be fetched from the "
+            f"hub ({type(error).__name__}); expected a path or an id such as {CONVERTED_EXAMPLE}"
+        )
+
 
 def _check_is_llava(config: Any, source: str) -> None:
     """Accept transformers' LLaVA over a CLIP tower, and say what else was found."""
-    kind = config.get("model_type") if isinstance(config, dict) else None
-    if kind in ("llava_llama", "llava_mistral", "llava_mpt") or "mm_vision_tower" in (config or {}):
+    config = config if isinstance(config, dict) else {}
+    kind = config.get("model_type")
+    if kind in ("llava_llama", "llava_mistral", "llava_mpt") or "mm_vision_tower" in config:
         raise ConfigError(
             f"{source} is in LLaVA's original format (model_type {kind!r}); expected transformers' "
             f"conversion of it, such as {CONVERTED_EXAMPLE}"
@@ -177,7 +205,13 @@ def _check_is_llava(config: Any, source: str) -> None:
         raise ConfigError(
             f"{source} holds a model of type {kind!r}; expected 'llava', as in {CONVERTED_EXAMPLE}"
         )
-    tower = config.get("vision_config", {}).get("model_type", "clip_vision_model")
+    vision = config.get("vision_config")
+    if not isinstance(vision, dict):
+        raise ConfigError(
+            f"{source}: expected a vision_config in config.json, got {vision!r}; expected that of "
+            f"{CONVERTED_EXAMPLE}"
+        )
+    tower = vision.get("model_type", "clip_vision_model")
     if tower != "clip_vision_model":
         raise ConfigError(
             f"{source} has a vision tower of type {tower!r}; expected 'clip_vision_model'"

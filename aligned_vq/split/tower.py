@@ -10,6 +10,15 @@ from aligned_vq.errors import ConfigError
 from aligned_vq.types import FeatureSpec, SplitPoint
 
 SelectStrategy = Literal["default", "full"]
+_COUNTS = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_channels",
+    "image_size",
+    "patch_size",
+)
 _ACTIVATIONS = ("quick_gelu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu")
 
 
@@ -28,6 +37,10 @@ class VisionConfig:
     layer_norm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
+        for name in _COUNTS:
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise ConfigError(f"vision_config.{name} must be 1 or more, got {value!r}")
         if self.hidden_act not in _ACTIVATIONS:
             raise ConfigError(
                 f"vision_config.hidden_act must be one of {', '.join(_ACTIVATIONS)}, "

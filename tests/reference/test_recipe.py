@@ -1,0 +1,107 @@
+"""The recipe runs, resumes, and writes a checkpoint that everything else can open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+from aligned_vq.reference.blueprint import build_model, build_tokenizer
+from aligned_vq.reference.loop import Loss, Stage, optimise
+from aligned_vq.reference.packing import Packer, packed_logits, right_answers
+from aligned_vq.reference.questions import Question
+from aligned_vq.reference.recipe import Recipe, train_reference
+from aligned_vq.split.checkpoint import LlavaCheckpoint
+
+
+@pytest.fixture(scope="module")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("recipe")
+    train_reference(Recipe().shortened(2), folder / "work", folder / "out")
+    return folder
+
+
+def test_the_recipe_writes_a_checkpoint_with_the_geometry_of_llava_15(tiny_run: Path) -> None:
+    checkpoint = LlavaCheckpoint(tiny_run / "out")
+    assert checkpoint.tower.vision.num_tokens == 577
+    assert checkpoint.tower.vision.patch_size == 14
+    assert checkpoint.processor().output_size == (336, 336)
+    assert checkpoint.tower.feature_layers == (checkpoint.tower.vision.num_hidden_layers - 1,)
+    model = LlavaForConditionalGeneration.from_pretrained(tiny_run / "out", dtype=torch.float32)
+    processor = AutoProcessor.from_pretrained(tiny_run / "out", use_fast=False)
+    content = [{"type": "image"}, {"type": "text", "text": "What colour is the star?"}]
+    prompt = processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True
+    )
+    assert prompt == "USER: <image>\nWhat colour is the star? ASSISTANT:"
+    picture = np.zeros((336, 336, 3), np.uint8)
+    inputs = processor(images=picture, text=prompt, return_tensors="pt")
+    assert int((inputs["input_ids"] == model.config.image_token_id).sum()) == 576
+
+
+def test_a_second_run_finds_everything_done(tiny_run: Path) -> None:
+    before = (tiny_run / "out" / "model.safetensors").read_bytes()
+    train_reference(Recipe().shortened(2), tiny_run / "work", tiny_run / "again")
+    assert (tiny_run / "again" / "model.safetensors").read_bytes() == before
+
+
+def test_an_interrupted_stage_ends_with_the_weights_of_an_uninterrupted_one(
+    tmp_path: Path,
+) -> None:
+    def run(stage: Stage, folder: Path, stop_at: int | None = None) -> torch.Tensor:
+        torch.manual_seed(0)
+        module = nn.Linear(4, 1)
+
+        def batch_of(step: int) -> tuple[int, torch.Tensor]:
+            return step, torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+
+        def loss_of(batch: tuple[int, torch.Tensor]) -> Loss:
+            step, x = batch
+            if step == stop_at:
+                raise KeyboardInterrupt
+            return (module(x) - x.sum(1, keepdim=True)).square().mean(), {}
+
+        folder.mkdir(exist_ok=True)
+        optimise(stage, module, batch_of, loss_of, folder)
+        return module.weight.detach().clone()
+
+    stage = Stage("line", 12, 8, 1e-2, warmup_steps=2, save_every_steps=4)
+    whole = run(stage, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(stage, tmp_path / "broken", stop_at=9)
+    assert torch.equal(run(stage, tmp_path / "broken"), whole)
+
+
+def test_packed_questions_are_answered_as_if_asked_alone() -> None:
+    tokenizer = build_tokenizer(corpus_scenes=100)
+    model = build_model(tokenizer).eval()
+    packer = Packer(tokenizer)
+    questions = [
+        Question("count", "How many objects are there?", "3"),
+        Question("colour", "What colour is the star?", "red"),
+    ]
+    embeds = torch.randn(1, 576, model.config.text_config.hidden_size)
+    with torch.inference_mode():
+        text = packer.pack([questions])
+        together = packed_logits(model, packer, embeds, None, text)
+        for number, question in enumerate(questions, 1):
+            own = packer.pack([[question]])
+            alone = packed_logits(model, packer, embeds, None, own)
+            packed = together[text.segments == number]
+            assert torch.allclose(alone[0], packed, atol=1e-4)
+
+
+def test_right_answers_are_those_greedy_decoding_gives() -> None:
+    tokenizer = build_tokenizer(corpus_scenes=100)
+    packer = Packer(tokenizer)
+    text = packer.pack([[Question("count", "How many?", "3"), Question("count", "And?", "2")]])
+    logits = nn.functional.one_hot(text.labels.clamp(min=0), len(tokenizer)).float()
+    assert right_answers(logits, text) == [[True, True]]
+    wrong = int((text.labels[0] >= 0).nonzero()[-1])  # the end of the second answer
+    logits[0, wrong] = 0
+    logits[0, wrong, 9] = 1
+    assert right_answers(logits, text) == [[True, False]]
