@@ -154,7 +154,10 @@ def _spec(manifest: SplitManifest, folder: Path) -> CodecSpec:
     if manifest.entropy_digest is not None:
         path = folder / ENTROPY
         _read(path)
-        tables = EntropyTables.load(path, manifest.quantizer)
+        try:
+            tables = EntropyTables.load(path, manifest.quantizer)
+        except ConfigError as error:
+            raise ConfigError(_changed(path)) from error
         if tables.digest().hex() != manifest.entropy_digest:
             raise ConfigError(_changed(path))
     return CodecSpec(

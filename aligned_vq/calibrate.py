@@ -156,6 +156,18 @@ def calibrate_codec(
     return CalibratedCodec(codec, manifest, norms, link)
 
 
+def with_link(calibrated: CalibratedCodec, kind: LinkKind) -> CalibratedCodec:
+    """The same codebooks with another link that needs no fitting."""
+    manifest = replace(calibrated.manifest, link=kind)
+    quantizer, norms = calibrated.codec.quantizer, calibrated.norms
+    dim = None if quantizer is None else manifest.quantizer.codebook_dim
+    link = build_link(kind, manifest.split, manifest.features, dim, norms)
+    spec = replace(
+        calibrated.codec.spec, digest=manifest.digest(), statistics=link.needs_statistics
+    )
+    return CalibratedCodec(FeatureCodec(spec, quantizer, link.eval()), manifest, norms, link)
+
+
 def export_bundle(
     checkpoint: LlavaCheckpoint, calibrated: CalibratedCodec, directory: str | Path
 ) -> SplitManifest:

@@ -1,7 +1,8 @@
-"""Real processes for benchmarks, demo and tests: on 127.0.0.1, ended by their pid."""
+"""Real processes for demo, benchmarks and tests: on 127.0.0.1, ended by their pid."""
 
 from __future__ import annotations
 
+import os
 import selectors
 import signal
 import subprocess
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Self
 
 START_SECONDS = 90
-STOP_SECONDS = 40
 
 
 class CloudProcess:
@@ -27,17 +27,20 @@ class CloudProcess:
             *(sys.executable, "-m", "cloud_server.cli", "serve"),
             *(f"--bundle={bundle}", f"--model={model}", "--port=0", *options),
         ]
-        self._log_file = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in __exit__
 
     def __enter__(self) -> Self:
+        # A file, not a pipe: a pipe that nobody reads fills up and stops the process.
+        handle, name = tempfile.mkstemp(suffix=".log")
+        self._log_file = Path(name)
         self.process = subprocess.Popen(
-            self._command, stdout=subprocess.PIPE, stderr=self._log_file, text=True
+            self._command, stdout=subprocess.PIPE, stderr=handle, text=True
         )
+        os.close(handle)
         line = self._first_line()
         if "serving on" not in line:
             self.process.kill()
-            self.process.wait()
-            raise RuntimeError(f"the cloud process did not come up: {self.log()}")
+            self._ended()
+            raise RuntimeError(f"no service: {line} {self.log}")
         self.port = int(line.rsplit(":", 1)[1])
         self.target = f"127.0.0.1:{self.port}"
         return self
@@ -46,17 +49,22 @@ class CloudProcess:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(STOP_SECONDS)
-        finally:
+            self.process.wait(timeout=40)
+        except subprocess.TimeoutExpired:
             self.process.kill()
-            if self.process.stdout is not None:
-                self.process.stdout.close()
-            self._log_file.close()
+            raise
+        finally:
+            self._ended()
 
+    @property
     def log(self) -> str:
-        """What it wrote to standard error so far."""
-        self._log_file.seek(0)
-        return self._log_file.read()
+        """What the process wrote to stderr so far; all of it once it ended."""
+        return self._log_file.read_text() if self._log_file.exists() else self._last_log
+
+    def _ended(self) -> None:
+        self.process.communicate()
+        self._last_log = self.log
+        self._log_file.unlink()
 
     def _first_line(self) -> str:
         assert self.process.stdout is not None

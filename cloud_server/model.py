@@ -82,7 +82,9 @@ def _device(name: str) -> torch.device:
     except RuntimeError:
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"device must be auto, cpu or cuda[:n], got {name!r}; choose one of these")
+        raise ConfigError(
+            f"device must be auto, cpu or cuda[:n], got {name!r}; choose one of these"
+        )
     if device.type == "cuda":
         usable = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= usable:

@@ -59,11 +59,12 @@ class PromptBuilder:
         Raises:
             InvalidInput: the question is empty, too long, or would act as more than text.
         """
+        question = question.replace("\r\n", "\n")
         self._check_text(question)
         ids = self._encode(question.strip())
         if self._marks(ids) != self._base_marks:
             raise InvalidInput(
-                "expected plain text, got a question whose tokens act as a role marker or a special "
+                "expected plain text, got a question whose tokens act as a role marker or special "
                 f"token ({', '.join([*self._roles, self._image_token])}); reword it"
             )
         if len(ids) >= self.context_tokens:

@@ -180,7 +180,7 @@ class SplitInferenceService(rpc.SplitInferenceServicer):
         first = await self._next(requests)
         if first is None or first.WhichOneof("kind") != "open":
             raise CorruptPayload(
-                f"expected a question as the first message, got {_kind(first)}; open with a question"
+                f"expected a question as the first message, got {_kind(first)}; open with one"
             )
         question = convert.question_from_proto(first.open)
         expected = self._parts.info.manifest_digest

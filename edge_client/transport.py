@@ -11,12 +11,12 @@ from typing import Protocol
 
 import grpc
 
-from aligned_vq.errors import AlignedVQError, CloudUnreachable, DeadlineExceeded
+from aligned_vq.errors import AlignedVQError, CloudUnreachable
 from protos import convert
 from protos.alignedvq.v1 import inference_pb2 as pb
 from protos.alignedvq.v1 import inference_pb2_grpc as rpc
 from protos.messages import ServiceInfo
-from protos.status import error_from_rpc
+from protos.status import ERROR_KEY, error_from_rpc
 
 _GRPC_PREFIX_BYTES = 5
 _CHANNEL_OPTIONS = (
@@ -102,35 +102,37 @@ class GrpcTransport:
         try:
             response = self._stub.GetManifest(pb.GetManifestRequest(), timeout=timeout_seconds)
         except grpc.RpcError as error:
-            raise self._noted(error_from_rpc(error)) from error
+            raise self._failed(error) from error
         return convert.service_info_from_proto(response)
 
     def open(self, timeout_seconds: float) -> GrpcExchange:
         """See `Transport.open`."""
-        return GrpcExchange(self._stub, timeout_seconds, self._noted)
+        return GrpcExchange(self._stub, timeout_seconds, self._failed)
 
     def close(self) -> None:
         """See `Transport.close`."""
         self._channel.close()
 
-    def _noted(self, error: AlignedVQError) -> AlignedVQError:
-        """The same error; after a lost connection the next `connect` waits for a new one."""
-        if isinstance(error, CloudUnreachable) and not isinstance(error, DeadlineExceeded):
-            self._connected = False
-        return error
+    def _failed(self, error: grpc.RpcError) -> AlignedVQError:
+        """Our error; once a connection was lost, the next `connect` waits for a new one."""
+        call: object = error  # its stub lacks what every failed call has
+        if isinstance(call, grpc.Call) and call.code() is grpc.StatusCode.UNAVAILABLE:
+            by_service = any(key == ERROR_KEY for key, _ in call.trailing_metadata() or ())
+            self._connected = self._connected and by_service
+        return error_from_rpc(error)
 
 
 class GrpcExchange:
-    """One `Ask` stream; `noted` sees every error before it is raised."""
+    """One `Ask` stream; `failed` turns gRPC's errors into ours."""
 
     def __init__(
         self,
         stub: rpc.SplitInferenceStub,
         timeout_seconds: float,
-        noted: Callable[[AlignedVQError], AlignedVQError],
+        failed: Callable[[grpc.RpcError], AlignedVQError],
     ) -> None:
         self.message_bytes = 0
-        self._noted = noted
+        self._failed = failed
         self._outgoing: queue.SimpleQueue[pb.AskRequest | None] = queue.SimpleQueue()
         self._call = stub.Ask(iter(self._outgoing.get, None), timeout=timeout_seconds)
 
@@ -148,7 +150,7 @@ class GrpcExchange:
         try:
             yield from self._call
         except grpc.RpcError as error:
-            raise self._noted(error_from_rpc(error)) from error
+            raise self._failed(error) from error
         finally:
             self.finish()
 

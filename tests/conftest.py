@@ -19,7 +19,7 @@ from aligned_vq.calibrate import (
 )
 from aligned_vq.split.checkpoint import LlavaCheckpoint
 from aligned_vq.types import SplitPoint
-from tests.processes import CloudProcess
+from benchmarks.processes import CloudProcess
 
 IMAGE_SIDE = 56
 NUM_TOKENS = 17

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from aligned_vq.calibrate import load_prefix, pixel_batches, suffix_names
 from aligned_vq.codec import FeatureCodec
-from aligned_vq.reference.packing import IGNORED, Packer, packed_logits, right_answers
+from aligned_vq.reference.packing import IGNORED, PackedText, Packer, packed_logits, right_answers
 from aligned_vq.reference.questions import DESCRIBE, KINDS, Question, describe, short_questions
 from aligned_vq.reference.scenes import Split, render, sample_scene, scene_rng
 from aligned_vq.split.checkpoint import LlavaCheckpoint
@@ -153,8 +153,7 @@ class ReferenceExaminer:
         for pixels in tqdm(self.pixels, desc=label, unit="batch"):
             batch = [next(images) for _ in range(len(pixels))]
             embeds = self.model.model.multi_modal_projector(states(pixels))
-            text = self._packer.pack([image.questions for image in batch])
-            logits = packed_logits(self.model, self._packer, embeds, None, text)
+            text, logits = self._logits(embeds, batch)
             for image, verdicts in zip(batch, right_answers(logits, text), strict=True):
                 _count(report, given, image.questions, verdicts)
             last = text.segments == text.segments.max(1, keepdim=True).values
@@ -164,6 +163,16 @@ class ReferenceExaminer:
         for kind, answers in given.items():
             report.majority[kind] = answers.most_common(1)[0][1]
         return report
+
+    @torch.inference_mode()
+    def verdicts(self, embeds: Tensor, images: Sequence[ExamImage]) -> list[list[bool]]:
+        """Per image and question whether image embeddings `[B, N', H]` give the right answer."""
+        text, logits = self._logits(embeds, images)
+        return right_answers(logits, text)
+
+    def _logits(self, embeds: Tensor, images: Sequence[ExamImage]) -> tuple[PackedText, Tensor]:
+        text = self._packer.pack([image.questions for image in images])
+        return text, packed_logits(self.model, self._packer, embeds, None, text)
 
 
 def _count(

@@ -7,6 +7,7 @@ tower's features, with most background patches left out; last over all 576 patch
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -148,9 +149,13 @@ def train_speaker(
     features: NDArray[np.float16],
     stage: Stage,
     num_patches: int,
+    emphasis: Sequence[str],
     workdir: Path,
 ) -> None:
-    """Projector and language model over the tower's features of `num_patches` patches."""
+    """Projector and language model over the tower's features of `num_patches` patches.
+
+    Half the questions are of the kinds in `emphasis`, if there are any.
+    """
     speaker = Speaker(model)
     speaker.train()
 
@@ -162,7 +167,8 @@ def train_speaker(
         else:
             chosen = _few_patches(pool.labels(indices), rng, num_patches, num_patches)
         patches = torch.from_numpy(chosen)
-        text = packer.pack([_questions(pool.scene(int(index))[0], rng) for index in indices])
+        scenes = [pool.scene(int(index))[0] for index in indices]
+        text = packer.pack([_questions(scene, rng, emphasis) for scene in scenes])
         return SpokenBatch(_gather(features, indices, patches), patches, text)
 
     def loss_of(batch: SpokenBatch) -> Loss:
@@ -179,8 +185,16 @@ def _spoken_loss(
     return answer_loss(packed_logits(model, packer, embeds, patches, batch.text), batch.text)
 
 
-def _questions(scene: Scene, rng: np.random.Generator) -> list[Question]:
-    return [*short_questions(scene, rng, QUESTIONS_PER_IMAGE), describe(scene, rng)]
+def _questions(
+    scene: Scene, rng: np.random.Generator, emphasis: Sequence[str] = ()
+) -> list[Question]:
+    special = QUESTIONS_PER_IMAGE // 2 if emphasis else 0
+    chosen = short_questions(scene, rng, special, emphasis) if special else []
+    return [
+        *chosen,
+        *short_questions(scene, rng, QUESTIONS_PER_IMAGE - special),
+        describe(scene, rng),
+    ]
 
 
 def _stack(labels: list[SceneLabels]) -> SceneLabels:

@@ -36,8 +36,10 @@ class Recipe:
     symbols: Stage = Stage("symbols", 2500, 32, 1.5e-3, bfloat16=True)
     projector: Stage = Stage("projector", 400, 24, 2e-3)
     few_patches: int = 160
-    few: Stage = Stage("speaker-few", 900, 16, 6e-4, bfloat16=True)
-    every: Stage = Stage("speaker-all", 300, 8, 2e-4)
+    few: Stage = Stage("speaker-few", 1200, 20, 1e-3, bfloat16=True)
+    every: Stage = Stage("speaker-all", 500, 10, 5e-4, bfloat16=True)
+    relations: Stage = Stage("speaker-relations", 900, 20, 1e-3, bfloat16=True)
+    polish: Stage = Stage("speaker-polish", 200, 10, 3e-4, bfloat16=True)
 
     def shortened(self, steps: int) -> Recipe:
         """The same recipe with tiny stages, to try it out."""
@@ -54,6 +56,8 @@ class Recipe:
             projector=short(self.projector),
             few=short(self.few),
             every=short(self.every),
+            relations=short(self.relations),
+            polish=short(self.polish),
         )
 
 
@@ -70,8 +74,13 @@ def train_reference(recipe: Recipe, workdir: Path, out: Path, device: str = "cpu
     reader = train_symbols(model, packer, recipe.symbols, workdir)
     features = cache_features(dense, pool, workdir)
     align_projector(model, reader, pool, features, recipe.projector, workdir)
-    for stage, patches in ((recipe.few, recipe.few_patches), (recipe.every, NUM_PATCHES)):
-        train_speaker(model, packer, pool, features, stage, patches, workdir)
+    for stage, patches, emphasis in (
+        (recipe.few, recipe.few_patches, ()),
+        (recipe.every, NUM_PATCHES, ()),
+        (recipe.relations, recipe.few_patches, ("relation",)),  # the kind that comes last
+        (recipe.polish, NUM_PATCHES, ("relation",)),
+    ):
+        train_speaker(model, packer, pool, features, stage, patches, emphasis, workdir)
     model.half().save_pretrained(out)
     build_processor(tokenizer).save_pretrained(out)
     _log.info("wrote %s", out)

@@ -13,6 +13,7 @@ from aligned_vq.calibrate import (
     features_at,
     load_prefix,
     pixel_batches,
+    with_link,
 )
 from aligned_vq.errors import ConfigError
 from aligned_vq.reference.examination import ReferenceExaminer, Report, training_pictures
@@ -55,13 +56,15 @@ def sweep(
         split = SplitPoint.parse(cut)
         pixels = pixel_batches(examiner.checkpoint, training_pictures(CALIBRATION_PICTURES))
         examples = features_at(load_prefix(examiner.checkpoint, split), pixels)
+        learned = calibrate_codec(
+            examiner.checkpoint, CodecPlan(split, "learned", codebook_sizes), examples
+        )
         for link in links:
             try:
                 check_link(link, split, identity_quantizer=False)
             except ConfigError:
                 continue
-            plan = CodecPlan(split, link, codebook_sizes)
-            calibrated = calibrate_codec(examiner.checkpoint, plan, examples)
+            calibrated = learned if link == "learned" else with_link(learned, link)
             path = examiner.split_path(split, calibrated.codec)
             report = examiner.examine(path, f"{cut} {link}")
             features = calibrated.manifest.features

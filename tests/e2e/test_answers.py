@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
+from benchmarks.processes import CloudProcess
 from edge_client import AsyncEdgeClient, EdgeClient
 from edge_client.client import _pixel_digest
 from tests.conftest import IMAGE_SIDE, NUM_TOKENS
-from tests.processes import CloudProcess
 
 QUESTIONS = ("What colour is the star?", "Describe the picture.", "Ist das ein Käfer? 🐞")
 

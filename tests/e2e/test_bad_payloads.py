@@ -19,6 +19,7 @@ from aligned_vq.bitstream.bits import bits_to_bytes, pack_fields
 from aligned_vq.calibrate import CodecPlan, CutFeatures, calibrate_codec, export_bundle
 from aligned_vq.split.checkpoint import LlavaCheckpoint
 from aligned_vq.types import Coding, Payload, SplitPoint
+from benchmarks.processes import CloudProcess
 from edge_client import EdgeClient, EdgeConfig, ManifestMismatch, Overloaded
 from edge_client.encoder import EdgeEncoder
 from protos.alignedvq.v1 import inference_pb2 as pb
@@ -34,7 +35,6 @@ from tests.e2e.raw import (
     payload_of,
     picture,
 )
-from tests.processes import CloudProcess
 
 ODD_SIZE = 48  # entries of a codebook that six bits can point beyond
 PAYLOAD_SECONDS = 1.0
@@ -99,7 +99,7 @@ def flipped(body: bytes, bit: int) -> bytes:
 
 def test_a_stream_opens_with_a_question(raw: RawClient, payload: Payload) -> None:
     sent = list(parts(payload))
-    assert_refused(raw, sent, "CorruptPayload", "got a payload part", "open with a question")
+    assert_refused(raw, sent, "CorruptPayload", "got a payload part", "open with one")
     assert_refused(raw, [], "CorruptPayload", "got the end of the stream")
     assert_refused(raw, [pb.AskRequest()], "CorruptPayload", "got an empty or unknown message")
     assert_refused(raw, [b"\xff\xff\xff"], "CorruptPayload", "bytes that are not one")
@@ -209,8 +209,12 @@ def test_a_message_over_the_limit(raw: RawClient, payload: Payload, cloud: Cloud
     assert cloud.process.poll() is None
 
 
-def test_nothing_a_client_sent_looks_like_a_bug(cloud: CloudProcess, raw: RawClient) -> None:
-    for requests in ([b"\xff\xff\xff"], [bytes(65_537)], [pb.AskRequest()]):
+def test_nothing_a_client_sent_looks_like_a_bug(
+    cloud: CloudProcess, raw: RawClient, payload: Payload
+) -> None:
+    first, large = opening(payload.manifest_digest), bytes(65_537)
+    streams: list[Requests] = [[b"\xff\xff\xff"], [first, large], [large]]
+    for requests in streams * 20:
         with pytest.raises(Refusal):
             raw.ask(requests)
     assert "question CorruptPayload" in cloud.log

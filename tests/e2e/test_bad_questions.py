@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from aligned_vq.errors import InvalidInput
+from benchmarks.processes import CloudProcess
 from edge_client import EdgeClient, EdgeConfig
 from protos.alignedvq.v1 import inference_pb2 as pb
 from tests.e2e.raw import (
@@ -24,7 +25,6 @@ from tests.e2e.raw import (
     payload_of,
     picture,
 )
-from tests.processes import CloudProcess
 
 # Each question, and what its error must name. A script names itself where it is printed: `\x00`.
 BAD_QUESTIONS = {
@@ -164,11 +164,11 @@ def test_a_question_larger_than_a_message_may_be(client: EdgeClient) -> None:
 def test_sampling_out_of_range(
     client: EdgeClient, raw: RawClient, digest: bytes, name: str, value: float
 ) -> None:
-    refusal = refused(raw, [opening(digest, **{name: value})])
+    options: dict[str, Any] = {name: value}
+    refusal = refused(raw, [opening(digest, **options)])
     assert refusal.name == "InvalidInput"
     assert_clear(refusal.words)
     assert name in refusal.words
-    options: dict[str, Any] = {name: value}
     with pytest.raises(InvalidInput, match=name) as caught:
         client.ask(picture(), GOOD_QUESTION, **options)
     assert_clear(str(caught.value))
@@ -177,7 +177,7 @@ def test_sampling_out_of_range(
 def test_the_client_refuses_numbers_the_wire_cannot_hold(client: EdgeClient) -> None:
     for options in ({"max_tokens": 10**12}, {"max_tokens": -1}, {"seed": -1}, {"seed": 1 << 64}):
         with pytest.raises(InvalidInput, match=next(iter(options))) as caught:
-            client.ask(picture(), GOOD_QUESTION, **options)  # type: ignore[arg-type]
+            client.ask(picture(), GOOD_QUESTION, **options)
         assert_clear(str(caught.value))
 
 

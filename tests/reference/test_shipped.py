@@ -1,0 +1,132 @@
+"""What is shipped: the reference checkpoint and its bundle, by the same code as any other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from aligned_vq.bundle import open_cloud_bundle, open_edge_bundle, read_manifest
+from aligned_vq.calibrate import pixel_batches, suffix_names
+from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
+from aligned_vq.reference.examination import ReferenceExaminer
+from aligned_vq.split.checkpoint import LlavaCheckpoint
+from aligned_vq.split.vision import build_suffix
+from aligned_vq.types import LinkKind, SplitPoint
+from benchmarks.processes import CloudProcess
+from edge_client import EdgeClient
+from edge_client.encoder import EdgeEncoder
+from tests.split.test_exactness import through_the_split
+
+SCENE = Path(__file__).parents[2] / "examples" / "scene.png"
+
+
+@pytest.fixture(scope="module")
+def examiner() -> ReferenceExaminer:
+    return ReferenceExaminer(CHECKPOINT, num_questions=400)
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[EdgeClient]:
+    with CloudProcess(BUNDLE, CHECKPOINT) as cloud, EdgeClient(cloud.target, BUNDLE) as client:
+        yield client
+
+
+def test_the_checkpoint_is_small_and_in_float16() -> None:
+    files = [path for path in CHECKPOINT.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 30e6
+    checkpoint = LlavaCheckpoint(CHECKPOINT)
+    tensor = checkpoint.vision_tensors(["pre_layrnorm.weight"])["pre_layrnorm.weight"]
+    assert tensor.dtype == torch.float16
+
+
+def test_the_bundle_belongs_to_the_checkpoint() -> None:
+    manifest = read_manifest(BUNDLE)
+    checkpoint = LlavaCheckpoint(CHECKPOINT)
+    assert manifest.tower == checkpoint.tower
+    assert manifest.vision_digest == checkpoint.vision_digest(
+        suffix_names(checkpoint, manifest.split)
+    )
+
+
+def test_a_payload_of_577_tokens_at_12_bits_is_866_bytes() -> None:
+    encoder = EdgeEncoder(BUNDLE)
+    assert encoder.manifest.features.num_tokens == 577
+    assert encoder.manifest.quantizer.bits_per_token == 12
+    encoded = encoder.encode(Image.open(SCENE).convert("RGB"), coding="fixed")
+    assert len(encoded.payload.body) == 866
+    smaller = encoder.encode(Image.open(SCENE).convert("RGB"))
+    assert len(smaller.payload.body) <= 866
+
+
+def splits() -> list[SplitPoint]:
+    blocks = LlavaCheckpoint(CHECKPOINT).tower.last_block
+    cuts = [SplitPoint(block, norm) for block in range(blocks) for norm in ("ln1", "ln2")]
+    return [SplitPoint(0, "pre"), *cuts]
+
+
+@pytest.mark.parametrize("split", splits(), ids=str)
+def test_every_cut_is_exact_without_quantization(
+    split: SplitPoint, examiner: ReferenceExaminer
+) -> None:
+    tower = examiner.checkpoint.tower
+    state = {k: v.float() for k, v in examiner.model.model.vision_tower.state_dict().items()}
+    kind: LinkKind = "identity" if split.norm == "pre" else "statistics"
+    with torch.inference_mode():
+        expected = examiner.unsplit(examiner.pixels[0])
+    got = through_the_split(tower, state, split, kind, examiner.pixels[0])
+    assert (got - expected).abs().max() <= 1e-4
+
+
+def test_it_answers_far_above_the_majority(examiner: ReferenceExaminer) -> None:
+    report = examiner.examine(examiner.unsplit)
+    assert report.answers >= 0.85
+    assert report.answers > report.to_dict()["majority_answer"] + 0.2
+
+
+def test_verdicts_of_the_examination_are_those_of_real_answers(
+    examiner: ReferenceExaminer, served: EdgeClient
+) -> None:
+    """One pass over all questions of a picture against asking each over the wire."""
+    edge, cloud = open_edge_bundle(BUNDLE), open_cloud_bundle(BUNDLE)
+
+    def path(pixels: Tensor) -> Tensor:
+        features, residual = edge.prefix(pixels)
+        states = []
+        for own, stream in zip(features, residual, strict=True):
+            rebuilt = cloud.codec.decompress(edge.codec.compress(own, stream))
+            states.append(suffix(*(part[None] for part in rebuilt)))
+        return torch.cat(states)
+
+    checkpoint = examiner.checkpoint
+    split = edge.manifest.split
+    tensors = checkpoint.vision_tensors(suffix_names(checkpoint, split))
+    suffix = build_suffix(
+        checkpoint.tower, split, {name: tensor.float() for name, tensor in tensors.items()}
+    )
+    images = examiner.exam[: len(examiner.pixels[0])]
+    with torch.inference_mode():
+        embeds = examiner.model.model.multi_modal_projector(path(examiner.pixels[0]))
+    for image, verdicts in zip(images[:4], examiner.verdicts(embeds, images), strict=False):
+        real = [served.ask(image.picture, q.text) == q.answer for q in image.questions]
+        assert real == verdicts
+
+
+def test_the_demos_questions_are_answered_right(served: EdgeClient) -> None:
+    for item in json.loads(SCENE.with_suffix(".json").read_text()):
+        assert served.ask(SCENE, item["question"]) == item["answer"]
+
+
+def test_the_edges_preprocessing_is_the_checkpoints(examiner: ReferenceExaminer) -> None:
+    from edge_client.preprocess import preprocess
+
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (400, 500, 3), np.uint8))
+    theirs = next(pixel_batches(examiner.checkpoint, [picture]))[0].numpy()
+    ours = preprocess(picture, examiner.checkpoint.processor())
+    assert np.abs(ours - theirs).max() <= 1 / 255
