@@ -39,7 +39,7 @@ figures: setup ## the figures of the README, about 20 minutes on two cores
 	$(BIN)/python -m benchmarks.equality
 
 bundle: setup ## calibrate the shipped bundle anew
-	$(BIN)/aligned-vq export --checkpoint reference --images reference:400 --split ln1@1 \
+	$(BIN)/aligned-vq export --checkpoint reference --images reference:400 --split ln2@0 \
 	  --out aligned_vq/reference/bundle
 
 reference: setup ## train the reference model from scratch
