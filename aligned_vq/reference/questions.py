@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aligned_vq.reference import wording
 from aligned_vq.reference.scenes import COLOURS, SHAPES, SIZES, Scene, SceneObject
 
 Rng = np.random.Generator
@@ -57,7 +58,7 @@ def describe(scene: Scene, rng: Rng) -> Question:
         answer = f"there is {named[0]}."
     else:
         answer = f"from left to right: {', '.join(named[:-1])} and {named[-1]}."
-    return Question(DESCRIBE, str(rng.choice(_DESCRIBE)), answer)
+    return Question(DESCRIBE, str(rng.choice(wording.DESCRIBE)), answer)
 
 
 def referents(scene: Scene) -> dict[str, SceneObject]:
@@ -102,7 +103,7 @@ def _ask_colour(scene: Scene, rng: Rng) -> Question | None:
     if picked is None:
         return None
     phrase, item = picked
-    return Question("colour", _spelled(rng, _word(rng, _COLOUR, phrase)), item.colour)
+    return Question("colour", _spelled(rng, _word(rng, wording.COLOUR, phrase)), item.colour)
 
 
 def _ask_shape(scene: Scene, rng: Rng) -> Question | None:
@@ -110,7 +111,7 @@ def _ask_shape(scene: Scene, rng: Rng) -> Question | None:
     if picked is None:
         return None
     phrase, item = picked
-    return Question("shape", _word(rng, _SHAPE, phrase), item.shape)
+    return Question("shape", _word(rng, wording.SHAPE, phrase), item.shape)
 
 
 def _ask_count(scene: Scene, rng: Rng) -> Question:
@@ -124,7 +125,7 @@ def _ask_count(scene: Scene, rng: Rng) -> Question:
     ]
     phrase, wanted = forms[int(rng.choice(5, p=(0.3, 0.2, 0.2, 0.2, 0.1)))]
     number = sum(wanted <= {item.size, item.colour, item.shape} for item in scene.objects)
-    return Question("count", _word(rng, _COUNT, phrase), str(number))
+    return Question("count", _word(rng, wording.COUNT, phrase), str(number))
 
 
 def _ask_existence(scene: Scene, rng: Rng) -> Question | None:
@@ -144,7 +145,7 @@ def _ask_existence(scene: Scene, rng: Rng) -> Question | None:
         ][form]
         there = any(wanted <= {item.size, item.colour, item.shape} for item in scene.objects)
         if there == present:
-            text = _word(rng, _EXISTENCE, _article(phrase))
+            text = _word(rng, wording.EXISTENCE, _article(phrase))
             return Question("existence", text, "yes" if present else "no")
     return None
 
@@ -155,7 +156,7 @@ def _ask_size(scene: Scene, rng: Rng) -> Question | None:
         picked = _pick_referent(scene, rng, lambda phrase: not _mentions(phrase, SIZES))
         if picked is None:
             return None
-        return Question("size", _word(rng, _SIZE_OF, picked[0]), picked[1].size)
+        return Question("size", _word(rng, wording.SIZE_OF, picked[0]), picked[1].size)
     pair = _pick_pair(scene, rng)
     if pair is None:
         return None
@@ -164,18 +165,18 @@ def _ask_size(scene: Scene, rng: Rng) -> Question | None:
         return None
     if rng.random() < 0.35:
         same = "yes" if first.size == second.size else "no"
-        return Question("size", _word(rng, _SAME_SIZE, one, two), same)
+        return Question("size", _word(rng, wording.SAME_SIZE, one, two), same)
     larger = bool(rng.random() < 0.5)
     wanted, other = ("large", "small") if larger else ("small", "large")
     if rng.random() < 0.5 and first.size != second.size and "object" not in one + two:
-        templates = _WHICH_LARGER if larger else _WHICH_SMALLER
+        templates = wording.WHICH_LARGER if larger else wording.WHICH_SMALLER
         answer = first.shape if first.size == wanted else second.shape
         if first.shape == second.shape:
             answer = first.colour if first.size == wanted else second.colour
         if first.shape == second.shape and first.colour == second.colour:
             return None
         return Question("size", _word(rng, templates, one, two), answer)
-    templates = _LARGER if larger else _SMALLER
+    templates = wording.LARGER if larger else wording.SMALLER
     answer = "yes" if first.size == wanted and second.size == other else "no"
     return Question("size", _word(rng, templates, one, two), answer)
 
@@ -185,15 +186,15 @@ def _ask_relation(scene: Scene, rng: Rng) -> Question | None:
     if pair is None:
         return None
     (one, first), (two, second) = pair
-    direction = str(rng.choice(list(_DIRECTIONS)))
+    direction = str(rng.choice(list(wording.DIRECTIONS)))
     horizontal = direction in ("left", "right")
     gap = first.x_px - second.x_px if horizontal else first.y_px - second.y_px
     if abs(gap) < CLEAR_DISTANCE_PX:
         return None
     before = direction in ("left", "above")
     if rng.random() < 0.25:
-        opposite = _OPPOSITE[direction]
-        templates = _SIDE_H if horizontal else _SIDE_V
+        opposite = wording.OPPOSITE[direction]
+        templates = wording.SIDE_H if horizontal else wording.SIDE_V
         options = [direction, opposite]
         answer = (
             ("left" if gap < 0 else "right") if horizontal else ("above" if gap < 0 else "below")
@@ -202,8 +203,8 @@ def _ask_relation(scene: Scene, rng: Rng) -> Question | None:
         text = _word(rng, templates, one, two).replace("$a", options[0]).replace("$b", options[1])
         return Question("relation", text, answer)
     answer = "yes" if (gap < 0) == before else "no"
-    phrase = str(rng.choice(_DIRECTIONS[direction]))
-    text = _word(rng, _RELATION, one, two).replace("$d", phrase)
+    phrase = str(rng.choice(wording.DIRECTIONS[direction]))
+    text = _word(rng, wording.RELATION, one, two).replace("$d", phrase)
     return Question("relation", text, answer)
 
 
@@ -237,7 +238,9 @@ def _word(rng: Rng, templates: tuple[str, ...], one: str, two: str = "") -> str:
     """A template filled with phrases, with synonyms swapped in now and then."""
     text = str(rng.choice(templates)).replace("$1", one).replace("$2", two)
     words = [
-        str(rng.choice(_SYNONYMS[word])) if word in _SYNONYMS and rng.random() < 0.35 else word
+        str(rng.choice(wording.SYNONYMS[word]))
+        if word in wording.SYNONYMS and rng.random() < 0.35
+        else word
         for word in text.split(" ")
     ]
     return " ".join(words)
@@ -247,108 +250,6 @@ def _spelled(rng: Rng, text: str) -> str:
     return text.replace("colour", "color") if rng.random() < 0.4 else text
 
 
-_SYNONYMS = {
-    "large": ("big", "large"),
-    "small": ("little", "tiny", "small"),
-    "object": ("thing", "shape", "object"),
-    "objects": ("things", "shapes", "objects"),
-    "picture": ("image", "photo", "scene"),
-    "picture?": ("image?", "photo?", "scene?"),
-}
-_COLOUR = (
-    "What colour is the $1?",
-    "What is the colour of the $1?",
-    "Which colour does the $1 have?",
-    "Tell me the colour of the $1.",
-    "The $1 is what colour?",
-    "Can you tell what colour the $1 is?",
-    "In the picture what colour is the $1?",
-)
-_SHAPE = (
-    "What shape is the $1?",
-    "What is the shape of the $1?",
-    "Which shape does the $1 have?",
-    "What kind of shape is the $1?",
-    "Tell me the shape of the $1.",
-    "What is the $1?",
-)
-_COUNT = (
-    "How many $1 are there?",
-    "How many $1 are in the picture?",
-    "Count the $1.",
-    "What is the number of $1?",
-    "How many $1 do you see?",
-    "How many $1 can you see in the picture?",
-)
-_EXISTENCE = (
-    "Is there $1?",
-    "Is there $1 in the picture?",
-    "Do you see $1?",
-    "Can you see $1 in the picture?",
-    "Does the picture show $1?",
-    "Does the picture contain $1?",
-)
-_SIZE_OF = (
-    "Is the $1 large or small?",
-    "Is the $1 small or large?",
-    "What size is the $1?",
-    "How large is the $1?",
-)
-_SAME_SIZE = (
-    "Are the $1 and the $2 the same size?",
-    "Is the $1 the same size as the $2?",
-    "Is the $1 as large as the $2?",
-    "Do the $1 and the $2 have the same size?",
-)
-_LARGER = (
-    "Is the $1 larger than the $2?",
-    "Is the $1 bigger than the $2?",
-    "Would you say the $1 is larger than the $2?",
-)
-_SMALLER = (
-    "Is the $1 smaller than the $2?",
-    "Would you say the $1 is smaller than the $2?",
-)
-_WHICH_LARGER = (
-    "Which is larger, the $1 or the $2?",
-    "Which is bigger, the $1 or the $2?",
-    "What is larger: the $1 or the $2?",
-)
-_WHICH_SMALLER = (
-    "Which is smaller, the $1 or the $2?",
-    "What is smaller: the $1 or the $2?",
-)
-_RELATION = (
-    "Is the $1 $d the $2?",
-    "Is the $1 $d the $2 in the picture?",
-    "Do you see the $1 $d the $2?",
-    "Would you say the $1 is $d the $2?",
-)
-_SIDE_H = (
-    "Is the $1 to the $a or to the $b of the $2?",
-    "Is the $1 on the $a or the $b of the $2?",
-)
-_SIDE_V = (
-    "Is the $1 $a or $b the $2?",
-    "Where is the $1, $a or $b the $2?",
-)
-_DIRECTIONS = {
-    "left": ("left of", "to the left of", "on the left of"),
-    "right": ("right of", "to the right of", "on the right of"),
-    "above": ("above", "over", "higher than"),
-    "below": ("below", "under", "lower than"),
-}
-_OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
-_DESCRIBE = (
-    "Describe the picture.",
-    "Describe the image.",
-    "What do you see?",
-    "What is in the picture?",
-    "What does the picture show?",
-    "Tell me what you see in the image.",
-    "Please describe the scene.",
-    "Give a description of the picture.",
-)
 _ASKERS: dict[str, Callable[[Scene, Rng], Question | None]] = {
     "colour": _ask_colour,
     "shape": _ask_shape,

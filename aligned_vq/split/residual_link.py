@@ -6,6 +6,8 @@ the cloud from what crossed the wire: `residual_hat = link(features_hat, latents
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -13,11 +15,12 @@ from aligned_vq.errors import ConfigError
 from aligned_vq.types import FeatureSpec, LinkKind, SplitPoint
 
 
-class ResidualLink(nn.Module):
+class ResidualLink(nn.Module, ABC):
     """One way to rebuild the residual stream; subclasses say how."""
 
     needs_statistics = False
 
+    @abstractmethod
     def forward(
         self, features_hat: Tensor, latents_hat: Tensor | None, statistics: Tensor | None
     ) -> Tensor:
@@ -26,7 +29,6 @@ class ResidualLink(nn.Module):
         `features_hat` is `[B, N, D]`, `latents_hat` `[B, N, d]` (None for the identity quantizer),
         `statistics` `[B, N, 2]` only for the link that needs them.
         """
-        raise NotImplementedError
 
 
 class IdentityLink(ResidualLink):
