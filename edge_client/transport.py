@@ -6,6 +6,8 @@ Free of torch, so that a test, a tool or another edge can use it alone.
 from __future__ import annotations
 
 import queue
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -81,21 +83,27 @@ class GrpcTransport:
         self._channel = grpc.insecure_channel(target, options=_CHANNEL_OPTIONS)
         self._stub = rpc.SplitInferenceStub(self._channel)
         self._connected = False
+        self._connecting = threading.Lock()
 
     def connect(self, timeout_seconds: float) -> None:
         """See `Transport.connect`."""
-        if self._connected:
-            return
-        ready = grpc.channel_ready_future(self._channel)
+        deadline = time.monotonic() + timeout_seconds
+        # One thread waits on the channel at a time: gRPC's own watcher thread fails noisily when
+        # several subscribe and the channel is closed soon after.
+        if not self._connecting.acquire(timeout=timeout_seconds):
+            raise self._unreachable(timeout_seconds)
         try:
-            ready.result(timeout_seconds)
-        except grpc.FutureTimeoutError as error:
-            ready.cancel()
-            raise CloudUnreachable(
-                f"expected a service at {self.target}, none that speaks gRPC answered within "
-                f"{timeout_seconds:g} s; check that it runs, the address, and the link"
-            ) from error
-        self._connected = True
+            if self._connected:
+                return
+            ready = grpc.channel_ready_future(self._channel)
+            try:
+                ready.result(max(0.0, deadline - time.monotonic()))
+            except grpc.FutureTimeoutError as error:
+                ready.cancel()
+                raise self._unreachable(timeout_seconds) from error
+            self._connected = True
+        finally:
+            self._connecting.release()
 
     def service_info(self, timeout_seconds: float) -> ServiceInfo:
         """See `Transport.service_info`."""
@@ -112,6 +120,12 @@ class GrpcTransport:
     def close(self) -> None:
         """See `Transport.close`."""
         self._channel.close()
+
+    def _unreachable(self, timeout_seconds: float) -> CloudUnreachable:
+        return CloudUnreachable(
+            f"expected a service at {self.target}, none that speaks gRPC answered within "
+            f"{timeout_seconds:g} s; check that it runs, the address, and the link"
+        )
 
     def _failed(self, error: grpc.RpcError) -> AlignedVQError:
         """Our error; once a connection was lost, the next `connect` waits for a new one."""
