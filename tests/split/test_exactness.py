@@ -25,6 +25,11 @@ from tests.conftest import random_llava
 
 SPLITS = [SplitPoint(0, "pre"), *(SplitPoint(b, n) for b in (0, 1, 2) for n in ("ln1", "ln2"))]
 
+WIDE_SPLITS = [
+    SplitPoint(0, "pre"),
+    *(SplitPoint(b, n) for b in (0, 1, 11, 22) for n in ("ln1", "ln2")),
+]
+
 
 def through_the_split(
     tower: TowerConfig,
@@ -81,22 +86,19 @@ def test_blocks_behind_the_selected_layer_are_never_built() -> None:
     assert not any("layers.3" in name for name in tensor_names(suffix))
 
 
-@pytest.mark.parametrize("block", [0, 1, 11, 22])
-@pytest.mark.parametrize("norm", ["ln1", "ln2"])
-def test_exact_at_the_width_of_vit_l_14_336(
-    block: int, norm: str, wide_tower: CLIPVisionModel
-) -> None:
+@pytest.mark.parametrize("split", WIDE_SPLITS, ids=str)
+def test_exact_at_the_width_of_vit_l_14_336(split: SplitPoint, wide_tower: CLIPVisionModel) -> None:
     vision = VisionConfig.from_dict(wide_tower.config.to_dict())
-    split = SplitPoint(block, norm)  # type: ignore[arg-type]
     pixels = torch.randn(1, 3, 336, 336, generator=torch.Generator().manual_seed(1))
     # Later blocks are the same computation whatever the cut: two behind it suffice to see an error.
-    last = min(block + 2, 23)
+    last = min(split.block + 2, 23)
     tower = TowerConfig(vision, (last,), "default")
     with torch.inference_mode():
         hidden = wide_tower.pre_layrnorm(wide_tower.embeddings(pixels))
         for layer in wide_tower.encoder.layers[:last]:
             hidden = layer(hidden, None)
-    got = through_the_split(tower, wide_tower.state_dict(), split, "statistics", pixels)
+    kind: LinkKind = "identity" if split.norm == "pre" else "statistics"
+    got = through_the_split(tower, wide_tower.state_dict(), split, kind, pixels)
     assert (got - hidden[:, 1:]).abs().max() <= 1e-4
 
 
