@@ -23,6 +23,9 @@ from benchmarks.processes import CloudProcess
 
 IMAGE_SIDE = 56
 NUM_TOKENS = 17
+BUNDLE_PLAN = CodecPlan(
+    SplitPoint(1, "ln1"), codebook_sizes=(64, 32), codebook_dim=16, stage_shares=(1.0, 0.5)
+)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -109,11 +112,8 @@ def bundle_directory(
 ) -> Path:
     """A calibrated bundle: two residual stages, the second on half the tokens."""
     checkpoint = LlavaCheckpoint(llava_directory)
-    plan = CodecPlan(
-        SplitPoint(1, "ln1"), codebook_sizes=(64, 32), codebook_dim=16, stage_shares=(1.0, 0.5)
-    )
     folder = tmp_path_factory.mktemp("bundle")
-    export_bundle(checkpoint, calibrate_codec(checkpoint, plan, examples), folder)
+    export_bundle(checkpoint, calibrate_codec(checkpoint, BUNDLE_PLAN, examples), folder)
     return folder
 
 

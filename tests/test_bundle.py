@@ -23,11 +23,11 @@ from aligned_vq.bundle import (
     open_edge_bundle,
     read_manifest,
 )
-from aligned_vq.calibrate import CodecPlan, CutFeatures, calibrate_codec, export_bundle
+from aligned_vq.calibrate import CutFeatures, calibrate_codec, export_bundle
 from aligned_vq.errors import ConfigError
 from aligned_vq.manifest import SCHEMA_VERSION, SplitManifest
 from aligned_vq.split.checkpoint import LlavaCheckpoint
-from aligned_vq.types import SplitPoint
+from tests.conftest import BUNDLE_PLAN
 
 Opener = Callable[[Path], Any]
 OPENERS: dict[str, Opener] = {"edge": open_edge_bundle, "cloud": open_cloud_bundle}
@@ -47,11 +47,8 @@ def other_bundle(
 ) -> Path:
     """The same geometry, calibrated from another seed: only the digests tell them apart."""
     checkpoint = LlavaCheckpoint(llava_directory)
-    plan = CodecPlan(
-        SplitPoint(1, "ln1"), codebook_sizes=(64, 32), codebook_dim=16, stage_shares=(1.0, 0.5)
-    )
     folder = tmp_path_factory.mktemp("other-bundle")
-    export_bundle(checkpoint, calibrate_codec(checkpoint, plan, examples, seed=9), folder)
+    export_bundle(checkpoint, calibrate_codec(checkpoint, BUNDLE_PLAN, examples, seed=9), folder)
     return folder
 
 
@@ -249,8 +246,7 @@ def test_exporting_twice_gives_the_same_digest(
     bundle_directory: Path, llava_directory: Path, examples: CutFeatures, tmp_path: Path
 ) -> None:
     checkpoint = LlavaCheckpoint(llava_directory)
-    plan = CodecPlan(
-        SplitPoint(1, "ln1"), codebook_sizes=(64, 32), codebook_dim=16, stage_shares=(1.0, 0.5)
+    manifest = export_bundle(
+        checkpoint, calibrate_codec(checkpoint, BUNDLE_PLAN, examples), tmp_path
     )
-    manifest = export_bundle(checkpoint, calibrate_codec(checkpoint, plan, examples), tmp_path)
     assert manifest == read_manifest(bundle_directory)

@@ -134,10 +134,7 @@ class TransformersEngine:
                 finish = "length"
             piece = text.push(token, last=finish is not None)
             if finish is None:
-                if piece:
-                    emit(TokenChunk(piece, (token,)))
-                else:
-                    emit(TokenChunk("", (token,)))
+                emit(TokenChunk(piece, (token,)))
                 embeds = self._embed(torch.tensor([[token]], device=self._llava.device))
                 continue
             decode_ns = time.perf_counter_ns() - started - prefill_ns
