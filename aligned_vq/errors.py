@@ -7,6 +7,7 @@
     |-- CorruptPayload      the bytes do not decode: send them again
     |-- Overloaded          the service is full: try again later
     |-- EngineError         the service failed inside: its log says why
+    |-- TrainingError       a training run cannot go on: its last checkpoint is kept
     `-- CloudUnreachable    no service answered at the address
         `-- DeadlineExceeded    it answered too slowly
 
@@ -42,6 +43,10 @@ class Overloaded(AlignedVQError):
 
 class EngineError(AlignedVQError):
     """The language engine failed on a valid request."""
+
+
+class TrainingError(AlignedVQError):
+    """A training run cannot go on; what it saved is kept."""
 
 
 class CloudUnreachable(AlignedVQError):

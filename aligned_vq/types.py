@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from aligned_vq.errors import ConfigError
 
 Norm = Literal["pre", "ln1", "ln2"]
-Coding = Literal["fixed", "range", "raw"]
+Coding = Literal["fixed", "range", "raw", "context"]
 LinkKind = Literal["identity", "learned", "closed_form", "statistics", "dropped"]
 QuantizerKind = Literal["aligned", "identity"]
 
 NORMS: tuple[Norm, ...] = ("pre", "ln1", "ln2")
-CODINGS: tuple[Coding, ...] = ("fixed", "range", "raw")
+CODINGS: tuple[Coding, ...] = ("fixed", "range", "raw", "context")
 LINK_KINDS: tuple[LinkKind, ...] = ("identity", "learned", "closed_form", "statistics", "dropped")
 
 Indices = NDArray[np.int32]
@@ -152,6 +152,37 @@ class QuantizerConfig:
     def payload_bytes(self, num_tokens: int) -> int:
         """Bytes of a fixed-width body in which every stage covers every token."""
         return math.ceil(num_tokens * self.bits_per_token / 8)
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """How an image's bits are spent: which stages, and what a bit must be worth.
+
+    The first of `stages` covers every token; a later one covers the tokens whose weighted squared
+    latent error it lowers by more than `rate_weight` times the bits it costs. At 0 every stage
+    covers every token. Stages not named cover none.
+    """
+
+    name: str
+    stages: tuple[int, ...]
+    rate_weight: float = 0.0
+    """Squared latent error that one bit must save (Lagrange multiplier of the rate)."""
+    max_bytes: int | None = None
+    """Hard limit of one payload body; the encoder raises the rate weight until it is kept."""
+
+    def __post_init__(self) -> None:
+        if not self.name or not self.stages:
+            raise ConfigError("an operating point needs a name and at least one stage")
+        if sorted(set(self.stages)) != list(self.stages) or self.stages[0] < 0:
+            raise ConfigError(
+                f"stages of operating point {self.name!r} must ascend from 0 on, got {self.stages}"
+            )
+        if not (math.isfinite(self.rate_weight) and self.rate_weight >= 0):
+            raise ConfigError(
+                f"rate_weight of {self.name!r} must be 0 or more, got {self.rate_weight}"
+            )
+        if self.max_bytes is not None and self.max_bytes < 1:
+            raise ConfigError(f"max_bytes of {self.name!r} must be positive, got {self.max_bytes}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ CODINGS: dict[Coding, pb.Coding.ValueType] = {
     "fixed": pb.CODING_FIXED,
     "range": pb.CODING_RANGE,
     "raw": pb.CODING_RAW,
+    "context": pb.CODING_CONTEXT,
 }
 _CODINGS_BACK: dict[int, Coding] = {value: coding for coding, value in CODINGS.items()}
 

@@ -21,6 +21,7 @@ from aligned_vq.errors import (
     InvalidInput,
     ManifestMismatch,
     Overloaded,
+    TrainingError,
 )
 
 ERROR_KEY = "alignedvq-error"
@@ -36,6 +37,7 @@ STATUS_CODES: dict[type[AlignedVQError], grpc.StatusCode] = {
     CorruptPayload: StatusCode.DATA_LOSS,
     Overloaded: StatusCode.RESOURCE_EXHAUSTED,
     EngineError: StatusCode.INTERNAL,
+    TrainingError: StatusCode.INTERNAL,  # no service trains, but the table holds every error
     CloudUnreachable: StatusCode.UNAVAILABLE,
     DeadlineExceeded: StatusCode.DEADLINE_EXCEEDED,
 }

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 
+from aligned_vq.bitstream.context_coding import decode_context, encode_context
+from aligned_vq.bitstream.contexts import ContextTables
 from aligned_vq.bitstream.entropy import decode_range, encode_range
 from aligned_vq.bitstream.fixed import decode_fixed, encode_fixed
 from aligned_vq.bitstream.layout import RESEND, Layout, max_body_bytes, statistics_fault
@@ -21,39 +23,57 @@ from aligned_vq.bitstream.tables import EntropyTables
 from aligned_vq.errors import ConfigError, CorruptPayload, InvalidInput
 from aligned_vq.types import MAX_TOKENS, Coding, Encoded, Payload, QuantizerConfig, QuantizerKind
 
+_Tables = TypeVar("_Tables", EntropyTables, ContextTables)
+
 
 class Codec(NamedTuple):
-    """The two directions of one coding, and the quantizer it is for.
+    """The two directions of one coding, the quantizer it is for and the tables it needs.
 
     `encode(encoded, config, tables)` gives the body; `decode(body, layout, tables)` gives the
-    `Encoded` or raises CorruptPayload. Both get tables when `needs_tables`.
+    `Encoded` or raises CorruptPayload. Neither is called while `missing(tables)` names something.
     """
 
     quantizer: QuantizerKind
-    needs_tables: bool
+    missing: Callable[[EntropyTables | None], str | None]
     encode: Callable[[Encoded, QuantizerConfig, EntropyTables | None], bytes]
     decode: Callable[[bytes, Layout, EntropyTables | None], Encoded]
 
 
-def _encode_with(encoded: Encoded, _: QuantizerConfig, tables: EntropyTables | None) -> bytes:
-    return encode_range(encoded, _given(tables))
+def _nothing(_: EntropyTables | None) -> str | None:
+    return None
 
 
-def _decode_with(body: bytes, layout: Layout, tables: EntropyTables | None) -> Encoded:
-    return decode_range(body, layout, _given(tables))
+def _counts(tables: EntropyTables | None) -> str | None:
+    return "entropy tables" if tables is None else None
 
 
+def _contexts(tables: EntropyTables | None) -> str | None:
+    return "context tables" if tables is None or tables.contexts is None else None
+
+
+# The simplest first: of equally small bodies the first is taken.
 CODECS: dict[Coding, Codec] = {
     "fixed": Codec(
         "aligned",
-        False,
+        _nothing,
         lambda encoded, config, _: encode_fixed(encoded, config),
         lambda body, layout, _: decode_fixed(body, layout),
     ),
-    "range": Codec("aligned", True, _encode_with, _decode_with),
+    "range": Codec(
+        "aligned",
+        _counts,
+        lambda encoded, _, tables: encode_range(encoded, _given(tables)),
+        lambda body, layout, tables: decode_range(body, layout, _given(tables)),
+    ),
+    "context": Codec(
+        "aligned",
+        _contexts,
+        lambda encoded, _, tables: encode_context(encoded, _given(_given(tables).contexts)),
+        lambda body, layout, tables: decode_context(body, layout, _given(_given(tables).contexts)),
+    ),
     "raw": Codec(
         "identity",
-        False,
+        _nothing,
         lambda encoded, _config, _tables: encode_raw(encoded),
         lambda body, layout, _: decode_raw(body, layout),
     ),
@@ -69,13 +89,13 @@ def pack(
 ) -> Payload:
     """The payload of an image: the smallest coding, or the one asked for.
 
-    "auto" is raw for the identity quantizer; otherwise range where `tables` are given and the body
-    gets strictly smaller, else fixed. Statistics in `encoded` go into the body.
+    "auto" is raw for the identity quantizer; otherwise the smallest of fixed, range and context, as
+    far as `tables` allow them, the simpler where two tie. Statistics in `encoded` go into the body.
 
     Raises:
         ConfigError: the coding is not for this quantizer, or needs tables that are not there.
         InvalidInput: a feature or statistic of this image is not finite, a standard deviation is
-            not above 0, or "range" was asked for and exceeds `max_body_bytes`.
+            not above 0, or the coding asked for exceeds `max_body_bytes`.
         ValueError: the arrays do not have the shapes, dtypes or ranges of the config.
     """
     _check_encoded(encoded, config)
@@ -121,9 +141,9 @@ def unpack(
         tables.check(config)
     codec = CODECS[payload.coding]
     layout = _layout(payload, config, num_tokens, statistics)
-    if codec.needs_tables and tables is None:
+    if missing := codec.missing(tables):
         raise CorruptPayload(
-            f"expected a coding that needs no entropy tables, got {payload.coding!r}; "
+            f"expected a coding that needs no {missing}, got {payload.coding!r}; "
             "send it with coding 'fixed'"
         )
     encoded = codec.decode(payload.body, layout, tables)
@@ -171,22 +191,20 @@ def _choose(
             raise ConfigError(
                 f"coding {coding!r} is not for the {config.kind} quantizer; use 'auto'"
             )
-        if codec.needs_tables and tables is None:
-            raise ConfigError(f"coding {coding!r} needs entropy tables, got none; use 'fixed'")
+        if missing := codec.missing(tables):
+            raise ConfigError(f"coding {coding!r} needs {missing}, got none; use 'fixed'")
         return coding, codec.encode(encoded, config, tables)
-    if config.kind == "identity":
-        return "raw", encode_raw(encoded)
-    fixed = encode_fixed(encoded, config)
-    if tables is not None:
-        ranged = encode_range(encoded, tables)
-        if len(ranged) < len(fixed):
-            return "range", ranged
-    return "fixed", fixed
+    bodies = [
+        (name, codec.encode(encoded, config, tables))
+        for name, codec in CODECS.items()
+        if codec.quantizer == config.kind and not codec.missing(tables)
+    ]
+    return min(bodies, key=lambda pair: len(pair[1]))
 
 
 def _crc32(encoded: Encoded, config: QuantizerConfig, coding: Coding, body: bytes) -> int:
     """Over the canonical form: fixed coding for indices, the body itself for raw features."""
-    return zlib.crc32(encode_fixed(encoded, config) if coding == "range" else body)
+    return zlib.crc32(encode_fixed(encoded, config) if coding in ("range", "context") else body)
 
 
 def _check_encoded(encoded: Encoded, config: QuantizerConfig) -> None:
@@ -229,7 +247,7 @@ def _check_encoded(encoded: Encoded, config: QuantizerConfig) -> None:
         raise InvalidInput(f"{fault}; send another image")
 
 
-def _given(tables: EntropyTables | None) -> EntropyTables:
+def _given(tables: _Tables | None) -> _Tables:
     if tables is None:
-        raise ConfigError("range coding needs entropy tables, got none; use coding 'fixed'")
+        raise ConfigError("this coding needs learned tables, got none; use coding 'fixed'")
     return tables

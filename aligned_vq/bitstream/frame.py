@@ -23,7 +23,7 @@ from aligned_vq.errors import CorruptPayload
 from aligned_vq.types import Coding, Payload
 
 BITSTREAM_VERSION = 1
-CODING_NUMBERS: dict[Coding, int] = {"fixed": 0, "range": 1, "raw": 2}
+CODING_NUMBERS: dict[Coding, int] = {"fixed": 0, "range": 1, "raw": 2, "context": 3}
 
 # Not ASCII, so that a text-mode transfer breaks it visibly.
 MAGIC = b"\x93AVQ"

@@ -1,7 +1,6 @@
 """How often each index occurs, as integers: the entropy model that both ends hold.
 
-Only integers are stored and hashed, and every probability is derived from them exactly, so two
-machines with the same digest code the same bytes.
+Static counts for range coding and, where they were learned, the context tables besides.
 """
 
 from __future__ import annotations
@@ -11,59 +10,57 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import constriction
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from aligned_vq.bitstream.contexts import TENSOR_PREFIX, ContextTables
+from aligned_vq.bitstream.counts import RELEARN, Counts, categorical, check_counts, smooth
+from aligned_vq.bitstream.stage_contexts import EntryClasses
 from aligned_vq.errors import ConfigError
 from aligned_vq.types import Encoded, QuantizerConfig, digest_of
-
-Counts = NDArray[np.uint32]
-
-MAX_COUNT = 1 << 24
-_RELEARN = "learn the tables again with this quantizer"
 
 
 @dataclass(frozen=True, eq=False)
 class EntropyTables:
     """Per stage the uint32 counts `[G, codebook_size]`, every one 1 to 2**24.
 
+    `contexts` is there for tables that allow context coding too.
+
     Raises:
         ConfigError: an array has another dtype or shape, or a count is out of range.
     """
 
     counts: tuple[Counts, ...]
+    contexts: ContextTables | None = None
     _models: dict[tuple[int, int], Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Holds every array to its dtype, shape and range."""
         for stage, counts in enumerate(self.counts):
-            if counts.dtype != np.uint32 or counts.ndim != 2 or 0 in counts.shape:
-                raise ConfigError(
-                    f"counts of stage {stage} must be uint32 [groups, entries], "
-                    f"got {counts.dtype} {counts.shape}; {_RELEARN}"
-                )
-            if not 1 <= int(counts.min()) <= int(counts.max()) <= MAX_COUNT:
-                raise ConfigError(
-                    f"counts of stage {stage} must be 1 to {MAX_COUNT}, "
-                    f"got {int(counts.min())} to {int(counts.max())}; {_RELEARN}"
-                )
+            check_counts(f"counts of stage {stage}", counts, ("groups", "entries"))
 
     @classmethod
-    def from_examples(cls, examples: Iterable[Encoded], config: QuantizerConfig) -> EntropyTables:
+    def from_examples(
+        cls,
+        examples: Iterable[Encoded],
+        config: QuantizerConfig,
+        class_maps: Sequence[EntryClasses] | None = None,
+    ) -> EntropyTables:
         """Tables learned from the indices of typical images; about 100 images are enough.
 
         An index seen c times counts `2 c + 1`, so one never seen stays codable. A stage that no
-        example has is uniform.
+        example has is uniform. `class_maps` tells per stage which entries are alike, and with it
+        there are context tables too.
 
         Raises:
             ConfigError: an example does not fit the config.
         """
         shapes = _shapes(config)
         seen = [np.zeros(shape, np.int64) for shape in shapes]
-        for encoded in examples:
+        images = list(examples)
+        for encoded in images:
             if len(encoded.stages) > len(shapes):
                 raise ConfigError(
                     f"expected examples of at most {len(shapes)} stages, "
@@ -71,33 +68,42 @@ class EntropyTables:
                 )
             for stage, total in zip(encoded.stages, seen, strict=False):
                 _count(stage.indices, total)
-        return cls(tuple(_smooth(total) for total in seen))
+        contexts = None
+        if class_maps is not None:
+            contexts = ContextTables.from_examples(images, config, class_maps)
+        return cls(tuple(smooth(total) for total in seen), contexts)
 
     def check(self, config: QuantizerConfig) -> None:
         """Raises ConfigError unless there is a table for every codebook of the config."""
         shapes = [counts.shape for counts in self.counts]
         if shapes != _shapes(config):
             raise ConfigError(
-                f"expected entropy tables of shapes {_shapes(config)}, got {shapes}; {_RELEARN}"
+                f"expected entropy tables of shapes {_shapes(config)}, got {shapes}; {RELEARN}"
             )
+        if self.contexts is not None:
+            self.contexts.check(config)
 
     def model(self, stage: int, group: int) -> Any:
         """The constriction model of one codebook, built once and kept."""
         key = (stage, group)
         if key not in self._models:
-            # Unnormalised integers: their partial sums are exact in float64 on any machine.
-            weights = self.counts[stage][group].astype(np.float64)
-            self._models[key] = constriction.stream.model.Categorical(weights, perfect=False)
+            self._models[key] = categorical(self.counts[stage][group])
         return self._models[key]
 
     def digest(self) -> bytes:
         """16 bytes that name these tables."""
         shapes = repr([counts.shape for counts in self.counts]).encode()
-        return digest_of(b"counts", shapes, *(c.astype("<u4").tobytes() for c in self.counts))
+        counts = digest_of(b"counts", shapes, *(c.astype("<u4").tobytes() for c in self.counts))
+        if self.contexts is None:
+            return counts
+        return digest_of(b"counts and contexts", counts, self.contexts.digest())
 
     def save(self, path: Path) -> None:
-        """Writes a safetensors file with one tensor `stage_00`, `stage_01` ... per stage."""
-        save_file({_name(s): np.ascontiguousarray(c) for s, c in enumerate(self.counts)}, path)
+        """Writes a safetensors file: per stage a tensor `stage_00`, and those of the contexts."""
+        tensors = {_name(s): np.ascontiguousarray(c) for s, c in enumerate(self.counts)}
+        if self.contexts is not None:
+            tensors |= self.contexts.tensors()
+        save_file(tensors, path)
 
     @classmethod
     def load(cls, path: Path, config: QuantizerConfig) -> EntropyTables:
@@ -112,12 +118,16 @@ class EntropyTables:
             raise ConfigError(
                 f"expected entropy tables in {path}, got: {error}; install the bundle again"
             ) from error
+        context_tensors = {n: array for n, array in tensors.items() if n.startswith(TENSOR_PREFIX)}
         names = [_name(stage) for stage in range(config.num_quantizers)]
-        if sorted(tensors) != names:
+        if sorted(tensors.keys() - context_tensors.keys()) != names:
             raise ConfigError(
-                f"expected tensors {names} in {path}, got {sorted(tensors)}; {_RELEARN}"
+                f"expected tensors {names} in {path}, got {sorted(tensors)}; {RELEARN}"
             )
-        tables = cls(tuple(tensors[name] for name in names))
+        contexts = None
+        if context_tensors:
+            contexts = ContextTables.from_tensors(context_tensors, config.num_quantizers)
+        tables = cls(tuple(tensors[name] for name in names), contexts)
         tables.check(config)
         return tables
 
@@ -140,10 +150,3 @@ def _count(indices: NDArray[np.int32], total: NDArray[np.int64]) -> None:
         )
     for group in range(groups):
         total[group] += np.bincount(indices[:, group], minlength=size)
-
-
-def _smooth(seen: NDArray[np.int64]) -> Counts:
-    counts = 2 * seen + 1
-    while int(counts.max()) > MAX_COUNT:
-        counts = (counts + 1) // 2
-    return counts.astype(np.uint32)

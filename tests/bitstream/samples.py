@@ -8,7 +8,9 @@ from dataclasses import replace
 import numpy as np
 from hypothesis import strategies as st
 
-from aligned_vq.bitstream import EntropyTables
+from aligned_vq.bitstream import ContextTables, EntropyTables, EntryClasses
+from aligned_vq.bitstream.context_rules import FEATURES, stage_rules
+from aligned_vq.bitstream.stage_contexts import StageContexts
 from aligned_vq.types import Encoded, Indices, Payload, QuantizerConfig, StageIndices
 
 DIGEST = bytes(range(16))
@@ -30,6 +32,54 @@ def skewed_tables(config: QuantizerConfig) -> EntropyTables:
         for size in config.codebook_sizes
     ]
     return EntropyTables(tuple(counts))
+
+
+def entry_classes(
+    config: QuantizerConfig, symbols: int = 64, classes: int = 4
+) -> list[EntryClasses]:
+    """Entries next to each other are alike."""
+    maps = []
+    for size in config.codebook_sizes:
+        entry = np.tile(np.arange(size), (config.num_groups, 1))
+        symbol_of = entry * min(size, symbols) // size
+        class_of = entry * min(size, classes) // size
+        maps.append(EntryClasses(symbol_of.astype(np.uint16), class_of.astype(np.uint8)))
+    return maps
+
+
+def context_tables(config: QuantizerConfig) -> EntropyTables:
+    """`skewed_tables` with contexts besides, every feature in use somewhere."""
+    maps = entry_classes(config, symbols=40)
+    uses = [{"place", "left", "upper"}, {"class_token", "own", "before", "left"}]
+    mask_uses = {"class_token", "own", "before", "left", "upper"}
+    features = [
+        np.array([[f in use for f in FEATURES] for use in (uses[s % 2], mask_uses)], np.uint8)
+        for s in range(len(maps))
+    ]
+    stages = []
+    rules = stage_rules(features, [one.class_of for one in maps])
+    for one, uses_of_stage, rule in zip(maps, features, rules, strict=True):
+        group, context, symbol = np.ogrid[
+            : config.num_groups, : rule.indices.num_contexts, : one.num_symbols
+        ]
+        bit = np.arange(2)
+        coarse = 1 + 60_000 // (1 + symbol) // (1 + (context + symbol + group) % 3)
+        stages.append(
+            StageContexts(
+                features=uses_of_stage,
+                symbol_of=one.symbol_of,
+                class_of=one.class_of,
+                coarse=coarse.astype(np.uint32),
+                fine=(1 + np.arange(one.symbol_of.size).reshape(one.symbol_of.shape) % 5).astype(
+                    np.uint32
+                ),
+                mask=(1 + np.arange(rule.mask.num_contexts)[:, None] % 7 + 2 * bit).astype(
+                    np.uint32
+                ),
+                empty=(90 - 80 * bit).astype(np.uint32),
+            )
+        )
+    return EntropyTables(skewed_tables(config).counts, ContextTables(tuple(stages)))
 
 
 def grouped_encoded(num_tokens: int = 50, statistics: bool = False) -> Encoded:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aligned_vq.bitstream import (
+    CODECS,
     Layout,
     from_frame,
     max_body_bytes,
@@ -16,7 +17,6 @@ from aligned_vq.bitstream import (
     to_frame,
     unpack,
 )
-from aligned_vq.bitstream.entropy import decode_range, encode_range
 from aligned_vq.errors import ConfigError, CorruptPayload
 from aligned_vq.types import CODINGS, Coding, Encoded, Payload, StageIndices
 
@@ -25,13 +25,14 @@ from .samples import (
     GROUPED,
     IDENTITY,
     PAPER,
+    context_tables,
     grouped_encoded,
     raw_encoded,
     skewed_tables,
     with_body,
 )
 
-TABLES = skewed_tables(GROUPED)
+TABLES = context_tables(GROUPED)
 
 
 def example(coding: Coding, statistics: bool = False) -> Payload:
@@ -131,7 +132,7 @@ def test_a_crc_of_other_indices_is_refused() -> None:
 
 
 def test_a_payload_of_another_shape_is_refused() -> None:
-    fixed, ranged, raw = (example(coding) for coding in CODINGS)
+    fixed, ranged, raw, context = (example(coding) for coding in CODINGS)
     for payload, words in (
         (replace(fixed, num_tokens=51), "expected 50 tokens, got 51"),
         (replace(fixed, num_stages=3), "expected 1 to 2 stages, got 3"),
@@ -141,13 +142,16 @@ def test_a_payload_of_another_shape_is_refused() -> None:
     ):
         with pytest.raises(CorruptPayload, match=words):
             open_again(payload)
-    with pytest.raises(CorruptPayload, match="fixed or range for the aligned"):
+    with pytest.raises(CorruptPayload, match="fixed or range or context for the aligned"):
         unpack(replace(fixed, coding="raw"), GROUPED, 50, False)
-    for coding in ("fixed", "range"):
+    for coding in ("fixed", "range", "context"):
         with pytest.raises(CorruptPayload, match="raw for the identity"):
             unpack(replace(raw, coding=coding), IDENTITY, 3, False)
     with pytest.raises(CorruptPayload, match="no entropy tables"):
         unpack(ranged, GROUPED, 50, False)
+    for tables in (None, skewed_tables(GROUPED)):
+        with pytest.raises(CorruptPayload, match="no context tables"):
+            unpack(context, GROUPED, 50, False, tables)
     with pytest.raises(ConfigError, match="shapes"):
         unpack(ranged, GROUPED, 50, False, skewed_tables(PAPER))
 
@@ -200,7 +204,9 @@ def test_random_bodies_decode_or_are_corrupt(
         assert len(body) <= max_body_bytes(config, 10, statistics)
 
 
-def test_random_words_never_break_the_range_decoder() -> None:
+@pytest.mark.parametrize("coding", ["range", "context"])
+def test_random_words_never_break_the_range_decoder(coding: Coding) -> None:
+    codec = CODECS[coding]
     rng = np.random.default_rng(0)
     for _ in range(1500):
         body = rng.bytes(4 * int(rng.integers(0, 12)))
@@ -208,10 +214,10 @@ def test_random_words_never_break_the_range_decoder() -> None:
             body = b"\xff" * min(8, len(body)) + body[8:]
         layout = Layout(GROUPED, 20, 2, int(rng.integers(0, 4)), statistics=False)
         try:
-            encoded = decode_range(body, layout, TABLES)
+            encoded = codec.decode(body, layout, TABLES)
         except CorruptPayload:
             continue
-        assert encode_range(encoded, TABLES) == body
+        assert codec.encode(encoded, GROUPED, TABLES) == body
 
 
 @settings(max_examples=200, deadline=None)

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from aligned_vq.bitstream import BITSTREAM_VERSION, from_frame, pack, to_frame, unpack
-from aligned_vq.types import Coding
+from aligned_vq.types import CODINGS, Coding
 
 from .samples import (
     DIGEST,
     GROUPED,
     IDENTITY,
     assert_same,
+    context_tables,
     grouped_encoded,
     raw_encoded,
     skewed_tables,
@@ -28,10 +29,11 @@ CASES = {
     "fixed": (grouped_encoded(), GROUPED, skewed_tables(GROUPED)),
     "range": (grouped_encoded(statistics=True), GROUPED, skewed_tables(GROUPED)),
     "raw": (raw_encoded(), IDENTITY, None),
+    "context": (grouped_encoded(statistics=True), GROUPED, context_tables(GROUPED)),
 }
 
 
-@pytest.mark.parametrize("coding", ["fixed", "range", "raw"])
+@pytest.mark.parametrize("coding", CODINGS)
 def test_version_1_decodes_for_ever(coding: Coding) -> None:
     expected, config, tables = CASES[coding]
     path = GOLDEN / f"payload_v1_{coding}.avq"
@@ -44,7 +46,7 @@ def test_version_1_decodes_for_ever(coding: Coding) -> None:
     assert_same(found, expected)
 
 
-@pytest.mark.parametrize("coding", ["fixed", "range", "raw"])
+@pytest.mark.parametrize("coding", CODINGS)
 def test_the_same_indices_give_the_same_bytes(coding: Coding) -> None:
     assert BITSTREAM_VERSION == 1
     expected, config, tables = CASES[coding]

@@ -19,6 +19,7 @@ from .samples import (
     IDENTITY,
     PAPER,
     assert_same,
+    context_tables,
     formula_indices,
     grouped_encoded,
     quantized_images,
@@ -111,11 +112,14 @@ def test_range_beats_fixed_only_where_indices_are_skewed() -> None:
 
 
 def test_asking_for_a_coding() -> None:
-    tables = skewed_tables(GROUPED)
+    tables, with_contexts = skewed_tables(GROUPED), context_tables(GROUPED)
     assert pack(grouped_encoded(), GROUPED, tables, DIGEST, "range").coding == "range"
     assert pack(grouped_encoded(), GROUPED, tables, DIGEST, "fixed").coding == "fixed"
     with pytest.raises(ConfigError, match="needs entropy tables"):
         pack(grouped_encoded(), GROUPED, None, DIGEST, "range")
+    with pytest.raises(ConfigError, match="needs context tables"):
+        pack(grouped_encoded(), GROUPED, tables, DIGEST, "context")
+    assert pack(grouped_encoded(), GROUPED, with_contexts, DIGEST, "context").coding == "context"
     with pytest.raises(ConfigError, match="not for the aligned quantizer"):
         pack(grouped_encoded(), GROUPED, tables, DIGEST, "raw")
     with pytest.raises(ConfigError, match="not for the identity quantizer"):

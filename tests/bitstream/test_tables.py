@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from aligned_vq.bitstream import EntropyTables
-from aligned_vq.bitstream.tables import MAX_COUNT
+from aligned_vq.bitstream.counts import MAX_COUNT
 from aligned_vq.errors import ConfigError
 from aligned_vq.types import Encoded, QuantizerConfig, StageIndices
 
@@ -23,7 +23,7 @@ def test_counts_are_learned_per_stage_and_smoothed() -> None:
 
 
 def test_huge_counts_are_scaled_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aligned_vq.bitstream.tables.MAX_COUNT", 16)
+    monkeypatch.setattr("aligned_vq.bitstream.counts.MAX_COUNT", 16)
     stage = StageIndices(np.zeros((1000, 1), np.int32))
     counts = EntropyTables.from_examples([Encoded(1000, (stage,))], SMALL).counts[0]
     assert counts.tolist() == [[16, 1, 1, 1]]

@@ -36,6 +36,8 @@ class _CodingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Coding.ValueTy
     """range-coded indices under the entropy model of the manifest"""
     CODING_RAW: _Coding.ValueType  # 3
     """uncompressed features of the identity quantizer; for comparison only"""
+    CODING_CONTEXT: _Coding.ValueType  # 4
+    """range-coded indices under what was already coded around each of them"""
 
 class Coding(_Coding, metaclass=_CodingEnumTypeWrapper):
     """How the body of a payload is coded."""
@@ -48,6 +50,8 @@ CODING_RANGE: Coding.ValueType  # 2
 """range-coded indices under the entropy model of the manifest"""
 CODING_RAW: Coding.ValueType  # 3
 """uncompressed features of the identity quantizer; for comparison only"""
+CODING_CONTEXT: Coding.ValueType  # 4
+"""range-coded indices under what was already coded around each of them"""
 Global___Coding: _TypeAlias = Coding  # noqa: Y015
 
 class _FinishReason:
