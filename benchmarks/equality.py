@@ -21,12 +21,12 @@ from aligned_vq.calibrate import (
     calibrate_codec,
     export_bundle,
     features_at,
-    load_prefix,
     pixel_batches,
 )
 from aligned_vq.reference.assets import CHECKPOINT
 from aligned_vq.reference.examination import exam_images, training_pictures
 from aligned_vq.split.checkpoint import LlavaCheckpoint
+from aligned_vq.split.loading import load_prefix
 from aligned_vq.types import SplitPoint
 from benchmarks.processes import CloudProcess
 from edge_client import EdgeClient

@@ -13,9 +13,9 @@ from aligned_vq.calibrate import (
     calibrate_codec,
     export_bundle,
     features_at,
-    load_prefix,
 )
 from aligned_vq.split.checkpoint import LlavaCheckpoint
+from aligned_vq.split.loading import load_prefix
 from aligned_vq.types import SplitPoint
 from benchmarks.real_dimensions import write_random_checkpoint
 

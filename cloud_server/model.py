@@ -11,7 +11,8 @@ import torch
 from aligned_vq.bundle import CloudBundle, open_cloud_bundle
 from aligned_vq.errors import ConfigError, ManifestMismatch
 from aligned_vq.split.checkpoint import LlavaCheckpoint
-from aligned_vq.split.vision import VisionSuffix, build_suffix, tensor_names
+from aligned_vq.split.loading import load_suffix, suffix_names
+from aligned_vq.split.vision import VisionSuffix
 from cloud_server.config import CloudConfig
 
 _log = logging.getLogger(__name__)
@@ -51,17 +52,13 @@ def load_cloud_model(config: CloudConfig) -> CloudModel:
             f"({manifest.tower}), got {checkpoint.tower}; serve the checkpoint the bundle was made "
             f"from ({manifest.model_id})"
         )
-    with torch.device("meta"):
-        names = tensor_names(VisionSuffix(manifest.tower, manifest.split))
+    names = suffix_names(checkpoint, manifest.split)
     if checkpoint.vision_digest(names) != manifest.vision_digest:
         raise ManifestMismatch(
             f"{config.model}: its vision weights differ from those the bundle was made for "
             f"({manifest.model_id}); serve that checkpoint, or export a bundle for this one"
         )
-    tensors = checkpoint.vision_tensors(names)
-    suffix = build_suffix(
-        manifest.tower, manifest.split, {n: t.to(device, dtype) for n, t in tensors.items()}
-    )
+    suffix = load_suffix(checkpoint, manifest.split, dtype, device)
     directory = checkpoint.directory()
     try:
         llava = LlavaForConditionalGeneration.from_pretrained(directory, dtype=dtype)

@@ -16,9 +16,9 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 from transformers import LlavaForConditionalGeneration
 
-from aligned_vq.calibrate import load_prefix, suffix_names
 from aligned_vq.errors import ConfigError
 from aligned_vq.split.checkpoint import LlavaCheckpoint
+from aligned_vq.split.loading import load_prefix, suffix_names
 from aligned_vq.types import SplitPoint
 
 CUT = SplitPoint(1, "ln1")
