@@ -167,6 +167,7 @@ def _spec(manifest: SplitManifest, folder: Path) -> CodecSpec:
         statistics=manifest.link == "statistics",
         layer_norm_eps=manifest.tower.vision.layer_norm_eps,
         tables=tables,
+        operating_points=manifest.operating_points,
     )
 
 

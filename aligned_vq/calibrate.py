@@ -18,9 +18,10 @@ from aligned_vq.manifest import SplitManifest
 from aligned_vq.quantizer.aligned import AlignedVQ
 from aligned_vq.quantizer.calibration import calibrate
 from aligned_vq.split.checkpoint import LlavaCheckpoint
+from aligned_vq.split.loading import load_prefix, suffix_names
 from aligned_vq.split.residual_link import ResidualLink, build_link, link_norm_names
-from aligned_vq.split.vision import VisionPrefix, VisionSuffix, build_prefix, tensor_names
-from aligned_vq.types import LinkKind, QuantizerConfig, SplitPoint
+from aligned_vq.split.vision import VisionPrefix
+from aligned_vq.types import LinkKind, OperatingPoint, QuantizerConfig, SplitPoint
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -35,9 +36,33 @@ class CodecPlan:
     codebook_sizes: tuple[int, ...] = (4096,)
     codebook_dim: int = 32
     num_groups: int = 1
+    points: tuple[OperatingPoint, ...] = ()
+    """How bits may be spent; by default all stages for every token, then fewer of them."""
     stage_shares: tuple[float, ...] = ()
+    """Share of the tokens, those with the largest remaining error, each stage is calibrated on."""
     identity: bool = False
     """Send raw features instead of indices: the reference that loses nothing."""
+
+    @property
+    def operating_points(self) -> tuple[OperatingPoint, ...]:
+        """The points given, or one for every first part of the stages, the whole first."""
+        if self.points or self.identity:
+            return self.points
+        stages = tuple(range(len(self.codebook_sizes)))
+        fewer = [OperatingPoint(f"fixed-{r}", stages[:r]) for r in reversed(stages) if r]
+        return (OperatingPoint("fixed", stages), *fewer)
+
+    @property
+    def chains(self) -> tuple[tuple[int, ...], ...]:
+        """Stages that follow one another: those of the points, without first parts of others."""
+        tuples = sorted(
+            {point.stages for point in self.operating_points}, key=lambda t: (-len(t), t)
+        )
+        chains: list[tuple[int, ...]] = []
+        for stages in tuples:
+            if not any(chain[: len(stages)] == stages for chain in chains):
+                chains.append(stages)
+        return tuple(reversed(chains))
 
     def quantizer(self, dim: int) -> QuantizerConfig:
         """The quantizer's geometry for features of width `dim`."""
@@ -60,25 +85,6 @@ class CalibratedCodec(NamedTuple):
     manifest: SplitManifest
     norms: dict[str, Tensor]
     link: ResidualLink
-
-
-def load_prefix(
-    checkpoint: LlavaCheckpoint, split: SplitPoint, dtype: torch.dtype | None = torch.float32
-) -> VisionPrefix:
-    """The edge half of a checkpoint's tower; dtype None keeps the stored one."""
-    checkpoint.tower.check_split(split)
-    with torch.device("meta"):
-        names = tensor_names(VisionPrefix(checkpoint.tower.vision, split))
-    tensors = checkpoint.vision_tensors(names)
-    if dtype is not None:
-        tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
-    return build_prefix(checkpoint.tower.vision, split, tensors)
-
-
-def suffix_names(checkpoint: LlavaCheckpoint, split: SplitPoint) -> list[str]:
-    """The checkpoint tensors that run behind the cut."""
-    with torch.device("meta"):
-        return tensor_names(VisionSuffix(checkpoint.tower, split))
 
 
 def pixel_batches(
@@ -113,17 +119,50 @@ def features_at(prefix: VisionPrefix, batches: Iterable[Tensor]) -> CutFeatures:
 def calibrate_codec(
     checkpoint: LlavaCheckpoint, plan: CodecPlan, examples: CutFeatures, seed: int = 0
 ) -> CalibratedCodec:
-    """A codec for one cut, calibrated on examples; nothing is written."""
-    norms = checkpoint.vision_tensors(link_norm_names(plan.split))
+    """A codec for one cut, calibrated on examples, with static entropy tables; nothing written."""
+    quantizer, link, norms = blank_codec(checkpoint, plan)
+    if quantizer is not None:
+        features, residual = examples
+        calibrate(quantizer, link, features, residual, plan.chains, plan.stage_shares, seed)
+        quantizer.eval().requires_grad_(False)
+    calibrated = assemble(checkpoint, plan, quantizer, link, norms, plan.operating_points)
+    codec = calibrated.codec
+    if quantizer is not None:
+        encoded = [
+            codec.encode(features, residual, point)
+            for point in plan.operating_points
+            for features, residual in zip(examples.features, examples.residual, strict=True)
+        ]
+        tables = EntropyTables.from_examples(encoded, quantizer.config)
+        codec.spec = replace(codec.spec, tables=tables)
+    return calibrated
+
+
+def blank_codec(
+    checkpoint: LlavaCheckpoint, plan: CodecPlan
+) -> tuple[AlignedVQ | None, ResidualLink, dict[str, Tensor]]:
+    """Quantizer (None: identity) and link of a plan, all zeros, and the norms the link needs."""
     tower = checkpoint.tower
+    tower.check_split(plan.split)
     config = plan.quantizer(tower.vision.hidden_size)
+    norms = checkpoint.vision_tensors(link_norm_names(plan.split))
     codebook_dim = None if plan.identity else config.codebook_dim
     link = build_link(plan.link, plan.split, tower.features(), codebook_dim, norms)
-    quantizer = None
-    if not plan.identity:
-        quantizer = AlignedVQ(tower.features(), config)
-        calibrate(quantizer, link, examples.features, examples.residual, seed)
-        quantizer.eval().requires_grad_(False)
+    quantizer = None if plan.identity else AlignedVQ(tower.features(), config)
+    return quantizer, link, norms
+
+
+def assemble(
+    checkpoint: LlavaCheckpoint,
+    plan: CodecPlan,
+    quantizer: AlignedVQ | None,
+    link: ResidualLink,
+    norms: dict[str, Tensor],
+    points: tuple[OperatingPoint, ...],
+    tables: EntropyTables | None = None,
+) -> CalibratedCodec:
+    """The parts of a codec with the manifest that describes them."""
+    tower = checkpoint.tower
     manifest = SplitManifest(
         model_id=checkpoint.model_id,
         model_revision=checkpoint.revision,
@@ -131,28 +170,23 @@ def calibrate_codec(
         tower=tower,
         processor=checkpoint.processor(),
         split=plan.split,
-        quantizer=config,
+        quantizer=plan.quantizer(tower.vision.hidden_size),
         link=plan.link,
         edge_weights_digest="",
         cloud_weights_digest="",
         entropy_digest=None,
-        stage_shares=plan.stage_shares,
+        operating_points=points,
     )
     spec = CodecSpec(
         digest=manifest.digest(),
         features=manifest.features,
-        quantizer=config,
+        quantizer=manifest.quantizer,
         statistics=link.needs_statistics,
         layer_norm_eps=tower.vision.layer_norm_eps,
+        tables=tables,
+        operating_points=points,
     )
     codec = FeatureCodec(spec, quantizer, link.eval().requires_grad_(False))
-    if quantizer is not None:
-        encoded = [
-            codec.encode(features, residual, shares=plan.stage_shares)
-            for features, residual in zip(examples.features, examples.residual, strict=True)
-        ]
-        tables = EntropyTables.from_examples(encoded, config)
-        codec.spec = replace(spec, tables=tables)
     return CalibratedCodec(codec, manifest, norms, link)
 
 

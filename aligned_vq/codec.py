@@ -6,18 +6,28 @@ other's weights. `FeatureCodec` joins them where both are at hand (calibration, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from aligned_vq.bitstream import EntropyTables, pack, unpack
-from aligned_vq.errors import ManifestMismatch
+from aligned_vq.errors import ConfigError, ManifestMismatch
 from aligned_vq.quantizer.aligned import AlignedVQ
 from aligned_vq.split.residual_link import ResidualLink, token_statistics
-from aligned_vq.types import Coding, Encoded, FeatureSpec, Payload, QuantizerConfig, StageIndices
+from aligned_vq.types import (
+    Coding,
+    Encoded,
+    FeatureSpec,
+    OperatingPoint,
+    Payload,
+    QuantizerConfig,
+    StageIndices,
+)
+
+BUDGET_STEPS = 12
+"""Bisections of the rate weight with which a payload is brought under its limit."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,22 @@ class CodecSpec:
     statistics: bool
     layer_norm_eps: float
     tables: EntropyTables | None = None
+    operating_points: tuple[OperatingPoint, ...] = ()
+    """The default first; none for the identity quantizer."""
+
+    def point(self, name: str | None = None) -> OperatingPoint:
+        """An operating point by its name, the default without one.
+
+        Raises:
+            ConfigError: there is none of that name.
+        """
+        for point in self.operating_points:
+            if name is None or point.name == name:
+                return point
+        names = ", ".join(point.name for point in self.operating_points)
+        raise ConfigError(
+            f"expected a quality of this bundle ({names or 'it has none'}), got {name!r}"
+        )
 
 
 class EdgeCodec:
@@ -41,13 +67,12 @@ class EdgeCodec:
 
     @torch.inference_mode()
     def encode(
-        self,
-        features: Tensor,
-        residual: Tensor,
-        num_quantizers: int | None = None,
-        shares: Sequence[float] = (),
+        self, features: Tensor, residual: Tensor, point: OperatingPoint | None = None
     ) -> Encoded:
-        """One image's features and residual stream `[N, D]` as indices, or raw."""
+        """One image's features and residual stream `[N, D]` as indices, or raw.
+
+        `point` None takes the default one. Its byte limit is not looked at here.
+        """
         statistics = None
         if self.spec.statistics:
             pair = token_statistics(residual.float(), self.spec.layer_norm_eps).cpu().numpy()
@@ -55,11 +80,11 @@ class EdgeCodec:
         if self.quantizer is None:
             raw = features.float().cpu().numpy()
             return Encoded(len(raw), statistics=statistics, features=raw)
-        indices, masks = self.quantizer.encode(features[None], num_quantizers, shares)
+        point = point or self.spec.point()
         stages = []
-        for own, mask in zip(indices, masks, strict=True):
-            covered = None if mask is None else mask[0].cpu().numpy()
-            rows = own[0].cpu().numpy().astype(np.int32)
+        for choice in self.quantizer.encode(features[None], point.stages, point.rate_weight):
+            covered = None if choice.mask is None else choice.mask[0].cpu().numpy()
+            rows = choice.indices[0].cpu().numpy().astype(np.int32)
             stages.append(StageIndices(rows if covered is None else rows[covered], covered))
         return Encoded(len(features), tuple(stages), statistics)
 
@@ -68,15 +93,45 @@ class EdgeCodec:
         features: Tensor,
         residual: Tensor,
         *,
-        num_quantizers: int | None = None,
-        shares: Sequence[float] = (),
+        point: OperatingPoint | str | None = None,
         coding: Coding | None = None,
     ) -> Payload:
         """The payload of one image: features and residual stream are `[N, D]`.
 
-        `coding` None takes the smaller of fixed-width and range coding.
+        `point` is an operating point or the name of one, None the default; `coding` None takes the
+        smallest. A payload over the point's `max_bytes` is encoded again with a larger rate weight.
+
+        Raises:
+            ConfigError: no such operating point, or its limit is below what its first stage costs.
         """
-        encoded = self.encode(features, residual, num_quantizers, shares)
+        if self.quantizer is None:
+            return self._packed(self.encode(features, residual), coding)
+        chosen = point if isinstance(point, OperatingPoint) else self.spec.point(point)
+        payload = self._packed(self.encode(features, residual, chosen), coding)
+        if chosen.max_bytes is None or len(payload.body) <= chosen.max_bytes:
+            return payload
+        # Squared errors of latents are bounded in practice: from here on no token is worth a bit.
+        low, high = chosen.rate_weight, max(chosen.rate_weight, 1e-6) * 2.0**20
+        best: Payload | None = None
+        for _ in range(BUDGET_STEPS):
+            middle = (max(low, 1e-9) * high) ** 0.5 if best is not None else high
+            tried = self._packed(
+                self.encode(features, residual, replace(chosen, rate_weight=middle)), coding
+            )
+            if len(tried.body) <= chosen.max_bytes:
+                best, high = tried, middle
+            elif best is None:
+                break
+            else:
+                low = middle
+        if best is None:
+            raise ConfigError(
+                f"operating point {chosen.name!r} allows {chosen.max_bytes} bytes, but this image "
+                f"needs {len(tried.body)} with its first stage alone: allow more"
+            )
+        return best
+
+    def _packed(self, encoded: Encoded, coding: Coding | None) -> Payload:
         spec = self.spec
         return pack(encoded, spec.quantizer, spec.tables, spec.digest, coding or "auto")
 

@@ -19,12 +19,13 @@ from aligned_vq.types import (
     LINK_KINDS,
     FeatureSpec,
     LinkKind,
+    OperatingPoint,
     QuantizerConfig,
     SplitPoint,
     digest_of,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class SplitManifest:
     """SHA-256 of `cloud.safetensors`."""
     entropy_digest: str | None
     """Digest of the entropy tables; None: only fixed-width coding."""
-    stage_shares: tuple[float, ...] = ()
-    """Share of the tokens each residual stage covers by default; 1 where not given."""
+    operating_points: tuple[OperatingPoint, ...] = ()
+    """How bits may be spent, the default first; none for the identity quantizer."""
     bitstream_version: int = BITSTREAM_VERSION
     schema_version: int = SCHEMA_VERSION
 
@@ -61,6 +62,18 @@ class SplitManifest:
                 "export the bundle again with this release, or install the release that made it"
             )
         self.tower.check_split(self.split)
+        names = [point.name for point in self.operating_points]
+        if len(set(names)) < len(names) or bool(names) != bool(self.quantizer.num_quantizers):
+            raise ConfigError(
+                "a codec with codebooks needs operating points of different names, one without "
+                f"needs none, got {names}"
+            )
+        for point in self.operating_points:
+            if point.stages[-1] >= self.quantizer.num_quantizers:
+                raise ConfigError(
+                    f"operating point {point.name!r} uses stage {point.stages[-1]} of "
+                    f"{self.quantizer.num_quantizers}"
+                )
         if self.quantizer.dim != self.features.dim:
             raise ConfigError(
                 f"quantizer dim must be the features' {self.features.dim}, got {self.quantizer.dim}"
@@ -80,6 +93,7 @@ class SplitManifest:
             "processor": self.processor.to_dict(),
             "split": str(self.split),
             "quantizer": asdict(self.quantizer),
+            "operating_points": [asdict(point) for point in self.operating_points],
         }
 
     def to_json(self) -> str:
@@ -126,9 +140,13 @@ class SplitManifest:
                 "processor": ProcessorSettings.from_dict(raw["processor"]),
                 "split": SplitPoint.parse(raw["split"]),
                 "quantizer": QuantizerConfig(**quantizer),
-                "stage_shares": tuple(float(share) for share in raw["stage_shares"]),
+                "operating_points": tuple(map(_point, raw["operating_points"])),
             }
         )
+
+
+def _point(raw: Mapping[str, Any]) -> OperatingPoint:
+    return OperatingPoint(**{**raw, "stages": tuple(raw["stages"])})
 
 
 def _newer(schema: object) -> bool:

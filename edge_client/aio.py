@@ -58,11 +58,9 @@ class AsyncEdgeClient:
         async for piece in _pieces(stream):
             yield piece
 
-    async def compress(
-        self, image: ImageSource, *, num_quantizers: int | None = None
-    ) -> EncodedImage:
+    async def compress(self, image: ImageSource, *, quality: str | None = None) -> EncodedImage:
         """The payload of an image; see `EdgeClient.compress`."""
-        return await asyncio.to_thread(self._client.compress, image, num_quantizers=num_quantizers)
+        return await asyncio.to_thread(self._client.compress, image, quality=quality)
 
     async def check(self) -> ServiceInfo:
         """Reach the service and compare bundles; see `EdgeClient.check`."""

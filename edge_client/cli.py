@@ -14,6 +14,7 @@ from aligned_vq.errors import AlignedVQError
 from edge_client.client import EdgeClient, SamplingOptions
 from edge_client.config import EdgeConfig
 
+_QUALITY = "operating point of the bundle: low, medium, high, fixed; its default if left out"
 DEFAULT_TARGET = "127.0.0.1:50051"
 
 
@@ -36,7 +37,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def _ask(client: EdgeClient, options: Namespace) -> None:
     sampling = SamplingOptions(
-        max_tokens=options.max_tokens, temperature=options.temperature, seed=options.seed
+        quality=options.quality,
+        max_tokens=options.max_tokens,
+        temperature=options.temperature,
+        seed=options.seed,
     )
     for question in options.questions:
         with client.stream(options.image, question, **sampling) as stream:
@@ -57,7 +61,7 @@ def _ask(client: EdgeClient, options: Namespace) -> None:
 
 
 def _compress(client: EdgeClient, options: Namespace) -> None:
-    encoded = client.compress(options.image)
+    encoded = client.compress(options.image, quality=options.quality)
     frame = to_frame(encoded.payload)
     Path(options.output).write_bytes(frame)
     payload = encoded.payload
@@ -89,6 +93,7 @@ def _check(client: EdgeClient, options: Namespace) -> None:
         "split": str(manifest.split),
         "link": manifest.link,
         "quantizer": asdict(manifest.quantizer),
+        "qualities": [point.name for point in manifest.operating_points],
         "fixed_payload_bytes": manifest.quantizer.payload_bytes(manifest.features.num_tokens),
         "max_question_chars": info.max_question_chars,
         "max_answer_tokens": info.max_answer_tokens,
@@ -97,7 +102,7 @@ def _check(client: EdgeClient, options: Namespace) -> None:
         print(json.dumps(figures))
         return
     print(f"{options.target} serves this bundle ({info.manifest_digest.hex()})")
-    for name in ("model", "split", "link", "fixed_payload_bytes", "service_version"):
+    for name in ("model", "split", "link", "qualities", "service_version"):
         print(f"  {name.replace('_', ' ')}: {figures[name]}")
 
 
@@ -111,10 +116,12 @@ def _parser() -> ArgumentParser:
         "--max_tokens", type=int, default=0, help="of the answer; 0: service's default"
     )
     ask.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
+    ask.add_argument("--quality", type=str | None, default=None, help=_QUALITY)
     ask.add_argument("--seed", type=int | None, default=None, help="makes sampling repeatable")
     commands.add_subcommand("ask", ask, help="ask a question about an image")
     compress = _command()
     compress.add_argument("image", help="path of an image")
+    compress.add_argument("--quality", type=str | None, default=None, help=_QUALITY)
     compress.add_argument("-o", "--output", required=True, help="file to write")
     commands.add_subcommand("compress", compress, help="write an image's payload to a file")
     commands.add_subcommand("check", _command(), help="reach the service and compare bundles")

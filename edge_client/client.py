@@ -25,7 +25,10 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class SamplingOptions(TypedDict, total=False):
-    """Keywords that override the fields of `Sampling`."""
+    """Keywords that override the fields of `Sampling`, and of how the image is sent."""
+
+    quality: str | None
+    """Operating point of the bundle, such as "low", "medium" or "high"; None: its default."""
 
     max_tokens: int
     temperature: float
@@ -96,10 +99,11 @@ class EdgeClient:
         Args:
             image: a path, encoded bytes, a PIL image or an array (see `load_image`).
             question: plain text.
-            sampling: fields of `Sampling` to change.
+            sampling: fields of `Sampling` to change, and `quality`: an operating point of the
+                bundle by name, in place of its default.
 
         Raises:
-            InvalidInput: the image or the question cannot be used.
+            InvalidInput: the image, the question or the quality cannot be used.
             CloudUnreachable: no service answered; DeadlineExceeded: not in time.
             ManifestMismatch: the service has another bundle.
             Overloaded: the service is full, also after the retries.
@@ -108,12 +112,14 @@ class EdgeClient:
         if not question.strip():
             raise InvalidInput("expected a question, got an empty one; ask something")
         loaded = load_image(image)
-        key = _pixel_digest(loaded)
+        quality = sampling.pop("quality", None)
+        self.encoder.check_quality(quality)
+        key = _pixel_digest(loaded, quality)
         remembered = self._remembered.get(key)
 
         def encode() -> tuple[Payload, Timings]:
             found = self._remembered.get(key)
-            encoded = found.encoded if found else self.encoder.encode(loaded)
+            encoded = found.encoded if found else self.encoder.encode(loaded, quality=quality)
             self._remember(key, encoded)
             return encoded
 
@@ -122,15 +128,16 @@ class EdgeClient:
             self.config,
             self.encoder.digest,
             question,
-            Sampling(**sampling),
+            Sampling(**sampling),  # type: ignore[misc]  # what is left of it are its fields
             encode,
             remembered.held_as if remembered else b"",
             on_end=lambda digest: self._held(key, digest),
         )
 
-    def compress(self, image: ImageSource, *, num_quantizers: int | None = None) -> EncodedImage:
-        """The payload of an image, without asking anything."""
-        return self.encoder.encode(load_image(image), num_quantizers=num_quantizers)
+    def compress(self, image: ImageSource, *, quality: str | None = None) -> EncodedImage:
+        """The payload of an image, without asking anything; `quality` as for `stream`."""
+        self.encoder.check_quality(quality)
+        return self.encoder.encode(load_image(image), quality=quality)
 
     def check(self) -> ServiceInfo:
         """Reach the service and compare bundles.
@@ -160,6 +167,6 @@ class EdgeClient:
             self._remembered[key].held_as = digest
 
 
-def _pixel_digest(image: Image) -> bytes:
-    """Names the picture itself, however it was given."""
-    return hashlib.sha256(f"{image.size}".encode() + image.tobytes()).digest()
+def _pixel_digest(image: Image, quality: str | None) -> bytes:
+    """Names the picture itself, however it was given, at one quality."""
+    return hashlib.sha256(f"{image.size} {quality}".encode() + image.tobytes()).digest()

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from aligned_vq.bundle import open_edge_bundle
+from aligned_vq.errors import InvalidInput
 from aligned_vq.manifest import SplitManifest
 from aligned_vq.stopwatch import Stopwatch
 from aligned_vq.types import Coding, Payload, Timings
@@ -43,17 +44,30 @@ class EdgeEncoder:
         self._dtype = dtype
         self._lock = threading.Lock()
 
+    def check_quality(self, name: str | None) -> None:
+        """InvalidInput unless the bundle has an operating point of that name (None: any)."""
+        names = [point.name for point in self.manifest.operating_points]
+        if name is not None and name not in names:
+            raise InvalidInput(
+                f"expected a quality of this bundle ({', '.join(names) or 'it has none'}), "
+                f"got {name!r}; choose one of them"
+            )
+
     @torch.inference_mode()
     def encode(
         self,
         image: Image.Image,
         *,
-        num_quantizers: int | None = None,
+        quality: str | None = None,
         coding: Coding | None = None,
     ) -> EncodedImage:
         """The payload of an RGB image.
 
-        `num_quantizers` sends only the first residual stages; `coding` None takes the smaller.
+        `quality` names an operating point of the bundle, None its default; `coding` None takes the
+        smallest.
+
+        Raises:
+            ConfigError: the bundle has no such quality.
         """
         with self._lock:
             watch = Stopwatch()
@@ -64,8 +78,7 @@ class EdgeEncoder:
             payload = self._codec.compress(
                 features[0],
                 residual[0],
-                num_quantizers=num_quantizers,
-                shares=self.manifest.stage_shares,
+                point=quality,
                 coding=coding,
             )
             watch.lap("compress")

@@ -15,16 +15,23 @@ from aligned_vq.calibrate import (
     calibrate_codec,
     export_bundle,
     features_at,
-    load_prefix,
 )
 from aligned_vq.split.checkpoint import LlavaCheckpoint
-from aligned_vq.types import SplitPoint
+from aligned_vq.split.loading import load_prefix
+from aligned_vq.types import OperatingPoint, SplitPoint
 from benchmarks.processes import CloudProcess
 
 IMAGE_SIDE = 56
 NUM_TOKENS = 17
 BUNDLE_PLAN = CodecPlan(
-    SplitPoint(1, "ln1"), codebook_sizes=(64, 32), codebook_dim=16, stage_shares=(1.0, 0.5)
+    SplitPoint(1, "ln1"),
+    codebook_sizes=(64, 32),
+    codebook_dim=16,
+    points=(
+        OperatingPoint("adaptive", (0, 1), 0.75),  # covers about half of the tokens twice
+        OperatingPoint("fixed", (0, 1)),
+        OperatingPoint("first", (0,)),
+    ),
 )
 
 

@@ -159,7 +159,11 @@ def test_a_changed_manifest_never_passes_for_the_old_one(
         ({"quantizer": {"dim": 32, "codebook_sizes": [1]}}, ["2 to 65536"]),
         ({"quantizer": {"dim": 31, "codebook_sizes": [4], "codebook_dim": 8}}, ["got 31"]),
         ({"processor": {"resample": 99}}, ["resample"]),
-        ({"stage_shares": ["x"]}, ["wrong type"]),
+        ({"operating_points": ["x"]}, ["wrong type"]),
+        ({"operating_points": []}, ["operating points"]),
+        ({"operating_points": [{"name": "a", "stages": [7]}]}, ["'a' uses stage 7"]),
+        ({"operating_points": [{"name": "a", "stages": [1, 0]}]}, ["must ascend"]),
+        ({"operating_points": [{"name": "a", "stages": [0]}] * 2}, ["different names"]),
     ],
     ids=str,
 )

@@ -11,28 +11,32 @@ position mean and the second projection for the residual stream (`LearnedLink`) 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from aligned_vq.quantizer.residual import ResidualCodebooks
+from aligned_vq.quantizer.residual import ResidualCodebooks, StageChoice
 from aligned_vq.types import FeatureSpec, QuantizerConfig
+
+GradientEstimator = Literal["straight_through", "rotation"]
 
 
 class QuantizedLatents(NamedTuple):
     """What a training step sees of the quantizer."""
 
     latents_hat: Tensor
-    """`[B, N, d]`; gradients pass straight through to the latents."""
-    indices: list[Tensor]
-    """Per stage, int64 `[B, N, G]`."""
+    """`[B, N, d]`; carries gradients to the latents and to the chosen entries."""
+    latents: Tensor
+    """`[B, N, d]`: what was to be quantized."""
+    choices: list[StageChoice]
+    """Per stage: indices, masks and what was quantized."""
     commitment: Tensor
     """Mean squared distance of the latents to their entries, entries held fixed."""
     codebook: Tensor
     """The same distance with the latents held fixed: moves the entries."""
-    num_quantizers: int
-    """Stages used in this step."""
+    rate_bits: Tensor
+    """`[B]`: estimated bits of each image."""
 
 
 class AlignedVQ(nn.Module):
@@ -58,28 +62,59 @@ class AlignedVQ(nn.Module):
         return out
 
     def encode(
-        self, features: Tensor, num_quantizers: int | None = None, shares: Sequence[float] = ()
-    ) -> tuple[list[Tensor], list[Tensor | None]]:
+        self,
+        features: Tensor,
+        stages: Sequence[int] | None = None,
+        rate_weight: float | Tensor = 0.0,
+    ) -> list[StageChoice]:
         """Indices and masks per stage; see `ResidualCodebooks.encode`."""
         with torch.no_grad():
-            return self.codebooks.encode(self.latents(features), num_quantizers, shares)
+            return self.codebooks.encode(self.latents(features), stages, rate_weight)
 
-    def forward(self, features: Tensor, dropout: float = 0.0) -> QuantizedLatents:
-        """One differentiable pass.
+    def forward(
+        self,
+        features: Tensor,
+        stages: Sequence[int] | None = None,
+        rate_weight: float | Tensor = 0.0,
+        estimator: GradientEstimator = "straight_through",
+        entries_learn: bool = True,
+    ) -> QuantizedLatents:
+        """One differentiable pass over some stages (default: all).
 
-        With probability `dropout` (training mode only) a random first part of the stages is used
-        alone, so that every first part learns to decode.
+        `entries_learn` lets the gradient of what follows reach the chosen entries as it is; the
+        latents get it by the straight-through or the rotation estimator.
         """
         latents = self.latents(features)
-        stages = self.config.num_quantizers
-        if self.training and stages > 1 and float(torch.rand(())) < dropout:
-            stages = int(torch.randint(1, stages + 1, ()))
-        indices, masks = self.codebooks.encode(latents, stages)
-        chosen = self.codebooks.decode(indices, masks)
+        choices = self.codebooks.encode(latents, stages, rate_weight)
+        chosen = self.codebooks.decode([c.indices for c in choices], [c.mask for c in choices])
+        held = chosen.detach()
+        if estimator == "rotation":
+            through = _rotated(latents, held)
+        else:
+            through = latents + (held - latents).detach()
+        if entries_learn:
+            through = through + (chosen - held)
         return QuantizedLatents(
-            latents_hat=latents + (chosen - latents).detach(),
-            indices=indices,
-            commitment=(latents - chosen.detach()).square().mean(),
+            latents_hat=through,
+            latents=latents,
+            choices=choices,
+            commitment=(latents - held).square().mean(),
             codebook=(chosen - latents.detach()).square().mean(),
-            num_quantizers=stages,
+            rate_bits=self.codebooks.rate_bits(choices),
         )
+
+
+def _rotated(latents: Tensor, chosen: Tensor) -> Tensor:
+    """`chosen`, written as a fixed rotation and scaling of the latents (arXiv 2410.06424), so that
+    gradients turn with them."""
+    norm = latents.norm(dim=-1, keepdim=True).clamp(min=1e-6)
+    goal = chosen.norm(dim=-1, keepdim=True)
+    start = (latents / norm).detach()
+    end = chosen / goal.clamp(min=1e-6)
+    middle = torch.nn.functional.normalize(start + end, dim=-1)
+    along = (latents * middle).sum(-1, keepdim=True) * middle
+    across = (latents * start).sum(-1, keepdim=True) * end
+    turned = (latents - 2 * along + 2 * across) * (goal / norm).detach()
+    # What rounding and opposite vectors leave over, without a gradient.
+    out: Tensor = turned + (chosen - turned).detach()
+    return out

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
+from aligned_vq.errors import InvalidInput
 from benchmarks.processes import CloudProcess
 from edge_client import AsyncEdgeClient, EdgeClient
 from edge_client.client import _pixel_digest
@@ -94,7 +95,7 @@ def test_a_forgotten_image_is_sent_again(llava_directory: Path, bundle_directory
         EdgeClient(cloud.target, bundle_directory) as client,
     ):
         before = client.ask(first, QUESTIONS[0], max_tokens=6)
-        client._held(_pixel_digest(first), bytes(16))  # as if the service had forgotten it
+        client._held(_pixel_digest(first, None), bytes(16))  # as if the service had forgotten it
         after = client.ask(first, QUESTIONS[0], max_tokens=6)
     assert before == after
     assert after.details.payload_bytes > 0
@@ -129,10 +130,18 @@ def test_the_async_client_gives_the_same_answers(
     assert streamed == expected[0]
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_payloads_of_fewer_stages_answer_too(
-    cloud: CloudProcess, bundle_directory: Path, count: int
+def test_every_quality_is_answered_and_fewer_stages_cost_fewer_bytes(
+    cloud: CloudProcess, bundle_directory: Path
 ) -> None:
+    image = pictures(1)[0]
     with EdgeClient(cloud.target, bundle_directory) as client:
-        encoded = client.compress(pictures(1)[0], num_quantizers=count)
-        assert encoded.payload.num_stages == count
+        sizes = {}
+        for quality in ("adaptive", "fixed", "first"):
+            answer = client.ask(image, QUESTIONS[0], max_tokens=4, quality=quality)
+            assert not answer.usage.image_cached  # another quality is another payload
+            sizes[quality] = answer.details.payload_bytes
+            assert sizes[quality] == len(client.compress(image, quality=quality).payload.body)
+        assert sizes["first"] < sizes["adaptive"] < sizes["fixed"]
+        assert client.ask(image, QUESTIONS[0], max_tokens=4, quality="first").usage.image_cached
+        with pytest.raises(InvalidInput, match=r"adaptive, fixed, first.*'best'"):
+            client.ask(image, QUESTIONS[0], quality="best")

@@ -177,7 +177,7 @@ def test_sampling_out_of_range(
 def test_the_client_refuses_numbers_the_wire_cannot_hold(client: EdgeClient) -> None:
     for options in ({"max_tokens": 10**12}, {"max_tokens": -1}, {"seed": -1}, {"seed": 1 << 64}):
         with pytest.raises(InvalidInput, match=next(iter(options))) as caught:
-            client.ask(picture(), GOOD_QUESTION, **options)
+            client.ask(picture(), GOOD_QUESTION, **options)  # type: ignore[arg-type]
         assert_clear(str(caught.value))
 
 
