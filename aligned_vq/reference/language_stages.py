@@ -20,7 +20,6 @@ from tqdm import tqdm
 from transformers import LlavaForConditionalGeneration
 
 from aligned_vq.reference.loop import Loss, Stage, optimise
-from aligned_vq.reference.packing import PackedText, Packer, answer_loss, packed_logits
 from aligned_vq.reference.patches import (
     NUM_PATCHES,
     TARGET_DIM,
@@ -32,6 +31,7 @@ from aligned_vq.reference.pool import ScenePool
 from aligned_vq.reference.questions import Question, describe, short_questions
 from aligned_vq.reference.scenes import Scene, sample_scene
 from aligned_vq.reference.vision_stages import DenseTower, picture_batch
+from aligned_vq.training.packing import PackedText, Packer, answer_loss, packed_logits
 
 SYMBOL_PATCHES = 32
 SYMBOL_NOISE = 0.1
@@ -182,7 +182,7 @@ def _spoken_loss(
     model: LlavaForConditionalGeneration, packer: Packer, embeds: Tensor, batch: SpokenBatch
 ) -> Loss:
     patches = batch.patches.to(model.device)
-    return answer_loss(packed_logits(model, packer, embeds, patches, batch.text), batch.text)
+    return answer_loss(packed_logits(model, packer, embeds, batch.text, patches), batch.text)
 
 
 def _questions(

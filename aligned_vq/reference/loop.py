@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from aligned_vq.training.schedule import warm_cosine
+
 BatchT = TypeVar("BatchT")
 Loss = tuple[Tensor, dict[str, float]]
 
@@ -55,7 +57,9 @@ def optimise(
     optimiser = torch.optim.AdamW(
         trained, stage.learning_rate, betas=(0.9, 0.98), weight_decay=stage.weight_decay
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(stage, step))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: warm_cosine(step, stage.steps, stage.warmup_steps)
+    )
     first = 0
     if path.exists():
         saved = torch.load(path, weights_only=True)
@@ -87,14 +91,6 @@ def optimise(
             bar.update()
             if (step + 1) % stage.save_every_steps == 0 or step + 1 == stage.steps:
                 _save(path, step + 1, module, optimiser, schedule)
-
-
-def _rate(stage: Stage, step: int) -> float:
-    """Linear warm-up, then a cosine down to one fiftieth."""
-    if step < stage.warmup_steps:
-        return (step + 1) / stage.warmup_steps
-    progress = (step - stage.warmup_steps) / max(1, stage.steps - stage.warmup_steps)
-    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
 def _save(

@@ -18,10 +18,10 @@ from aligned_vq.reference.language_stages import (
     train_symbols,
 )
 from aligned_vq.reference.loop import Stage
-from aligned_vq.reference.packing import Packer
 from aligned_vq.reference.patches import NUM_PATCHES
 from aligned_vq.reference.pool import ScenePool
 from aligned_vq.reference.vision_stages import train_vision
+from aligned_vq.training.packing import Packer
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def train_reference(recipe: Recipe, workdir: Path, out: Path, device: str = "cpu
     workdir.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer()
     model = build_model(tokenizer).to(device)
-    packer = Packer(tokenizer)
+    packer = Packer(build_processor(tokenizer), NUM_PATCHES)
     pool = ScenePool(workdir, "train", recipe.scenes)
     tower = model.model.vision_tower
     dense = train_vision(tower, pool, recipe.windows, recipe.whole, workdir)

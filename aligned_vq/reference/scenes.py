@@ -32,8 +32,9 @@ BACKGROUNDS = ("plain", "gradient", "stripes", "checks", "clouds")
 MAX_OBJECTS = 5
 MIN_VISIBLE_SHARE = 0.7
 
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+Split = Literal["train", "validation", "test", "codec"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test", "codec")
+"""Codecs learn from scenes of their own: on those it was trained on, the model answers too well."""
 Pixels = NDArray[np.uint8]
 
 

@@ -10,12 +10,13 @@ import torch
 from torch import nn
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-from aligned_vq.reference.blueprint import build_model, build_tokenizer
+from aligned_vq.reference.blueprint import build_model, build_processor, build_tokenizer
 from aligned_vq.reference.loop import Loss, Stage, optimise
-from aligned_vq.reference.packing import Packer, packed_logits, right_answers
+from aligned_vq.reference.patches import NUM_PATCHES
 from aligned_vq.reference.questions import Question
 from aligned_vq.reference.recipe import Recipe, train_reference
 from aligned_vq.split.checkpoint import LlavaCheckpoint
+from aligned_vq.training.packing import Packer, packed_logits, right_answers
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ def test_an_interrupted_stage_ends_with_the_weights_of_an_uninterrupted_one(
 def test_packed_questions_are_answered_as_if_asked_alone() -> None:
     tokenizer = build_tokenizer(corpus_scenes=100)
     model = build_model(tokenizer).eval()
-    packer = Packer(tokenizer)
+    packer = Packer(build_processor(tokenizer), NUM_PATCHES)
     questions = [
         Question("count", "How many objects are there?", "3"),
         Question("colour", "What colour is the star?", "red"),
@@ -87,17 +88,17 @@ def test_packed_questions_are_answered_as_if_asked_alone() -> None:
     embeds = torch.randn(1, 576, model.config.text_config.hidden_size)
     with torch.inference_mode():
         text = packer.pack([questions])
-        together = packed_logits(model, packer, embeds, None, text)
+        together = packed_logits(model, packer, embeds, text)
         for number, question in enumerate(questions, 1):
             own = packer.pack([[question]])
-            alone = packed_logits(model, packer, embeds, None, own)
+            alone = packed_logits(model, packer, embeds, own)
             packed = together[text.segments == number]
             assert torch.allclose(alone[0], packed, atol=1e-4)
 
 
 def test_right_answers_are_those_greedy_decoding_gives() -> None:
     tokenizer = build_tokenizer(corpus_scenes=100)
-    packer = Packer(tokenizer)
+    packer = Packer(build_processor(tokenizer), NUM_PATCHES)
     text = packer.pack([[Question("count", "How many?", "3"), Question("count", "And?", "2")]])
     logits = nn.functional.one_hot(text.labels.clamp(min=0), len(tokenizer)).float()
     assert right_answers(logits, text) == [[True, True]]

@@ -12,12 +12,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from aligned_vq.bundle import open_cloud_bundle, open_edge_bundle, read_manifest
-from aligned_vq.calibrate import pixel_batches, suffix_names
+from aligned_vq.bundle import read_manifest
+from aligned_vq.calibrate import pixel_batches
+from aligned_vq.evaluation.codec_path import bundle_path
+from aligned_vq.evaluation.examiner import Examiner
 from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
-from aligned_vq.reference.examination import ReferenceExaminer
+from aligned_vq.reference.examination import exam_images, majority_answers
 from aligned_vq.split.checkpoint import LlavaCheckpoint
-from aligned_vq.split.vision import build_suffix
+from aligned_vq.split.loading import suffix_names
 from aligned_vq.types import LinkKind, SplitPoint
 from benchmarks.processes import CloudProcess
 from edge_client import EdgeClient
@@ -28,8 +30,13 @@ SCENE = Path(__file__).parents[2] / "examples" / "scene.png"
 
 
 @pytest.fixture(scope="module")
-def examiner() -> ReferenceExaminer:
-    return ReferenceExaminer(CHECKPOINT, num_questions=400)
+def examiner() -> Examiner:
+    return Examiner(CHECKPOINT, list(exam_images(400)))
+
+
+@pytest.fixture(scope="module")
+def pixels(examiner: Examiner) -> Tensor:
+    return examiner.pixels([image.picture for image in examiner.exam[:8]])
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +64,23 @@ def test_the_bundle_belongs_to_the_checkpoint() -> None:
 
 def test_a_payload_of_577_tokens_at_12_bits_is_866_bytes() -> None:
     encoder = EdgeEncoder(BUNDLE)
+    picture = Image.open(SCENE).convert("RGB")
     assert encoder.manifest.features.num_tokens == 577
-    assert encoder.manifest.quantizer.bits_per_token == 12
-    encoded = encoder.encode(Image.open(SCENE).convert("RGB"), coding="fixed")
+    assert encoder.manifest.quantizer.bits_per_index(0) == 12
+    encoded = encoder.encode(picture, quality="fixed", coding="fixed")
     assert len(encoded.payload.body) == 866
-    smaller = encoder.encode(Image.open(SCENE).convert("RGB"))
-    assert len(smaller.payload.body) <= 866
+
+
+def test_the_shipped_operating_points_differ_in_bytes() -> None:
+    encoder = EdgeEncoder(BUNDLE)
+    picture = Image.open(SCENE).convert("RGB")
+    sizes = [
+        len(encoder.encode(picture, quality=quality).payload.body)
+        for quality in ("low", "medium", "high", "fixed")
+    ]
+    assert sizes == sorted(sizes)
+    assert len(set(sizes)) == 4
+    assert max(sizes) <= 866
 
 
 def splits() -> list[SplitPoint]:
@@ -73,49 +91,31 @@ def splits() -> list[SplitPoint]:
 
 @pytest.mark.parametrize("split", splits(), ids=str)
 def test_every_cut_is_exact_without_quantization(
-    split: SplitPoint, examiner: ReferenceExaminer
+    split: SplitPoint, examiner: Examiner, pixels: Tensor
 ) -> None:
     tower = examiner.checkpoint.tower
     state = {k: v.float() for k, v in examiner.model.model.vision_tower.state_dict().items()}
     kind: LinkKind = "identity" if split.norm == "pre" else "statistics"
     with torch.inference_mode():
-        expected = examiner.unsplit(examiner.pixels[0])
-    got = through_the_split(tower, state, split, kind, examiner.pixels[0])
+        expected = examiner.tower_states(pixels)
+    got = through_the_split(tower, state, split, kind, pixels)
     assert (got - expected).abs().max() <= 1e-4
 
 
-def test_it_answers_far_above_the_majority(examiner: ReferenceExaminer) -> None:
-    report = examiner.examine(examiner.unsplit)
-    assert report.answers >= 0.85
-    assert report.answers > report.to_dict()["majority_answer"] + 0.2
+def test_it_answers_far_above_the_majority(examiner: Examiner) -> None:
+    verdicts = examiner.examine(examiner.unsplit).verdicts
+    assert verdicts.answers >= 0.85
+    assert verdicts.answers > majority_answers(examiner.exam)["short"] + 0.2
 
 
-def test_verdicts_of_the_examination_are_those_of_real_answers(
-    examiner: ReferenceExaminer, served: EdgeClient
-) -> None:
+def test_verdicts_of_the_examination_are_those_of_real_answers(served: EdgeClient) -> None:
     """One pass over all questions of a picture against asking each over the wire."""
-    edge, cloud = open_edge_bundle(BUNDLE), open_cloud_bundle(BUNDLE)
-
-    def path(pixels: Tensor) -> Tensor:
-        features, residual = edge.prefix(pixels)
-        states = []
-        for own, stream in zip(features, residual, strict=True):
-            rebuilt = cloud.codec.decompress(edge.codec.compress(own, stream))
-            states.append(suffix(*(part[None] for part in rebuilt)))
-        return torch.cat(states)
-
-    checkpoint = examiner.checkpoint
-    split = edge.manifest.split
-    tensors = checkpoint.vision_tensors(suffix_names(checkpoint, split))
-    suffix = build_suffix(
-        checkpoint.tower, split, {name: tensor.float() for name, tensor in tensors.items()}
-    )
-    images = examiner.exam[: len(examiner.pixels[0])]
-    with torch.inference_mode():
-        embeds = examiner.model.model.multi_modal_projector(path(examiner.pixels[0]))
-    for image, verdicts in zip(images[:4], examiner.verdicts(embeds, images), strict=False):
-        real = [served.ask(image.picture, q.text) == q.answer for q in image.questions]
-        assert real == verdicts
+    exam = list(exam_images(24))
+    examiner = Examiner(CHECKPOINT, exam)
+    verdicts = examiner.examine(bundle_path(examiner, BUNDLE)).verdicts
+    asked = [(image, question) for image in exam for question in image.questions[:-1]]
+    real = [served.ask(image.picture, item.text) == item.answer for image, item in asked]
+    assert real == verdicts.right.tolist()
 
 
 def test_the_demos_questions_are_answered_right(served: EdgeClient) -> None:
@@ -123,7 +123,7 @@ def test_the_demos_questions_are_answered_right(served: EdgeClient) -> None:
         assert served.ask(SCENE, item["question"]) == item["answer"]
 
 
-def test_the_edges_preprocessing_is_the_checkpoints(examiner: ReferenceExaminer) -> None:
+def test_the_edges_preprocessing_is_the_checkpoints(examiner: Examiner) -> None:
     from edge_client.preprocess import preprocess
 
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (400, 500, 3), np.uint8))

@@ -1,0 +1,1 @@
+"""The commands of `aligned-vq`, by what they are about."""

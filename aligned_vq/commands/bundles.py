@@ -1,0 +1,131 @@
+"""`aligned-vq export | inspect`: make and look at bundles."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from aligned_vq.errors import ConfigError
+from aligned_vq.reference.assets import NAME, checkpoint_source
+from aligned_vq.types import LinkKind, SplitPoint
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+
+
+def export_parser() -> ArgumentParser:
+    """Options of `export`."""
+    parser = ArgumentParser(description="calibrate a codec on pictures and write a bundle")
+    parser.add_argument("--checkpoint", required=True, help="directory, hub id, or 'reference'")
+    parser.add_argument("--revision", type=str | None, default=None, help="of a hub id")
+    parser.add_argument(
+        "--images", required=True, help="folder of calibration pictures, or 'reference:400'"
+    )
+    parser.add_argument("--split", required=True, help="pre, ln1@0, ln2@3, ...")
+    parser.add_argument("--link", type=LinkKind, default="learned", help="residual link")
+    parser.add_argument("--codebook_sizes", type=tuple[int, ...], default=(4096,))
+    parser.add_argument("--codebook_dim", type=int, default=32)
+    parser.add_argument("--num_groups", type=int, default=1)
+    parser.add_argument("--identity", action="store_true", help="raw features, no codebook")
+    parser.add_argument("--seed", type=int, default=0, help="of k-means")
+    parser.add_argument("--out", required=True, type=Path, help="bundle directory to write")
+    return parser
+
+
+def export(options: Namespace) -> None:
+    """Run the command."""
+    from aligned_vq.calibrate import (
+        CodecPlan,
+        calibrate_codec,
+        export_bundle,
+        features_at,
+        pixel_batches,
+    )
+    from aligned_vq.split.checkpoint import LlavaCheckpoint
+    from aligned_vq.split.loading import load_prefix
+
+    plan = CodecPlan(
+        split=SplitPoint.parse(options.split),
+        link=options.link,
+        codebook_sizes=() if options.identity else options.codebook_sizes,
+        codebook_dim=options.codebook_dim,
+        num_groups=options.num_groups,
+        identity=options.identity,
+    )
+    checkpoint = LlavaCheckpoint(checkpoint_source(options.checkpoint), options.revision)
+    pixels = pixel_batches(checkpoint, _pictures(options.images))
+    examples = features_at(load_prefix(checkpoint, plan.split), pixels)
+    calibrated = calibrate_codec(checkpoint, plan, examples, options.seed)
+    manifest = export_bundle(checkpoint, calibrated, options.out)
+    body = manifest.quantizer.payload_bytes(manifest.features.num_tokens)
+    print(
+        f"{options.out}: {manifest.split}, {manifest.link} link, {body} B per image at fixed width"
+    )
+
+
+def _pictures(source: str) -> list[Image]:
+    from PIL import Image
+
+    from aligned_vq.reference.examination import training_pictures
+
+    kind, _, count = source.partition(":")
+    if kind == NAME:
+        if not count.isdecimal() or int(count) < 1:
+            raise ConfigError(f"expected reference:COUNT, such as reference:400, got {source!r}")
+        return list(training_pictures(int(count)))
+    paths = sorted(
+        path for path in Path(source).glob("*") if path.suffix.lower() in _IMAGE_SUFFIXES
+    )
+    if not paths:
+        raise ConfigError(f"expected a folder with pictures, found none in {source}")
+    return [Image.open(path) for path in paths]
+
+
+def inspect_parser() -> ArgumentParser:
+    """Options of `inspect`."""
+    parser = ArgumentParser(description="show a bundle's manifest, or a payload file")
+    parser.add_argument("path", type=Path, help="bundle directory or .avq file")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def inspect(options: Namespace) -> None:
+    """Run the command."""
+    figures = (
+        _bundle_figures(options.path) if options.path.is_dir() else _file_figures(options.path)
+    )
+    if options.json:
+        print(json.dumps(figures))
+        return
+    for name, value in figures.items():
+        print(f"{name}: {value}")
+
+
+def _bundle_figures(path: Path) -> dict[str, Any]:
+    from aligned_vq.bundle import read_manifest
+
+    manifest = read_manifest(path)
+    return {
+        "manifest_digest": manifest.digest().hex(),
+        "fixed_payload_bytes": manifest.quantizer.payload_bytes(manifest.features.num_tokens),
+        **manifest.to_dict(),
+    }
+
+
+def _file_figures(path: Path) -> dict[str, Any]:
+    from aligned_vq.bitstream import from_frame
+
+    payload = from_frame(path.read_bytes())
+    figures = asdict(payload) | {
+        "manifest_digest": payload.manifest_digest.hex(),
+        "body_bytes": len(payload.body),
+        "digest": payload.digest().hex(),
+    }
+    figures.pop("body")
+    return figures

@@ -1,0 +1,126 @@
+"""`aligned-vq eval | sweep | locations`: figures, tables and plots."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jsonargparse import ArgumentParser, Namespace
+
+from aligned_vq.errors import ConfigError
+from aligned_vq.reference.assets import BUNDLE, NAME, checkpoint_source
+
+if TYPE_CHECKING:
+    from aligned_vq.evaluation.results import Row
+
+
+def eval_parser() -> ArgumentParser:
+    """Options of `eval`."""
+    parser = ArgumentParser(
+        description="accuracy, bytes and codebook use on the reference world's test questions"
+    )
+    parser.add_argument("--questions", type=int, default=5000, help="short ones, at least 1")
+    parser.add_argument("--checkpoint", default=NAME, help="directory, or 'reference'")
+    parser.add_argument(
+        "--bundles", type=Path, nargs="*", default=[BUNDLE], help="of that checkpoint"
+    )
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="folders of training runs, each examined with its own checkpoint if it has one",
+    )
+    parser.add_argument("--baselines", action="store_true", help="pictures and raw features too")
+    parser.add_argument("--kinds", action="store_true", help="the unsplit model by question kind")
+    parser.add_argument("--out", type=Path | None, default=None, help="folder for JSON and plots")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per row")
+    return parser
+
+
+def evaluate(options: Namespace) -> None:
+    """Run the command."""
+    from aligned_vq.evaluation.codec_path import bundle_path
+    from aligned_vq.evaluation.examiner import Examiner
+    from aligned_vq.evaluation.exams import UnsplitPath, bundle_rows, checkpoint_of
+    from aligned_vq.evaluation.feature_baselines import feature_baselines
+    from aligned_vq.evaluation.fsq_baseline import fsq_baseline
+    from aligned_vq.evaluation.image_baselines import image_baselines
+    from aligned_vq.evaluation.plots import plot_rate_accuracy
+    from aligned_vq.evaluation.results import table_head
+    from aligned_vq.reference.examination import exam_images, majority_answers
+
+    if options.questions < 1:
+        raise ConfigError(f"questions must be 1 or more, got {options.questions}")
+    exam = list(exam_images(options.questions))
+    examiner = Examiner(checkpoint_source(options.checkpoint), exam)
+    reference = examiner.examine(examiner.unsplit, "unsplit").verdicts
+    rows: list[Row] = []
+
+    def show(row: Row) -> None:
+        rows.append(row)
+        print(json.dumps(row.to_dict()) if options.json else row.line(), flush=True)
+
+    if not options.json:
+        print(f"reference world, test split, {options.questions} questions, greedy, exact match")
+        print(table_head())
+    show(examiner.row(UnsplitPath(examiner), reference))
+    for folder in options.bundles:
+        for row in bundle_rows(examiner, folder, reference):
+            show(row)
+    for folder in options.runs:
+        own = checkpoint_of(folder)
+        asked = examiner if own is None else Examiner(own, exam)
+        for row in bundle_rows(asked, folder / "bundle", reference, folder.name):
+            show(row)
+    if options.baselines:
+        split = bundle_path(examiner, options.bundles[0]).split
+        for features in (*feature_baselines(examiner, split), fsq_baseline(examiner, split)):
+            show(examiner.row(features, reference))
+        for pictures in image_baselines(examiner):
+            show(examiner.row(pictures, reference))
+    if options.kinds and not options.json:
+        print(rows[0].kinds_table(majority_answers(exam)))
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+        figures = [row.to_dict() for row in rows]
+        text = json.dumps(figures, indent=1) + "\n"
+        (options.out / "eval.json").write_text(text, encoding="utf-8")
+        plot_rate_accuracy(figures, options.out / "rate_accuracy")
+
+
+def sweep_parser() -> ArgumentParser:
+    """Options of `sweep`."""
+    parser = ArgumentParser(description="many runs from one YAML file: JSON, table and plots")
+    parser.add_argument("config", type=Path, help="such as benchmarks/sweeps/geometry.yaml")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--questions", type=int | None, default=None, help="instead of the file's")
+    return parser
+
+
+def sweep(options: Namespace) -> None:
+    """Run the command."""
+    from aligned_vq.evaluation.sweep import main_sweep
+
+    outcome = main_sweep(options.config, options.out, options.questions)
+    print(outcome.table)
+    outcome.check()
+
+
+def locations_parser() -> ArgumentParser:
+    """Options of `locations`."""
+    parser = ArgumentParser(
+        description="how magnitudes are spread at every place of every block (AlignedVQ, figure 4)"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of JSON and plots")
+    parser.add_argument("--checkpoint", default=NAME, help="directory, hub id, or 'reference'")
+    parser.add_argument("--pictures", type=int, default=64, help="of the reference world")
+    return parser
+
+
+def locations(options: Namespace) -> None:
+    """Run the command."""
+    from aligned_vq.evaluation.locations import locations_table, main_locations
+
+    print(locations_table(main_locations(options.out, options.checkpoint, options.pictures)))

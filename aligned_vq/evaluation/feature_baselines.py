@@ -1,0 +1,145 @@
+"""Sending the residual stream at a cut without a codebook: float16, or int8 with a scale per token.
+
+Both close the cut: the residual stream itself crosses and the cut LayerNorm is computed again in
+the cloud, so nothing but rounding is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from aligned_vq.errors import CorruptPayload
+from aligned_vq.evaluation.examiner import Examiner, PathOutput, on_edge
+from aligned_vq.split.loading import load_prefix, load_suffix
+from aligned_vq.split.residual_link import cut_norm_name
+from aligned_vq.types import SplitPoint
+
+Stream = NDArray[np.float32]
+"""The residual stream of one image, `[N, D]` float32."""
+
+
+class StreamCoding(Protocol):
+    """The residual stream of one image as bytes, and back."""
+
+    @property
+    def name(self) -> str:
+        """For people, such as `raw fp16`."""
+
+    def encode(self, stream: Stream) -> bytes:
+        """The bytes of a stream `[N, D]`."""
+
+    def decode(self, data: bytes, dim: int) -> Stream:
+        """The stream `[N, D]` in some bytes; CorruptPayload if they are not of whole tokens."""
+
+
+class RawFloat16:
+    """Every number as a little-endian float16: `2 N D` bytes."""
+
+    name = "raw fp16"
+
+    def encode(self, stream: Stream) -> bytes:
+        """Numbers beyond float16's range become its largest."""
+        largest = np.finfo(np.float16).max
+        numbers: NDArray[np.float16] = stream.clip(-largest, largest).astype("<f2")
+        return numbers.tobytes()
+
+    def decode(self, data: bytes, dim: int) -> Stream:
+        """See `StreamCoding`."""
+        _check_length(data, 2 * dim)
+        return np.frombuffer(data, "<f2").reshape(-1, dim).astype(np.float32)
+
+
+class Int8PerToken:
+    """N scales in float16, then every number as an int8 multiple of its token's: `N (D + 2)` bytes.
+
+    Symmetric: the largest magnitude of a token becomes 127.
+    """
+
+    name = "int8 per token"
+
+    def encode(self, stream: Stream) -> bytes:
+        """Numbers beyond the scale's float16 range are clipped."""
+        widest = np.abs(stream).max(1, keepdims=True) / 127
+        # The smallest normal float16, so that a token of zeros divides by something.
+        limits = np.finfo(np.float16)
+        scales: NDArray[np.float16] = widest.clip(limits.smallest_normal, limits.max).astype("<f2")
+        steps = np.rint(stream / scales.astype(np.float32)).clip(-127, 127)
+        return scales.tobytes() + steps.astype(np.int8).tobytes()
+
+    def decode(self, data: bytes, dim: int) -> Stream:
+        """See `StreamCoding`."""
+        tokens = _check_length(data, dim + 2)
+        scales = np.frombuffer(data, "<f2", tokens).astype(np.float32)
+        steps = np.frombuffer(data, np.int8, offset=2 * tokens).reshape(tokens, dim)
+        return np.asarray(steps * scales[:, None], np.float32)
+
+
+class ResidualBaseline:
+    """A `FeaturePath`: the residual stream crosses a cut, and nothing else.
+
+    Args:
+        examiner: whose checkpoint is cut, and where its halves run.
+        split: the cut.
+        coding: how the stream becomes bytes.
+
+    Raises:
+        ConfigError: the tower cannot be cut there.
+    """
+
+    quantizer = None
+
+    def __init__(self, examiner: Examiner, split: SplitPoint, coding: StreamCoding) -> None:
+        checkpoint, device = examiner.checkpoint, examiner.device
+        self.name = f"{coding.name} {split}"
+        self.settings: dict[str, Any] = {"cut": str(split), "coding": coding.name}
+        self._coding = coding
+        self._prefix = load_prefix(checkpoint, split).to(device)
+        self._suffix = load_suffix(checkpoint, split).to(device)
+        self._eps = checkpoint.tower.vision.layer_norm_eps
+        self._norm: tuple[Tensor, Tensor] | None = None
+        if split.norm != "pre":  # there the features are the residual stream
+            names = [f"{cut_norm_name(split)}.{part}" for part in ("weight", "bias")]
+            tensors = checkpoint.vision_tensors(names)
+            weight, bias = (tensors[name].to(device, torch.float32) for name in names)
+            self._norm = weight, bias
+
+    @torch.inference_mode()
+    def __call__(self, pictures: Sequence[Image.Image], pixels: Tensor) -> PathOutput:
+        """See `FeaturePath`; `pictures` is not looked at."""
+        bodies, milliseconds = on_edge(pixels, self._send)
+        dim = self._prefix.pre_layrnorm.weight.shape[0]
+        streams = np.stack([self._coding.decode(body, dim) for body in bodies])
+        residual = torch.from_numpy(streams).to(pixels.device)
+        features = residual
+        if self._norm is not None:
+            weight, bias = self._norm
+            features = F.layer_norm(residual, (dim,), weight, bias, self._eps)
+        states = self._suffix(features, residual)
+        return PathOutput(states, [len(body) for body in bodies], None, None, milliseconds)
+
+    def _send(self, pixels: Tensor) -> bytes:
+        _, residual = self._prefix(pixels)
+        return self._coding.encode(residual[0].float().cpu().numpy())
+
+
+def feature_baselines(examiner: Examiner, split: SplitPoint) -> tuple[ResidualBaseline, ...]:
+    """Both codings at a cut."""
+    return tuple(ResidualBaseline(examiner, split, c) for c in (RawFloat16(), Int8PerToken()))
+
+
+def _check_length(data: bytes, token_bytes: int) -> int:
+    """The number of tokens in some bytes."""
+    tokens, rest = divmod(len(data), token_bytes)
+    if rest or not tokens:
+        raise CorruptPayload(
+            f"expected a multiple of {token_bytes} bytes, got {len(data)}; send them again"
+        )
+    return tokens

@@ -1,0 +1,300 @@
+"""Figures of evaluations and sweeps, as PNG and SVG; the same figures give the same bytes of SVG.
+
+Colours are those of Okabe and Ito, which colour-blind people tell apart; every line has a marker or
+a dash pattern of its own besides.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
+
+from aligned_vq.errors import ConfigError
+from aligned_vq.types import NORMS, Encoded, QuantizerConfig, SplitPoint
+
+MODEL = "reference model"
+CURVE_POINTS = 256
+"""Numbers kept of a codebook's use, at most."""
+UNSPLIT = "unsplit"
+Row = Mapping[str, Any]
+"""What `results.Row.to_dict` gives; a sweep adds `x`, `point` and `usage`."""
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS = "osD^vPXd<>*h"
+_DASHES = ("-", "--", "-.", ":")
+_SETTINGS: Any = {  # matplotlib's stubs list every key
+    "svg.hashsalt": "aligned-vq",  # ids of SVG elements are random without one
+    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "font.size": 9.0,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.fontsize": 8.0,
+    "legend.frameon": False,
+}
+_X_LABELS = {
+    "stages": "residual codebooks used",
+    "groups": "groups (codebooks per stage)",
+    "size": "entries of the codebook",
+    "width": "latent width",
+    "cuts": "cut",
+    "links": "cut",
+}
+_TITLES = {
+    "stages": "Answers by number of residual codebooks",
+    "groups": "Answers by number of groups",
+    "size": "Answers by codebook size",
+    "width": "Answers by latent width",
+    "cuts": "Answers by cut",
+    "links": "Answers by cut and residual link",
+}
+
+
+def line_style(number: int, marker: bool = True) -> dict[str, Any]:
+    """Colour, dash and marker of line `number` of a figure; 28 are different."""
+    style: dict[str, Any] = {"color": _COLOURS[number % len(_COLOURS)]}
+    style["ls"] = _DASHES[number // len(_COLOURS) % len(_DASHES)]
+    return style | ({"marker": _MARKERS[number % len(_MARKERS)], "ms": 5} if marker else {})
+
+
+def save_figure(
+    draw: Callable[[Figure], None], stem: Path, size: tuple[float, float] = (6.4, 4.0)
+) -> list[Path]:
+    """Draw a figure of `size` inches and write it as `stem`.png (150 dpi) and `stem`.svg."""
+    paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "svg")]
+    with matplotlib.rc_context(_SETTINGS):
+        figure = Figure(figsize=size, layout="constrained")  # without pyplot: no display, no state
+        draw(figure)
+        figure.savefig(paths[0], dpi=150, metadata={"Software": None})
+        figure.savefig(paths[1], metadata={"Date": None, "Creator": None})
+    return paths
+
+
+def plot_sweep(folder: Path) -> list[Path]:
+    """Every figure that the JSON files of a sweep's folder are good for, written beside them.
+
+    `rate`: answers against bytes; `usage`: how evenly entries are used; and one of each group of
+    runs, by its name. A folder without results gives none.
+
+    Raises:
+        ConfigError: a file is not JSON.
+    """
+    records = _records(folder)
+    rows = [row for record in records for row in record["rows"]]
+    if not rows:
+        return []
+    by_group: dict[str, list[Row]] = {}
+    for record in records:
+        by_group.setdefault(record["group"], []).extend(record["rows"])
+    named = {group: own for group, own in by_group.items() if group}
+    level = _unsplit_level(rows)
+
+    def rate(figure: Figure) -> None:
+        ax = figure.subplots()
+        for number, (group, own) in enumerate(by_group.items()):
+            ordered = all(isinstance(row["x"], int | float) for row in own)
+            _against_bytes(ax, own, group or "other", number, joined=ordered)
+        _finish(ax, level, "Answers against payload, test split")
+        _bytes_axis(ax, "mean payload body, bytes per image")
+
+    paths = save_figure(rate, folder / "rate")
+    for group, own in named.items():
+        title = _TITLES.get(group, f"Answers by {group}")
+        label = _X_LABELS.get(group, group)
+        paths += save_figure(
+            lambda figure, own=own, title=title, label=label: _by_place(  # type: ignore[misc]
+                figure.subplots(), own, title, label, level
+            ),
+            folder / group,
+        )
+    if any(row["usage"] for row in rows):
+        panels = {group: own for group, own in by_group.items() if any(r["usage"] for r in own)}
+        size = (5.2 * min(2, len(panels)), 3.6 * -(-len(panels) // 2) + 0.4)
+        paths += save_figure(lambda figure: _usage(figure, panels), folder / "usage", size)
+    return paths
+
+
+def plot_rate_accuracy(rows: Iterable[Row], path: Path) -> list[Path]:
+    """Answers against bytes of every way of sending an image: pictures, raw features, codecs.
+
+    A row named "unsplit" becomes a line across.
+
+    Args:
+        rows: as `results.Row.to_dict` gives them.
+        path: of the files; a suffix .png or .svg is taken off.
+
+    Raises:
+        ValueError: there are no rows but that one.
+    """
+    families: dict[str, list[Row]] = {}
+    every = list(rows)
+    for row in every:
+        if row["name"] != UNSPLIT:
+            families.setdefault(_family(row), []).append(row)
+    if not families:
+        raise ValueError("expected at least one row beside the unsplit model's")
+
+    def draw(figure: Figure) -> None:
+        ax = figure.subplots()
+        for number, (family, own) in enumerate(families.items()):
+            _against_bytes(ax, own, family, number, joined=True)
+        _finish(ax, _unsplit_level(every), "Answers against bytes sent, test split")
+        _bytes_axis(ax, "mean bytes sent per image")
+
+    stem = path.with_suffix("") if path.suffix in (".png", ".svg") else path
+    return save_figure(draw, stem, (8.0, 4.6))
+
+
+def usage_curves(encoded: Sequence[Encoded], config: QuantizerConfig) -> list[dict[str, Any]]:
+    """How often every entry of every codebook was chosen, most used first.
+
+    Args:
+        encoded: images as the codec saw them.
+        config: the codebooks.
+
+    Returns:
+        Per codebook that was used: stage, group, size, and `shares`, at most `CURVE_POINTS`
+        numbers: use over what even use would be, the mean of neighbours where entries are more.
+    """
+    curves: list[dict[str, Any]] = []
+    for stage, size in enumerate(config.codebook_sizes):
+        rows = [image.stages[stage].indices for image in encoded if stage < len(image.stages)]
+        chosen = np.concatenate(rows) if rows else np.zeros((0, config.num_groups), np.int32)
+        for group in range(config.num_groups if len(chosen) else 0):
+            counts = np.bincount(chosen[:, group], minlength=size)
+            parts = np.array_split(np.sort(counts)[::-1], min(size, CURVE_POINTS))
+            shares = [round(float(part.mean()) * size / len(chosen), 4) for part in parts]
+            curves.append({"stage": stage, "group": group, "size": size, "shares": shares})
+    return curves
+
+
+def _records(folder: Path) -> list[dict[str, Any]]:
+    """The runs of a folder in the sweep's order."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ConfigError(f"{path} is not JSON ({error}); remove it") from error
+        if isinstance(record, dict) and "rows" in record:
+            found.append(record)
+    return sorted(found, key=lambda record: int(record["number"]))
+
+
+def _by_place(ax: Axes, rows: Sequence[Row], title: str, label: str, level: float) -> None:
+    """Answers with intervals at each place `x`; a line for each link where there are several."""
+    places = list(dict.fromkeys(row["x"] for row in rows))
+    numeric = all(isinstance(place, int | float) for place in places)
+    places.sort(key=(lambda place: place) if numeric else _cut_order)
+    position = {place: place if numeric else n for n, place in enumerate(places)}
+    links = list(dict.fromkeys(row["settings"].get("link", "") for row in rows))
+    several = len(rows) > len(places) and len(links) > 1
+    for number, link in enumerate(links if several else [None]):
+        own = [row for row in rows if link is None or row["settings"].get("link", "") == link]
+        own.sort(key=lambda row: places.index(row["x"]))
+        aside = 0 if numeric else 0.06 * (number - (len(links) - 1) / 2) * several
+        at = [position[row["x"]] + aside for row in own]
+        _with_intervals(ax, at, own, link, number, joined=True)
+    if numeric and len(places) > 1 and min(places) > 0 and max(places) >= 8 * min(places):
+        ax.set_xscale("log", base=2)
+    ax.set_xticks([position[place] for place in places], [str(place) for place in places])
+    _finish(ax, level, title)
+    ax.set_xlabel(label)
+
+
+def _against_bytes(ax: Axes, rows: Sequence[Row], label: str, number: int, joined: bool) -> None:
+    own = sorted(rows, key=lambda row: float(row["mean_bytes"]))
+    _with_intervals(ax, [row["mean_bytes"] for row in own], own, label, number, joined)
+
+
+def _with_intervals(
+    ax: Axes, x: Sequence[float], rows: Sequence[Row], label: str | None, number: int, joined: bool
+) -> None:
+    """Points whose bars are the 95 % interval of the difference to the unsplit model."""
+    y = [row["answers"] for row in rows]
+    found = [row["answers_difference"] for row in rows]
+    bars = [
+        [max(0.0, one["mean"] - one["low"]) for one in found],
+        [max(0.0, one["high"] - one["mean"]) for one in found],
+    ]
+    style = line_style(number) | ({} if joined else {"ls": ""})
+    ax.errorbar(x, y, bars, label=label, capsize=2.5, elinewidth=0.9, lw=1.3, **style)
+
+
+def _bytes_axis(ax: Axes, label: str) -> None:
+    ax.set(xscale="log", xlabel=label)
+    ax.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+    for setter in (ax.xaxis.set_major_formatter, ax.xaxis.set_minor_formatter):
+        setter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
+def _finish(ax: Axes, level: float, title: str) -> None:
+    ax.axhline(level, color="0.35", lw=1.0, ls="--", zorder=0, label=f"unsplit, {level:.1%}")
+    ax.set_title(f"{title}, {MODEL}\nbars: paired 95 % interval of the difference to unsplit")
+    ax.set_ylabel("short questions answered exactly")
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    figure.legend(loc="outside lower center", ncols=4)
+
+
+def _usage(figure: Figure, panels: Mapping[str, Sequence[Row]]) -> None:
+    """Sorted use of every entry; a panel per group of runs, a line per place and stage."""
+    columns = min(2, len(panels))
+    axes = list(figure.subplots(-(-len(panels) // columns), columns, squeeze=False).flat)
+    for ax, (group, rows) in zip(axes, panels.items(), strict=False):
+        lines: dict[str, list[float]] = {}
+        several = len({curve["stage"] for row in rows for curve in row["usage"]}) > 1
+        for row in rows:
+            for stage in sorted({curve["stage"] for curve in row["usage"]}):
+                own = [curve["shares"] for curve in row["usage"] if curve["stage"] == stage]
+                # The points of one codec share codebooks: the first that uses one shows it.
+                name = f"codebook {stage + 1}" if several else str(row["x"])
+                lines.setdefault(name, np.mean(own, axis=0).tolist())
+        for number, (name, shares) in enumerate(lines.items()):
+            rank = (np.arange(len(shares)) + 0.5) / len(shares)
+            used = [share or float("nan") for share in shares]
+            ax.plot(rank, used, lw=1.3, label=name, **line_style(number, marker=False))
+        ax.axhline(1.0, color="0.6", lw=0.8, ls=":")
+        ax.set(title=group or "other", yscale="log", xlim=(0, 1))
+        ax.set(xlabel="entries, most used first", ylabel="use over even use")
+        ax.xaxis.set_major_formatter(PercentFormatter(1.0))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.yaxis.set_minor_formatter(NullFormatter())
+        ax.legend(title=None if several else _X_LABELS.get(group), ncols=2)
+    for unused in axes[len(panels) :]:
+        unused.remove()
+    figure.suptitle(f"Use of codebook entries, {MODEL}; a line ends where entries are dead")
+
+
+def _unsplit_level(rows: Sequence[Row]) -> float:
+    return float(rows[0]["answers"] - rows[0]["answers_difference"]["mean"])
+
+
+def _cut_order(place: Any) -> tuple[int, int]:
+    """Cuts in the order of computation; other labels as they came."""
+    try:
+        cut = SplitPoint.parse(str(place))
+    except ConfigError:
+        return 0, 0
+    return cut.block, NORMS.index(cut.norm)
+
+
+def _family(row: Row) -> str:
+    """What a row is a variant of: a file format and size, a coding of features, a codec."""
+    settings = row["settings"]
+    if "format" in settings:
+        return f"{settings['format']} {settings['side']} px"
+    if "coding" in settings:
+        return str(settings["coding"])
+    if "point" in settings:
+        return str(row["name"]).removesuffix(str(settings["point"])).strip(" :/,-")
+    return str(row["name"])

@@ -1,0 +1,97 @@
+"""How much of its codebooks a codec uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aligned_vq.types import Encoded
+
+
+@dataclass(frozen=True)
+class CodebookUsage:
+    """What the indices of many images say about one codebook."""
+
+    stage: int
+    group: int
+    size: int
+    """Entries of the codebook."""
+    dead: int
+    """Entries that no token chose."""
+    covered: float
+    """Share of all tokens that the stage covers."""
+    perplexity: float
+    """2 to the entropy of the indices: entries used as if evenly. 0 where nothing was covered."""
+
+    @property
+    def dead_share(self) -> float:
+        """Share of the entries that no token chose."""
+        return self.dead / self.size
+
+    @property
+    def bits_per_token(self) -> float:
+        """Static entropy of the indices, averaged over all tokens, covered or not.
+
+        It is what an ideal coder with these very frequencies needs; masks are not counted.
+        """
+        return self.covered * float(np.log2(self.perplexity)) if self.perplexity else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able figures."""
+        figures = asdict(self) | {
+            "dead_share": self.dead_share,
+            "bits_per_token": self.bits_per_token,
+        }
+        return {k: round(v, 4) if isinstance(v, float) else v for k, v in figures.items()}
+
+
+def codebook_usage(
+    encoded: Iterable[Encoded], codebook_sizes: Sequence[int], num_groups: int = 1
+) -> tuple[CodebookUsage, ...]:
+    """Usage of every codebook, stage by stage and in it group by group.
+
+    Args:
+        encoded: images as the codec saw them; one may have fewer stages than the codec.
+        codebook_sizes: entries per stage.
+        num_groups: codebooks per stage.
+
+    Raises:
+        ValueError: there is no image, or an index does not fit the codebooks.
+    """
+    counts = [np.zeros((num_groups, size), np.int64) for size in codebook_sizes]
+    tokens = 0
+    for image in encoded:
+        tokens += image.num_tokens
+        if len(image.stages) > len(counts):
+            raise ValueError(f"expected at most {len(counts)} stages, got {len(image.stages)}")
+        for stage, total in zip(image.stages, counts, strict=False):
+            _count(stage.indices, total)
+    if not tokens:
+        raise ValueError("expected at least one encoded image, got none")
+    return tuple(
+        _usage(number, group, row, tokens)
+        for number, total in enumerate(counts)
+        for group, row in enumerate(total)
+    )
+
+
+def _count(indices: NDArray[np.int32], total: NDArray[np.int64]) -> None:
+    groups, size = total.shape
+    if indices.shape[1] != groups or (
+        indices.size and not 0 <= indices.min() <= indices.max() < size
+    ):
+        raise ValueError(f"expected indices [n, {groups}] below {size}, got {indices.shape}")
+    for group in range(groups):
+        total[group] += np.bincount(indices[:, group], minlength=size)
+
+
+def _usage(stage: int, group: int, counts: NDArray[np.int64], tokens: int) -> CodebookUsage:
+    chosen = int(counts.sum())
+    shares = counts[counts > 0] / max(1, chosen)
+    perplexity = float(np.exp2(-(shares * np.log2(shares)).sum())) if chosen else 0.0
+    dead = int((counts == 0).sum())
+    return CodebookUsage(stage, group, len(counts), dead, chosen / tokens, perplexity)

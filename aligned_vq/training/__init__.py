@@ -1,0 +1,1 @@
+"""Training the codec end to end: data, objective, loop and checkpoints."""

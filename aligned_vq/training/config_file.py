@@ -1,0 +1,65 @@
+"""A run's configuration from YAML: types checked, unknown keys refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+from aligned_vq.errors import ConfigError
+from aligned_vq.training.config import TrainConfig
+
+_DEFAULTS = TrainConfig()
+
+
+def read_config(path: Path, changes: Sequence[str] = ()) -> TrainConfig:
+    """The configuration in a YAML file, with changes such as `task.steps=10` applied.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key or value is not one of `TrainConfig`'s.
+    """
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML ({error})") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path}: expected the keys of a training run, got {settings!r:.80}")
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not equals:
+            raise ConfigError(f"expected a change such as task.steps=10, got {change!r}")
+        place = settings
+        *parents, last = key.split(".")
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"{key}: {parent!r} is a value, not a section")
+        try:
+            place[last] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{key}: {value!r} cannot be read as YAML ({error})") from error
+    return config_from(settings, str(path))
+
+
+def config_from(settings: Mapping[str, Any], source: str) -> TrainConfig:
+    """The configuration of a mapping; ConfigError names `source` and the key that is wrong."""
+    settings = dict(settings)
+    if settings.get("precision") is False:  # YAML reads a bare `no` so
+        settings["precision"] = "no"
+    sections = {f.name for f in fields(TrainConfig) if is_dataclass(getattr(_DEFAULTS, f.name))}
+    for name in sections.intersection(settings):
+        if not isinstance(settings[name], Mapping):
+            raise ConfigError(f"{source}: expected keys below {name!r}, got {settings[name]!r:.80}")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--run", type=TrainConfig, default=_DEFAULTS)
+    try:
+        found: TrainConfig = parser.instantiate(parser.parse_object({"run": settings})).run
+    except (ArgumentError, TypeError, ValueError) as error:
+        told = " ".join(str(error).split()).removeprefix("Group 'run' ").removeprefix("Parser key ")
+        told = told.replace('"run.', '"', 1)
+        raise ConfigError(f"{source}: {told}") from error
+    return found

@@ -1,0 +1,175 @@
+"""What a training step computes: the split model with a codec in the middle, and its losses.
+
+pixels -> prefix -> features, residual -> AlignedVQ -> link -> suffix -> projector -> language model
+                                          (trained)            (frozen, or with LoRA)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from aligned_vq.quantizer.aligned import AlignedVQ, QuantizedLatents
+from aligned_vq.quantizer.residual import StageChoice
+from aligned_vq.split.residual_link import ResidualLink
+from aligned_vq.split.vision import VisionPrefix, VisionSuffix
+from aligned_vq.training.config import CodebookConfig, StageConfig
+from aligned_vq.training.packing import PackedText, Packer, answer_loss, packed_logits
+
+SOFT_TOKENS = 512
+"""Tokens on which the diversity and rate terms are estimated in a step."""
+
+
+@dataclass(frozen=True)
+class BitSpending:
+    """How a step spends bits: stages, and a rate weight per image, `[B]` (None: free)."""
+
+    stages: tuple[int, ...]
+    rate_weight: Tensor | None = None
+
+
+class StepOutput(NamedTuple):
+    """What the loop sees of a step."""
+
+    loss: Tensor
+    terms: dict[str, Tensor]
+    """Every loss term before its weight, and accuracies, detached."""
+    choices: list[StageChoice]
+    rate_bits: Tensor
+    """`[B]`."""
+
+
+class SplitModel(nn.Module):
+    """Codec and frozen LLaVA; `forward` is one step, so that it can be wrapped for many processes.
+
+    Args:
+        prefix: edge half, frozen.
+        quantizer: None for the identity quantizer.
+        link: the residual link.
+        suffix: cloud half, frozen but for adapters.
+        llava: transformers' model (projector and language model), or None without a task loss.
+        packer: prompts; None without a task loss.
+        codebooks: how gradients pass the quantizer.
+    """
+
+    def __init__(
+        self,
+        prefix: VisionPrefix,
+        quantizer: AlignedVQ | None,
+        link: ResidualLink,
+        suffix: VisionSuffix,
+        llava: Any,
+        packer: Packer | None,
+        codebooks: CodebookConfig,
+    ) -> None:
+        super().__init__()
+        self.prefix = prefix
+        self.quantizer = quantizer
+        self.link = link
+        self.suffix = suffix
+        self.llava = llava
+        self.packer = packer
+        self.codebooks = codebooks
+        self.latents_hat: Tensor | None = None
+        """Of the last step, `[B, N, d]`; keeps its gradient: what the losses feel of each token.
+        Not an output: a wrapper for many processes hands out copies without one."""
+
+    def forward(
+        self, pixels: Tensor, text: PackedText | None, spending: BitSpending, stage: StageConfig
+    ) -> StepOutput:
+        """Loss and figures of a batch: pixels `[B, 3, H, W]`."""
+        with torch.no_grad():
+            features, residual = self.prefix(pixels)
+        coded, features_hat, residual_hat = self._code(features, residual, spending)
+        hidden_hat = self.suffix(features_hat, residual_hat)
+        terms: dict[str, Tensor] = {}
+        if coded is not None:
+            terms["features"] = _relative(features_hat, features)
+            terms["residual"] = _relative(residual_hat, residual)
+            terms["commitment"] = coded.commitment
+            if stage.hidden:
+                with torch.no_grad():
+                    hidden = self.suffix(features, residual)
+                terms["hidden"] = _relative(hidden_hat, hidden)
+            if stage.diversity or stage.rate:
+                terms["diversity"], terms["rate"] = self._soft_terms(coded, spending.stages[0])
+        shown: dict[str, Tensor] = {}
+        if stage.task and text is not None:
+            assert self.packer is not None
+            embeds = self.llava.model.multi_modal_projector(hidden_hat)
+            logits = packed_logits(self.llava, self.packer, embeds, text)
+            terms["task"], accuracies = answer_loss(logits, text)
+            shown = {name: torch.tensor(value) for name, value in accuracies.items()}
+        loss = torch.stack(
+            [getattr(stage, name) * term.float() for name, term in terms.items()]
+        ).sum()
+        if coded is not None:
+            loss = loss + coded.codebook * _codebook_weight(self.codebooks, stage)
+        return StepOutput(
+            loss,
+            {name: term.detach() for name, term in terms.items()} | shown,
+            [] if coded is None else coded.choices,
+            torch.zeros(len(pixels)) if coded is None else coded.rate_bits,
+        )
+
+    def _code(
+        self, features: Tensor, residual: Tensor, spending: BitSpending
+    ) -> tuple[QuantizedLatents | None, Tensor, Tensor]:
+        if self.quantizer is None:
+            return None, features, residual
+        coded: QuantizedLatents = self.quantizer(
+            features,
+            spending.stages,
+            0.0 if spending.rate_weight is None else spending.rate_weight,
+            self.codebooks.estimator,
+            self.codebooks.update == "gradient",
+        )
+        with torch.autocast(features.device.type, enabled=False):
+            if coded.latents_hat.requires_grad:
+                coded.latents_hat.retain_grad()
+            self.latents_hat = coded.latents_hat
+            features_hat = self.quantizer.reconstruct(coded.latents_hat)
+            statistics = None
+            if self.link.needs_statistics:
+                from aligned_vq.split.residual_link import token_statistics
+
+                eps = self.suffix.tower.vision.layer_norm_eps
+                statistics = token_statistics(residual.float(), eps)
+            residual_hat = self.link(features_hat, coded.latents_hat, statistics)
+        return coded, features_hat, residual_hat
+
+    def _soft_terms(self, coded: QuantizedLatents, number: int) -> tuple[Tensor, Tensor]:
+        """For the first stage used: bits by which its mean soft use falls short of uniform, and
+        the expected code length in bits per token, under `softmax(-distance)`."""
+        assert self.quantizer is not None
+        stage = self.quantizer.codebooks.stage(number)
+        # Through the latents, so that they can move towards entries that cost less.
+        latents = coded.latents.flatten(0, 1)
+        latents = latents[:: max(1, len(latents) // SOFT_TOKENS)]
+        shortfall, expected = [], []
+        parts = latents.chunk(len(stage.groups), dim=-1)
+        for codebook, part in zip(stage.codebooks(), parts, strict=True):
+            distance = torch.cdist(part, codebook.entries.detach()).square()
+            nearest = distance.detach().min(1).values.mean().clamp(min=1e-6)
+            share = F.softmax(-distance / nearest, dim=1)
+            use = share.mean(0)
+            entropy = -(use * (use + 1e-9).log2()).sum()
+            shortfall.append(torch.log2(torch.tensor(float(len(use)))) - entropy)
+            expected.append((share * codebook.length_bits()).sum(1).mean())
+        return torch.stack(shortfall).mean(), torch.stack(expected).sum()
+
+
+def _codebook_weight(codebooks: CodebookConfig, stage: StageConfig) -> float:
+    """Entries also move to what they stand for; moving averages do that without a loss."""
+    return 4 * stage.commitment if codebooks.update == "gradient" else 0.0
+
+
+def _relative(found: Tensor, wanted: Tensor) -> Tensor:
+    """Squared error over the variance of what is wanted around its mean over the batch."""
+    wanted = wanted.float()
+    variance = (wanted - wanted.mean((0, 1))).square().mean()
+    return (found.float() - wanted).square().mean() / variance

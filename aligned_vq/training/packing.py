@@ -1,0 +1,209 @@
+"""Many questions behind one image prefix: one forward pass teaches or examines them all.
+
+Every question is its own segment: it sees the prefix and itself, and its positions start right
+after the image, so each is computed exactly as if it had been asked alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import LlavaForConditionalGeneration
+
+from aligned_vq.errors import ConfigError, InvalidInput
+
+IGNORED = -100
+_PREFIX_SEGMENT, _PADDING_SEGMENT = 0, -1
+_PROBE = "0a1b2c3d"  # stands for the question while the template is taken apart
+
+
+class Pair(Protocol):
+    """A question and its answer."""
+
+    @property
+    def text(self) -> str:
+        """The question."""
+
+    @property
+    def answer(self) -> str:
+        """What the model shall say."""
+
+
+class PackedText(NamedTuple):
+    """Text of a batch, all `[B, S]` int64; `labels` is the next token where it is an answer's."""
+
+    ids: Tensor
+    labels: Tensor
+    segments: Tensor
+    positions: Tensor
+
+
+class Packer:
+    """Turns questions into packed token batches with the prompt of a checkpoint's chat template.
+
+    Args:
+        processor: transformers' `LlavaProcessor`.
+        num_image_tokens: embeddings of one image.
+
+    Raises:
+        ConfigError: the chat template does not hold one image followed by the question.
+    """
+
+    def __init__(self, processor: Any, num_image_tokens: int) -> None:
+        tokenizer = processor.tokenizer
+        self._fast = tokenizer.backend_tokenizer
+        self._eos = tokenizer.eos_token_id
+        self._pad = self._eos if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        self._specials = frozenset(tokenizer.all_special_ids)
+        self._image: str = processor.image_token
+        content = [{"type": "image"}, {"type": "text", "text": _PROBE}]
+        prompt: str = processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True
+        )
+        before, image, after = prompt.partition(self._image)
+        self._lead, probe, self._tail = after.partition(_PROBE)
+        if not image or not probe:
+            raise ConfigError(
+                "expected a chat template that puts the image before the question, "
+                f"got {prompt!r}; use the processor of a LLaVA checkpoint"
+            )
+        self.prefix_ids: list[int] = tokenizer(before)["input_ids"]
+        self.text_start = len(self.prefix_ids) + num_image_tokens
+
+    def pack(self, batch: Sequence[Sequence[Pair]]) -> PackedText:
+        """One row per image, its questions one after the other.
+
+        Raises:
+            InvalidInput: a text would become a special token.
+        """
+        rows = [self._row(row) for row in batch]
+        longest = max(1, *(len(ids) for ids, _, _, _ in rows))
+        fill = (self._pad, IGNORED, _PADDING_SEGMENT, self.text_start)
+        columns = zip(*rows, strict=True)
+        return PackedText(
+            *(
+                torch.tensor([values + [blank] * (longest - len(values)) for values in column])
+                for column, blank in zip(columns, fill, strict=True)
+            )
+        )
+
+    def _row(self, pairs: Sequence[Pair]) -> tuple[list[int], ...]:
+        ids: list[int] = []
+        labels: list[int] = []
+        segments: list[int] = []
+        positions: list[int] = []
+        # After the image token, so that the text is cut into tokens as in a whole prompt.
+        prompts = [f"{self._image}{self._lead}{pair.text}{self._tail}" for pair in pairs]
+        wholes = [f"{prompt} {pair.answer}" for prompt, pair in zip(prompts, pairs, strict=True)]
+        encoded = self._fast.encode_batch([*prompts, *wholes], add_special_tokens=False)
+        asked, answered = encoded[: len(pairs)], encoded[len(pairs) :]
+        for number, (before, after) in enumerate(zip(asked, answered, strict=True), 1):
+            own = after.ids[1:]
+            if self._specials.intersection(own):
+                raise InvalidInput(
+                    "a question or answer of the training data holds the text of a special token "
+                    f"({pairs[number - 1].text[:80]!r}): remove it"
+                )
+            start = len(before.ids) - 1
+            ids += own  # the end token is a label only
+            labels += [IGNORED] * (start - 1) + [*own[start:], self._eos]
+            segments += [number] * len(own)
+            positions += range(self.text_start, self.text_start + len(own))
+        return ids, labels, segments, positions
+
+
+def packed_logits(
+    model: LlavaForConditionalGeneration,
+    packer: Packer,
+    image_embeds: Tensor,
+    text: PackedText,
+    patches: Tensor | None = None,
+) -> Tensor:
+    """Next-token logits of the text, `[B, S, V]`.
+
+    `image_embeds` is `[B, P, H]`; `patches` `[B, P]` says which of the image's they are (default:
+    all of them).
+    """
+    device = image_embeds.device
+    count = len(image_embeds)
+    embed = model.get_input_embeddings()
+    prefix = torch.tensor(packer.prefix_ids, device=device).expand(count, -1)
+    start = prefix.shape[1]
+    where = (
+        torch.arange(image_embeds.shape[1], device=device).expand(count, -1)
+        if patches is None
+        else patches
+    )
+    embeds = torch.cat([embed(prefix), image_embeds, embed(text.ids.to(device))], dim=1)
+    positions = torch.cat(
+        [
+            torch.arange(start, device=device).expand(count, -1),
+            where + start,
+            text.positions.to(device),
+        ],
+        1,
+    )
+    lead = torch.full((count, start + image_embeds.shape[1]), _PREFIX_SEGMENT, device=device)
+    mask = _block_mask(torch.cat([lead, text.segments.to(device)], dim=1))
+    hidden = model.model.language_model(
+        inputs_embeds=embeds, attention_mask=mask, position_ids=positions, use_cache=False
+    ).last_hidden_state
+    logits: Tensor = model.lm_head(hidden[:, lead.shape[1] :])
+    return logits
+
+
+def answer_loss(logits: Tensor, text: PackedText) -> tuple[Tensor, dict[str, float]]:
+    """Loss over the tokens of all answers; accuracy of tokens and of whole answers.
+
+    A token weighs one over the square root of its answer's length: long descriptions teach most
+    tokens, but must not drown the questions with one-word answers.
+    """
+    labels = text.labels.to(logits.device)
+    asked = labels != IGNORED
+    weight = _answer_lengths(text).to(logits.device).rsqrt() * asked
+    each = F.cross_entropy(
+        logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="none"
+    )
+    loss = (each * weight.flatten()).sum() / weight.sum()
+    right = (logits.argmax(-1) == labels) | ~asked
+    answers = [value for row in right_answers(logits, text) for value in row]
+    metrics = {
+        "tokens": right[asked].float().mean().item(),
+        "answers": sum(answers) / max(1, len(answers)),
+    }
+    return loss, metrics
+
+
+def _answer_lengths(text: PackedText) -> Tensor:
+    """For every token, how many label tokens its segment has, at least 1, `[B, S]` float32."""
+    slots = text.segments.clamp(min=0)
+    counts = torch.zeros(len(slots), int(slots.max()) + 1, device=slots.device)
+    counts.scatter_add_(1, slots, (text.labels != IGNORED).float())
+    return counts.gather(1, slots).clamp(min=1)
+
+
+def right_answers(logits: Tensor, text: PackedText) -> list[list[bool]]:
+    """Per image and question: would greedy decoding give exactly the expected answer?
+
+    It would if the largest logit is the expected token at every answer position, end included.
+    """
+    labels = text.labels.to(logits.device)
+    wrong = (logits.argmax(-1) != labels) & (labels != IGNORED)
+    verdicts = []
+    for row_wrong, row_segments in zip(wrong.cpu(), text.segments.cpu(), strict=True):
+        count = int(row_segments.max())
+        verdicts.append([not bool(row_wrong[row_segments == s].any()) for s in range(1, count + 1)])
+    return verdicts
+
+
+def _block_mask(segments: Tensor) -> Tensor:
+    """Causal mask `[B, 1, L, L]`: a segment sees the prefix and itself; True means visible."""
+    length = segments.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
+    same = segments[:, :, None] == segments[:, None, :]
+    lead = (segments == _PREFIX_SEGMENT)[:, None, :]
+    return (causal & (same | lead))[:, None]

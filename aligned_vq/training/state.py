@@ -1,0 +1,109 @@
+"""A run's state on disk: safetensors and JSON, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from aligned_vq.errors import ConfigError
+
+TENSORS, FACTS = "state.safetensors", "state.json"
+_OPTIMISER = "optimiser."
+
+
+def save_state(
+    folder: Path,
+    facts: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    optimiser: torch.optim.Optimizer | None = None,
+) -> None:
+    """Replace the checkpoint in `folder`; the one before survives whatever goes wrong here.
+
+    Args:
+        folder: of the checkpoint.
+        facts: JSON-able: the stage, the step, what the run is.
+        tensors: modules' tensors by name.
+        optimiser: its moments are kept too, by the number of their parameter.
+
+    Raises:
+        OSError: the disk is full or cannot be written; nothing has changed then.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    every = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    if optimiser is not None:
+        for number, moments in optimiser.state_dict()["state"].items():
+            for name, value in moments.items():
+                every[f"{_OPTIMISER}{number}.{name}"] = torch.as_tensor(value).cpu().clone()
+    try:
+        partial.mkdir()
+        try:
+            save_file(every, partial / TENSORS)
+        except SafetensorError as error:  # how safetensors reports a full disk
+            raise OSError(f"{partial}: cannot write the checkpoint ({error})") from error
+        (partial / FACTS).write_text(json.dumps(dict(facts), indent=1) + "\n", encoding="utf-8")
+    except OSError:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    partial.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load_state(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """Facts and tensors of the last checkpoint, None if there is none.
+
+    Raises:
+        ConfigError: there is one, but it cannot be read.
+    """
+    if not folder.exists():
+        folder = folder.with_name(folder.name + ".old")  # stopped between two renames
+        if not folder.exists():
+            return None
+    try:
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        return facts, load_file(folder / TENSORS)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ConfigError(
+            f"{folder}: cannot read the checkpoint ({error}); remove it to start over"
+        ) from error
+
+
+def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put the moments that `save_state` kept back into an optimiser of the same parameters."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith(_OPTIMISER):
+            number, moment = name.removeprefix(_OPTIMISER).split(".", 1)
+            state.setdefault(int(number), {})[moment] = tensor
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+
+
+def trim_log(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
+    """Take out of a log of JSON lines what is not to be kept, if there is one.
+
+    What steps after the checkpoint wrote, for those are run again.
+    """
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        try:
+            figures = json.loads(line)
+        except ValueError:  # the run was killed while it wrote this line
+            continue
+        if keep(figures):
+            kept.append(line)
+    path.write_text("".join(kept), encoding="utf-8")

@@ -1,0 +1,209 @@
+"""What codebooks learn beside gradients, on choices made by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from aligned_vq.quantizer.aligned import AlignedVQ
+from aligned_vq.quantizer.residual import StageChoice
+from aligned_vq.training.codebooks import (
+    PRIOR_TOKENS,
+    SENSITIVITY_RANGE,
+    START_TOKENS,
+    CodebookKeeper,
+    CodebookState,
+)
+from aligned_vq.training.config import CodebookConfig
+from aligned_vq.types import FeatureSpec, QuantizerConfig
+
+DECAY = 0.5
+
+
+def keeper_of(
+    sizes: tuple[int, ...] = (4,), groups: int = 1, **settings: object
+) -> tuple[AlignedVQ, CodebookKeeper]:
+    torch.manual_seed(0)
+    config = QuantizerConfig(6, 2 * groups, sizes, groups)
+    quantizer = AlignedVQ(FeatureSpec(5, 6), config)
+    for number in range(len(sizes)):
+        for book in quantizer.codebooks.stage(number).codebooks():
+            book.entries.data.normal_()
+    learns = CodebookConfig(decay=DECAY, **settings)  # type: ignore[arg-type]
+    keeper = CodebookKeeper(quantizer, learns, lambda t: t, lambda t: t)
+    return quantizer, keeper
+
+
+def state_of(keeper: CodebookKeeper, number: int = 0) -> CodebookState:
+    state = keeper.states[number]
+    assert isinstance(state, CodebookState)
+    return state
+
+
+def chosen(indices: list[list[int]], width: int = 2, mask: Tensor | None = None) -> StageChoice:
+    shaped = torch.tensor(indices)[..., None]
+    torch.manual_seed(1)
+    return StageChoice(shaped, mask, torch.randn(*shaped.shape[:2], width))
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(7)
+
+
+def test_use_is_a_moving_average_and_gives_the_code_lengths() -> None:
+    quantizer, keeper = keeper_of(revive_every=0)
+    keeper.update([chosen([[0, 0, 0, 1, 1]])], (0,), None, 0, generator())
+    seen = DECAY * START_TOKENS / 4 + (1 - DECAY) * torch.tensor([3.0, 2.0, 0.0, 0.0])
+    assert torch.allclose(state_of(keeper).seen, seen)
+    book = quantizer.codebooks.stage(0).codebooks()[0]
+    assert torch.allclose(book.usage, seen + 0.1 * seen.mean())
+    for step in range(30):
+        keeper.update([chosen([[0, 0, 0, 1, 1]])], (0,), None, step, generator())
+    lengths = book.length_bits()
+    assert lengths[0] < lengths[1] < lengths[2] == lengths[3]
+    assert torch.isfinite(lengths).all()
+
+
+def test_only_tokens_that_a_stage_covers_count() -> None:
+    quantizer, keeper = keeper_of((4, 4), revive_every=0, update="ema")
+    mask = torch.tensor([[True, False, True, False, False]])
+    choices = [chosen([[0, 1, 2, 3, 0]]), chosen([[1, 2, 1, 3, 3]], mask=mask)]
+    for step in range(40):
+        keeper.update(choices, (0, 1), None, step, generator())
+    assert torch.allclose(state_of(keeper, 1).seen, torch.tensor([0.0, 2, 0, 0]), atol=1e-5)
+    entry = quantizer.codebooks.stage(1).codebooks()[0].entries[1]
+    assert torch.allclose(entry, choices[1].inputs[mask].mean(0), atol=1e-5)
+
+
+def test_a_stage_not_used_learns_nothing() -> None:
+    quantizer, keeper = keeper_of((4, 4), revive_every=1, update="ema")
+    before = {n: t.clone() for n, t in quantizer.codebooks.stage(0).state_dict().items()}
+    nothing = torch.zeros(1, 5, dtype=torch.bool)
+    choices = [chosen([[0] * 5], mask=nothing), chosen([[1] * 5])]
+    keeper.update(choices, (1,), torch.ones(1, 5, 2), 0, generator())
+    after = quantizer.codebooks.stage(0).state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+def test_moving_averages_take_entries_to_the_mean_of_what_they_stand_for() -> None:
+    quantizer, keeper = keeper_of(groups=2, update="ema", revive_every=0)
+    inputs = torch.randn(2, 5, 4)
+    stage = quantizer.codebooks.stage(0)
+    indices = stage.encode(inputs)
+    for step in range(40):
+        choice = StageChoice(indices, None, inputs)
+        keeper.update([choice], (0,), None, step, generator())
+    for group, part in enumerate(inputs.chunk(2, dim=-1)):
+        own = indices[..., group]
+        for entry in own.unique().tolist():
+            wanted = part[own == entry].mean(0)
+            assert torch.allclose(stage.codebooks()[group].entries[entry], wanted, atol=1e-4)
+
+
+def test_gradient_learning_leaves_entries_to_the_optimiser() -> None:
+    quantizer, keeper = keeper_of(revive_every=0)
+    before = quantizer.codebooks.stage(0).codebooks()[0].entries.clone()
+    keeper.update([chosen([[0, 0, 0, 1, 1]])], (0,), None, 0, generator())
+    assert torch.equal(quantizer.codebooks.stage(0).codebooks()[0].entries, before)
+
+
+def test_dead_entries_move_to_latents_and_are_alive_afterwards() -> None:
+    quantizer, keeper = keeper_of((8,), revive_every=3, revive_below=0.1)
+    book = quantizer.codebooks.stage(0).codebooks()[0]
+    inputs = torch.randn(4, 5, 2)
+    book.entries.data[5:] = 1e3  # nothing is near them
+    state_of(keeper).seen.zero_()
+    dead = []
+    for step in range(6):
+        indices = quantizer.codebooks.stage(0).encode(inputs)
+        choice = StageChoice(indices, None, inputs)
+        revived = keeper.update([choice], (0,), None, step, generator())
+        dead.append(keeper.figures()["dead/0"])
+        if step == 2:
+            ((entries, rows),) = revived
+            assert entries is book.entries
+            assert set(rows.tolist()) >= {5, 6, 7}
+            near = torch.cdist(book.entries[rows], inputs.reshape(-1, 2)).min(1).values
+            assert near.max() == 0
+    assert dead[1] >= 3 / 8
+    assert dead[2] == 0
+    used = torch.bincount(quantizer.codebooks.stage(0).encode(inputs).flatten(), minlength=8)
+    assert (used[5:] > 0).all()
+    assert state_of(keeper).seen[5:].min() > 0
+
+
+def test_revival_takes_the_same_latents_with_the_same_generator_and_waits_for_its_turn() -> None:
+    found = []
+    for _ in range(2):
+        quantizer, keeper = keeper_of((8,), revive_every=2, revive_below=0.5)
+        state_of(keeper).seen.copy_(torch.tensor([9.0, 9, 9, 9, 0, 0, 0, 0]))
+        for step in range(2):
+            revived = keeper.update([chosen([[0, 1, 2, 3, 0]])], (0,), None, step, generator())
+            assert bool(revived) == (step == 1)
+        found.append(quantizer.codebooks.stage(0).codebooks()[0].entries.detach().clone())
+    assert torch.equal(*found)
+
+
+def test_a_stage_that_covered_nothing_revives_nothing() -> None:
+    _, keeper = keeper_of((4, 4), revive_every=1, revive_below=0.9)
+    state_of(keeper, 1).seen.copy_(torch.tensor([9.0, 0, 0, 0]))
+    nothing = torch.zeros(1, 5, dtype=torch.bool)
+    choices = [chosen([[0, 1, 2, 3, 0]]), chosen([[0] * 5], mask=nothing)]
+    revived = keeper.update(choices, (0, 1), None, 0, generator())
+    assert all(len(entries) and entries is not None for entries, _ in revived)
+    assert state_of(keeper, 1).seen[1:].max() == 0
+
+
+def test_errors_that_are_felt_more_are_worth_more() -> None:
+    quantizer, keeper = keeper_of(revive_every=0)
+    book = quantizer.codebooks.stage(0).codebooks()[0]
+    choice = chosen([[0, 0, 1, 1, 2]] * 40)
+    gradient = torch.zeros(40, 5, 2)
+    gradient[:, :2], gradient[:, 2:4], gradient[:, 4] = 2e-6, 1e-6, 1e-9
+    for step in range(40):  # until nothing is left of the start
+        keeper.update([choice], (0,), gradient, step, generator())
+    felt, average = torch.tensor([4.0, 1.0, 0.0]), (4 * 80 + 80) / 200
+    tokens = torch.tensor([80.0, 80.0, 40.0])
+    wanted = (felt / average * tokens + PRIOR_TOKENS) / (tokens + PRIOR_TOKENS)
+    assert torch.allclose(book.importance[:3], wanted, rtol=1e-3)
+    assert math.isclose(book.importance[3], 1, rel_tol=1e-3)
+    keeper.update([choice], (0,), gradient * 0, 0, generator())
+    assert torch.allclose(book.importance[:3], wanted, rtol=1e-3)
+
+
+def test_the_scale_of_gradients_says_nothing() -> None:
+    found = []
+    for scale in (1e-9, 1e3):
+        quantizer, keeper = keeper_of(revive_every=0)
+        gradient = torch.ones(40, 5, 2)
+        gradient[:, :2] = 3
+        for step in range(4):
+            keeper.update([chosen([[0, 0, 1, 1, 2]] * 40)], (0,), gradient * scale, step, generator())
+            scale *= 10  # as between two stages
+        found.append(quantizer.codebooks.stage(0).codebooks()[0].importance.clone())
+    assert torch.allclose(*found, rtol=1e-4)
+    assert found[0][0] > 1 > found[0][1]
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-18, 1e12])
+def test_importance_stays_within_its_range(scale: float) -> None:
+    quantizer, keeper = keeper_of(revive_every=0)
+    gradient = torch.zeros(400, 5, 2)
+    gradient[0, 0] = scale
+    keeper.update([chosen([[0, 1, 1, 1, 1]] * 400)], (0,), gradient, 0, generator())
+    importance = quantizer.codebooks.stage(0).codebooks()[0].importance
+    assert 1 / SENSITIVITY_RANGE <= importance.min() <= importance.max() <= SENSITIVITY_RANGE
+
+
+def test_figures_tell_perplexity_and_dead_entries() -> None:
+    _, keeper = keeper_of((4, 8), revive_below=0.1)
+    state_of(keeper, 0).seen.copy_(torch.tensor([5.0, 5.0, 0.0, 0.0]))
+    state_of(keeper, 1).seen.fill_(3.0)
+    figures = keeper.figures()
+    assert math.isclose(figures["perplexity/0"], 2, rel_tol=1e-4)
+    assert math.isclose(figures["perplexity/1"], 8, rel_tol=1e-4)
+    assert figures["dead/0"] == 0.5
+    assert figures["dead/1"] == 0

@@ -1,0 +1,69 @@
+"""Every stage and every way to train it runs, moves what it should and nothing else."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aligned_vq.training.run import TrainingRun
+from tests.training.tiny import copied, frozen, losses, saved_place, tiny_config
+
+ALIGN, TASK = {"align.steps": 3}, {"task.steps": 2}
+IDENTITY = {"codec.identity": True, "codec.link": "statistics", "codec.points": {}}
+LORA: dict[str, Any] = {**TASK, "lora.rank": 2}
+CASES: dict[str, dict[str, Any]] = {
+    "calibrate": {},
+    "align": ALIGN,
+    "task": TASK,
+    "both": {**ALIGN, **TASK},
+    "task without labels": {**TASK, "task.task": 0},
+    "no points": {**ALIGN, "codec.points": {}},
+    "shares": {**ALIGN, "codec.stage_shares": [1, 0.5]},
+    "one stage left out": {**ALIGN, "codec.points": {"a": {"stages": [1]}, "b": {"stages": [0]}}},
+    "ema": {**ALIGN, "codebooks.update": "ema", "codebooks.revive_every": 2},
+    "rotation": {**ALIGN, "codebooks.estimator": "rotation", "codebooks.sensitivity": False},
+    "diversity and rate": {**ALIGN, "align.diversity": 0.1, "align.rate": 0.01},
+    "groups": {**ALIGN, "codec.num_groups": 2},
+    "statistics": {**ALIGN, "codec.link": "statistics"},
+    "closed form": {**ALIGN, "codec.link": "closed_form", "codec.split": "ln1@0"},
+    "dropped": {**ALIGN, "codec.link": "dropped", "codec.split": "ln2@1"},
+    "pre": {**ALIGN, "codec.link": "identity", "codec.split": "pre"},
+    "lora on the suffix": {**LORA, "lora.targets": ["suffix"]},
+    "lora on the projector": {**LORA, "lora.targets": ["projector"]},
+    "lora on all": {**ALIGN, **LORA, "lora.targets": ["suffix", "projector", "language_model"]},
+    "identity": {**LORA, **IDENTITY},
+    "checkpointing": {**LORA, "gradient_checkpointing": True},
+    "bf16": {**ALIGN, **LORA, "precision": "bf16"},
+}
+STILL = {"calibrate": [""]}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_it_runs(case: str, llava_directory: Path, pictures: Path, tmp_path: Path) -> None:
+    config = tiny_config(llava_directory, pictures, CASES[case])
+    run = TrainingRun(config, tmp_path)
+    before = {name: tensor.clone() for name, tensor in frozen(run).items()}
+    start = copied(run)
+    run.train()
+    wanted = [("align", n) for n in range(config.align.steps)]
+    wanted += [("task", n) for n in range(config.task.steps)]
+    if wanted:
+        figures = losses(tmp_path)
+        assert [(f["stage"], f["step"]) for f in figures] == wanted
+        numbers = [v for f in figures for v in f.values() if isinstance(v, float)]
+        assert all(math.isfinite(number) for number in numbers)
+        assert saved_place(tmp_path) == (
+            wanted[-1][0],
+            len([w for w in wanted if w[0] == wanted[-1][0]]),
+        )
+    assert all(bool((tensor == before[name]).all()) for name, tensor in frozen(run).items())
+    now = copied(run)
+    assert all(bool(tensor.isfinite().all()) for tensor in now.values())
+    moved = {name for name, tensor in now.items() if not bool((tensor == start[name]).all())}
+    expected = {n for n in now if n.startswith(("link.project", "link.position", "quantizer."))}
+    expected |= {n for n in now if ".lora_" in n}
+    importance = {n for n in expected if n.endswith("importance")}
+    assert expected - importance <= moved, expected - importance - moved
