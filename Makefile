@@ -32,15 +32,20 @@ test: setup ## run the test suite
 demo: setup ## three questions about a picture, across two processes
 	$(BIN)/python -m benchmarks.demo
 
-figures: setup ## the figures of the README, about 20 minutes on two cores
-	$(BIN)/aligned-vq reference-eval
-	$(BIN)/aligned-vq reference-sweep
+figures: setup ## the figures of the README, about an hour on two cores
+	$(BIN)/aligned-vq eval --kinds --out benchmarks/results/eval
+	$(BIN)/aligned-vq eval --questions 2000 --baselines --out benchmarks/results/baselines
+	for name in links cuts geometry; do \
+	  $(BIN)/aligned-vq sweep benchmarks/sweeps/$$name.yaml --out benchmarks/results/$$name; \
+	done
+	$(BIN)/aligned-vq locations --out benchmarks/results/locations
+	$(BIN)/python -m benchmarks.nearest_entry
 	$(BIN)/python -m benchmarks.edge_memory
 	$(BIN)/python -m benchmarks.equality
 
-bundle: setup ## calibrate the shipped bundle anew
-	$(BIN)/aligned-vq export --checkpoint reference --images reference:400 --split ln2@0 \
-	  --out aligned_vq/reference/bundle
+bundle: setup ## train the shipped codec anew, about 20 minutes on two cores
+	$(BIN)/aligned-vq train aligned_vq/reference/codec.yaml --out runs/reference
+	cp runs/reference/bundle/* aligned_vq/reference/bundle/
 
 reference: setup ## train the reference model from scratch
 	$(BIN)/aligned-vq reference-train --out aligned_vq/reference/checkpoint

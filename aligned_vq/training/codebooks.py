@@ -7,6 +7,7 @@ from the step's own generator, so that every process holds the same codebooks at
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from aligned_vq.training.config import CodebookConfig
 SumOverProcesses = Callable[[Tensor], Tensor]
 GatherOverProcesses = Callable[[Tensor], Tensor]
 
-SENSITIVITY_RANGE = 16.0
+SENSITIVITY_RANGE = 8.0
 """No token's error counts more than this many times, or less than one over it of, the average."""
 PRIOR_TOKENS = 30.0
 """Tokens of average sensitivity that every entry is thought to have seen."""
@@ -27,6 +28,13 @@ START_TOKENS = 4000.0
 """Weight of what calibration saw, in tokens of one step."""
 CANDIDATES = 256
 """Latents of a process from which dead entries of a stage are revived."""
+
+
+class Felt(NamedTuple):
+    """The quantized latents of a step: their error and what the losses feel, `[B, N, d]` each."""
+
+    gradient: Tensor
+    error: Tensor
 
 
 class CodebookState(nn.Module):
@@ -43,9 +51,9 @@ class CodebookState(nn.Module):
         """Tokens of a step that chose each entry, `[size]`."""
         self.register_buffer("sums", codebook.entries.detach() * seen[:, None])
         """Sum of what they were, `[size, dim]`."""
-        self.register_buffer("felt", torch.stack([codebook.importance * seen, seen]))
-        """Squared gradients, of a mean of 1 in every step, and tokens by entry of the first stage,
-        `[2, size]`."""
+        self.register_buffer("felt", torch.stack([seen, seen, seen]))
+        """By entry of the first stage, `[3, size]`: squared gradients and squared errors, both of a
+        mean of 1 in every step, and tokens."""
 
 
 class CodebookKeeper(nn.Module):
@@ -81,7 +89,7 @@ class CodebookKeeper(nn.Module):
         self,
         choices: Sequence[StageChoice],
         stages: Sequence[int],
-        gradient: Tensor | None,
+        felt: Felt | None,
         step: int,
         generator: torch.Generator,
     ) -> list[tuple[nn.Parameter, Tensor]]:
@@ -90,7 +98,7 @@ class CodebookKeeper(nn.Module):
         Args:
             choices: of the step, this process's images.
             stages: the stages the step used, the first of which covered every token.
-            gradient: of the losses with respect to the quantized latents, `[B, N, d]`.
+            felt: what errors of this step did to the losses.
             step: counts from 0 within a training stage.
             generator: in the same state on every process.
         """
@@ -108,8 +116,8 @@ class CodebookKeeper(nn.Module):
                 state = self.states[number * groups + group]
                 assert isinstance(state, CodebookState)
                 self._take(codebook, state, indices[:, group], parts[group])
-                if number == stages[0] and gradient is not None and self.config.sensitivity:
-                    self._feel(codebook, state, choice.indices[..., group], gradient)
+                if number == stages[0] and felt is not None and self.config.sensitivity:
+                    self._feel(codebook, state, choice.indices[..., group], felt)
                 if due:
                     rows = self._revive(codebook, state, parts[group], generator)
                     if len(rows):
@@ -135,23 +143,24 @@ class CodebookKeeper(nn.Module):
             alive = state.seen > 1e-3
             codebook.entries[alive] = state.sums[alive] / state.seen[alive][:, None]
 
-    def _feel(
-        self, codebook: Codebook, state: CodebookState, indices: Tensor, gradient: Tensor
-    ) -> None:
-        size = len(codebook.usage)
+    def _feel(self, codebook: Codebook, state: CodebookState, indices: Tensor, felt: Felt) -> None:
+        """Learn the curvature of the losses by entry. Around their minimum a gradient is curvature
+        times error, so the ratio of the two says what an error costs, whatever its size."""
         flat = indices.reshape(-1)
-        felt = torch.zeros_like(state.felt)
-        felt[0].index_add_(0, flat, gradient.float().square().sum(-1).reshape(-1))
-        felt[1] += torch.bincount(flat, minlength=size)
-        felt = self._total(felt)
-        # The scale says nothing: it is the loss's, and another in every step and stage.
-        mean = felt[0].sum() / felt[1].sum()
-        if not mean > 0:
+        sums = torch.zeros_like(state.felt)
+        for row, what in enumerate(felt):
+            sums[row].index_add_(0, flat, what.float().square().sum(-1).reshape(-1))
+        sums[2] += torch.bincount(flat, minlength=sums.shape[1])
+        sums = self._total(sums)
+        # Scales say nothing: they are the loss's and the rate's, and others in every step.
+        means = sums[:2].sum(1, keepdim=True) / sums[2].sum()
+        if not bool((means > 0).all()):
             return
-        felt[0] /= mean
-        state.felt.mul_(self.config.decay).add_(felt, alpha=1 - self.config.decay)
-        mean = state.felt[0].sum() / state.felt[1].sum()
-        worth = (state.felt[0] / mean + PRIOR_TOKENS) / (state.felt[1] + PRIOR_TOKENS)
+        sums[:2] /= means
+        state.felt.mul_(self.config.decay).add_(sums, alpha=1 - self.config.decay)
+        gradients, errors, tokens = state.felt
+        worth = ((gradients + PRIOR_TOKENS) / (errors + PRIOR_TOKENS)).sqrt()
+        worth = worth * tokens.sum() / (worth * tokens).sum()
         codebook.importance.copy_(worth.clamp(1 / SENSITIVITY_RANGE, SENSITIVITY_RANGE))
 
     def _revive(

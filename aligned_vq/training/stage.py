@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from aligned_vq.errors import TrainingError
 from aligned_vq.training.batches import Batch, Steps
-from aligned_vq.training.codebooks import CodebookKeeper
+from aligned_vq.training.codebooks import CodebookKeeper, Felt
 from aligned_vq.training.config import StageConfig, TrainConfig
 from aligned_vq.training.lora import adapter_parameters
 from aligned_vq.training.model import BitSpending, SplitModel, StepOutput
@@ -197,9 +197,12 @@ def _observe(
     if learners.keeper is None:
         return
     latents_hat = learners.model.latents_hat
-    gradient = None if latents_hat is None else latents_hat.grad
+    felt = None
+    if latents_hat is not None and latents_hat.grad is not None:
+        error = latents_hat.detach() - output.choices[chain[0]].inputs
+        felt = Felt(latents_hat.grad, error)
     generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
-    revived = learners.keeper.update(output.choices, chain, gradient, step, generator)
+    revived = learners.keeper.update(output.choices, chain, felt, step, generator)
     for entries, rows in revived:
         for moment in optimiser.state.get(entries, {}).values():
             if moment.shape == entries.shape:
