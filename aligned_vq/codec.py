@@ -26,8 +26,10 @@ from aligned_vq.types import (
     StageIndices,
 )
 
-BUDGET_STEPS = 12
-"""Bisections of the rate weight with which a payload is brought under its limit."""
+LEAST_WEIGHT, MOST_WEIGHT = 1e-4, 1e6
+"""Between these rate weights, every token is worth its bits and none is."""
+BUDGET_BISECTIONS = 6
+"""Of the last step by which the rate weight grew, to come close to a limit from below."""
 
 
 @dataclass(frozen=True)
@@ -110,25 +112,38 @@ class EdgeCodec:
         payload = self._packed(self.encode(features, residual, chosen), coding)
         if chosen.max_bytes is None or len(payload.body) <= chosen.max_bytes:
             return payload
-        # Squared errors of latents are bounded in practice: from here on no token is worth a bit.
-        low, high = chosen.rate_weight, max(chosen.rate_weight, 1e-6) * 2.0**20
-        best: Payload | None = None
-        for _ in range(BUDGET_STEPS):
-            middle = (max(low, 1e-9) * high) ** 0.5 if best is not None else high
-            tried = self._packed(
-                self.encode(features, residual, replace(chosen, rate_weight=middle)), coding
-            )
-            if len(tried.body) <= chosen.max_bytes:
-                best, high = tried, middle
-            elif best is None:
-                break
-            else:
+        return self._within(chosen, features, residual, coding)
+
+    def _within(
+        self, point: OperatingPoint, features: Tensor, residual: Tensor, coding: Coding | None
+    ) -> Payload:
+        """The largest payload found that keeps the point's limit: first the rate weight grows until
+        one does, then the last step is bisected."""
+        limit = point.max_bytes
+        assert limit is not None
+
+        def tried(weight: float) -> Payload:
+            spent = replace(point, rate_weight=weight)
+            return self._packed(self.encode(features, residual, spent), coding)
+
+        low = max(point.rate_weight, LEAST_WEIGHT)
+        high = low * 4
+        best = tried(high)
+        while len(best.body) > limit:
+            if high > MOST_WEIGHT:
+                raise ConfigError(
+                    f"operating point {point.name!r} allows {limit} bytes, but this image needs "
+                    f"{len(best.body)} with its first stage alone: allow more"
+                )
+            low, high = high, high * 4
+            best = tried(high)
+        for _ in range(BUDGET_BISECTIONS):
+            middle = (low * high) ** 0.5
+            payload = tried(middle)
+            if len(payload.body) > limit:
                 low = middle
-        if best is None:
-            raise ConfigError(
-                f"operating point {chosen.name!r} allows {chosen.max_bytes} bytes, but this image "
-                f"needs {len(tried.body)} with its first stage alone: allow more"
-            )
+            else:
+                best, high = payload, middle
         return best
 
     def _packed(self, encoded: Encoded, coding: Coding | None) -> Payload:

@@ -273,7 +273,7 @@ class TrainingRun:
 
     def _name(self) -> dict[str, str]:
         """What a resumed run must share with the one before."""
-        settings = json.dumps(asdict(self.config), sort_keys=True)
+        settings = json.dumps(asdict(self.config))  # the order of points counts
         names = suffix_names(self.checkpoint, self.plan.split)
         return {
             "configuration": hashlib.sha256(settings.encode()).hexdigest(),

@@ -58,6 +58,7 @@ def test_points_meet_their_mean_and_never_exceed_their_limit(
         point: body_sizes(trained.out / "bundle", examples, point)
         for point in ("mean", "limited", "full", "first")
     }
+    print(sizes)
     means = {point: sum(own) / len(own) for point, own in sizes.items()}
     assert abs(means["mean"] / MEAN_BYTES - 1) < 0.1
     assert max(sizes["limited"]) <= MAX_BYTES

@@ -16,19 +16,22 @@ import pytest
 import yaml
 
 from aligned_vq.bundle import open_edge_bundle
+from aligned_vq.training.config_file import read_config
+from aligned_vq.training.run import TrainingRun
 from tests.training.tiny import losses, saved_place, tiny_settings
 
-SECONDS = 100
+SECONDS = 180
 PROCESSES = 2
 
 
 def write_config(path: Path, settings: Any) -> Path:
-    path.write_text(yaml.safe_dump(settings))
+    path.write_text(yaml.safe_dump(settings, sort_keys=False))  # the first point is the default
     return path
 
 
-def train(config: Path, out: Path, *launcher: str) -> None:
-    """`process_report` as a process, or under a launcher of several."""
+def train_in_processes(config: Path, out: Path) -> None:
+    """`process_report` in two processes that know of each other."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={PROCESSES}"]
     command = [sys.executable, *launcher, "-m", "tests.training.process_report"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -47,6 +50,7 @@ def report(out: Path, process: int) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("update", ["gradient", "ema"])
 def test_two_processes_hold_the_same_codebooks_and_learn_what_one_learns(
     update: str, llava_directory: Path, pictures: Path, tmp_path: Path
@@ -62,8 +66,7 @@ def test_two_processes_hold_the_same_codebooks_and_learn_what_one_learns(
         "codebooks.update": update,
     }
     config = write_config(tmp_path / "run.yaml", tiny_settings(llava_directory, pictures, changes))
-    launcher = ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={PROCESSES}")
-    train(config, tmp_path / "two", *launcher)
+    train_in_processes(config, tmp_path / "two")
     first, second = (report(tmp_path / "two", process) for process in range(PROCESSES))
     assert len(first) == 9
     assert first == second
@@ -72,7 +75,7 @@ def test_two_processes_hold_the_same_codebooks_and_learn_what_one_learns(
     assert max(dead[::2]) > 0  # some entries died ...
     assert dead[5] < max(dead)  # ... and were revived
 
-    train(config, tmp_path / "one")
+    TrainingRun(read_config(config), tmp_path / "one").train()
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert [(f["stage"], f["step"]) for f in one] == [(f["stage"], f["step"]) for f in two]
     means = [np.mean([f["loss"] for f in run]) for run in (one, two)]
@@ -80,6 +83,7 @@ def test_two_processes_hold_the_same_codebooks_and_learn_what_one_learns(
     assert abs(one[0]["loss"] / two[0]["loss"] - 1) < 0.02
 
 
+@pytest.mark.timeout(400)
 def test_control_c_leaves_a_state_and_the_same_command_goes_on(
     llava_directory: Path, pictures: Path, tmp_path: Path
 ) -> None:
