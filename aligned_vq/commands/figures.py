@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
 from aligned_vq.errors import ConfigError
 from aligned_vq.reference.assets import BUNDLE, NAME, checkpoint_source
-
-if TYPE_CHECKING:
-    from aligned_vq.evaluation.results import Row
 
 
 def eval_parser() -> ArgumentParser:
@@ -43,19 +39,20 @@ def evaluate(options: Namespace) -> None:
     """Run the command."""
     from aligned_vq.evaluation.codec_path import bundle_path
     from aligned_vq.evaluation.examiner import Examiner
-    from aligned_vq.evaluation.exams import UnsplitPath, bundle_rows, checkpoint_of
+    from aligned_vq.evaluation.exams import bundle_rows, checkpoint_of
     from aligned_vq.evaluation.feature_baselines import feature_baselines
     from aligned_vq.evaluation.fsq_baseline import fsq_baseline
     from aligned_vq.evaluation.image_baselines import image_baselines
     from aligned_vq.evaluation.plots import plot_rate_accuracy
-    from aligned_vq.evaluation.results import table_head
+    from aligned_vq.evaluation.results import Row, table_head
     from aligned_vq.reference.examination import exam_images, majority_answers
 
     if options.questions < 1:
         raise ConfigError(f"questions must be 1 or more, got {options.questions}")
     exam = list(exam_images(options.questions))
     examiner = Examiner(checkpoint_source(options.checkpoint), exam)
-    reference = examiner.examine(examiner.unsplit, "unsplit").verdicts
+    unsplit = examiner.examine(examiner.unsplit, "unsplit")
+    reference = unsplit.verdicts
     rows: list[Row] = []
 
     def show(row: Row) -> None:
@@ -65,7 +62,7 @@ def evaluate(options: Namespace) -> None:
     if not options.json:
         print(f"reference world, test split, {options.questions} questions, greedy, exact match")
         print(table_head())
-    show(examiner.row(UnsplitPath(examiner), reference))
+    show(Row.of("unsplit", {}, reference, reference, unsplit.costs))
     for folder in options.bundles:
         for row in bundle_rows(examiner, folder, reference):
             show(row)

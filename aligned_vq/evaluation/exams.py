@@ -1,34 +1,14 @@
-"""What is examined: the whole model, and a bundle at each of its operating points."""
+"""A bundle at each of its operating points, and the checkpoint a run is to be examined with."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-from PIL import Image
-from torch import Tensor
 
 from aligned_vq.bundle import read_manifest
 from aligned_vq.evaluation.codec_path import bundle_path
-from aligned_vq.evaluation.examiner import Examiner, PathOutput
+from aligned_vq.evaluation.examiner import Examiner
 from aligned_vq.evaluation.results import Row, Verdicts
-from aligned_vq.types import QuantizerConfig
-
-
-class UnsplitPath:
-    """The model in one piece, as a path with a name."""
-
-    name = "unsplit"
-    settings: Mapping[str, Any] = {}
-    quantizer: QuantizerConfig | None = None
-
-    def __init__(self, examiner: Examiner) -> None:
-        self._examiner = examiner
-
-    def __call__(self, pictures: Sequence[Image.Image], pixels: Tensor) -> PathOutput:
-        """See `FeaturePath`."""
-        return self._examiner.unsplit(pictures, pixels)
 
 
 def bundle_rows(

@@ -153,7 +153,8 @@ def run_stage(
                 accelerator.wait_for_everyone()
             if halt:
                 raise KeyboardInterrupt
-    accelerator.free_memory()  # its wrapper of this stage; the next stage makes its own
+    if accelerator.num_processes > 1:
+        accelerator.free_memory()  # the wrapper of this stage; the next stage makes its own
 
 
 def _step(

@@ -42,7 +42,7 @@ def main(config: Path, out: Path) -> None:
         report.write(json.dumps(facts) + "\n")
         report.flush()
 
-    stage._observe = observed
+    stage._observe = observed  # type: ignore[assignment]
     run.train()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 import torch
@@ -98,7 +100,7 @@ def test_moving_averages_take_entries_to_the_mean_of_what_they_stand_for() -> No
         keeper.update([choice], (0,), None, step, generator())
     for group, part in enumerate(inputs.chunk(2, dim=-1)):
         own = indices[..., group]
-        for entry in own.unique().tolist():
+        for entry in set(own.flatten().tolist()):
             wanted = part[own == entry].mean(0)
             assert torch.allclose(stage.codebooks()[group].entries[entry], wanted, atol=1e-4)
 
@@ -201,6 +203,52 @@ def test_importance_stays_within_its_range(scale: float) -> None:
     keeper.update([chosen([[0, 1, 1, 1, 1]] * 400)], (0,), felt_of(gradient), 0, generator())
     importance = quantizer.codebooks.stage(0).codebooks()[0].importance
     assert 1 / SENSITIVITY_RANGE <= importance.min() <= importance.max() <= SENSITIVITY_RANGE
+
+
+class Pair:
+    """Two threads that sum and gather tensors as two processes do."""
+
+    def __init__(self) -> None:
+        self.barrier = Barrier(2, timeout=30)
+        self.given: list[Tensor] = [torch.empty(0)] * 2
+
+    def exchange(self, rank: int, tensor: Tensor) -> list[Tensor]:
+        self.given[rank] = tensor
+        self.barrier.wait()
+        both = list(self.given)
+        self.barrier.wait()
+        return both
+
+
+@pytest.mark.parametrize("update", ["ema", "gradient"])
+def test_two_processes_learn_what_one_learns_from_all_their_tokens(update: str) -> None:
+    pair = Pair()
+    torch.manual_seed(3)
+    inputs, gradient = torch.randn(6, 5, 2), torch.randn(6, 5, 2)
+
+    def learn(quantizer: AlignedVQ, keeper: CodebookKeeper, own: slice) -> dict[str, Tensor]:
+        for step in range(6):
+            part = inputs[own]
+            choice = StageChoice(quantizer.codebooks.stage(0).encode(part), None, part)
+            keeper.update([choice], (0,), Felt(gradient[own], part), step, generator())
+        return quantizer.state_dict() | keeper.state_dict()
+
+    def process(rank: int, revive_every: int) -> tuple[AlignedVQ, CodebookKeeper, slice]:
+        quantizer, keeper = keeper_of(
+            (8,), update=update, revive_every=revive_every, revive_below=0.4
+        )
+        keeper._total = lambda t: sum(pair.exchange(rank, t), torch.zeros_like(t))
+        keeper._gather = lambda t: torch.cat(pair.exchange(rank, t))
+        return quantizer, keeper, slice(rank, None, 2)
+
+    alone = learn(*keeper_of((8,), update=update, revive_every=0), slice(None))
+    for revive_every in (3, 0):
+        processes = [process(rank, revive_every) for rank in range(2)]
+        with ThreadPoolExecutor(2) as pool:
+            first, second = pool.map(lambda given: learn(*given), processes)
+        assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+    # Without revival, which depends on how the latents were shared out.
+    assert all(torch.allclose(t, first[name], atol=1e-4) for name, t in alone.items())
 
 
 def test_figures_tell_perplexity_and_dead_entries() -> None:

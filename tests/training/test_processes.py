@@ -51,9 +51,8 @@ def report(out: Path, process: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("update", ["gradient", "ema"])
 def test_two_processes_hold_the_same_codebooks_and_learn_what_one_learns(
-    update: str, llava_directory: Path, pictures: Path, tmp_path: Path
+    llava_directory: Path, pictures: Path, tmp_path: Path
 ) -> None:
     changes = {
         "codec.codebook_sizes": [64, 32],
@@ -63,7 +62,6 @@ def test_two_processes_hold_the_same_codebooks_and_learn_what_one_learns(
         "codebooks.revive_every": 2,
         "codebooks.revive_below": 0.3,
         "codebooks.decay": 0.7,
-        "codebooks.update": update,
     }
     config = write_config(tmp_path / "run.yaml", tiny_settings(llava_directory, pictures, changes))
     train_in_processes(config, tmp_path / "two")

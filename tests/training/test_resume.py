@@ -164,7 +164,7 @@ def test_nan_stops_a_run_before_it_spreads(
         if what == "loss":
             weight.data[0, 0] = torch.nan
         else:
-            weight.register_hook(lambda gradient: gradient * torch.nan)
+            weight.register_hook(lambda gradient: gradient * torch.nan)  # type: ignore[no-untyped-call]
 
     with monkeypatch.context() as patch:
         after_steps(patch, poison, stage="align", step=2)

@@ -67,3 +67,45 @@ def test_it_runs(case: str, llava_directory: Path, pictures: Path, tmp_path: Pat
     expected |= {n for n in now if ".lora_" in n}
     importance = {n for n in expected if n.endswith("importance")}
     assert expected - importance <= moved, expected - importance - moved
+
+
+FEW = {
+    "codec.points": {"all": {"stages": [0, 1]}},
+    "data.calibration_images": 3,  # leaves something to learn
+    "align.steps": 40,
+    "align.warmup_steps": 3,
+    "align.batch_size": 8,
+    "align.learning_rate": 2e-3,
+    "align.codebook_learning_rate": 2e-2,
+}
+ANSWERS = {
+    "codec.points": {},
+    "task.steps": 30,
+    "task.warmup_steps": 3,
+    "lora.rank": 4,
+    "lora.learning_rate": 5e-3,
+    "lora.targets": ["projector", "language_model"],
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "term", "share"),
+    [
+        (FEW, "hidden", 0.9),
+        ({**FEW, "codebooks.estimator": "rotation"}, "hidden", 0.95),
+        ({**FEW, "codebooks.update": "ema"}, "hidden", 0.97),
+        (ANSWERS, "task", 0.5),
+    ],
+    ids=["gradient", "rotation", "ema", "answers"],
+)
+def test_losses_fall(
+    changes: dict[str, Any],
+    term: str,
+    share: float,
+    llava_directory: Path,
+    pictures: Path,
+    tmp_path: Path,
+) -> None:
+    TrainingRun(tiny_config(llava_directory, pictures, changes), tmp_path).train()
+    values = [figures[term] for figures in losses(tmp_path)]
+    assert sum(values[-5:]) < share * sum(values[:5])
