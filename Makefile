@@ -34,7 +34,7 @@ demo: setup ## three questions about a picture, across two processes
 
 figures: setup ## the figures of the README, about an hour on two cores
 	$(BIN)/aligned-vq eval --kinds --out benchmarks/results/eval
-	$(BIN)/aligned-vq eval --questions 2000 --baselines --out benchmarks/results/baselines
+	$(BIN)/aligned-vq eval --questions 1000 --baselines --out benchmarks/results/baselines
 	for name in links cuts geometry; do \
 	  $(BIN)/aligned-vq sweep benchmarks/sweeps/$$name.yaml --out benchmarks/results/$$name; \
 	done

@@ -34,10 +34,11 @@ def trained_codec(run: TrainingRun, checkpoint: LlavaCheckpoint | None = None) -
     if run.at_stage == "calibrate" and run.plan.codebook_sizes:
         raise ConfigError(f"{run.out}: expected a run that has begun, found none; train it first")
     checkpoint = checkpoint or run.checkpoint
-    model = run.learners.model.cpu()
+    model = run.learners.model
+    model.link.cpu()  # but not the language model
     quantizer = model.quantizer
     if quantizer is not None:
-        quantizer.eval().requires_grad_(False)
+        quantizer.cpu().eval().requires_grad_(False)
     norms = checkpoint.vision_tensors(link_norm_names(run.plan.split))
     points = run.plan.operating_points
     plain = assemble(checkpoint, run.plan, quantizer, model.link, norms, points)

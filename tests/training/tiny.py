@@ -117,7 +117,7 @@ def after_steps(monkeypatch: Any, act: Any, *, stage: str, step: int) -> None:
     monkeypatch.setattr(stage_module, "_observe", observed)
 
 
-def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> list[str]:
+def differing(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> list[str]:
     """Names of tensors that differ."""
     assert one.keys() == other.keys()
     return [name for name, tensor in one.items() if not torch.equal(tensor, other[name])]
