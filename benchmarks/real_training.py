@@ -83,7 +83,7 @@ def write_checkpoint(folder: Path, layers: int, device: str) -> Path:
 
 def measure(stage: str, checkpoint: Path, options: argparse.Namespace) -> dict[str, float]:
     """Seconds of a stage's step (of calibration: of all images), speed, and peak memory."""
-    steps = {"steps": options.steps + 1, "batch_size": options.batch}  # the first one warms up
+    steps = {"steps": options.steps + 2, "batch_size": options.batch}
     settings = {
         "checkpoint": str(checkpoint),
         "codec": {"split": SPLIT, "codebook_sizes": [4096]},
@@ -102,7 +102,7 @@ def measure(stage: str, checkpoint: Path, options: argparse.Namespace) -> dict[s
         run.train()
         ended = time.monotonic()
     if starts:
-        seconds = (starts[-1] - starts[0]) / options.steps
+        seconds = (starts[-1] - starts[1]) / options.steps  # from start to start, without the first
         images = options.batch
     else:
         seconds, images = ended - began, IMAGES
@@ -160,8 +160,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--layers", type=int, default=2, help="of the language model; 7B has 32")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--batch", type=int, default=2, help="images of a step")
-    parser.add_argument("--steps", type=int, default=1, help="steps measured, after one more")
+    parser.add_argument("--batch", type=int, default=1, help="images of a step")
+    parser.add_argument("--steps", type=int, default=1, help="steps measured, between two more")
     parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--measure", choices=STAGES, help=argparse.SUPPRESS)
