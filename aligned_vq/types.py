@@ -156,33 +156,26 @@ class QuantizerConfig:
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """How an image's bits are spent: which stages, and what a bit must be worth.
-
-    The first of `stages` covers every token; a later one covers the tokens whose weighted squared
-    latent error it lowers by more than `rate_weight` times the bits it costs. At 0 every stage
-    covers every token. Stages not named cover none.
-    """
+    """How bits are spent: the first of `stages` covers every token, a later one those whose squared
+    latent error, weighted, it lowers by more than `rate_weight` times its bits (0: all)."""
 
     name: str
     stages: tuple[int, ...]
     rate_weight: float = 0.0
     """Squared latent error that one bit must save (Lagrange multiplier of the rate)."""
     max_bytes: int | None = None
-    """Hard limit of one payload body; the encoder raises the rate weight until it is kept."""
+    """Hard limit of one payload body: the encoder raises the rate weight until it is kept."""
 
     def __post_init__(self) -> None:
-        if not self.name or not self.stages:
-            raise ConfigError("an operating point needs a name and at least one stage")
-        if sorted(set(self.stages)) != list(self.stages) or self.stages[0] < 0:
+        ascending = list(self.stages) == sorted({s for s in self.stages if s >= 0})
+        weighed = 0 <= self.rate_weight < math.inf and (
+            self.max_bytes is None or self.max_bytes >= 1
+        )
+        if not (self.name and self.stages and ascending and weighed):
             raise ConfigError(
-                f"stages of operating point {self.name!r} must ascend from 0 on, got {self.stages}"
+                "an operating point needs a name, stages that must ascend from 0 on, a rate_weight "
+                f"of 0 or more and max_bytes of 1 or more, got {self}"
             )
-        if not (math.isfinite(self.rate_weight) and self.rate_weight >= 0):
-            raise ConfigError(
-                f"rate_weight of {self.name!r} must be 0 or more, got {self.rate_weight}"
-            )
-        if self.max_bytes is not None and self.max_bytes < 1:
-            raise ConfigError(f"max_bytes of {self.name!r} must be positive, got {self.max_bytes}")
 
 
 @dataclass(frozen=True, eq=False)
