@@ -168,10 +168,8 @@ class OperatingPoint:
 
     def __post_init__(self) -> None:
         ascending = list(self.stages) == sorted({s for s in self.stages if s >= 0})
-        weighed = 0 <= self.rate_weight < math.inf and (
-            self.max_bytes is None or self.max_bytes >= 1
-        )
-        if not (self.name and self.stages and ascending and weighed):
+        limits = 0 <= self.rate_weight < math.inf and (self.max_bytes or 1) >= 1
+        if not (self.name and self.stages and ascending and limits and self.max_bytes != 0):
             raise ConfigError(
                 "an operating point needs a name, stages that must ascend from 0 on, a rate_weight "
                 f"of 0 or more and max_bytes of 1 or more, got {self}"
