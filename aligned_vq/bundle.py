@@ -36,7 +36,7 @@ MANIFEST, EDGE, CLOUD, ENTROPY = (
     "entropy.safetensors",
 )
 _EDGE_CODEC = ("position_mean", "project_down", "codebooks")
-_CLOUD_CODEC = ("position_mean", "project_up", "codebooks")
+_CLOUD_CODEC = ("position_mean", "project_up", "codebooks", "refiner")
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def open_cloud_bundle(directory: str | Path, device: torch.device | str = "cpu")
     except (RuntimeError, KeyError) as error:
         raise ConfigError(f"{folder / CLOUD}: does not fit its manifest ({error})") from error
     if quantizer is not None:
-        for name in ("position_mean", "project_up", "codebooks"):
+        for name in _CLOUD_CODEC:
             part = getattr(quantizer, name)
             setattr(quantizer, name, _moved(part, device))
     link = link.to(device).eval().requires_grad_(False)
@@ -186,9 +186,9 @@ def _quantizer(
     return quantizer.eval().requires_grad_(False)
 
 
-def _moved(part: torch.nn.Module | torch.nn.Parameter, device: torch.device | str) -> object:
-    if isinstance(part, torch.nn.Module):
-        return part.to(device)
+def _moved(part: torch.nn.Module | torch.nn.Parameter | None, device: torch.device | str) -> object:
+    if part is None or isinstance(part, torch.nn.Module):
+        return part and part.to(device)
     return torch.nn.Parameter(part.to(device), requires_grad=False)
 
 

@@ -36,6 +36,8 @@ class CodecPlan:
     codebook_sizes: tuple[int, ...] = (4096,)
     codebook_dim: int = 32
     num_groups: int = 1
+    refiner_blocks: int = 0
+    refiner_width: int = 128
     points: tuple[OperatingPoint, ...] = ()
     """How bits may be spent; by default all stages for every token, then fewer of them."""
     stage_shares: tuple[float, ...] = ()
@@ -68,7 +70,14 @@ class CodecPlan:
         """The quantizer's geometry for features of width `dim`."""
         if self.identity:
             return QuantizerConfig(dim, dim, (), kind="identity")
-        return QuantizerConfig(dim, self.codebook_dim, self.codebook_sizes, self.num_groups)
+        return QuantizerConfig(
+            dim,
+            self.codebook_dim,
+            self.codebook_sizes,
+            self.num_groups,
+            refiner_blocks=self.refiner_blocks,
+            refiner_width=self.refiner_width,
+        )
 
 
 class CutFeatures(NamedTuple):

@@ -196,7 +196,7 @@ class CloudCodec:
             )
             indices.append(rows.to(device))
             masks.append(None if covered is None else covered[None].to(device))
-        latents_hat = self.quantizer.codebooks.decode(indices, masks)
+        latents_hat = self.quantizer.refine(self.quantizer.codebooks.decode(indices, masks))
         features_hat = self.quantizer.reconstruct(latents_hat)
         if statistics is not None:
             statistics = statistics.to(device)

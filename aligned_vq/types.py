@@ -19,6 +19,7 @@ Norm = Literal["pre", "ln1", "ln2"]
 Coding = Literal["fixed", "range", "raw", "context"]
 LinkKind = Literal["identity", "learned", "closed_form", "statistics", "dropped"]
 QuantizerKind = Literal["aligned", "identity"]
+FinishReason = Literal["stop", "length", "cancelled"]
 
 NORMS: tuple[Norm, ...] = ("pre", "ln1", "ln2")
 CODINGS: tuple[Coding, ...] = ("fixed", "range", "raw", "context")
@@ -98,7 +99,8 @@ class QuantizerConfig:
     """Geometry of the codebooks: one residual stage per entry of `codebook_sizes`.
 
     Every stage has `num_groups` codebooks of that many entries, each over its share of the
-    `codebook_dim` latent dimensions. `kind="identity"` passes features through unquantized.
+    `codebook_dim` latent dimensions. A refiner of some transformer blocks (0: none) corrects what
+    the cloud decodes. `kind="identity"` passes features through unquantized.
     """
 
     dim: int
@@ -106,6 +108,8 @@ class QuantizerConfig:
     codebook_sizes: tuple[int, ...] = (4096,)
     num_groups: int = 1
     kind: QuantizerKind = "aligned"
+    refiner_blocks: int = 0
+    refiner_width: int = 128
 
     def __post_init__(self) -> None:
         if self.kind == "identity":
@@ -114,21 +118,19 @@ class QuantizerConfig:
             return
         if self.kind != "aligned":
             raise ConfigError(f"quantizer kind must be 'aligned' or 'identity', got {self.kind!r}")
-        if not 1 <= len(self.codebook_sizes) <= MAX_STAGES:
-            raise ConfigError(
-                f"give 1 to {MAX_STAGES} codebook sizes, got {len(self.codebook_sizes)}"
-            )
+        stages = len(self.codebook_sizes)
+        if not 1 <= stages <= MAX_STAGES:
+            raise ConfigError(f"give 1 to {MAX_STAGES} codebook sizes, got {stages}")
         if any(not 2 <= size <= 65_536 for size in self.codebook_sizes):
             raise ConfigError(f"codebook sizes must be 2 to 65536, got {self.codebook_sizes}")
-        if not 0 < self.codebook_dim <= self.dim or self.num_groups < 1:
+        width, groups = self.codebook_dim, self.num_groups
+        if not 0 < width <= self.dim or groups < 1:
             raise ConfigError(
                 f"codebook_dim must be 1 to {self.dim} and num_groups positive, "
-                f"got {self.codebook_dim} and {self.num_groups}"
+                f"got {width} and {groups}"
             )
-        if self.codebook_dim % self.num_groups:
-            raise ConfigError(
-                f"codebook_dim {self.codebook_dim} is not divisible by num_groups {self.num_groups}"
-            )
+        if width % groups:
+            raise ConfigError(f"codebook_dim {width} is not divisible by num_groups {groups}")
 
     @property
     def num_quantizers(self) -> int:
@@ -264,9 +266,6 @@ class Sampling:
     """Share of the probability to sample from."""
     seed: int | None = None
     """Makes sampling repeatable."""
-
-
-FinishReason = Literal["stop", "length", "cancelled"]
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
 """AlignedVQ: vector quantization behind a LayerNorm, between two linear projections.
 
     features - position mean -> project_down (D -> d) -> residual codebooks -> latents_hat
-    latents_hat -> project_up (d -> D) + position mean -> features_hat
+    latents_hat -> refiner (if any) -> project_up (d -> D) + position mean -> features_hat
 
 After "Aligned Vector Quantization for Edge-Cloud Collaborative Vision-Language Models"
 (arXiv 2411.05961): codebooks behind the normalisation, a dual linear projection around them. The
-position mean and the second projection for the residual stream (`LearnedLink`) are ours.
+position mean, the refiner and the second projection for the residual stream (`LearnedLink`) are
+ours.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from aligned_vq.quantizer.refiner import Refiner
 from aligned_vq.quantizer.residual import ResidualCodebooks, StageChoice
 from aligned_vq.types import FeatureSpec, QuantizerConfig
 
@@ -48,6 +50,7 @@ class AlignedVQ(nn.Module):
         self.position_mean = nn.Parameter(torch.zeros(features.num_tokens, features.dim))
         self.project_down = nn.Linear(features.dim, config.codebook_dim, bias=False)
         self.codebooks = ResidualCodebooks(config)
+        self.refiner = Refiner(features.num_tokens, config) if config.refiner_blocks else None
         self.project_up = nn.Linear(config.codebook_dim, features.dim, bias=False)
 
     def latents(self, features: Tensor) -> Tensor:
@@ -56,8 +59,15 @@ class AlignedVQ(nn.Module):
             out: Tensor = self.project_down(features.float() - self.position_mean)
             return out
 
+    def refine(self, latents_hat: Tensor) -> Tensor:
+        """Decoded latents `[B, N, d]`, corrected by the refiner where there is one."""
+        if self.refiner is None:
+            return latents_hat
+        out: Tensor = self.refiner(latents_hat)
+        return out
+
     def reconstruct(self, latents_hat: Tensor) -> Tensor:
-        """Features `[B, N, D]` of latents `[B, N, d]`."""
+        """Features `[B, N, D]` of refined latents `[B, N, d]`."""
         out: Tensor = self.project_up(latents_hat) + self.position_mean
         return out
 

@@ -65,6 +65,8 @@ def calibrate(
         centred = (features - quantizer.position_mean).flatten(0, 1)
         quantizer.project_down.weight.copy_(principal_axes(centred, config.codebook_dim))
         latents = quantizer.latents(features).flatten(0, 1)
+        if quantizer.refiner is not None:
+            quantizer.refiner.scale.copy_(latents.std(0))
         remaining = latents
         for chain in chains:
             remaining = latents.clone()

@@ -7,6 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+BLOCK = 128
+"""Scores of a row are reduced in blocks of this many where it divides them."""
+
 
 class Nearest(NamedTuple):
     """Result of a search, both `[...]`."""
@@ -49,8 +52,7 @@ class Codebook(nn.Module):
             scores = torch.addmm(entries.square().sum(1), flat, entries.T, alpha=-2)
             if rate_weight is not None:
                 scores.addr_(rate_weight.reshape(-1).float(), self.length_bits())
-            indices = scores.argmin(1)
-            cost = scores.gather(1, indices[:, None])[:, 0]
+            indices, cost = _least(scores)
         shape = latents.shape[:-1]
         return Nearest(indices.reshape(shape), cost.reshape(shape))
 
@@ -61,3 +63,20 @@ class Codebook(nn.Module):
     def decode(self, indices: Tensor) -> Tensor:
         """Entries `[..., dim]` of indices `[...]`."""
         return self.entries[indices]
+
+
+def _least(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Place and value of each row's least score, `[M, size]` to `[M]`; the first of equals.
+
+    A minimum alone vectorises, and finding its place does not: the place is looked for only inside
+    the block that holds the minimum.
+    """
+    size = scores.shape[1]
+    if size % BLOCK or size == BLOCK:
+        value, place = scores.min(1)
+        return place, value
+    blocks = scores.reshape(len(scores), -1, BLOCK)
+    block = blocks.amin(2).argmin(1)
+    inside = blocks[torch.arange(len(scores), device=scores.device), block]
+    value, place = inside.min(1)
+    return block * BLOCK + place, value

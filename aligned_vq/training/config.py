@@ -23,11 +23,13 @@ class PointConfig:
         mean_bytes: mean payload body to aim at, by choosing tokens; None: every stage covers every
             token.
         max_bytes: hard limit of one payload body.
+        share: how often steps are spent on it, relative to the others.
     """
 
     stages: tuple[int, ...]
     mean_bytes: float | None = None
     max_bytes: int | None = None
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class CodecConfig:
         points: operating points by name, the default first; empty: every stage for every token.
         stage_shares: share of the tokens each stage is calibrated on; 1 where not given.
         identity: no codebook: the control that loses nothing.
+        refiner_blocks: transformer blocks that correct decoded latents in the cloud; 0: none.
+        refiner_width: of those blocks.
     """
 
     split: str = "ln1@1"
@@ -53,6 +57,8 @@ class CodecConfig:
     points: dict[str, PointConfig] = field(default_factory=dict)
     stage_shares: tuple[float, ...] = ()
     identity: bool = False
+    refiner_blocks: int = 0
+    refiner_width: int = 128
 
     def plan(self) -> CodecPlan:
         """The same as a plan; ConfigError when it cannot be built."""
@@ -66,6 +72,8 @@ class CodecConfig:
                 raise ConfigError(
                     f"mean_bytes of {name!r} must be positive, got {point.mean_bytes}"
                 )
+            if not point.share > 0:
+                raise ConfigError(f"share of {name!r} must be positive, got {point.share}")
         points = tuple(
             OperatingPoint(name, tuple(point.stages), 0.0, point.max_bytes)
             for name, point in self.points.items()
@@ -77,6 +85,8 @@ class CodecConfig:
             sizes,
             self.codebook_dim,
             self.num_groups,
+            self.refiner_blocks,
+            self.refiner_width,
             () if self.identity else points,
             self.stage_shares,
             self.identity,
@@ -109,6 +119,7 @@ class StageConfig:
         batch_size: images of a step, over all processes together.
         learning_rate: of projections and link.
         codebook_learning_rate: of codebook entries, when they learn by gradient.
+        refiner_learning_rate: of the refiner.
         warmup_steps: of the learning rate.
         features: weight of the features' squared error over their variance.
         residual: weight of the residual stream's, likewise.
@@ -123,6 +134,7 @@ class StageConfig:
     batch_size: int = 8
     learning_rate: float = 5e-4
     codebook_learning_rate: float = 2e-3
+    refiner_learning_rate: float = 1e-3
     warmup_steps: int = 20
     features: float = 0.2
     residual: float = 0.2

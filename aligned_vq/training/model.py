@@ -132,14 +132,15 @@ class SplitModel(nn.Module):
             if coded.latents_hat.requires_grad:
                 coded.latents_hat.retain_grad()
             self.latents_hat = coded.latents_hat
-            features_hat = self.quantizer.reconstruct(coded.latents_hat)
+            latents_hat = self.quantizer.refine(coded.latents_hat)
+            features_hat = self.quantizer.reconstruct(latents_hat)
             statistics = None
             if self.link.needs_statistics:
                 from aligned_vq.split.residual_link import token_statistics
 
                 eps = self.suffix.tower.vision.layer_norm_eps
                 statistics = token_statistics(residual.float(), eps)
-            residual_hat = self.link(features_hat, coded.latents_hat, statistics)
+            residual_hat = self.link(features_hat, latents_hat, statistics)
         return coded, features_hat, residual_hat
 
     def _soft_terms(self, coded: QuantizedLatents, number: int) -> tuple[Tensor, Tensor]:

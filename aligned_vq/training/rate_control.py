@@ -31,6 +31,7 @@ class RateControl(nn.Module):
         super().__init__()
         self.names = list(points)
         self.stages = [tuple(point.stages) for point in points.values()]
+        self.shares = np.array([point.share for point in points.values()])
         self.targets_bits = [targets_bits.get(name) for name in self.names]
         self.register_buffer("log_weights", torch.zeros(len(self.names), dtype=torch.float64))
 
@@ -43,12 +44,13 @@ class RateControl(nn.Module):
     ) -> tuple[tuple[int, ...], list[int], Tensor | None]:
         """Stages of a step, the point of each of `count` images, and rate weights `[count]`.
 
-        A step keeps to one chain of stages; those with several points come up as often as they
-        have points. Without points (no codec) there are no stages either.
+        A step keeps to one chain of stages, which comes up as often as its points' shares say; its
+        images are dealt out evenly among them. Without points (no codec) there are no stages.
         """
         if not self.stages:
             return (), [], None
-        stages = self.stages[int(rng.integers(len(self.stages)))]
+        shares = self.shares / self.shares.sum()
+        stages = self.stages[int(rng.choice(len(shares), p=shares))]
         own = [number for number, other in enumerate(self.stages) if other == stages]
         # Shuffled before and after: a step may have fewer images than the chain has points.
         picked = [int(n) for n in rng.permutation(np.resize(rng.permutation(own), count))]

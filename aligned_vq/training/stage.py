@@ -61,17 +61,20 @@ class Learners:
 def build_optimiser(
     model: SplitModel, config: TrainConfig, stage: StageConfig
 ) -> torch.optim.Optimizer:
-    """AdamW without decay over codec, entries and adapters, each at its own rate."""
+    """AdamW without decay over codec, entries, refiner and adapters, each at its own rate."""
     entries: list[nn.Parameter] = []
+    refiner: list[nn.Parameter] = []
     codec = list(model.link.parameters())
     if model.quantizer is not None:
         for name, parameter in model.quantizer.named_parameters():
-            (entries if name.endswith("entries") else codec).append(parameter)
+            own = refiner if name.startswith("refiner.") else codec
+            (entries if name.endswith("entries") else own).append(parameter)
     if config.codebooks.update == "ema":
         entries = []
     groups = [
         {"params": codec, "lr": stage.learning_rate},
         {"params": entries, "lr": stage.codebook_learning_rate},
+        {"params": refiner, "lr": stage.refiner_learning_rate},
     ]
     if stage.task:
         adapters = list(adapter_parameters(model).values())

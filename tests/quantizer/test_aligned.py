@@ -37,6 +37,19 @@ def test_the_nearest_entry_is_found_and_ties_go_to_the_lowest_index() -> None:
     assert torch.equal(codebook.decode(torch.tensor([3])), entries[3:4])
 
 
+@pytest.mark.parametrize("size", [128, 192, 512])
+def test_of_equal_entries_the_first_is_taken_wherever_the_others_are(size: int) -> None:
+    torch.manual_seed(0)
+    codebook = Codebook(size, 3)
+    codebook.entries.data = torch.randn(64, 3).repeat(size // 64, 1)
+    points = torch.randn(400, 3)
+    found = codebook.search(points)
+    wanted = torch.cdist(points, codebook.entries[:64]).argmin(1)
+    assert torch.equal(found.indices, wanted)
+    squares = (points - codebook.entries[wanted]).square().sum(1) - points.square().sum(1)
+    assert torch.allclose(found.cost, squares.detach(), atol=1e-5)
+
+
 @pytest.mark.parametrize("groups", [1, 2])
 def test_forward_gives_what_decoding_its_indices_gives(groups: int) -> None:
     config = QuantizerConfig(24, 8, (64, 32), groups)

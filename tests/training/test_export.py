@@ -91,8 +91,10 @@ def test_the_bundle_decodes_what_was_trained_and_serving_changes_nothing(
         with torch.no_grad():
             assert model.quantizer is not None
             coded = model.quantizer(features[None], (0, 1))
-            wanted = model.quantizer.reconstruct(coded.latents_hat)[0]
+            wanted = model.quantizer.reconstruct(model.quantizer.refine(coded.latents_hat))[0]
+            unrefined = model.quantizer.reconstruct(coded.latents_hat)[0]
         assert torch.allclose(found[0], wanted, atol=1e-5)
+        assert not torch.allclose(found[0], unrefined, atol=1e-5)
     for half, tensors in zip(halves, before, strict=True):
         for name, tensor in half.state_dict().items():
             assert tensor.is_meta or torch.equal(tensor, tensors[name])

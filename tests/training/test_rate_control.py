@@ -55,5 +55,12 @@ def test_points_come_up_alike_whatever_the_batch() -> None:
         assert all(abs(points[number] / (600 * count) - 1 / 3) < 0.1 for number in range(3))
 
 
+def test_a_point_comes_up_as_often_as_its_share_says() -> None:
+    points = {**POINTS, "free": PointConfig((0,), share=0.2)}
+    control, rng = RateControl(points, TARGETS), np.random.default_rng(1)
+    drawn = Counter(control.draw(rng, 4)[0] for _ in range(1000))
+    assert abs(drawn[(0,)] / 1000 - 0.2 / 2.2) < 0.03
+
+
 def test_a_codec_without_points_has_no_stages() -> None:
     assert RateControl({}, {}).draw(np.random.default_rng(0), 4) == ((), [], None)

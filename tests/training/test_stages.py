@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from aligned_vq.training.codebooks import CodebookKeeper
 from aligned_vq.training.run import TrainingRun
 from tests.training.tiny import copied, differing, frozen, losses, saved_place, tiny_config
 
@@ -76,7 +78,8 @@ def test_it_runs(
     assert all(bool(tensor.isfinite().all()) for tensor in now.values())
     learns = ("link.project", "link.position", "quantizer.")
     expected = {n for n in now if n.startswith(learns) or ".lora_" in n}
-    quiet = {n for n in now if n.endswith("importance")}  # of later stages, always 1
+    # Importance of later stages is always 1, and the refiner's scale is calibration's.
+    quiet = {n for n in now if n.endswith(("importance", "refiner.scale"))}
     moved = set(differing(now, saved[0]))  # after calibration
     assert expected - quiet <= moved if steps else not moved
 
@@ -121,3 +124,35 @@ def test_losses_fall(
     TrainingRun(tiny_config(llava_directory, pictures, changes), tmp_path).train()
     values = [figures[term] for figures in losses(tmp_path)]
     assert sum(values[-5:]) < share * sum(values[:5])
+
+
+def test_only_entries_that_moved_forget_their_moments(
+    llava_directory: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {
+        "align.steps": 4,
+        "codec.points": {"all": {"stages": [0, 1]}},
+        "codebooks.revive_every": 4,
+        "codebooks.revive_below": 0.9,
+    }
+    revived: list[tuple[nn.Parameter, Tensor]] = []
+    update = CodebookKeeper.update
+
+    def noted(*arguments: Any) -> list[tuple[nn.Parameter, Tensor]]:
+        found = update(*arguments)
+        revived.extend(found)
+        return found
+
+    monkeypatch.setattr(CodebookKeeper, "update", noted)
+    run = TrainingRun(tiny_config(llava_directory, pictures, changes), tmp_path)
+    optimisers: list[torch.optim.Optimizer] = []
+    monkeypatch.setattr(run, "_save", lambda stage, step, optimiser: optimisers.append(optimiser))
+    run.train()
+    assert revived
+    for entries, rows in revived:
+        state = optimisers[-1].state[entries]
+        others = torch.ones(len(entries), dtype=torch.bool)
+        others[rows] = False
+        for moment in (state["exp_avg"], state["exp_avg_sq"]):
+            assert not moment[rows].any()
+            assert moment[others].any(1).all()

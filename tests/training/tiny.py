@@ -22,6 +22,8 @@ PICTURES = 24
 SETTINGS: dict[str, Any] = {
     "codec.codebook_sizes": [16, 32],
     "codec.codebook_dim": 8,
+    "codec.refiner_blocks": 1,
+    "codec.refiner_width": 32,
     "codec.points": {
         "small": {"stages": [0, 1], "mean_bytes": 14},
         "full": {"stages": [0, 1]},
