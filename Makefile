@@ -43,7 +43,7 @@ figures: setup ## the figures of the README, about an hour on two cores
 	$(BIN)/python -m benchmarks.edge_memory
 	$(BIN)/python -m benchmarks.equality
 
-bundle: setup ## train the shipped codec anew, about 20 minutes on two cores
+bundle: setup ## train the shipped codec anew, about an hour on two cores
 	$(BIN)/aligned-vq train aligned_vq/reference/codec.yaml --out runs/reference
 	cp runs/reference/bundle/* aligned_vq/reference/bundle/
 
