@@ -43,6 +43,9 @@ class CloudProcess:
             raise RuntimeError(f"no service: {line} {self.log}")
         self.port = int(line.rsplit(":", 1)[1])
         self.target = f"127.0.0.1:{self.port}"
+        self.http = ""
+        if any(option.startswith("--http_port") for option in self._command):
+            self.http = self._first_line().rsplit(" ", 1)[1].strip()
         return self
 
     def __exit__(self, *_: object) -> None:
