@@ -108,9 +108,9 @@ class EdgeCodec:
             ConfigError: no such operating point, or its limit is below what its first stage costs.
         """
         if self.quantizer is None:
-            return self._packed(self.encode(features, residual), coding)
+            return self.packed(self.encode(features, residual), coding)
         chosen = point if isinstance(point, OperatingPoint) else self.spec.point(point)
-        payload = self._packed(self.encode(features, residual, chosen), coding)
+        payload = self.packed(self.encode(features, residual, chosen), coding)
         if chosen.max_bytes is None or len(payload.body) <= chosen.max_bytes:
             return payload
         return self._within(chosen, features, residual, coding)
@@ -125,7 +125,7 @@ class EdgeCodec:
 
         def tried(weight: float) -> Payload:
             spent = replace(point, rate_weight=weight)
-            return self._packed(self.encode(features, residual, spent), coding)
+            return self.packed(self.encode(features, residual, spent), coding)
 
         low = max(point.rate_weight, LEAST_WEIGHT)
         high = low * 4
@@ -147,7 +147,8 @@ class EdgeCodec:
                 best, high = payload, middle
         return best
 
-    def _packed(self, encoded: Encoded, coding: Coding | None) -> Payload:
+    def packed(self, encoded: Encoded, coding: Coding | None = None) -> Payload:
+        """Indices as a payload; `coding` None takes the smallest."""
         spec = self.spec
         return pack(encoded, spec.quantizer, spec.tables, spec.digest, coding or "auto")
 

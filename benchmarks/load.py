@@ -26,7 +26,7 @@ from aligned_vq.calibrate import features_at, pixel_batches
 from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
 from aligned_vq.reference.examination import exam_images
 from aligned_vq.split.checkpoint import LlavaCheckpoint
-from aligned_vq.types import Payload, Sampling
+from aligned_vq.types import Encoded, Payload, Sampling
 from benchmarks.processes import CloudProcess
 from protos import convert
 from protos.alignedvq.v1 import inference_pb2 as pb
@@ -45,6 +45,7 @@ class Client:
     """A picture and what is asked about it."""
 
     payload: Payload
+    encoded: Encoded
     questions: list[str]
 
 
@@ -58,7 +59,8 @@ def clients(count: int, questions: int) -> list[Client]:
     for image, own, rest in zip(images, features, residual, strict=True):
         texts = [question.text for question in image.questions]
         asked = [texts[number % len(texts)] for number in range(questions)]
-        found.append(Client(bundle.codec.compress(own, rest), asked))
+        encoded = bundle.codec.encode(own, rest)
+        found.append(Client(bundle.codec.packed(encoded), encoded, asked))
     return found
 
 
@@ -92,7 +94,7 @@ async def run(
     """Seconds in all, seconds of each question, and answers by client."""
     times: list[float] = []
     async with grpc.aio.insecure_channel(target) as channel:
-        stub: rpc.SplitInferenceAsyncStub = rpc.SplitInferenceStub(channel)  # type: ignore[assignment]
+        stub: rpc.SplitInferenceAsyncStub = rpc.SplitInferenceStub(channel)
         total = sum(len(client.questions) for client in own)
         with tqdm(total=total, desc="questions", leave=False) as bar:
 

@@ -64,6 +64,11 @@ class CloudProcess:
         """What the process wrote to stderr so far; all of it once it ended."""
         return self._log_file.read_text() if self._log_file.exists() else self._last_log
 
+    def resident_bytes(self) -> int:
+        """Memory of the process now."""
+        pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
     def _ended(self) -> None:
         self.process.communicate()
         self._last_log = self.log
