@@ -45,7 +45,8 @@ class CloudProcess:
         self.target = f"127.0.0.1:{self.port}"
         self.http = ""
         if any(option.startswith("--http_port") for option in self._command):
-            self.http = self._first_line().rsplit(" ", 1)[1].strip()
+            assert self.process.stdout is not None
+            self.http = self.process.stdout.readline().split()[-1]
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -37,7 +37,7 @@ def test_operators_see_counts_and_times_and_no_words(
             client.ask(picture, QUESTION, max_tokens=5)
             client.ask(picture, QUESTION, max_tokens=5)
             with pytest.raises(InvalidInput):
-                client.ask(picture, "", max_tokens=5)
+                client.ask(picture, "What is <image>?", max_tokens=5)
         text = fetched(f"{cloud.http}/metrics")
         log = cloud.log
     assert 'avq_questions_total{outcome="answered"} 2.0' in text

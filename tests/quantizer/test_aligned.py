@@ -241,7 +241,8 @@ def test_an_unknown_operating_point_is_refused_by_name() -> None:
 
 def test_images_decoded_together_are_those_decoded_alone() -> None:
     codec, features = codec_of(QuantizerConfig(24, 8, (64, 48), 2))
-    images = [codec.encode(own, own, point) for own, point in zip(features, POINTS, strict=False)]
+    points = (*POINTS, OperatingPoint("first", (0,)))
+    images = [codec.encode(own, own, point) for own, point in zip(features, points, strict=False)]
     assert len({len(own.stages) for own in images}) > 1
     together = codec.decode_many(images)
     for number, own in enumerate(images):
