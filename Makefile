@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup protos check test demo figures bundle reference clean
+.PHONY: help setup protos check test demo figures soak bundle reference clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,6 +42,9 @@ figures: setup ## the figures of the README, about an hour on two cores
 	$(BIN)/python -m benchmarks.nearest_entry
 	$(BIN)/python -m benchmarks.edge_memory
 	$(BIN)/python -m benchmarks.equality
+
+soak: setup ## half an hour of mixed load against a cloud process
+	$(BIN)/python -m benchmarks.soak
 
 bundle: setup ## train the shipped codec anew, about an hour on two cores
 	$(BIN)/aligned-vq train aligned_vq/reference/codec.yaml --out runs/reference

@@ -6,6 +6,7 @@ other's weights. `FeatureCodec` joins them where both are at hand (calibration, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -107,9 +108,9 @@ class EdgeCodec:
             ConfigError: no such operating point, or its limit is below what its first stage costs.
         """
         if self.quantizer is None:
-            return self._packed(self.encode(features, residual), coding)
+            return self.packed(self.encode(features, residual), coding)
         chosen = point if isinstance(point, OperatingPoint) else self.spec.point(point)
-        payload = self._packed(self.encode(features, residual, chosen), coding)
+        payload = self.packed(self.encode(features, residual, chosen), coding)
         if chosen.max_bytes is None or len(payload.body) <= chosen.max_bytes:
             return payload
         return self._within(chosen, features, residual, coding)
@@ -124,7 +125,7 @@ class EdgeCodec:
 
         def tried(weight: float) -> Payload:
             spent = replace(point, rate_weight=weight)
-            return self._packed(self.encode(features, residual, spent), coding)
+            return self.packed(self.encode(features, residual, spent), coding)
 
         low = max(point.rate_weight, LEAST_WEIGHT)
         high = low * 4
@@ -146,7 +147,8 @@ class EdgeCodec:
                 best, high = payload, middle
         return best
 
-    def _packed(self, encoded: Encoded, coding: Coding | None) -> Payload:
+    def packed(self, encoded: Encoded, coding: Coding | None = None) -> Payload:
+        """Indices as a payload; `coding` None takes the smallest."""
         spec = self.spec
         return pack(encoded, spec.quantizer, spec.tables, spec.digest, coding or "auto")
 
@@ -177,30 +179,35 @@ class CloudCodec:
         )
 
     @torch.inference_mode()
-    def decode(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
-        """Features and residual stream, each `[N, D]` float32."""
+    def decode_many(self, images: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
+        """Features and residual streams of one or more images, each `[B, N, D]` float32."""
+        # `unpack` promises statistics for the link that needs them, and raw features for the
+        # identity quantizer.
         statistics = None
-        if encoded.statistics is not None:
-            statistics = torch.from_numpy(encoded.statistics.astype(np.float32))[None]
+        if self.spec.statistics:
+            pairs = [own.statistics for own in images if own.statistics is not None]
+            statistics = torch.from_numpy(np.stack(pairs).astype(np.float32))
         if self.quantizer is None:
-            assert encoded.features is not None  # unpack promises it for the identity quantizer
-            features_hat = torch.from_numpy(encoded.features)[None]
-            return features_hat[0], self.link(features_hat, None, statistics)[0]
-        device = self.quantizer.project_up.weight.device
+            raw = [own.features for own in images if own.features is not None]
+            features_hat = torch.from_numpy(np.stack(raw))
+            return features_hat, self.link(features_hat, None, statistics)
+        quantizer = self.quantizer
+        device = quantizer.project_up.weight.device
         indices, masks = [], []
-        for stage in encoded.stages:
-            rows = torch.zeros(1, encoded.num_tokens, stage.indices.shape[1], dtype=torch.int64)
-            covered = None if stage.mask is None else torch.from_numpy(stage.mask)
-            rows[0, slice(None) if covered is None else covered] = torch.from_numpy(
-                stage.indices.astype(np.int64)
-            )
+        for number in range(max(len(own.stages) for own in images)):
+            rows, covered = _stacked(images, number, quantizer.config.num_groups)
             indices.append(rows.to(device))
-            masks.append(None if covered is None else covered[None].to(device))
-        latents_hat = self.quantizer.refine(self.quantizer.codebooks.decode(indices, masks))
-        features_hat = self.quantizer.reconstruct(latents_hat)
+            masks.append(None if covered is None else covered.to(device))
+        latents_hat = quantizer.refine(quantizer.codebooks.decode(indices, masks))
+        features_hat = quantizer.reconstruct(latents_hat)
         if statistics is not None:
             statistics = statistics.to(device)
-        return features_hat[0], self.link(features_hat, latents_hat, statistics)[0]
+        return features_hat, self.link(features_hat, latents_hat, statistics)
+
+    def decode(self, encoded: Encoded) -> tuple[Tensor, Tensor]:
+        """Features and residual stream of one image, each `[N, D]` float32."""
+        features, residual = self.decode_many([encoded])
+        return features[0], residual[0]
 
     def decompress(self, payload: Payload) -> tuple[Tensor, Tensor]:
         """Features and residual stream `[N, D]` float32 of one payload; raises as `unpack`."""
@@ -212,3 +219,17 @@ class FeatureCodec(EdgeCodec, CloudCodec):
 
     def __init__(self, spec: CodecSpec, quantizer: AlignedVQ | None, link: ResidualLink) -> None:
         CloudCodec.__init__(self, spec, quantizer, link)
+
+
+def _stacked(images: Sequence[Encoded], number: int, groups: int) -> tuple[Tensor, Tensor | None]:
+    """A stage's indices `[B, N, G]` over all images, and the tokens it covers `[B, N]`, None: all.
+    An image without that stage is covered nowhere."""
+    indices = np.zeros((len(images), images[0].num_tokens, groups), np.int64)
+    covered = np.zeros(indices.shape[:2], np.bool_)
+    for image, own, mask in zip(images, indices, covered, strict=True):
+        if number < len(image.stages):
+            stage = image.stages[number]
+            mask[:] = True if stage.mask is None else stage.mask
+            own[mask] = stage.indices
+    everywhere = bool(covered.all())
+    return torch.from_numpy(indices), None if everywhere else torch.from_numpy(covered)

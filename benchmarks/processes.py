@@ -43,6 +43,10 @@ class CloudProcess:
             raise RuntimeError(f"no service: {line} {self.log}")
         self.port = int(line.rsplit(":", 1)[1])
         self.target = f"127.0.0.1:{self.port}"
+        self.http = ""
+        if any(option.startswith("--http_port") for option in self._command):
+            assert self.process.stdout is not None
+            self.http = self.process.stdout.readline().split()[-1]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -60,6 +64,11 @@ class CloudProcess:
     def log(self) -> str:
         """What the process wrote to stderr so far; all of it once it ended."""
         return self._log_file.read_text() if self._log_file.exists() else self._last_log
+
+    def resident_bytes(self) -> int:
+        """Memory of the process now."""
+        pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
     def _ended(self) -> None:
         self.process.communicate()

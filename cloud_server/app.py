@@ -20,6 +20,8 @@ from aligned_vq.types import Encoded, Payload, StageIndices
 from cloud_server.config import CloudConfig
 from cloud_server.decoder import ImageDecoder
 from cloud_server.engine.transformers import TransformersEngine
+from cloud_server.http_face import HttpFace
+from cloud_server.metrics import Metrics
 from cloud_server.model import CloudModel, load_cloud_model
 from cloud_server.prompt import PromptBuilder
 from cloud_server.service import ServiceParts, SplitInferenceService
@@ -44,8 +46,17 @@ class CloudServer:
 
     def __init__(self, model: CloudModel, config: CloudConfig) -> None:
         self._config = config
+        self._metrics = Metrics()
         self._engine = TransformersEngine(
-            model.llava, model.processor.tokenizer, config.parallel_answers
+            model.llava,
+            model.processor.tokenizer,
+            config.parallel_answers,
+            config.cache_tokens,
+            config.prefix_cache_mib * 2**20,
+            self._metrics.engine_batch.observe,
+        )
+        self._metrics.gauge(
+            "engine_queue", "Answers that wait for a place.", lambda: self._engine.waiting
         )
         self._decoder = ImageDecoder(model)
         manifest = model.bundle.manifest
@@ -61,7 +72,7 @@ class CloudServer:
             max_body_bytes=max_body_bytes(
                 manifest.quantizer, manifest.features.num_tokens, manifest.link == "statistics"
             ),
-            decode=self._decoder.decode,
+            decode_many=self._decoder.decode_many,
             prompts=PromptBuilder(
                 model.processor,
                 manifest.tower.num_selected_tokens,
@@ -69,11 +80,20 @@ class CloudServer:
                 config.max_question_chars,
             ),
             engine=self._engine,
+            metrics=self._metrics,
         )
         self.service = SplitInferenceService(parts, config)
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=_CHANNEL_OPTIONS)
+        self._serving = False
+        self._http = HttpFace(self._metrics, parts.info.manifest_json, lambda: self.ready)
         self.port = 0
+        self.http_port: int | None = None
+
+    @property
+    def ready(self) -> bool:
+        """May questions come now?"""
+        return self._serving and self._engine.healthy
 
     async def start(self) -> int:
         """Bind, warm up, and only then report healthy; returns the port.
@@ -93,28 +113,35 @@ class CloudServer:
         except RuntimeError as error:
             raise _cannot_listen(self._config, str(error)) from error
         await self._server.start()
+        if self._config.http_port is not None:
+            self.http_port = await self._http.start(self._config.host, self._config.http_port)
         if self._warm_up_payload is not None:
-            await asyncio.to_thread(self._decoder.decode, self._warm_up_payload)
+            await asyncio.to_thread(self._decoder.decode_many, [self._warm_up_payload])
         await self._engine.warm_up()
+        self._serving = True
         await self._report(health_pb2.HealthCheckResponse.SERVING)
         return self.port
 
     async def stop(self) -> None:
         """Report unhealthy, let running answers finish within the drain time, then close."""
+        self._serving = False
         await self._report(health_pb2.HealthCheckResponse.NOT_SERVING)
         await self.service.drain(self._config.drain_seconds)
         # A health watcher's stream never ends by itself: no grace once our own calls are done.
         await self._server.stop(0)
         await self._engine.close()
         await self.service.close()
+        if self.http_port is not None:
+            await self._http.stop()
 
     async def _report(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for name in ("", SERVICE_NAME):
             await self._health.set(name, status)
 
 
-async def serve(config: CloudConfig, announce: Callable[[int], None]) -> None:
-    """Run a cloud process until SIGTERM or SIGINT; `announce` is told the port once healthy."""
+async def serve(config: CloudConfig, announce: Callable[[int, int | None], None]) -> None:
+    """Run a cloud process until SIGTERM or SIGINT; `announce` is told its ports, of gRPC and of
+    HTTP (None: not asked for), once healthy."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
@@ -123,7 +150,7 @@ async def serve(config: CloudConfig, announce: Callable[[int], None]) -> None:
     model = await asyncio.to_thread(load_cloud_model, config)
     server = CloudServer(model, config)
     try:
-        announce(await server.start())
+        announce(await server.start(), server.http_port)
         await stopped.wait()
         _log.info("draining")
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from functools import partial
 
 from jsonargparse import ArgumentParser
 
@@ -26,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
         settings.pop(key, None)
     try:
         config = CloudConfig(**settings)
-        asyncio.run(serve(config, lambda port: _announce(config.host, port)))
+        asyncio.run(serve(config, partial(_announce, config.host)))
     except AlignedVQError as error:
         print(f"cloud-server: {error}", file=sys.stderr)
         return 1
@@ -45,8 +46,10 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _announce(host: str, port: int) -> None:
+def _announce(host: str, port: int, http_port: int | None) -> None:
     print(f"serving on {host}:{port}", flush=True)
+    if http_port is not None:
+        print(f"operators on http://{host}:{http_port}", flush=True)
 
 
 if __name__ == "__main__":

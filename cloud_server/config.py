@@ -19,9 +19,13 @@ class CloudConfig:
         revision: hub revision of the checkpoint.
         host: address to bind; only loopback until the link is encrypted.
         port: TCP port, 0 lets the system choose.
+        http_port: port of /healthz, /readyz, /metrics and /v1/manifest; none unless given.
         device: where the model runs: auto, cpu, cuda or cuda:1 and so on.
         dtype: of the language model and the vision suffix; auto is float32 on a CPU, else bfloat16.
-        parallel_answers: answers generated at the same time.
+        parallel_answers: answers generated in one batch; more wait for a place.
+        cache_tokens: memory for running answers, in tokens of prompt and answer together.
+        prefix_cache_mib: memory for what the language model made of images asked about before.
+        decode_batch: payloads decoded in one pass.
         max_in_flight: questions accepted at the same time; one more is refused as overloaded.
         max_question_chars: longest question.
         default_answer_tokens: token limit of an answer when the question sets none.
@@ -38,10 +42,14 @@ class CloudConfig:
     revision: str | None = None
     host: str = "127.0.0.1"
     port: int = 50051
+    http_port: int | None = None
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    parallel_answers: int = 2
-    max_in_flight: int = 32
+    parallel_answers: int = 32
+    cache_tokens: int = 32_768
+    prefix_cache_mib: int = 512
+    decode_batch: int = 8
+    max_in_flight: int = 128
     max_question_chars: int = 2000
     default_answer_tokens: int = 128
     max_answer_tokens: int = 512
@@ -52,10 +60,13 @@ class CloudConfig:
     reflection: bool = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.port <= 65_535:
-            raise ConfigError(f"port must be 0 to 65535, got {self.port}")
+        for name in ("port", "http_port"):
+            if not 0 <= (getattr(self, name) or 0) <= 65_535:
+                raise ConfigError(f"{name} must be 0 to 65535, got {getattr(self, name)}")
         for name in (
             "parallel_answers",
+            "cache_tokens",
+            "decode_batch",
             "max_in_flight",
             "max_question_chars",
             "default_answer_tokens",
@@ -65,5 +76,6 @@ class CloudConfig:
         ):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be positive, got {getattr(self, name)}")
-        if self.image_cache_mib < 0 or self.drain_seconds < 0:
-            raise ConfigError("image_cache_mib and drain_seconds must not be negative")
+        for name in ("image_cache_mib", "prefix_cache_mib", "drain_seconds"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}")

@@ -1,19 +1,21 @@
-"""From a payload to image embeddings: unpack, rebuild, rest of the vision tower, projector."""
+"""From payloads to image embeddings: unpack, rebuild, rest of the vision tower, projector."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from aligned_vq.errors import AlignedVQError
 from aligned_vq.stopwatch import Stopwatch
-from aligned_vq.types import Payload, Timings
+from aligned_vq.types import Encoded, Payload, Timings
 from cloud_server.model import CloudModel
 
 
 class DecodedImage(NamedTuple):
-    """Image embeddings `[N', H]` and the time of each stage."""
+    """Image embeddings `[N', H]` and the time of each stage; those of one pass share its stages."""
 
     embeds: Tensor
     timings: Timings
@@ -26,24 +28,37 @@ class ImageDecoder:
         self._model = model
 
     @torch.inference_mode()
-    def decode(self, payload: Payload) -> DecodedImage:
-        """Embeddings for the language model.
+    def decode_many(self, payloads: Sequence[Payload]) -> list[DecodedImage | Exception]:
+        """Embeddings for the language model, one per payload.
 
-        Raises:
-            ManifestMismatch: the payload names another manifest.
-            CorruptPayload: the bytes are not a payload of this manifest.
+        A payload that is not one of the bundle's has a ManifestMismatch or CorruptPayload in its
+        place, and the others are decoded all the same.
         """
         model = self._model
+        codec = model.bundle.codec
         watch = Stopwatch()
-        encoded = model.bundle.codec.unpack(payload)
+        checked: list[Encoded | AlignedVQError] = []
+        for payload in payloads:
+            try:
+                checked.append(codec.unpack(payload))
+            except AlignedVQError as error:
+                checked.append(error)
         watch.lap("unpack")
-        features, residual = model.bundle.codec.decode(encoded)
-        watch.lap("rebuild")
-        selected = model.suffix(
-            features[None].to(model.device, model.dtype),
-            residual[None].to(model.device, model.dtype),
-        )
-        watch.lap("suffix")
-        embeds: Tensor = model.llava.model.multi_modal_projector(selected)[0]
-        watch.lap("projector")
-        return DecodedImage(embeds, watch.timings())
+        good = [own for own in checked if isinstance(own, Encoded)]
+        rows: list[Tensor] = []
+        if good:
+            features, residual = codec.decode_many(good)
+            watch.lap("rebuild")
+            selected = model.suffix(
+                features.to(model.device, model.dtype), residual.to(model.device, model.dtype)
+            )
+            watch.lap("suffix")
+            # A copy each: a view would keep the whole batch in memory for one cached image.
+            embeds = model.llava.model.multi_modal_projector(selected)
+            rows = [own.clone() for own in embeds] if len(good) > 1 else [embeds[0]]
+            watch.lap("projector")
+        found = iter(rows)
+        return [
+            DecodedImage(next(found), watch.timings()) if isinstance(own, Encoded) else own
+            for own in checked
+        ]

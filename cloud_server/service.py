@@ -6,8 +6,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
@@ -26,10 +25,11 @@ from aligned_vq.errors import (
 )
 from aligned_vq.stopwatch import Stopwatch
 from aligned_vq.types import Payload, Sampling, Timings, TokenChunk, Usage
+from cloud_server.batcher import DecodeBatcher, DecodeMany
+from cloud_server.budget import ByteBudget
 from cloud_server.config import CloudConfig
-from cloud_server.decoder import DecodedImage
-from cloud_server.engine.base import LanguageEngine
-from cloud_server.image_cache import ImageCache
+from cloud_server.engine.base import EngineRequest, LanguageEngine
+from cloud_server.metrics import Metrics
 from cloud_server.prompt import PromptBuilder
 from protos import convert
 from protos.alignedvq.v1 import inference_pb2 as pb
@@ -49,9 +49,10 @@ class ServiceParts:
 
     info: ServiceInfo
     max_body_bytes: int
-    decode: Callable[[Payload], DecodedImage]
+    decode_many: DecodeMany
     prompts: PromptBuilder
     engine: LanguageEngine
+    metrics: Metrics
 
 
 class SplitInferenceService(rpc.SplitInferenceServicer):
@@ -60,8 +61,20 @@ class SplitInferenceService(rpc.SplitInferenceServicer):
     def __init__(self, parts: ServiceParts, config: CloudConfig) -> None:
         self._parts = parts
         self._config = config
-        self._images = ImageCache(config.image_cache_mib * 2**20)
-        self._decoders = ThreadPoolExecutor(1, thread_name_prefix="decode")
+        self._images: ByteBudget[Tensor] = ByteBudget(
+            config.image_cache_mib * 2**20, lambda embeds: embeds.nbytes
+        )
+        self._metrics = parts.metrics
+        self._decoder = DecodeBatcher(
+            parts.decode_many,
+            config.decode_batch,
+            config.max_in_flight,
+            self._metrics.decode_batch.observe,
+        )
+        self._metrics.gauge("in_flight", "Questions being answered.", lambda: self.in_flight)
+        self._metrics.gauge(
+            "decode_queue", "Payloads that wait to be decoded.", lambda: len(self._decoder)
+        )
         self._idle = asyncio.Event()
         self._idle.set()
         self.in_flight = 0
@@ -111,7 +124,10 @@ class SplitInferenceService(rpc.SplitInferenceServicer):
             self.in_flight -= 1
             if not self.in_flight:
                 self._idle.set()
-            _log.info("question %s after %.3f s", outcome, time.monotonic() - started)
+            spent = time.monotonic() - started
+            self._metrics.questions.labels(outcome).inc()
+            self._metrics.seconds.observe(spent)
+            _log.info("question %s after %.3f s", outcome, spent)
 
     async def drain(self, seconds: float) -> None:
         """Refuse new questions and wait, at most `seconds`, for those in flight."""
@@ -124,7 +140,7 @@ class SplitInferenceService(rpc.SplitInferenceServicer):
 
     async def close(self) -> None:
         """Let go of threads."""
-        await asyncio.to_thread(self._decoders.shutdown, wait=True, cancel_futures=True)
+        await self._decoder.close()
 
     def _admit(self) -> None:
         if self.draining:
@@ -151,29 +167,30 @@ class SplitInferenceService(rpc.SplitInferenceServicer):
             payload = await self._received(requests, question)
             watch.lap("receive")
             stages = watch.timings().stages_ns
+            self._metrics.payload.observe(len(payload.body))
             digest = payload.digest()
             embeds = self._images.get(digest)
             if embeds is None:
-                loop = asyncio.get_running_loop()
-                image = await loop.run_in_executor(self._decoders, self._parts.decode, payload)
+                image = await self._decoder.decode(payload)
                 embeds, stages = image.embeds, stages | image.timings.stages_ns
                 self._images.put(digest, embeds)
         held = digest if digest in self._images else b""
         request_id = f"{question.request_id or 'anonymous'}-{uuid.uuid4().hex}"
-        async for chunk in self._chunks(request_id, prompt_ids, embeds, sampling):
-            for response in convert.chunk_to_responses(_completed(chunk, stages, cached), held):
+        request = EngineRequest(request_id, prompt_ids, embeds, sampling, digest)
+        async for chunk in self._chunks(request):
+            whole = _completed(chunk, stages, cached)
+            if whole.finish_reason is not None:
+                self._metrics.answered(whole)
+            for response in convert.chunk_to_responses(whole, held):
                 yield response
 
-    async def _chunks(
-        self, request_id: str, prompt_ids: list[int], embeds: Tensor, sampling: Sampling
-    ) -> AsyncIterator[TokenChunk]:
+    async def _chunks(self, request: EngineRequest) -> AsyncIterator[TokenChunk]:
         """The engine's chunks; its work stops when the call does."""
-        stream = self._parts.engine.generate(request_id, prompt_ids, embeds, sampling)
         try:
-            async for chunk in stream:
+            async for chunk in self._parts.engine.generate(request):
                 yield chunk
         finally:
-            await self._parts.engine.abort(request_id)
+            await self._parts.engine.abort(request.request_id)
 
     async def _opened(self, requests: Requests) -> Question:
         """The question that opens the stream, checked against what is served."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor
@@ -10,25 +11,38 @@ from torch import Tensor
 from aligned_vq.types import Sampling, TokenChunk
 
 
+@dataclass(frozen=True)
+class EngineRequest:
+    """One answer to generate.
+
+    `request_id` is unique among those in flight; `prompt_ids` hold one image placeholder per row of
+    `image_embeds` `[N', H]`; `image_key` names the image among all tenants' (empty: not to be
+    remembered); `sampling.max_tokens` is at least 1.
+    """
+
+    request_id: str
+    prompt_ids: Sequence[int] = field(repr=False)
+    image_embeds: Tensor = field(repr=False)
+    sampling: Sampling
+    image_key: bytes = b""
+
+
 class LanguageEngine(Protocol):
     """Generates answers; several may run at once."""
 
-    def generate(
-        self, request_id: str, prompt_ids: Sequence[int], image_embeds: Tensor, sampling: Sampling
-    ) -> AsyncIterator[TokenChunk]:
-        """Stream one answer.
+    @property
+    def healthy(self) -> bool:
+        """False once the engine cannot answer any more; a restart of the process recovers."""
+        ...
 
-        Args:
-            request_id: unique among the requests in flight.
-            prompt_ids: token ids, with one image placeholder per row of `image_embeds`.
-            image_embeds: `[N', H]`.
-            sampling: `max_tokens` is at least 1.
+    def generate(self, request: EngineRequest) -> AsyncIterator[TokenChunk]:
+        """Stream one answer.
 
         Yields:
             Pieces of text; the last has a finish reason and usage.
 
         Raises:
-            EngineError: the engine failed; other requests go on.
+            EngineError: the engine failed; other requests go on, unless it is not healthy any more.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""The default engine: transformers' language model, one thread per answer in progress."""
+"""The default engine: transformers' language model, answers joining and leaving a running batch."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import asyncio
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import torch
@@ -15,44 +16,91 @@ from torch import Tensor
 
 from aligned_vq.errors import EngineError
 from aligned_vq.types import FinishReason, Sampling, Timings, TokenChunk, Usage
+from cloud_server.budget import ByteBudget
+from cloud_server.engine.base import EngineRequest
+from cloud_server.engine.batch import RunningBatch
+from cloud_server.engine.picking import Picker, pick
 from cloud_server.engine.text import TextStream
 
 _log = logging.getLogger(__name__)
 
+JOIN_AT_ONCE = 8
+"""Answers that join between two tokens of the others, at most."""
+NEW_IMAGES_AT_ONCE = 1
+"""Those among them whose image has no keys and values yet: each costs a long forward pass."""
+
+Emit = Callable[[TokenChunk | BaseException], None]
+
 
 class TransformersEngine:
-    """Greedy or sampled decoding with a key-value cache, token for token as `generate` does it.
+    """Greedy or sampled decoding, token for token as `generate` does it for one answer alone.
+
+    One thread runs the model. Answers share its forward passes; the keys and values of an image
+    are kept for the next question about it.
 
     Args:
         llava: transformers' `LlavaForConditionalGeneration`; its vision tower is not used.
         tokenizer: the checkpoint's.
-        parallel_answers: answers generated at once; more wait for a free thread.
+        parallel_answers: answers in one batch; more wait.
+        cache_tokens: of all running answers together, prompts included.
+        image_cache_bytes: for keys and values of images.
+        observe: told how many answers every forward pass advances; runs on the engine's thread.
     """
 
-    def __init__(self, llava: Any, tokenizer: Any, parallel_answers: int) -> None:
+    def __init__(
+        self,
+        llava: Any,
+        tokenizer: Any,
+        parallel_answers: int,
+        cache_tokens: int,
+        image_cache_bytes: int,
+        observe: Callable[[int], None] = lambda size: None,
+    ) -> None:
         self._llava = llava
         self._tokenizer = tokenizer
         self._image_token_id: int = llava.config.image_token_id
         ends = llava.generation_config.eos_token_id
         self._ends = set(ends if isinstance(ends, list) else [ends])
-        self._pool = ThreadPoolExecutor(parallel_answers, thread_name_prefix="answer")
+        self._batch = RunningBatch(llava, parallel_answers, cache_tokens)
+        self._prefixes: ByteBudget[Tensor] = ByteBudget(image_cache_bytes, lambda kv: kv.nbytes)
+        self._observe = observe
+        self._inbox: SimpleQueue[_Answer | None] = SimpleQueue()
+        self._waiting: deque[_Answer] = deque()
+        self._running: list[_Answer] = []
         self._stops: dict[str, threading.Event] = {}
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
 
-    async def generate(
-        self, request_id: str, prompt_ids: Sequence[int], image_embeds: Tensor, sampling: Sampling
-    ) -> AsyncIterator[TokenChunk]:
+    @property
+    def healthy(self) -> bool:
+        """See `LanguageEngine.healthy`."""
+        return self._thread.is_alive() and not self._closing
+
+    @property
+    def waiting(self) -> int:
+        """Answers that wait for a place."""
+        return len(self._waiting) + self._inbox.qsize()
+
+    async def generate(self, request: EngineRequest) -> AsyncIterator[TokenChunk]:
         """See `LanguageEngine.generate`."""
         loop = asyncio.get_running_loop()
         chunks: asyncio.Queue[TokenChunk | BaseException] = asyncio.Queue()
-        stop = self._stops[request_id] = threading.Event()
 
         def emit(chunk: TokenChunk | BaseException) -> None:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(chunks.put_nowait, chunk)
 
-        work = self._pool.submit(
-            self._answer, list(prompt_ids), image_embeds, sampling, stop.is_set, emit
-        )
+        stop = self._stops[request.request_id] = threading.Event()
+        answer = _Answer(request, TextStream(self._tokenizer), self._llava.device, stop, emit)
+        if answer.need > self._batch.max_tokens:
+            raise EngineError(
+                f"expected prompts and answers of at most {self._batch.max_tokens} tokens, got "
+                f"{answer.need}; ask for a shorter answer"
+            )
+        if not self.healthy:
+            raise EngineError("the language model has stopped; ask another replica")
+        self._inbox.put(answer)
         try:
             while True:
                 chunk = await chunks.get()
@@ -66,8 +114,7 @@ class TransformersEngine:
                     return
         finally:
             stop.set()
-            work.cancel()
-            self._stops.pop(request_id, None)
+            self._stops.pop(request.request_id, None)
 
     async def abort(self, request_id: str) -> None:
         """See `LanguageEngine.abort`."""
@@ -79,100 +126,194 @@ class TransformersEngine:
         width = self._llava.config.text_config.hidden_size
         embeds = torch.zeros(1, width, device=self._llava.device, dtype=self._llava.dtype)
         prompt = [self._image_token_id, *self._ends]
-        async for _ in self.generate("warm-up", prompt, embeds, Sampling(max_tokens=2)):
+        request = EngineRequest("warm-up", prompt, embeds, Sampling(max_tokens=2))
+        async for _ in self.generate(request):
             pass
 
     async def close(self) -> None:
         """See `LanguageEngine.close`."""
+        self._closing = True
         for stop in self._stops.values():
             stop.set()
-        await asyncio.to_thread(self._pool.shutdown, wait=True, cancel_futures=True)
+        self._inbox.put(None)
+        await asyncio.to_thread(self._thread.join)
 
-    def _answer(
-        self,
-        prompt_ids: list[int],
-        image_embeds: Tensor,
-        sampling: Sampling,
-        stopped: Callable[[], bool],
-        emit: Callable[[TokenChunk | BaseException], None],
-    ) -> None:
+    def _run(self) -> None:
+        """The engine's thread. Nothing but a bug ends it early, and then nobody waits in vain."""
+        failure: BaseException = EngineError("the engine was closed")
         try:
-            self._decode(prompt_ids, image_embeds, sampling, stopped, emit)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to this answer only
-            _log.exception("an answer failed")
-            emit(error)
+            while not self._closing:
+                self._collect()
+                self._admit()
+                if self._running:
+                    self._advance()
+        except BaseException as error:  # noqa: BLE001 - told to everyone who waits
+            failure = error
+            _log.exception("the engine stopped")
+        self._closing = True
+        for answer in (*self._running, *self._waiting, *self._collected()):
+            answer.emit(failure)
 
-    @torch.inference_mode()
-    def _decode(
-        self,
-        prompt_ids: list[int],
-        image_embeds: Tensor,
-        sampling: Sampling,
-        stopped: Callable[[], bool],
-        emit: Callable[[TokenChunk | BaseException], None],
-    ) -> None:
-        started = time.perf_counter_ns()
-        pick = _Picker(sampling, self._llava.device)
-        embeds = self._merged(prompt_ids, image_embeds)
-        text = TextStream(self._tokenizer)
-        cache: Any = None
-        prefill_ns = 0
-        for count in range(1, sampling.max_tokens + 1):
-            out = self._llava.model.language_model(
-                inputs_embeds=embeds, past_key_values=cache, use_cache=True
-            )
-            cache = out.past_key_values
-            token = pick(self._llava.lm_head(out.last_hidden_state[0, -1]))
-            if count == 1:
-                prefill_ns = time.perf_counter_ns() - started
-            finish: FinishReason | None = None
-            if token in self._ends:
-                finish = "stop"
-            elif stopped():
-                finish = "cancelled"
-            elif count == sampling.max_tokens:
-                finish = "length"
-            piece = text.push(token, last=finish is not None)
-            if finish is None:
-                emit(TokenChunk(piece, (token,)))
-                embeds = self._embed(torch.tensor([[token]], device=self._llava.device))
-                continue
-            decode_ns = time.perf_counter_ns() - started - prefill_ns
-            usage = Usage(len(prompt_ids), count)
-            timings = Timings({"prefill": prefill_ns, "decode": decode_ns})
-            emit(TokenChunk(piece, (token,), finish, usage, timings))
+    def _collect(self) -> None:
+        """Take in what was asked; wait for it when there is nothing else to do."""
+        if not self._running and not self._waiting:
+            first = self._inbox.get()
+            if first is None:
+                return
+            self._waiting.append(first)
+        self._waiting.extend(self._collected())
+        for answer in [a for a in self._waiting if a.stop.is_set()]:
+            self._waiting.remove(answer)
+            answer.cancelled()
+
+    def _collected(self) -> list[_Answer]:
+        found: list[_Answer] = []
+        while True:
+            try:
+                answer = self._inbox.get_nowait()
+            except Empty:
+                return found
+            if answer is not None:
+                found.append(answer)
+
+    def _admit(self) -> None:
+        """Let answers join in the order they came, as far as there is room."""
+        group: list[_Answer] = []
+        new_images = 0
+        while self._waiting and len(group) < JOIN_AT_ONCE:
+            answer = self._waiting[0]
+            new_images += answer.request.image_key not in self._prefixes
+            needs = [other.need for other in (*group, answer)]
+            if not self._batch.fits(needs) or new_images > NEW_IMAGES_AT_ONCE:
+                break
+            group.append(self._waiting.popleft())
+        prompts = [(answer, prompt) for answer in group if (prompt := self._prompt(answer))]
+        if not prompts:
             return
+        joining = [answer for answer, _ in prompts]
+        prefixes, tails = zip(*(prompt for _, prompt in prompts), strict=True)
+        try:
+            logits = self._batch.join(prefixes, tails, [answer.need for answer in joining])
+            tokens = pick(logits, [answer.picker for answer in joining])
+        except Exception as error:  # noqa: BLE001 - told to those it concerns
+            self._failed(joining, error)
+            self._failed(self._running, error)  # their rows may have been written to
+            self._running = []
+            self._batch.clear()
+            return
+        now = time.perf_counter_ns()
+        for answer in joining:
+            answer.prefilled_ns = now
+        first = len(self._running)
+        self._running += joining
+        self._take(tokens, first)
 
-    def _merged(self, prompt_ids: list[int], image_embeds: Tensor) -> Tensor:
-        """Embeddings of the prompt with the image's in place of its placeholders, `[1, L, H]`."""
-        ids = torch.tensor([prompt_ids], device=self._llava.device)
-        embeds = self._embed(ids).clone()
-        places = ids == self._image_token_id
-        if int(places.sum()) != len(image_embeds):
-            raise ValueError(f"{int(places.sum())} placeholders for {len(image_embeds)} embeddings")
-        embeds[places] = image_embeds.to(embeds)
-        return embeds
+    def _advance(self) -> None:
+        """One more token for every running answer."""
+        self._observe(len(self._running))
+        try:
+            logits = self._batch.step([answer.token for answer in self._running])
+            tokens = pick(logits, [answer.picker for answer in self._running])
+        except Exception as error:  # noqa: BLE001 - told to those it concerns
+            self._failed(self._running, error)
+            self._running = []
+            self._batch.clear()
+            return
+        self._take(tokens, 0)
 
-    def _embed(self, ids: Tensor) -> Tensor:
-        embedded: Tensor = self._llava.get_input_embeddings()(ids)
-        return embedded
+    def _take(self, tokens: Sequence[int], first: int) -> None:
+        """Give the tokens to the answers from row `first` on; those that end leave."""
+        ended = [
+            row
+            for row, token in enumerate(tokens, first)
+            if self._running[row].take(token, token in self._ends)
+        ]
+        for row in reversed(ended):  # the last row fills the gap, and is not one of them
+            self._batch.leave(row)
+            self._running[row] = self._running[-1]
+            self._running.pop()
+
+    def _prompt(self, answer: _Answer) -> tuple[Tensor, Tensor] | None:
+        """Keys and values up to the end of the image, and embeddings `[T, H]` of the rest; None if
+        this answer failed over it."""
+        request = answer.request
+        answer.started_ns = time.perf_counter_ns()
+        try:
+            with torch.inference_mode():
+                ids = torch.tensor(list(request.prompt_ids), device=self._llava.device)
+                places = ids == self._image_token_id
+                count = len(request.image_embeds)
+                if int(places.sum()) != count:
+                    raise ValueError(f"{int(places.sum())} placeholders for {count} embeddings")
+                embeds: Tensor = self._llava.get_input_embeddings()(ids)
+                cut = min(len(ids) - 1, int(places.nonzero()[-1]) + 1)
+                prefix = self._prefixes.get(request.image_key)
+                if prefix is None:
+                    embeds[places] = request.image_embeds.to(embeds)
+                    prefix = self._batch.prefix(embeds[:cut])
+                    if request.image_key:
+                        self._prefixes.put(request.image_key, prefix)
+                return prefix, embeds[cut:]
+        except Exception as error:  # noqa: BLE001 - told to those it concerns
+            self._failed([answer], error)
+            return None
+
+    def _failed(self, answers: Sequence[_Answer], error: Exception) -> None:
+        _log.error("%d questions failed", len(answers), exc_info=error)
+        for answer in answers:
+            answer.emit(error)
 
 
-class _Picker:
-    """Chooses the next token from logits `[V]`."""
+class _Answer:
+    """One answer on its way."""
 
-    def __init__(self, sampling: Sampling, device: torch.device) -> None:
-        self._sampling = sampling
-        self._random = torch.Generator(device)
-        if sampling.seed is None:
-            self._random.seed()
+    def __init__(
+        self,
+        request: EngineRequest,
+        text: TextStream,
+        device: torch.device,
+        stop: threading.Event,
+        emit: Emit,
+    ) -> None:
+        self.request = request
+        self.stop = stop
+        self.emit = emit
+        self.picker = Picker(request.sampling, device)
+        self.need = len(request.prompt_ids) + request.sampling.max_tokens
+        self.token = 0
+        self.asked_ns = time.perf_counter_ns()
+        self.started_ns = self.prefilled_ns = self.asked_ns
+        self._text = text
+        self._count = 0
+
+    def take(self, token: int, ends: bool) -> bool:
+        """Tell what a token adds; was it the last?"""
+        self.token = token
+        self._count += 1
+        finish: FinishReason | None = None
+        if ends:
+            finish = "stop"
+        elif self.stop.is_set():
+            finish = "cancelled"
+        elif self._count == self.request.sampling.max_tokens:
+            finish = "length"
+        piece = self._text.push(token, last=finish is not None)
+        if finish is None:
+            self.emit(TokenChunk(piece, (token,)))
         else:
-            self._random.manual_seed(sampling.seed % 2**63)
+            self._end(piece, (token,), finish)
+        return finish is not None
 
-    def __call__(self, logits: Tensor) -> int:
-        if self._sampling.temperature == 0:
-            return int(logits.argmax())
-        share = torch.softmax(logits.float() / self._sampling.temperature, dim=-1)
-        ranked, order = share.sort(descending=True)
-        ranked[ranked.cumsum(0) - ranked >= self._sampling.top_p] = 0
-        return int(order[torch.multinomial(ranked, 1, generator=self._random)])
+    def cancelled(self) -> None:
+        """End before the first token."""
+        self.started_ns = self.prefilled_ns = time.perf_counter_ns()
+        self._end("", (), "cancelled")
+
+    def _end(self, piece: str, tokens: tuple[int, ...], finish: FinishReason) -> None:
+        timings = {
+            "wait": self.started_ns - self.asked_ns,
+            "prefill": self.prefilled_ns - self.started_ns,
+            "decode": time.perf_counter_ns() - self.prefilled_ns,
+        }
+        usage = Usage(len(self.request.prompt_ids), self._count)
+        self.emit(TokenChunk(piece, tokens, finish, usage, Timings(timings)))

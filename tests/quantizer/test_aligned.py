@@ -237,3 +237,14 @@ def test_an_unknown_operating_point_is_refused_by_name() -> None:
     codec, features = codec_of(QuantizerConfig(24, 8, (64, 48), 2))
     with pytest.raises(ConfigError, match=r"fixed, adaptive, limited, second.*'best'"):
         codec.compress(features[0], features[0], point="best")
+
+
+def test_images_decoded_together_are_those_decoded_alone() -> None:
+    codec, features = codec_of(QuantizerConfig(24, 8, (64, 48), 2))
+    points = (*POINTS, OperatingPoint("first", (0,)))
+    images = [codec.encode(own, own, point) for own, point in zip(features, points, strict=False)]
+    assert len({len(own.stages) for own in images}) > 1
+    together = codec.decode_many(images)
+    for number, own in enumerate(images):
+        for found, alone in zip(together, codec.decode(own), strict=True):
+            assert torch.allclose(found[number], alone, atol=1e-6)

@@ -1,0 +1,178 @@
+"""Broken questions: everything a faulty or hostile client could put on the wire, by seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from aligned_vq.types import CODINGS, Encoded, Payload, Sampling
+from protos import convert
+from protos.alignedvq.v1 import inference_pb2 as pb
+from protos.messages import Question
+
+Messages = list[bytes]
+Mutation = Callable[[np.random.Generator, Messages], Messages]
+
+WORDS = (
+    "<image>",
+    "USER:",
+    "ASSISTANT:",
+    "</s>",
+    "\x00",
+    "\u202e",
+    "🐞",
+    "a" * 3000,
+    " ",
+    "\ud7ff",
+)
+
+
+def whole(payload: Payload, text: str, tokens: int = 2) -> Messages:
+    """A good question and its payload, serialised."""
+    question = Question("", payload.manifest_digest, text, Sampling(tokens))
+    opened = pb.AskRequest(open=convert.question_to_proto(question))
+    parts = (pb.AskRequest(payload=part) for part in convert.payload_to_parts(payload))
+    return [message.SerializeToString() for message in (opened, *parts)]
+
+
+def mutated(
+    rng: np.random.Generator,
+    payload: Payload,
+    encoded: Encoded,
+    repack: Callable[[Encoded], Payload],
+) -> Messages:
+    """One broken question. One in fifty is a good payload of random indices instead, which has to
+    be answered."""
+    if rng.random() < 0.02:
+        return whole(repack(shuffled(rng, encoded)), "What is it?")
+    messages = whole(payload, "How many objects are there?")
+    for _ in range(int(rng.integers(1, 4))):
+        mutation = MUTATIONS[int(rng.integers(len(MUTATIONS)))]
+        messages = mutation(rng, messages)
+    return messages
+
+
+def shuffled(rng: np.random.Generator, encoded: Encoded) -> Encoded:
+    """The same indices in another order: a payload that is valid, and new."""
+    stages = tuple(
+        replace(stage, indices=rng.permutation(stage.indices)) for stage in encoded.stages
+    )
+    return replace(encoded, stages=stages)
+
+
+def _any(rng: np.random.Generator, messages: Sequence[bytes]) -> int:
+    return int(rng.integers(len(messages)))
+
+
+def _flip(rng: np.random.Generator, messages: Messages) -> Messages:
+    """Some bits of a message."""
+    place = _any(rng, messages)
+    raw = bytearray(messages[place])
+    for _ in range(int(rng.integers(1, 6))):
+        if raw:
+            raw[int(rng.integers(len(raw)))] ^= 1 << int(rng.integers(8))
+    return [*messages[:place], bytes(raw), *messages[place + 1 :]]
+
+
+def _cut(rng: np.random.Generator, messages: Messages) -> Messages:
+    """A message's end is missing."""
+    place = _any(rng, messages)
+    raw = messages[place]
+    end = int(rng.integers(len(raw) + 1))
+    return [*messages[:place], raw[:end], *messages[place + 1 :]]
+
+
+def _insert(rng: np.random.Generator, messages: Messages) -> Messages:
+    """Random bytes inside a message."""
+    place = _any(rng, messages)
+    raw = messages[place]
+    at = int(rng.integers(len(raw) + 1))
+    more = rng.bytes(int(rng.integers(1, 40)))
+    return [*messages[:place], raw[:at] + more + raw[at:], *messages[place + 1 :]]
+
+
+def _reorder(rng: np.random.Generator, messages: Messages) -> Messages:
+    """Messages twice, missing, or in another order."""
+    order = rng.integers(0, len(messages), int(rng.integers(0, len(messages) + 2)))
+    return [messages[int(number)] for number in order]
+
+
+def _header(rng: np.random.Generator, messages: Messages) -> Messages:
+    """A header that announces something else."""
+    return _edited(messages, lambda request: _set_header(rng, request))
+
+
+def _set_header(rng: np.random.Generator, request: pb.AskRequest) -> None:
+    if request.WhichOneof("kind") != "payload":
+        return
+    header = request.payload.header
+    values = {
+        "coding": rng.integers(0, len(CODINGS) + 3),
+        "num_tokens": rng.choice([0, 1, 576, 577, 578, 65_535, 2**32 - 1]),
+        "num_stages": rng.choice([0, 1, 4, 5, 6, 32, 33, 2**32 - 1]),
+        "masked_stages": rng.choice([0, 1, 30, 31, 2**31, 2**32 - 1]),
+        "body_bytes": rng.choice([0, 1, 100, 866, 867, 2**20, 2**32 - 1]),
+        "crc32": rng.integers(0, 2**32),
+    }
+    name = str(rng.choice(list(values)))
+    setattr(header, name, int(values[name]))
+
+
+def _question(rng: np.random.Generator, messages: Messages) -> Messages:
+    """A question with words it must not have, or numbers out of range."""
+    return _edited(messages, lambda request: _set_question(rng, request))
+
+
+def _set_question(rng: np.random.Generator, request: pb.AskRequest) -> None:
+    if request.WhichOneof("kind") != "open":
+        return
+    opened = request.open
+    match int(rng.integers(6)):
+        case 0:
+            opened.question += str(rng.choice(WORDS))
+        case 1:
+            opened.question = ""
+        case 2:
+            opened.manifest_digest = rng.bytes(int(rng.choice([0, 15, 16, 17, 64])))
+        case 3:
+            opened.image_digest = rng.bytes(int(rng.choice([1, 15, 16, 17])))
+        case 4:
+            opened.request_id = "x" * int(rng.choice([1, 64, 65, 1000])) + str(rng.choice(WORDS))
+        case _:
+            opened.sampling.max_tokens = int(rng.choice([0, 1, 65_535, 65_536, 2**32 - 1]))
+            opened.sampling.temperature = float(rng.choice([-1, 0, 11, np.inf, np.nan, 1e-30]))
+            opened.sampling.top_p = float(rng.choice([-1, 0, 1, 2, np.nan]))
+
+
+def _edited(messages: Messages, edit: Callable[[pb.AskRequest], None]) -> Messages:
+    """Messages with an edit where they still are messages."""
+    found = []
+    for raw in messages:
+        request = pb.AskRequest()
+        try:
+            request.ParseFromString(raw)
+        except Exception:  # noqa: BLE001 - broken by an earlier mutation: stays as it is
+            found.append(raw)
+            continue
+        edit(request)
+        found.append(request.SerializeToString())
+    return found
+
+
+def _large(rng: np.random.Generator, messages: Messages) -> Messages:
+    """A message about the size of the limit."""
+    return [*messages, rng.bytes(int(rng.choice([60_000, 65_536, 65_537, 70_000])))]
+
+
+MUTATIONS: tuple[Mutation, ...] = (
+    _flip,
+    _flip,
+    _cut,
+    _insert,
+    _reorder,
+    _header,
+    _question,
+    _large,
+)

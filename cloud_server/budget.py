@@ -1,0 +1,47 @@
+"""Things worth keeping, under a byte budget."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+Value = TypeVar("Value")
+
+
+class ByteBudget(Generic[Value]):
+    """Values by key; the longest unused leaves first. Used from one thread only.
+
+    Args:
+        max_bytes: of all values together; 0 holds nothing.
+        size: bytes of a value.
+    """
+
+    def __init__(self, max_bytes: int, size: Callable[[Value], int]) -> None:
+        self.max_bytes = max_bytes
+        self.used_bytes = 0
+        self._size = size
+        self._values: OrderedDict[bytes, Value] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._values
+
+    def get(self, key: bytes) -> Value | None:
+        """A value still held."""
+        found = self._values.get(key)
+        if found is not None:
+            self._values.move_to_end(key)
+        return found
+
+    def put(self, key: bytes, value: Value) -> None:
+        """Hold a value, letting go of others as the budget asks."""
+        if key in self._values or self._size(value) > self.max_bytes:
+            return
+        self._values[key] = value
+        self.used_bytes += self._size(value)
+        while self.used_bytes > self.max_bytes:
+            _, oldest = self._values.popitem(last=False)
+            self.used_bytes -= self._size(oldest)
