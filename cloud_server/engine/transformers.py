@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from aligned_vq.errors import EngineError
-from aligned_vq.types import FinishReason, Sampling, Timings, TokenChunk, Usage
+from aligned_vq.types import Sampling, TokenChunk
 from cloud_server.budget import ByteBudget
+from cloud_server.engine.answer import RunningAnswer
 from cloud_server.engine.base import EngineRequest
 from cloud_server.engine.batch import RunningBatch
-from cloud_server.engine.picking import Picker, pick
+from cloud_server.engine.picking import pick
 from cloud_server.engine.text import TextStream
 
 _log = logging.getLogger(__name__)
@@ -28,8 +29,6 @@ JOIN_AT_ONCE = 8
 """Answers that join between two tokens of the others, at most."""
 NEW_IMAGES_AT_ONCE = 1
 """Those among them whose image has no keys and values yet: each costs a long forward pass."""
-
-Emit = Callable[[TokenChunk | BaseException], None]
 
 
 class TransformersEngine:
@@ -64,9 +63,9 @@ class TransformersEngine:
         self._batch = RunningBatch(llava, parallel_answers, cache_tokens)
         self._prefixes: ByteBudget[Tensor] = ByteBudget(image_cache_bytes, lambda kv: kv.nbytes)
         self._observe = observe
-        self._inbox: SimpleQueue[_Answer | None] = SimpleQueue()
-        self._waiting: deque[_Answer] = deque()
-        self._running: list[_Answer] = []
+        self._inbox: SimpleQueue[RunningAnswer | None] = SimpleQueue()
+        self._waiting: deque[RunningAnswer] = deque()
+        self._running: list[RunningAnswer] = []
         self._stops: dict[str, threading.Event] = {}
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -92,7 +91,7 @@ class TransformersEngine:
                 loop.call_soon_threadsafe(chunks.put_nowait, chunk)
 
         stop = self._stops[request.request_id] = threading.Event()
-        answer = _Answer(request, TextStream(self._tokenizer), self._llava.device, stop, emit)
+        answer = RunningAnswer(request, TextStream(self._tokenizer), self._llava.device, stop, emit)
         if answer.need > self._batch.max_tokens:
             raise EngineError(
                 f"expected prompts and answers of at most {self._batch.max_tokens} tokens, got "
@@ -166,8 +165,8 @@ class TransformersEngine:
             self._waiting.remove(answer)
             answer.cancelled()
 
-    def _collected(self) -> list[_Answer]:
-        found: list[_Answer] = []
+    def _collected(self) -> list[RunningAnswer]:
+        found: list[RunningAnswer] = []
         while True:
             try:
                 answer = self._inbox.get_nowait()
@@ -178,7 +177,7 @@ class TransformersEngine:
 
     def _admit(self) -> None:
         """Let answers join in the order they came, as far as there is room."""
-        group: list[_Answer] = []
+        group: list[RunningAnswer] = []
         new_images = 0
         while self._waiting and len(group) < JOIN_AT_ONCE:
             answer = self._waiting[0]
@@ -233,7 +232,7 @@ class TransformersEngine:
             self._running[row] = self._running[-1]
             self._running.pop()
 
-    def _prompt(self, answer: _Answer) -> tuple[Tensor, Tensor] | None:
+    def _prompt(self, answer: RunningAnswer) -> tuple[Tensor, Tensor] | None:
         """Keys and values up to the end of the image, and embeddings `[T, H]` of the rest; None if
         this answer failed over it."""
         request = answer.request
@@ -258,62 +257,7 @@ class TransformersEngine:
             self._failed([answer], error)
             return None
 
-    def _failed(self, answers: Sequence[_Answer], error: Exception) -> None:
+    def _failed(self, answers: Sequence[RunningAnswer], error: Exception) -> None:
         _log.error("%d questions failed", len(answers), exc_info=error)
         for answer in answers:
             answer.emit(error)
-
-
-class _Answer:
-    """One answer on its way."""
-
-    def __init__(
-        self,
-        request: EngineRequest,
-        text: TextStream,
-        device: torch.device,
-        stop: threading.Event,
-        emit: Emit,
-    ) -> None:
-        self.request = request
-        self.stop = stop
-        self.emit = emit
-        self.picker = Picker(request.sampling, device)
-        self.need = len(request.prompt_ids) + request.sampling.max_tokens
-        self.token = 0
-        self.asked_ns = time.perf_counter_ns()
-        self.started_ns = self.prefilled_ns = self.asked_ns
-        self._text = text
-        self._count = 0
-
-    def take(self, token: int, ends: bool) -> bool:
-        """Tell what a token adds; was it the last?"""
-        self.token = token
-        self._count += 1
-        finish: FinishReason | None = None
-        if ends:
-            finish = "stop"
-        elif self.stop.is_set():
-            finish = "cancelled"
-        elif self._count == self.request.sampling.max_tokens:
-            finish = "length"
-        piece = self._text.push(token, last=finish is not None)
-        if finish is None:
-            self.emit(TokenChunk(piece, (token,)))
-        else:
-            self._end(piece, (token,), finish)
-        return finish is not None
-
-    def cancelled(self) -> None:
-        """End before the first token."""
-        self.started_ns = self.prefilled_ns = time.perf_counter_ns()
-        self._end("", (), "cancelled")
-
-    def _end(self, piece: str, tokens: tuple[int, ...], finish: FinishReason) -> None:
-        timings = {
-            "wait": self.started_ns - self.asked_ns,
-            "prefill": self.prefilled_ns - self.started_ns,
-            "decode": time.perf_counter_ns() - self.prefilled_ns,
-        }
-        usage = Usage(len(self.request.prompt_ids), self._count)
-        self.emit(TokenChunk(piece, tokens, finish, usage, Timings(timings)))
