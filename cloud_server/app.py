@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -20,11 +21,14 @@ from aligned_vq.types import Encoded, Payload, StageIndices
 from cloud_server.config import CloudConfig
 from cloud_server.decoder import ImageDecoder
 from cloud_server.engine.transformers import TransformersEngine
+from cloud_server.gate import read_tokens
 from cloud_server.http_face import HttpFace
 from cloud_server.metrics import Metrics
 from cloud_server.model import CloudModel, load_cloud_model
 from cloud_server.prompt import PromptBuilder
 from cloud_server.service import ServiceParts, SplitInferenceService
+from cloud_server.tls import tls_files
+from protos.address import address, is_loopback
 from protos.alignedvq.v1 import inference_pb2, inference_pb2_grpc
 from protos.messages import ServiceInfo
 
@@ -42,7 +46,12 @@ _CHANNEL_OPTIONS = (
 
 
 class CloudServer:
-    """One service on one port. `start` returns once it is healthy; `stop` drains it."""
+    """One service on one port. `start` returns once it is healthy; `stop` drains it, once
+    and for all.
+
+    Raises:
+        ConfigError: the files of certificates or tokens cannot be used.
+    """
 
     def __init__(self, model: CloudModel, config: CloudConfig) -> None:
         self._config = config
@@ -84,7 +93,10 @@ class CloudServer:
         )
         self.service = SplitInferenceService(parts, config)
         self._health = health.aio.HealthServicer()
-        self._server = grpc.aio.server(options=_CHANNEL_OPTIONS)
+        self._server = grpc.aio.server(options=_options(config))
+        tls = tls_files(config)
+        # Held here: gRPC calls back into it at every handshake without keeping it alive.
+        self._credentials = tls.credentials() if tls else None
         self._serving = False
         self._http = HttpFace(self._metrics, parts.info.manifest_json, lambda: self.ready)
         self.port = 0
@@ -107,14 +119,17 @@ class CloudServer:
             names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
         await self._report(health_pb2.HealthCheckResponse.NOT_SERVING)
-        address = f"{self._config.host}:{self._config.port}"
+        listen_at = address(self._config.host, self._config.port)
         try:
-            self.port = self._server.add_insecure_port(address)
+            if self._credentials is None:
+                self.port = self._server.add_insecure_port(listen_at)
+            else:
+                self.port = self._server.add_secure_port(listen_at, self._credentials)
         except RuntimeError as error:
             raise _cannot_listen(self._config, str(error)) from error
         await self._server.start()
         if self._config.http_port is not None:
-            self.http_port = await self._http.start(self._config.host, self._config.http_port)
+            self.http_port = await self._http.start(self._config.http_host, self._config.http_port)
         if self._warm_up_payload is not None:
             await asyncio.to_thread(self._decoder.decode_many, [self._warm_up_payload])
         await self._engine.warm_up()
@@ -133,6 +148,10 @@ class CloudServer:
         await self.service.close()
         if self.http_port is not None:
             await self._http.stop()
+        # A server with certificates that is freed only when the interpreter ends makes gRPC's
+        # threads and Python wait for each other, for seconds or for ever.
+        del self._server, self._credentials
+        gc.collect()
 
     async def _report(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for name in ("", SERVICE_NAME):
@@ -146,7 +165,7 @@ async def serve(config: CloudConfig, announce: Callable[[int, int | None], None]
     stopped = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stopped.set)
-    _check_address(config)
+    _check_before_loading(config)
     model = await asyncio.to_thread(load_cloud_model, config)
     server = CloudServer(model, config)
     try:
@@ -157,19 +176,37 @@ async def serve(config: CloudConfig, announce: Callable[[int, int | None], None]
         await server.stop()
 
 
-def _check_address(config: CloudConfig) -> None:
-    """ConfigError if the address cannot be bound: known before a large model is loaded."""
+def _check_before_loading(config: CloudConfig) -> None:
+    """ConfigError for what need not wait for a large model: address, certificates, tokens."""
+    tls_files(config)
+    if config.tokens is not None:
+        read_tokens(config.tokens)
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     try:
         socket.create_server((config.host, config.port), family=family).close()
     except OSError as error:
         raise _cannot_listen(config, error.strerror or str(error)) from error
+    if not is_loopback(config.host) and config.tls_clients is None and config.tokens is None:
+        _log.warning("whoever reaches %s may ask: no tls_clients or tokens given", config.host)
+
+
+def _options(config: CloudConfig) -> tuple[tuple[str, int], ...]:
+    """gRPC's options of the server."""
+    return (
+        *_CHANNEL_OPTIONS,
+        ("grpc.max_connection_age_ms", _milliseconds(config.max_connection_seconds)),
+        ("grpc.max_connection_age_grace_ms", _milliseconds(config.connection_grace_seconds)),
+    )
+
+
+def _milliseconds(seconds: float) -> int:
+    return min(max(1, round(1e3 * seconds)), 2**31 - 1)
 
 
 def _cannot_listen(config: CloudConfig, reason: str) -> ConfigError:
     return ConfigError(
-        f"expected to listen on {config.host}:{config.port}, got: {reason}; stop what listens "
-        "there, or choose another host or port"
+        f"expected to listen on {address(config.host, config.port)}, got: {reason}; stop what "
+        "listens there, or choose another host or port"
     )
 
 

@@ -1,37 +1,65 @@
-"""`cloud-server serve`: the cloud process."""
+"""`cloud-server serve`: the cloud process; `cloud-server certs`: certificates to try it with."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import sys
-from functools import partial
+from pathlib import Path
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 from aligned_vq.errors import AlignedVQError
+from cloud_server import certs
 from cloud_server.app import serve
 from cloud_server.config import CloudConfig
+from protos.address import address
 
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit status. Errors the user can mend are one line, no traceback."""
-    options = _parser().parse_args(argv)
-    logging.basicConfig(
-        level=options.serve.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-    )
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-    settings = options.serve.as_dict()
-    for key in ("log_level", "config"):
-        settings.pop(key, None)
+    parsed = _parser().parse_args(argv)
+    options: Namespace = parsed[parsed.subcommand]
     try:
-        config = CloudConfig(**settings)
-        asyncio.run(serve(config, partial(_announce, config.host)))
+        {"serve": _serve, "certs": _certs}[parsed.subcommand](options)
     except AlignedVQError as error:
         print(f"cloud-server: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _serve(options: Namespace) -> None:
+    logging.basicConfig(
+        level=options.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+    )
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    settings = options.as_dict()
+    for key in ("log_level", "config"):
+        settings.pop(key, None)
+    config = CloudConfig(**settings)
+
+    def announce(port: int, http_port: int | None) -> None:
+        print(f"serving on {address(config.host, port)}", flush=True)
+        if http_port is not None:
+            print(f"operators on http://{address(config.http_host, http_port)}", flush=True)
+
+    asyncio.run(serve(config, announce))
+
+
+def _certs(options: Namespace) -> None:
+    written = certs.make(
+        options.out, _names(options.hosts), _names(options.clients) or (), options.days
+    )
+    for path in written:
+        print(path)
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    """What is between the commas; None if nothing was given."""
+    if text is None:
+        return None
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _parser() -> ArgumentParser:
@@ -41,15 +69,25 @@ def _parser() -> ArgumentParser:
     levels = ("debug", "info", "warning", "error")
     serve_parser.add_argument("--log_level", default="info", choices=levels, help="of stderr")
     parser = ArgumentParser(prog="cloud-server", description=__doc__)
+    certs_parser = ArgumentParser()
+    certs_parser.add_argument("--out", required=True, type=Path, help="directory to write to")
+    certs_parser.add_argument(
+        "--hosts",
+        type=str | None,
+        default=None,
+        help="names and addresses of the service, with commas between them; "
+        f"{','.join(certs.DEFAULT_HOSTS)} if left out and there is no server certificate yet",
+    )
+    certs_parser.add_argument(
+        "--clients", type=str | None, default=None, help="identities, with commas between them"
+    )
+    certs_parser.add_argument("--days", type=int, default=365, help="until they end")
     commands = parser.add_subcommands()
     commands.add_subcommand("serve", serve_parser, help="serve a bundle and its checkpoint")
+    commands.add_subcommand(
+        "certs", certs_parser, help="make a test authority, a server's and clients' certificates"
+    )
     return parser
-
-
-def _announce(host: str, port: int, http_port: int | None) -> None:
-    print(f"serving on {host}:{port}", flush=True)
-    if http_port is not None:
-        print(f"operators on http://{host}:{http_port}", flush=True)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from aligned_vq.errors import ConfigError
+from protos.address import is_loopback
 
 
 @dataclass(frozen=True)
@@ -17,23 +18,41 @@ class CloudConfig:
         bundle: directory written by `aligned-vq export`.
         model: the LLaVA checkpoint, a directory in Hugging Face format or a hub id.
         revision: hub revision of the checkpoint.
-        host: address to bind; only loopback until the link is encrypted.
+        host: address to bind; beyond loopback only with TLS, or with `plaintext`.
         port: TCP port, 0 lets the system choose.
         http_port: port of /healthz, /readyz, /metrics and /v1/manifest; none unless given.
+        http_host: address to bind for these; they are not encrypted and ask nobody who they are, so
+            beyond loopback only with `plaintext`.
+        tls_certificate: PEM file of the service's certificate and its chain; gives TLS. This file
+            and the next two are read again for every new connection, so they can be replaced while
+            serving.
+        tls_key: PEM file of that certificate's key, without a passphrase.
+        tls_clients: PEM file of the authority that signs client certificates: who has none cannot
+            connect, health checks included, and a certificate's common name is the identity.
+        tokens: YAML file that maps a client's name, its identity, to the SHA-256 of its token as 64
+            hex digits; a call without a certificate must bring one of these tokens.
+        plaintext: allow addresses beyond loopback without encryption; for where something else
+            encrypts.
         device: where the model runs: auto, cpu, cuda or cuda:1 and so on.
         dtype: of the language model and the vision suffix; auto is float32 on a CPU, else bfloat16.
         parallel_answers: answers generated in one batch; more wait for a place.
         cache_tokens: memory for running answers, in tokens of prompt and answer together.
         prefix_cache_mib: memory for what the language model made of images asked about before.
         decode_batch: payloads decoded in one pass.
+        questions_per_second: new questions of one identity, in the long run; 0 is no limit.
+        burst: questions that an identity may ask at once after a pause; 0 is one second's worth.
+        questions_at_once: questions of one identity in flight; 0 is no limit.
         max_in_flight: questions accepted at the same time; one more is refused as overloaded.
         max_question_chars: longest question.
         default_answer_tokens: token limit of an answer when the question sets none.
         max_answer_tokens: largest token limit a question may set.
-        max_answer_seconds: longest time one question may take.
+        max_answer_seconds: longest time one question may take, whatever deadline it sets.
         payload_seconds: longest wait for a payload after its question was opened.
         image_cache_mib: memory for images that follow-up questions can name by digest.
         drain_seconds: time running answers get to finish after SIGTERM.
+        max_connection_seconds: age at which a connection is ended, give or take a tenth; a client
+            connects again, with a certificate that is still good.
+        connection_grace_seconds: time running answers get to finish then.
         reflection: serve gRPC reflection beside the service.
     """
 
@@ -43,12 +62,21 @@ class CloudConfig:
     host: str = "127.0.0.1"
     port: int = 50051
     http_port: int | None = None
+    http_host: str = "127.0.0.1"
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tls_clients: Path | None = None
+    tokens: Path | None = None
+    plaintext: bool = False
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     parallel_answers: int = 32
     cache_tokens: int = 32_768
     prefix_cache_mib: int = 512
     decode_batch: int = 8
+    questions_per_second: float = 0.0
+    burst: int = 0
+    questions_at_once: int = 0
     max_in_flight: int = 128
     max_question_chars: int = 2000
     default_answer_tokens: int = 128
@@ -57,6 +85,8 @@ class CloudConfig:
     payload_seconds: float = 20.0
     image_cache_mib: int = 256
     drain_seconds: float = 20.0
+    max_connection_seconds: float = 1800.0
+    connection_grace_seconds: float = 120.0
     reflection: bool = True
 
     def __post_init__(self) -> None:
@@ -73,9 +103,52 @@ class CloudConfig:
             "max_answer_tokens",
             "max_answer_seconds",
             "payload_seconds",
+            "max_connection_seconds",
         ):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("image_cache_mib", "prefix_cache_mib", "drain_seconds"):
+        for name in (
+            "image_cache_mib",
+            "prefix_cache_mib",
+            "drain_seconds",
+            "questions_per_second",
+            "burst",
+            "questions_at_once",
+            "connection_grace_seconds",
+        ):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.burst and not self.questions_per_second:
+            raise ConfigError(
+                f"expected questions_per_second beside burst, got burst={self.burst} alone; "
+                "give both"
+            )
+        self._check_encryption()
+
+    def _check_encryption(self) -> None:
+        """Nothing leaves this machine in the clear by accident."""
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            given, missing = ("tls_certificate", "tls_key")
+            if self.tls_certificate is None:
+                given, missing = missing, given
+            raise ConfigError(
+                f"expected tls_certificate and tls_key, got {given} alone; give {missing} too"
+            )
+        if self.tls_clients is not None and self.tls_certificate is None:
+            raise ConfigError(
+                "expected tls_certificate and tls_key beside tls_clients, got neither; clients "
+                "show certificates only where the service has one: give them"
+            )
+        if self.plaintext:
+            return
+        if self.tls_certificate is None and not is_loopback(self.host):
+            raise ConfigError(
+                f"expected TLS to listen beyond loopback, got host {self.host!r} without "
+                "tls_certificate; give a certificate and its key (`cloud-server certs` makes "
+                "some), or plaintext where something else encrypts"
+            )
+        if self.http_port is not None and not is_loopback(self.http_host):
+            raise ConfigError(
+                f"expected a loopback address for HTTP, which is not encrypted, got http_host "
+                f"{self.http_host!r}; choose one, or give plaintext where something else encrypts"
+            )

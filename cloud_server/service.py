@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass, replace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -16,19 +16,19 @@ from torch import Tensor
 
 from aligned_vq.errors import (
     AlignedVQError,
-    CloudUnreachable,
     CorruptPayload,
     DeadlineExceeded,
     EngineError,
+    ImageNotHeld,
     ManifestMismatch,
-    Overloaded,
 )
 from aligned_vq.stopwatch import Stopwatch
-from aligned_vq.types import Payload, Sampling, Timings, TokenChunk, Usage
+from aligned_vq.types import Payload, Sampling, Timings, TokenChunk, Usage, digest_of
 from cloud_server.batcher import DecodeBatcher, DecodeMany
 from cloud_server.budget import ByteBudget
 from cloud_server.config import CloudConfig
 from cloud_server.engine.base import EngineRequest, LanguageEngine
+from cloud_server.gate import Gate
 from cloud_server.metrics import Metrics
 from cloud_server.prompt import PromptBuilder
 from protos import convert
@@ -71,14 +71,11 @@ class SplitInferenceService(rpc.SplitInferenceServicer):
             config.max_in_flight,
             self._metrics.decode_batch.observe,
         )
-        self._metrics.gauge("in_flight", "Questions being answered.", lambda: self.in_flight)
+        self._gate = Gate(config)
+        self._metrics.gauge("in_flight", "Questions being answered.", lambda: self._gate.in_flight)
         self._metrics.gauge(
             "decode_queue", "Payloads that wait to be decoded.", lambda: len(self._decoder)
         )
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self.in_flight = 0
-        self.draining = False
 
     async def GetManifest(  # noqa: N802 - the wire's name
         self,
@@ -86,6 +83,10 @@ class SplitInferenceService(rpc.SplitInferenceServicer):
         context: grpc.aio.ServicerContext[pb.GetManifestRequest, pb.GetManifestResponse],
     ) -> pb.GetManifestResponse:
         """What is served here, and its limits."""
+        try:
+            self._gate.identity(context)
+        except AlignedVQError as error:
+            await _abort(context, error)
         return convert.service_info_to_proto(self._parts.info)
 
     async def Ask(  # noqa: N802 - the wire's name
@@ -94,12 +95,11 @@ class SplitInferenceService(rpc.SplitInferenceServicer):
         """One question and its image in, text out; every failure is one clear status."""
         started = time.monotonic()
         outcome = "cancelled"
-        self.in_flight += 1
-        self._idle.clear()
+        visit = self._gate.arrive()
         try:
-            self._admit()
+            identity = visit.admit(context)
             async with asyncio.timeout(self._config.max_answer_seconds):
-                async for response in self._answer(request_iterator):
+                async for response in self._answer(request_iterator, identity):
                     yield response
             outcome = "answered"
         except TimeoutError:
@@ -121,45 +121,28 @@ class SplitInferenceService(rpc.SplitInferenceServicer):
             _log.exception("a question failed")
             await _abort(context, error)
         finally:
-            self.in_flight -= 1
-            if not self.in_flight:
-                self._idle.set()
+            visit.leave()
             spent = time.monotonic() - started
             self._metrics.questions.labels(outcome).inc()
             self._metrics.seconds.observe(spent)
-            _log.info("question %s after %.3f s", outcome, spent)
+            _log.info("question %s after %.3f s, from %s", outcome, spent, visit.identity or "-")
 
     async def drain(self, seconds: float) -> None:
         """Refuse new questions and wait, at most `seconds`, for those in flight."""
-        self.draining = True
-        try:
-            async with asyncio.timeout(seconds):
-                await self._idle.wait()
-        except TimeoutError:
-            _log.warning("%d questions were cut off after %g s", self.in_flight, seconds)
+        await self._gate.drain(seconds)
 
     async def close(self) -> None:
         """Let go of threads."""
         await self._decoder.close()
 
-    def _admit(self) -> None:
-        if self.draining:
-            raise CloudUnreachable(
-                "the service is shutting down; ask again, another replica serves"
-            )
-        if self.in_flight > self._config.max_in_flight:
-            raise Overloaded(
-                f"expected at most {self._config.max_in_flight} questions in flight, got one more; "
-                "try again in a moment"
-            )
-
-    async def _answer(self, requests: Requests) -> AsyncIterator[pb.AskResponse]:
+    async def _answer(self, requests: Requests, identity: str) -> AsyncIterator[pb.AskResponse]:
         watch = Stopwatch()
         question = await self._opened(requests)
         prompt_ids = self._parts.prompts.build(question.text)
         sampling = self._sampling(question.sampling, len(prompt_ids))
         digest, stages = question.image_digest, dict[str, int]()
-        embeds = self._images.get(digest) if digest else None
+        key = _image_key(identity, digest)
+        embeds = self._images.get(key) if digest else None
         cached = embeds is not None
         if embeds is None:
             if digest:
@@ -169,14 +152,15 @@ class SplitInferenceService(rpc.SplitInferenceServicer):
             stages = watch.timings().stages_ns
             self._metrics.payload.observe(len(payload.body))
             digest = payload.digest()
-            embeds = self._images.get(digest)
+            key = _image_key(identity, digest)
+            embeds = self._images.get(key)
             if embeds is None:
                 image = await self._decoder.decode(payload)
                 embeds, stages = image.embeds, stages | image.timings.stages_ns
-                self._images.put(digest, embeds)
-        held = digest if digest in self._images else b""
+                self._images.put(key, embeds)
+        held = digest if key in self._images else b""
         request_id = f"{question.request_id or 'anonymous'}-{uuid.uuid4().hex}"
-        request = EngineRequest(request_id, prompt_ids, embeds, sampling, digest)
+        request = EngineRequest(request_id, prompt_ids, embeds, sampling, key)
         async for chunk in self._chunks(request):
             whole = _completed(chunk, stages, cached)
             if whole.finish_reason is not None:
@@ -211,15 +195,22 @@ class SplitInferenceService(rpc.SplitInferenceServicer):
     async def _received(self, requests: Requests, question: Question) -> Payload:
         """The payload that follows the question."""
         parts = convert.PayloadAssembler(question.manifest_digest, self._parts.max_body_bytes)
+        begun = False
         while True:
             message = await self._next(requests)
             if message is None:
+                if question.image_digest and not begun:
+                    raise ImageNotHeld(
+                        f"expected the payload of image {question.image_digest.hex()}, which is "
+                        "not held here for this client, got the end of the stream; send it"
+                    )
                 parts.finish()
                 raise CorruptPayload("the stream ended inside a payload; send it again")
             if message.WhichOneof("kind") != "payload":
                 raise CorruptPayload(
                     f"expected a payload part, got {_kind(message)}; send one question per stream"
                 )
+            begun = True
             payload = parts.add(message.payload)
             if payload is not None:
                 return payload
@@ -260,6 +251,11 @@ def _completed(chunk: TokenChunk, stages: dict[str, int], cached: bool) -> Token
     )
 
 
+def _image_key(identity: str, digest: bytes) -> bytes:
+    """Names an image among those of all tenants: who knows another's digest gets nothing by it."""
+    return digest_of(identity.encode(), digest)
+
+
 def _kind(message: pb.AskRequest | None) -> str:
     """What came, in words."""
     if message is None:
@@ -269,7 +265,7 @@ def _kind(message: pb.AskRequest | None) -> str:
     )
 
 
-async def _abort(context: Context, error: BaseException) -> NoReturn:
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: BaseException) -> NoReturn:
     code, details, metadata = status_of(error)
     try:
         await context.abort(code, details, metadata)

@@ -16,9 +16,12 @@ if TYPE_CHECKING:
         CorruptPayload,
         DeadlineExceeded,
         EngineError,
+        ImageNotHeld,
         InvalidInput,
         ManifestMismatch,
         Overloaded,
+        QuotaExceeded,
+        Unauthenticated,
     )
     from edge_client.aio import AsyncEdgeClient
     from edge_client.answer import Answer, AnswerDetails
@@ -39,9 +42,12 @@ __all__ = [
     "EdgeClient",
     "EdgeConfig",
     "EngineError",
+    "ImageNotHeld",
     "InvalidInput",
     "ManifestMismatch",
     "Overloaded",
+    "QuotaExceeded",
+    "Unauthenticated",
 ]
 
 _HOMES = {

@@ -15,6 +15,7 @@ from aligned_vq.errors import InvalidInput, ManifestMismatch
 from aligned_vq.types import Payload, Sampling, Timings
 from edge_client.answer import Answer
 from edge_client.config import EdgeConfig
+from edge_client.credentials import read_credentials
 from edge_client.encoder import EdgeEncoder, EncodedImage
 from edge_client.images import ImageSource, load_image
 from edge_client.stream import AnswerStream
@@ -53,11 +54,11 @@ class EdgeClient:
     Args:
         target: `host:port` of the cloud service.
         bundle: directory written by `aligned-vq export`, the same as the service's.
-        config: deadlines, retries and precision.
+        config: deadlines, retries, precision, certificates and token.
         transport: another way to reach the service, for tests.
 
     Raises:
-        ConfigError: the bundle cannot be used.
+        ConfigError: the bundle, a certificate or the token cannot be used.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class EdgeClient:
     ) -> None:
         self.config = config or EdgeConfig()
         self.encoder = EdgeEncoder(bundle, _DTYPES[self.config.dtype])
-        self._transport = transport or GrpcTransport(target)
+        self._transport = transport or GrpcTransport(target, read_credentials(self.config))
         self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
 
     def __enter__(self) -> Self:
@@ -106,7 +107,9 @@ class EdgeClient:
             InvalidInput: the image, the question or the quality cannot be used.
             CloudUnreachable: no service answered; DeadlineExceeded: not in time.
             ManifestMismatch: the service has another bundle.
-            Overloaded: the service is full, also after the retries.
+            Unauthenticated: the service wants a certificate or a token that it knows.
+            Overloaded: the service is full, also after the retries; QuotaExceeded: this client has
+                asked more than its share, and the wait is longer than the question may take.
             EngineError: the service failed.
         """
         if not question.strip():
@@ -144,6 +147,7 @@ class EdgeClient:
 
         Raises:
             CloudUnreachable: no service answered.
+            Unauthenticated: it wants a certificate or a token that it knows.
             ManifestMismatch: it has another bundle.
         """
         self._transport.connect(self.config.connect_seconds)

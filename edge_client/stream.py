@@ -24,6 +24,8 @@ from protos import convert
 from protos.alignedvq.v1 import inference_pb2 as pb
 from protos.messages import Question
 
+_CANCELLED = "the question was cancelled on this side"
+
 Encode = Callable[[], tuple[Payload, Timings]]
 
 
@@ -68,7 +70,7 @@ class AnswerStream:
         self._started = time.monotonic()
         self._first_text: float | None = None
         self._exchange: Exchange | None = None
-        self._cancelled = False
+        self._cancelled = threading.Event()
         self._payload: Payload | None = None
         self._edge = Timings()
         self._chunks: list[TokenChunk] = []
@@ -89,7 +91,7 @@ class AnswerStream:
 
     def cancel(self) -> None:
         """Hang up; harmless once the answer ended."""
-        self._cancelled = True
+        self._cancelled.set()
         if self._exchange is not None:
             self._exchange.cancel()
 
@@ -101,9 +103,11 @@ class AnswerStream:
             try:
                 yield from self._attempt(attempt)
             except (CloudUnreachable, Overloaded) as error:
-                if not self._worth_retrying(error, attempt):
+                pause = self._pause(error, attempt)
+                if not self._worth_retrying(error, attempt, pause):
                     raise
-                time.sleep(self._pause(attempt))
+                if self._cancelled.wait(pause):
+                    raise CloudUnreachable(_CANCELLED) from error
                 attempt += 1
             else:
                 return
@@ -135,7 +139,7 @@ class AnswerStream:
                         yield chunk.text
             except AlignedVQError as error:
                 exchange.cancel()
-                raise late.explain(error, self._cancelled) from error
+                raise late.explain(error, self._cancelled.is_set()) from error
             except BaseException:
                 exchange.cancel()
                 raise
@@ -180,18 +184,21 @@ class AnswerStream:
             )
         return left
 
-    def _worth_retrying(self, error: AlignedVQError, attempt: int) -> bool:
+    def _worth_retrying(self, error: AlignedVQError, attempt: int, pause: float) -> bool:
         """Only before the first text, and only what another try can mend."""
         return not (
             self._chunks
-            or self._cancelled
+            or self._cancelled.is_set()
             or isinstance(error, DeadlineExceeded)
             or attempt >= self._config.attempts
-            or self._left() <= self._pause(attempt)
+            or self._left() <= pause
         )
 
-    def _pause(self, attempt: int) -> float:
-        return self._config.backoff_seconds * 2.0 ** (attempt - 1) * random.uniform(0.8, 1.2)
+    def _pause(self, error: AlignedVQError, attempt: int) -> float:
+        """Our own backoff, or as long as the service asks if that is longer."""
+        own = self._config.backoff_seconds * 2.0 ** (attempt - 1) * random.uniform(0.8, 1.2)
+        asked = error.retry_after_seconds if isinstance(error, Overloaded) else None
+        return max(own, asked or 0.0)
 
     @contextmanager
     def _first_token_deadline(self, exchange: Exchange) -> Iterator[_Deadline]:
@@ -225,7 +232,7 @@ class _Deadline:
                 "allow more time or try when the service is less busy"
             )
         if cancelled:
-            return CloudUnreachable("the question was cancelled on this side")
+            return CloudUnreachable(_CANCELLED)
         return error
 
     def _expire(self) -> None:

@@ -14,6 +14,7 @@ from typing import Protocol
 import grpc
 
 from aligned_vq.errors import AlignedVQError, CloudUnreachable
+from edge_client.credentials import Credentials
 from protos import convert
 from protos.alignedvq.v1 import inference_pb2 as pb
 from protos.alignedvq.v1 import inference_pb2_grpc as rpc
@@ -21,6 +22,8 @@ from protos.messages import ServiceInfo
 from protos.status import ERROR_KEY, error_from_rpc
 
 _GRPC_PREFIX_BYTES = 5
+_PROBE_SECONDS = 0.25
+_NO_CONNECTION = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 _CHANNEL_OPTIONS = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -76,11 +79,20 @@ class Transport(Protocol):
 
 
 class GrpcTransport:
-    """A channel to `host:port`, connected on first use and kept warm."""
+    """A channel to `host:port`, connected on first use and kept warm.
 
-    def __init__(self, target: str) -> None:
+    Args:
+        target: address of the service.
+        credentials: of both sides; left out, neither encrypted nor named.
+
+    Raises:
+        ConfigError: a token would leave this machine in the clear.
+    """
+
+    def __init__(self, target: str, credentials: Credentials | None = None) -> None:
         self.target = target
-        self._channel = grpc.insecure_channel(target, options=_CHANNEL_OPTIONS)
+        self._credentials = credentials or Credentials()
+        self._channel = self._credentials.channel(target, _CHANNEL_OPTIONS)
         self._stub = rpc.SplitInferenceStub(self._channel)
         self._connected = False
         self._connecting = threading.Lock()
@@ -97,10 +109,13 @@ class GrpcTransport:
                 return
             ready = grpc.channel_ready_future(self._channel)
             try:
-                ready.result(max(0.0, deadline - time.monotonic()))
+                # The last of the time is for asking why.
+                probe_seconds = min(_PROBE_SECONDS, timeout_seconds / 4)
+                ready.result(max(0.0, deadline - probe_seconds - time.monotonic()))
             except grpc.FutureTimeoutError as error:
                 ready.cancel()
-                raise self._unreachable(timeout_seconds) from error
+                if words := self._failure(probe_seconds):
+                    raise self._unreachable(timeout_seconds, words) from error
             self._connected = True
         finally:
             self._connecting.release()
@@ -108,32 +123,55 @@ class GrpcTransport:
     def service_info(self, timeout_seconds: float) -> ServiceInfo:
         """See `Transport.service_info`."""
         try:
-            response = self._stub.GetManifest(pb.GetManifestRequest(), timeout=timeout_seconds)
+            response = self._stub.GetManifest(
+                pb.GetManifestRequest(),
+                timeout=timeout_seconds,
+                metadata=self._credentials.metadata(),
+            )
         except grpc.RpcError as error:
             raise self._failed(error) from error
         return convert.service_info_from_proto(response)
 
     def open(self, timeout_seconds: float) -> GrpcExchange:
         """See `Transport.open`."""
-        return GrpcExchange(self._stub, timeout_seconds, self._failed)
+        metadata = self._credentials.metadata()
+        return GrpcExchange(self._stub, timeout_seconds, self._failed, metadata)
 
     def close(self) -> None:
         """See `Transport.close`."""
         self._channel.close()
 
-    def _unreachable(self, timeout_seconds: float) -> CloudUnreachable:
+    def _failure(self, timeout_seconds: float) -> str:
+        """Why the channel does not come up, in gRPC's words; empty if it just did."""
+        try:
+            # Waits for no connection; a channel does not tell why it has none, but its calls do.
+            self._stub.GetManifest(pb.GetManifestRequest(), timeout=timeout_seconds)
+        except grpc.RpcError as error:
+            call: object = error  # its stub lacks what every failed call has
+            if isinstance(call, grpc.Call) and call.code() in _NO_CONNECTION:
+                return "" if _by_service(call) else call.details() or "no details"
+        return ""
+
+    def _unreachable(self, timeout_seconds: float, details: str = "") -> CloudUnreachable:
+        advice = (
+            self._credentials.reason(details) or "check that it runs, the address, and the link"
+        )
         return CloudUnreachable(
-            f"expected a service at {self.target}, none that speaks gRPC answered within "
-            f"{timeout_seconds:g} s; check that it runs, the address, and the link"
+            f"expected a service at {self.target}, none that speaks gRPC with this client answered "
+            f"within {timeout_seconds:g} s; {advice}"
         )
 
     def _failed(self, error: grpc.RpcError) -> AlignedVQError:
         """Our error; once a connection was lost, the next `connect` waits for a new one."""
         call: object = error  # its stub lacks what every failed call has
         if isinstance(call, grpc.Call) and call.code() is grpc.StatusCode.UNAVAILABLE:
-            by_service = any(key == ERROR_KEY for key, _ in call.trailing_metadata() or ())
-            self._connected = self._connected and by_service
+            self._connected = self._connected and _by_service(call)
         return error_from_rpc(error)
+
+
+def _by_service(call: grpc.Call) -> bool:
+    """Did our service itself end the call?"""
+    return any(key == ERROR_KEY for key, _ in call.trailing_metadata() or ())
 
 
 class GrpcExchange:
@@ -144,11 +182,14 @@ class GrpcExchange:
         stub: rpc.SplitInferenceStub,
         timeout_seconds: float,
         failed: Callable[[grpc.RpcError], AlignedVQError],
+        metadata: tuple[tuple[str, str], ...] = (),
     ) -> None:
         self.message_bytes = 0
         self._failed = failed
         self._outgoing: queue.SimpleQueue[pb.AskRequest | None] = queue.SimpleQueue()
-        self._call = stub.Ask(iter(self._outgoing.get, None), timeout=timeout_seconds)
+        self._call = stub.Ask(
+            iter(self._outgoing.get, None), timeout=timeout_seconds, metadata=metadata
+        )
 
     def send(self, request: pb.AskRequest) -> None:
         """See `Exchange.send`."""

@@ -2,11 +2,13 @@
 
 Several of our errors share a code, and gRPC itself uses some of the codes, so the name of the class
 travels beside the code in the trailing metadata. A status without the name did not come from our
-service: it is gRPC's own or a proxy's, and is put into words here.
+service: it is gRPC's own or a proxy's, and is put into words here. Where the service knows how long
+to wait before another try, that travels in the trailing metadata too.
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import grpc
@@ -18,13 +20,18 @@ from aligned_vq.errors import (
     CorruptPayload,
     DeadlineExceeded,
     EngineError,
+    ImageNotHeld,
     InvalidInput,
     ManifestMismatch,
     Overloaded,
+    QuotaExceeded,
     TrainingError,
+    Unauthenticated,
 )
 
 ERROR_KEY = "alignedvq-error"
+RETRY_KEY = "retry-after-ms"
+MAX_RETRY_MS = 3_600_000
 MAX_DETAILS_BYTES = 1_000
 
 StatusCode = grpc.StatusCode
@@ -33,10 +40,13 @@ STATUS_CODES: dict[type[AlignedVQError], grpc.StatusCode] = {
     AlignedVQError: StatusCode.UNKNOWN,
     ConfigError: StatusCode.FAILED_PRECONDITION,
     InvalidInput: StatusCode.INVALID_ARGUMENT,
+    ImageNotHeld: StatusCode.NOT_FOUND,
     ManifestMismatch: StatusCode.FAILED_PRECONDITION,
     CorruptPayload: StatusCode.DATA_LOSS,
     Overloaded: StatusCode.RESOURCE_EXHAUSTED,
+    QuotaExceeded: StatusCode.RESOURCE_EXHAUSTED,
     EngineError: StatusCode.INTERNAL,
+    Unauthenticated: StatusCode.UNAUTHENTICATED,
     TrainingError: StatusCode.INTERNAL,  # no service trains, but the table holds every error
     CloudUnreachable: StatusCode.UNAVAILABLE,
     DeadlineExceeded: StatusCode.DEADLINE_EXCEEDED,
@@ -83,7 +93,7 @@ UNNAMED: dict[grpc.StatusCode, _Unnamed] = {
     StatusCode.DATA_LOSS: _Unnamed(
         CorruptPayload, "bytes were damaged on the way: send them again"
     ),
-    StatusCode.UNAUTHENTICATED: _Unnamed(ConfigError, _LOGIN),
+    StatusCode.UNAUTHENTICATED: _Unnamed(Unauthenticated, _LOGIN),
 }
 _TOO_LARGE = _Unnamed(
     InvalidInput, "a message was larger than the limit: shorten the question or lower the rate"
@@ -118,7 +128,7 @@ def status_of(error: BaseException) -> Status:
     for ancestor in type(error).__mro__:
         if ancestor in STATUS_CODES:
             name, code = ancestor.__name__, STATUS_CODES[ancestor]
-            return Status(code, _printable(str(error)), ((ERROR_KEY, name),))
+            return Status(code, _printable(str(error)), ((ERROR_KEY, name), *_retry_of(error)))
     return Status(STATUS_CODES[EngineError], _ENGINE, ((ERROR_KEY, EngineError.__name__),))
 
 
@@ -126,13 +136,21 @@ def error_from_rpc(rpc_error: grpc.RpcError) -> AlignedVQError:
     """Our error for a failed call of `grpc` or `grpc.aio`: raise it `from` the one given.
 
     With our name in the trailing metadata it is that class with the service's words. Without, the
-    code chooses the class, and the words say what happened, what to do, and gRPC's own details.
+    code chooses the class, and the words say what happened, what to do, and gRPC's own details. An
+    `Overloaded` also gets the wait that the metadata asks for.
     """
     call: object = rpc_error  # its stub promises what a bare RpcError lacks
     if not isinstance(call, _Call):
         return _unnamed(UNNAMED[StatusCode.UNAVAILABLE], None, str(rpc_error))
+    error = _error_of(call)
+    if isinstance(error, Overloaded):
+        error.retry_after_seconds = _retry_seconds(_value(call.trailing_metadata(), RETRY_KEY))
+    return error
+
+
+def _error_of(call: _Call) -> AlignedVQError:
     details = _printable(call.details() or "")
-    name = _error_name(call.trailing_metadata())
+    name = _value(call.trailing_metadata(), ERROR_KEY)
     if name in _BY_NAME:
         return _BY_NAME[name](details)
     code = call.code()
@@ -148,12 +166,26 @@ def _unnamed(row: _Unnamed, code: grpc.StatusCode | None, details: str) -> Align
     return row.error(f"{row.words} ({origin})" if origin else row.words)
 
 
-def _error_name(metadata: object) -> str | None:
+def _value(metadata: object, wanted: str) -> str | None:
     for item in metadata if isinstance(metadata, (tuple, grpc.aio.Metadata)) else ():
         key, value = item
-        if key == ERROR_KEY and isinstance(value, str):
+        if key == wanted and isinstance(value, str):
             return value
     return None
+
+
+def _retry_of(error: BaseException) -> tuple[tuple[str, str], ...]:
+    seconds = error.retry_after_seconds if isinstance(error, Overloaded) else None
+    if seconds is None:
+        return ()
+    return ((RETRY_KEY, str(min(max(0, math.ceil(1e3 * seconds)), MAX_RETRY_MS))),)
+
+
+def _retry_seconds(text: str | None) -> float | None:
+    """Whatever a proxy may have put there: a number of milliseconds up to an hour, or nothing."""
+    if text is None or not text.isascii() or not text.isdecimal() or len(text) > 9:
+        return None
+    return min(int(text), MAX_RETRY_MS) / 1e3
 
 
 def _printable(text: str) -> str:

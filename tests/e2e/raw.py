@@ -46,7 +46,8 @@ class RawAnswer(NamedTuple):
 class RawClient:
     """One channel; requests are messages, or bytes that go out as they are."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, token: str = "") -> None:
+        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self.channel = grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
         self._ask: Any = self.channel.stream_stream(
             ASK_METHOD,
@@ -62,7 +63,7 @@ class RawClient:
 
     def start(self, requests: Iterable[pb.AskRequest | bytes], seconds: float = LIMIT_S) -> Any:
         """The call itself, for who wants to read it piece by piece."""
-        return self._ask(iter(requests), timeout=seconds)
+        return self._ask(iter(requests), timeout=seconds, metadata=self._metadata)
 
     def ask(self, requests: Iterable[pb.AskRequest | bytes], seconds: float = LIMIT_S) -> RawAnswer:
         """The whole answer; Refusal when there is none."""

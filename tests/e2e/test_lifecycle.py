@@ -235,6 +235,9 @@ def liuhaotian(folder: Path) -> None:
         ("device mps", ["auto, cpu or cuda[:n]", "got 'mps'"]),
         ("device cuda:99", ["cuda:99", "usable GPUs"]),
         ("host 192.0.2.1", ["192.0.2.1:0", "another host or port"]),
+        ("host 0.0.0.0", ["expected TLS", "'0.0.0.0'", "tls_certificate"]),
+        ("tls_certificate nowhere.pem", ["tls_key"]),
+        ("tokens nowhere.yaml", ["nowhere.yaml", "No such file"]),
     ],
 )
 def test_what_cannot_be_served_is_one_line(
@@ -245,9 +248,10 @@ def test_what_cannot_be_served_is_one_line(
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    bundle, model, option = bundle_directory, llava_directory, "--reflection=true"
-    if case.startswith(("device", "host")):
-        option = "--" + case.replace(" ", "=")
+    bundle, model, options = bundle_directory, llava_directory, ["--reflection=true"]
+    if case.startswith(("device", "host", "tls", "tokens")):
+        options.append("--" + case.replace(" ", "="))
+        options.append(f"--plaintext={str('192' in case).lower()}")
     elif case == "no bundle":
         bundle = tmp_path / "nowhere"
     elif case == "no checkpoint":
@@ -256,7 +260,7 @@ def test_what_cannot_be_served_is_one_line(
         model = tmp_path
         spoil_checkpoint(case, llava_directory, model)
     capfd.readouterr()  # what saving a checkpoint says is not part of it
-    code = cli.main(["serve", f"--bundle={bundle}", f"--model={model}", "--port=0", option])
+    code = cli.main(["serve", f"--bundle={bundle}", f"--model={model}", "--port=0", *options])
     assert code == 1
     out, err = capfd.readouterr()
     assert out == ""

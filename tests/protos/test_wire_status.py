@@ -15,7 +15,7 @@ from aligned_vq import errors
 from aligned_vq.errors import AlignedVQError
 from protos.alignedvq.v1 import inference_pb2 as pb
 from protos.alignedvq.v1 import inference_pb2_grpc as pb_grpc
-from protos.status import ERROR_KEY, STATUS_CODES, UNNAMED, error_from_rpc, status_of
+from protos.status import ERROR_KEY, RETRY_KEY, STATUS_CODES, UNNAMED, error_from_rpc, status_of
 
 OPTIONS = [("grpc.enable_http_proxy", 0)]
 LIMIT_S = 5.0
@@ -57,7 +57,8 @@ class Failing(pb_grpc.SplitInferenceServicer):
         if "error" in asked:
             words = bytes(asked["words-bin"]).decode()  # type: ignore[arg-type]
             status = status_of(getattr(errors, str(asked["error"]))(words))
-            context.set_trailing_metadata(status.trailing_metadata)
+            hint = [(key, value) for key, value in asked.items() if key == RETRY_KEY]
+            context.set_trailing_metadata((*status.trailing_metadata, *hint))
             context.abort(status.code, status.details)
 
 
@@ -260,3 +261,32 @@ def test_a_subclass_goes_as_its_ancestor() -> None:
 
 def test_a_bare_rpc_error_is_unreachable() -> None:
     assert type(error_from_rpc(grpc.RpcError("channel closed"))) is errors.CloudUnreachable
+
+
+def test_the_wait_that_a_service_asks_for() -> None:
+    status = status_of(errors.QuotaExceeded("wait", 0.2501))
+    assert status.trailing_metadata == ((ERROR_KEY, "QuotaExceeded"), (RETRY_KEY, "251"))
+    assert dict(status_of(errors.QuotaExceeded("wait", 1e9)).trailing_metadata)[RETRY_KEY] == (
+        "3600000"
+    )
+    assert RETRY_KEY not in dict(status_of(errors.Overloaded("full")).trailing_metadata)
+
+
+@pytest.mark.parametrize(
+    ("hint", "seconds"),
+    [
+        ("250", 0.25),
+        ("0", 0.0),
+        ("99999999", 3600.0),
+        ("-1", None),
+        ("1e3", None),
+        ("9" * 99, None),
+    ],
+)
+def test_the_wait_is_read_whoever_sent_it(
+    stub: pb_grpc.SplitInferenceStub, hint: str, seconds: float | None
+) -> None:
+    for name in ("QuotaExceeded", "Overloaded"):
+        back = call(stub, error=name, words_bin=b"wait", retry_after_ms=hint)
+        assert isinstance(back, errors.Overloaded)
+        assert back.retry_after_seconds == seconds
