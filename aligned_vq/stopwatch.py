@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from aligned_vq.types import Timings
+from aligned_vq.answers import Timings
 
 
 class Stopwatch:

@@ -19,7 +19,6 @@ Norm = Literal["pre", "ln1", "ln2"]
 Coding = Literal["fixed", "range", "raw", "context"]
 LinkKind = Literal["identity", "learned", "closed_form", "statistics", "dropped"]
 QuantizerKind = Literal["aligned", "identity"]
-FinishReason = Literal["stop", "length", "cancelled"]
 
 NORMS: tuple[Norm, ...] = ("pre", "ln1", "ln2")
 CODINGS: tuple[Coding, ...] = ("fixed", "range", "raw", "context")
@@ -252,48 +251,3 @@ class Payload:
         numbers = (self.num_tokens, self.num_stages, self.masked_stages, self.crc32)
         head = f"{numbers} {self.coding}".encode()
         return digest_of(self.manifest_digest, head, self.body)
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the language model picks tokens."""
-
-    max_tokens: int = 0
-    """Of the answer; 0 takes the service's default."""
-    temperature: float = 0.0
-    """0 is greedy."""
-    top_p: float = 1.0
-    """Share of the probability to sample from."""
-    seed: int | None = None
-    """Makes sampling repeatable."""
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Tokens of one answer; `prompt_tokens` counts the image's too."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    image_cached: bool = False
-
-
-@dataclass(frozen=True)
-class Timings:
-    """Nanoseconds of each cloud stage, by name, in the order they ran."""
-
-    stages_ns: dict[str, int] = field(default_factory=dict)
-
-    def total_ns(self) -> int:
-        """Sum of all stages."""
-        return sum(self.stages_ns.values())
-
-
-@dataclass(frozen=True)
-class TokenChunk:
-    """A piece of an answer; the last one has a finish reason and the usage."""
-
-    text: str
-    token_ids: tuple[int, ...] = ()
-    finish_reason: FinishReason | None = None
-    usage: Usage | None = None
-    timings: Timings | None = None

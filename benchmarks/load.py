@@ -21,12 +21,13 @@ import grpc
 from prometheus_client.parser import text_string_to_metric_families
 from tqdm import tqdm
 
+from aligned_vq.answers import Sampling
 from aligned_vq.bundle import open_edge_bundle
 from aligned_vq.calibrate import features_at, pixel_batches
 from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
 from aligned_vq.reference.examination import exam_images
 from aligned_vq.split.checkpoint import LlavaCheckpoint
-from aligned_vq.types import Encoded, Payload, Sampling
+from aligned_vq.types import Encoded, Payload
 from benchmarks.processes import CloudProcess
 from protos import convert
 from protos.alignedvq.v1 import inference_pb2 as pb

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from aligned_vq.types import CODINGS, Encoded, Payload, Sampling
+from aligned_vq.answers import Sampling
+from aligned_vq.types import CODINGS, Encoded, Payload
 from protos import convert
 from protos.alignedvq.v1 import inference_pb2 as pb
 from protos.messages import Question

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from aligned_vq.answers import Timings
 from aligned_vq.errors import AlignedVQError
 from aligned_vq.stopwatch import Stopwatch
-from aligned_vq.types import Encoded, Payload, Timings
+from aligned_vq.types import Encoded, Payload
 from cloud_server.model import CloudModel
 
 

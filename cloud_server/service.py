@@ -14,6 +14,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from torch import Tensor
 
+from aligned_vq.answers import Sampling, Timings, TokenChunk, Usage
 from aligned_vq.errors import (
     AlignedVQError,
     CorruptPayload,
@@ -23,7 +24,7 @@ from aligned_vq.errors import (
     ManifestMismatch,
 )
 from aligned_vq.stopwatch import Stopwatch
-from aligned_vq.types import Payload, Sampling, Timings, TokenChunk, Usage, digest_of
+from aligned_vq.types import Payload, digest_of
 from cloud_server.batcher import DecodeBatcher, DecodeMany
 from cloud_server.budget import ByteBudget
 from cloud_server.config import CloudConfig

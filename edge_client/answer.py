@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from aligned_vq.types import FinishReason, Timings, Usage
+from aligned_vq.answers import FinishReason, Timings, Usage
 
 
 @dataclass(frozen=True)

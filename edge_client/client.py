@@ -11,8 +11,9 @@ from typing import Self, TypedDict, Unpack
 import torch
 from PIL.Image import Image
 
+from aligned_vq.answers import Sampling, Timings
 from aligned_vq.errors import InvalidInput, ManifestMismatch
-from aligned_vq.types import Payload, Sampling, Timings
+from aligned_vq.types import Payload
 from edge_client.answer import Answer
 from edge_client.config import EdgeConfig
 from edge_client.credentials import read_credentials

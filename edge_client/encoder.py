@@ -9,11 +9,12 @@ from typing import NamedTuple
 import torch
 from PIL import Image
 
+from aligned_vq.answers import Timings
 from aligned_vq.bundle import open_edge_bundle
 from aligned_vq.errors import InvalidInput
 from aligned_vq.manifest import SplitManifest
 from aligned_vq.stopwatch import Stopwatch
-from aligned_vq.types import Coding, Payload, Timings
+from aligned_vq.types import Coding, Payload
 from edge_client.preprocess import preprocess
 
 

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from aligned_vq.answers import Sampling, Timings, TokenChunk, Usage
 from aligned_vq.errors import (
     AlignedVQError,
     CloudUnreachable,
@@ -16,7 +17,7 @@ from aligned_vq.errors import (
     EngineError,
     Overloaded,
 )
-from aligned_vq.types import Payload, Sampling, Timings, TokenChunk, Usage
+from aligned_vq.types import Payload
 from edge_client.answer import Answer, AnswerDetails
 from edge_client.config import EdgeConfig
 from edge_client.transport import Exchange, Transport

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from aligned_vq.answers import FinishReason, Sampling, Timings, TokenChunk, Usage
 from aligned_vq.errors import EngineError
-from aligned_vq.types import DIGEST_BYTES, FinishReason, Sampling, Timings, TokenChunk, Usage
+from aligned_vq.types import DIGEST_BYTES
 from protos.alignedvq.v1 import inference_pb2 as pb
 from protos.assembler import (
     CODINGS,

@@ -10,8 +10,9 @@ import math
 import re
 from dataclasses import dataclass, field
 
+from aligned_vq.answers import Sampling
 from aligned_vq.errors import InvalidInput, ManifestMismatch
-from aligned_vq.types import DIGEST_BYTES, Sampling
+from aligned_vq.types import DIGEST_BYTES
 
 MAX_ANSWER_TOKENS = 65_535
 MAX_TEMPERATURE = 10.0

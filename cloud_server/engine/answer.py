@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from aligned_vq.types import FinishReason, Timings, TokenChunk, Usage
+from aligned_vq.answers import FinishReason, Timings, TokenChunk, Usage
 from cloud_server.engine.base import EngineRequest
 from cloud_server.engine.picking import Picker
 from cloud_server.engine.text import TextStream

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from aligned_vq.types import Sampling, TokenChunk
+from aligned_vq.answers import Sampling, TokenChunk
 
 
 @dataclass(frozen=True)

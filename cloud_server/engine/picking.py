@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from aligned_vq.types import Sampling
+from aligned_vq.answers import Sampling
 
 
 class Picker:

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aligned_vq.answers import Sampling, TokenChunk
 from aligned_vq.errors import EngineError
-from aligned_vq.types import Sampling, TokenChunk
 from cloud_server.budget import ByteBudget
 from cloud_server.engine.answer import RunningAnswer
 from cloud_server.engine.base import EngineRequest

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 import pytest
 import torch
 
+from aligned_vq.answers import Timings
 from aligned_vq.errors import CorruptPayload, Overloaded
-from aligned_vq.types import Payload, Timings
+from aligned_vq.types import Payload
 from cloud_server.batcher import DecodeBatcher
 from cloud_server.budget import ByteBudget
 from cloud_server.decoder import DecodedImage

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from aligned_vq.answers import Sampling, TokenChunk
 from aligned_vq.errors import EngineError
-from aligned_vq.types import Sampling, TokenChunk
 from cloud_server.engine.base import EngineRequest
 from cloud_server.engine.transformers import TransformersEngine
 from tests.conftest import NUM_TOKENS, random_llava

@@ -16,6 +16,7 @@ from typing import Any
 import grpc
 import pytest
 
+from aligned_vq.answers import TokenChunk, Usage
 from aligned_vq.errors import (
     AlignedVQError,
     CloudUnreachable,
@@ -27,7 +28,6 @@ from aligned_vq.errors import (
     ManifestMismatch,
     Overloaded,
 )
-from aligned_vq.types import TokenChunk, Usage
 from edge_client import EdgeClient, EdgeConfig
 from protos import convert
 from protos.alignedvq.v1 import inference_pb2 as pb

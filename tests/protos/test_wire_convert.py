@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aligned_vq.answers import FinishReason, Sampling, Timings, TokenChunk, Usage
 from aligned_vq.errors import CorruptPayload, EngineError, InvalidInput, ManifestMismatch
-from aligned_vq.types import Coding, FinishReason, Sampling, Timings, TokenChunk, Usage
+from aligned_vq.types import Coding
 from protos import convert
 from protos.alignedvq.v1 import inference_pb2 as pb
 from protos.messages import Question, ServiceInfo
