@@ -41,6 +41,7 @@ def _ask(client: EdgeClient, options: Namespace) -> None:
         max_tokens=options.max_tokens,
         temperature=options.temperature,
         seed=options.seed,
+        stop=options.stop or (),
     )
     for question in options.questions:
         with client.stream(options.image, question, **sampling) as stream:
@@ -118,6 +119,7 @@ def _parser() -> ArgumentParser:
     ask.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
     ask.add_argument("--quality", type=str | None, default=None, help=_QUALITY)
     ask.add_argument("--seed", type=int | None, default=None, help="makes sampling repeatable")
+    ask.add_argument("--stop", type=str, action="append", help="text before which an answer ends")
     commands.add_subcommand("ask", ask, help="ask a question about an image")
     compress = _command()
     compress.add_argument("image", help="path of an image")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, TypedDict, Unpack
+from typing import Any, Self, TypedDict, Unpack
 
 import torch
 from PIL.Image import Image
@@ -36,6 +37,8 @@ class SamplingOptions(TypedDict, total=False):
     temperature: float
     top_p: float
     seed: int | None
+    stop: str | Sequence[str]
+    """The answer ends before the first of these texts."""
 
 
 @dataclass
@@ -132,7 +135,7 @@ class EdgeClient:
             self.config,
             self.encoder.digest,
             question,
-            Sampling(**sampling),  # type: ignore[misc]  # what is left of it are its fields
+            _sampling(sampling),
             encode,
             remembered.held_as if remembered else b"",
             on_end=lambda digest: self._held(key, digest),
@@ -170,6 +173,14 @@ class EdgeClient:
     def _held(self, key: bytes, digest: bytes) -> None:
         if key in self._remembered:
             self._remembered[key].held_as = digest
+
+
+def _sampling(options: SamplingOptions) -> Sampling:
+    """What is left of the options, as the type that is sent; checked there."""
+    fields: dict[str, Any] = dict(options)
+    stop = fields.get("stop", ())
+    fields["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
+    return Sampling(**fields)
 
 
 def _pixel_digest(image: Image, quality: str | None) -> bytes:

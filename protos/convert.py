@@ -87,6 +87,7 @@ def sampling_to_proto(sampling: Sampling) -> pb.SamplingParams:
         temperature=sampling.temperature,
         top_p=top_p,
         seed=sampling.seed,
+        stop=sampling.stop,
     )
 
 
@@ -101,6 +102,7 @@ def sampling_from_proto(message: pb.SamplingParams) -> Sampling:
         temperature=_shortest(message.temperature),
         top_p=1.0 if message.top_p == 0 else _shortest(message.top_p),
         seed=message.seed if message.HasField("seed") else None,
+        stop=tuple(message.stop),
     )
     check_sampling(sampling)
     return sampling
@@ -146,17 +148,19 @@ def service_info_to_proto(info: ServiceInfo) -> pb.GetManifestResponse:
         max_question_chars=info.max_question_chars,
         max_answer_tokens=info.max_answer_tokens,
         service_version=info.service_version,
+        served_digests=info.served_digests,
     )
 
 
 def service_info_from_proto(message: pb.GetManifestResponse) -> ServiceInfo:
-    """What the service said of itself; ManifestMismatch when its digest is not 16 bytes."""
+    """What the service said of itself; ManifestMismatch when a digest is not 16 bytes."""
     return ServiceInfo(
         manifest_json=message.manifest_json,
         manifest_digest=message.manifest_digest,
         max_question_chars=message.max_question_chars,
         max_answer_tokens=message.max_answer_tokens,
         service_version=message.service_version,
+        served_digests=tuple(message.served_digests),
     )
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
+from types import NoneType, UnionType
+from typing import Any
 
 from aligned_vq.answers import Sampling
 from aligned_vq.errors import InvalidInput, ManifestMismatch
@@ -17,16 +19,44 @@ from aligned_vq.types import DIGEST_BYTES
 MAX_ANSWER_TOKENS = 65_535
 MAX_TEMPERATURE = 10.0
 MAX_SEED = (1 << 64) - 1
+MAX_STOPS = 4
+MAX_STOP_CHARS = 256
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{0,64}")
+_Kind = type[Any] | UnionType
+_NUMBER: _Kind = int | float
+_WHOLE_OR_NONE: _Kind = int | NoneType
+_KINDS: dict[str, _Kind] = {
+    "max_tokens": int,
+    "temperature": _NUMBER,
+    "top_p": _NUMBER,
+    "seed": _WHOLE_OR_NONE,
+    "stop": tuple,
+}
+_WORDS: dict[_Kind, str] = {
+    int: "a whole number",
+    _NUMBER: "a number",
+    _WHOLE_OR_NONE: "a whole number or None",
+    tuple: "a tuple of texts",
+}
+_UNICODE = (
+    "must be valid Unicode, got half of a surrogate pair: decode the text with the encoding it was "
+    "written in"
+)
 
 
 def check_sampling(sampling: Sampling) -> None:
-    """InvalidInput unless every number is finite and in range.
+    """InvalidInput unless every number is one, finite and in range.
 
     `max_tokens` 0 to 65535 (0: the service's default), `temperature` 0 to 10, `top_p` above 0 to 1,
-    `seed` None or an unsigned 64-bit integer.
+    `seed` None or an unsigned 64-bit integer, `stop` at most 4 texts of 1 to 256 characters.
     """
+    for name, kind in _KINDS.items():
+        value = getattr(sampling, name)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise InvalidInput(
+                f"{name} must be {_WORDS[kind]}, got {type(value).__name__}: give one"
+            )
     if not 0 <= sampling.max_tokens <= MAX_ANSWER_TOKENS:
         raise InvalidInput(
             f"max_tokens must be 0 (the service's default) to {MAX_ANSWER_TOKENS}, "
@@ -46,6 +76,16 @@ def check_sampling(sampling: Sampling) -> None:
         raise InvalidInput(
             f"seed must be 0 to {MAX_SEED}, got {sampling.seed}: give another or leave it out"
         )
+    if not all(isinstance(text, str) for text in sampling.stop):
+        raise InvalidInput("stop must be texts, got something else: give them as str")
+    lengths = [len(text) for text in sampling.stop]
+    if len(lengths) > MAX_STOPS or any(not 1 <= length <= MAX_STOP_CHARS for length in lengths):
+        raise InvalidInput(
+            f"stop must be at most {MAX_STOPS} texts of 1 to {MAX_STOP_CHARS} characters, "
+            f"got {len(lengths)} of {lengths[: MAX_STOPS + 1]}: give fewer or others"
+        )
+    if any(map(_broken, sampling.stop)):
+        raise InvalidInput(f"a stop text {_UNICODE}")
 
 
 def check_manifest_digest(digest: bytes) -> None:
@@ -86,19 +126,17 @@ class Question:
                 f"an image digest has {DIGEST_BYTES} bytes or none, got {len(self.image_digest)}: "
                 "send the digest of the last answer, or none and the payload"
             )
-        if any("\ud800" <= character <= "\udfff" for character in self.text):
-            raise InvalidInput(
-                "a question must be valid Unicode, got half of a surrogate pair: "
-                "decode the text with the encoding it was written in"
-            )
+        if _broken(self.text):
+            raise InvalidInput(f"a question {_UNICODE}")
         check_sampling(self.sampling)
 
 
 @dataclass(frozen=True)
 class ServiceInfo:
-    """What a service says of itself: its manifest (canonical JSON), that one's digest, its limits.
+    """What a service says of itself: a manifest (canonical JSON), that one's digest, its limits,
+    and the digests of all it serves.
 
-    `max_question_chars` counts Unicode characters. ManifestMismatch unless the digest has 16 bytes.
+    `max_question_chars` counts Unicode characters. ManifestMismatch unless digests have 16 bytes.
     """
 
     manifest_json: str = field(repr=False)
@@ -106,7 +144,14 @@ class ServiceInfo:
     max_question_chars: int
     max_answer_tokens: int
     service_version: str
+    served_digests: tuple[bytes, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check the digest."""
-        check_manifest_digest(self.manifest_digest)
+        """Check the digests."""
+        for digest in (self.manifest_digest, *self.served_digests):
+            check_manifest_digest(digest)
+
+
+def _broken(text: str) -> bool:
+    """Does it hold what UTF-8 cannot say?"""
+    return any("\ud800" <= character <= "\udfff" for character in text)

@@ -11,7 +11,7 @@ import torch
 from aligned_vq.answers import FinishReason, Timings, TokenChunk, Usage
 from cloud_server.engine.base import EngineRequest
 from cloud_server.engine.picking import Picker
-from cloud_server.engine.text import TextStream
+from cloud_server.engine.text import StopTexts, TextStream
 
 Emit = Callable[[TokenChunk | BaseException], None]
 
@@ -44,6 +44,7 @@ class RunningAnswer:
         self.asked_ns = time.perf_counter_ns()
         self.started_ns = self.prefilled_ns = self.asked_ns
         self._text = text
+        self._stops = StopTexts(request.sampling.stop)
         self._count = 0
 
     def take(self, token: int, ends: bool) -> bool:
@@ -57,7 +58,10 @@ class RunningAnswer:
             finish = "cancelled"
         elif self._count == self.request.sampling.max_tokens:
             finish = "length"
-        piece = self._text.push(token, last=finish is not None)
+        last = finish is not None
+        piece, stopped = self._stops.push(self._text.push(token, last), last)
+        if stopped:
+            finish = "stop"
         if finish is None:
             self.emit(TokenChunk(piece, (token,)))
         else:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 _INCOMPLETE = "\ufffd"  # a character whose bytes are not all there yet
 
@@ -38,3 +39,41 @@ class TextStream:
     def _decode(self, ids: list[int]) -> str:
         text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
         return text
+
+
+class StoppedText(NamedTuple):
+    """Text that may be told, and whether a stop text came behind it."""
+
+    text: str
+    stopped: bool
+
+
+class StopTexts:
+    """Ends an answer before the first stop text, and holds back what might be the start of one.
+
+    Args:
+        stops: none of them empty.
+    """
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = stops
+        self._held = ""
+
+    def push(self, piece: str, last: bool = False) -> StoppedText:
+        """What became certain with this piece; all that is left with the last."""
+        text = self._held + piece
+        found = [place for stop in self._stops if (place := text.find(stop)) >= 0]
+        if found:
+            self._held = ""
+            return StoppedText(text[: min(found)], True)
+        keep = 0 if last else self._start_of_a_stop(text)
+        self._held = text[len(text) - keep :]
+        return StoppedText(text[: len(text) - keep], False)
+
+    def _start_of_a_stop(self, text: str) -> int:
+        """Characters at the end of the text that a stop text begins with."""
+        longest = min(len(text), max(map(len, self._stops), default=1) - 1)
+        for length in range(longest, 0, -1):
+            if any(stop.startswith(text[-length:]) for stop in self._stops):
+                return length
+        return 0

@@ -127,6 +127,18 @@ def test_sampling_is_repeatable_whoever_runs_beside_it(engine: TransformersEngin
     assert len(set(single)) > 3
 
 
+def test_an_answer_ends_before_a_stop_text(engine: TransformersEngine) -> None:
+    plain = asyncio.run(collect(engine.generate(request(1, Sampling(max_tokens=TOKENS)))))
+    text = "".join(chunk.text for chunk in plain)
+    word = text.split()[2]
+    asked = request(1, Sampling(max_tokens=TOKENS, stop=("never said", word)))
+    chunks = asyncio.run(collect(engine.generate(asked)))
+    assert "".join(chunk.text for chunk in chunks) == text[: text.index(word)]
+    assert chunks[-1].finish_reason == "stop"
+    assert ids(plain)[: len(ids(chunks))] == ids(chunks)
+    assert len(ids(chunks)) < TOKENS
+
+
 def test_an_aborted_answer_leaves_and_the_others_go_on(
     engine: TransformersEngine, llava: Any
 ) -> None:

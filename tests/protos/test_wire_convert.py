@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -25,6 +25,9 @@ SAMPLINGS = st.builds(
     temperature=st.integers(0, 1_000).map(lambda n: n / 100),
     top_p=st.integers(1, 1_000).map(lambda n: n / 1_000),
     seed=st.none() | st.integers(0, 2**64 - 1),
+    stop=st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), max_size=4).map(
+        tuple
+    ),
 )
 QUESTIONS = st.builds(
     Question,
@@ -88,6 +91,31 @@ def test_seed_out_of_range_is_refused(seed: int) -> None:
         convert.sampling_to_proto(Sampling(seed=seed))
 
 
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ({"max_tokens": 1.5}, "max_tokens must be a whole number, got float"),
+        ({"max_tokens": True}, "max_tokens"),
+        ({"temperature": "hot"}, "temperature must be a number, got str"),
+        ({"top_p": None}, "top_p"),
+        ({"seed": 1.0}, "seed must be a whole number or None"),
+        ({"stop": "word"}, "stop must be a tuple of texts"),
+        ({"stop": (b"word",)}, "stop must be texts"),
+        ({"stop": ("",)}, "1 to 256 characters"),
+        ({"stop": ("x" * 257,)}, "1 to 256 characters"),
+        ({"stop": ("a",) * 5}, "at most 4"),
+        ({"stop": ("half \udce9",)}, "surrogate"),
+    ],
+)
+def test_sampling_of_another_kind_is_refused(fields: dict[str, Any], word: str) -> None:
+    with pytest.raises(InvalidInput, match=word):
+        convert.sampling_to_proto(Sampling(**fields))
+
+
+def test_stop_texts_stay_out_of_repr() -> None:
+    assert "secret" not in repr(Sampling(stop=("a secret",)))
+
+
 @given(QUESTIONS)
 def test_question_round_trip(question: Question) -> None:
     wire = convert.question_to_proto(question).SerializeToString()
@@ -129,7 +157,7 @@ def test_question_text_stays_out_of_repr() -> None:
 
 @given(st.text("{}[]:,\"ab'"), COUNTS, COUNTS)
 def test_service_info_round_trip(manifest_json: str, chars: int, tokens: int) -> None:
-    info = ServiceInfo(manifest_json, DIGEST, chars, tokens, "0.1.0")
+    info = ServiceInfo(manifest_json, DIGEST, chars, tokens, "0.1.0", (DIGEST, bytes(16)))
     wire = convert.service_info_to_proto(info).SerializeToString()
     assert convert.service_info_from_proto(pb.GetManifestResponse.FromString(wire)) == info
 

@@ -84,16 +84,21 @@ Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
 @_typing.final
 class GetManifestRequest(_message.Message):
-    """Asks for the manifest; there is nothing to say."""
+    """Asks for a manifest and the service's limits."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    MANIFEST_DIGEST_FIELD_NUMBER: _builtins.int
+    manifest_digest: _builtins.bytes
+    """The 16 bytes that name the manifest, by client. Empty: the first that the service has."""
     def __init__(
         self,
+        *,
+        manifest_digest: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["manifest_digest", b"manifest_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -110,6 +115,7 @@ class GetManifestResponse(_message.Message):
     MAX_QUESTION_CHARS_FIELD_NUMBER: _builtins.int
     MAX_ANSWER_TOKENS_FIELD_NUMBER: _builtins.int
     SERVICE_VERSION_FIELD_NUMBER: _builtins.int
+    SERVED_DIGESTS_FIELD_NUMBER: _builtins.int
     manifest_json: _builtins.str
     """The split manifest as canonical JSON, by service. The client compares it with its own."""
     manifest_digest: _builtins.bytes
@@ -120,6 +126,10 @@ class GetManifestResponse(_message.Message):
     """Most tokens the service generates for one answer, by service."""
     service_version: _builtins.str
     """Version of the service's software, for people to read, by service."""
+    @_builtins.property
+    def served_digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The 16 bytes of every manifest that questions may name here, by service, the first one first."""
+
     def __init__(
         self,
         *,
@@ -128,10 +138,11 @@ class GetManifestResponse(_message.Message):
         max_question_chars: _builtins.int = ...,
         max_answer_tokens: _builtins.int = ...,
         service_version: _builtins.str = ...,
+        served_digests: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["manifest_digest", b"manifest_digest", "manifest_json", b"manifest_json", "max_answer_tokens", b"max_answer_tokens", "max_question_chars", b"max_question_chars", "service_version", b"service_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["manifest_digest", b"manifest_digest", "manifest_json", b"manifest_json", "max_answer_tokens", b"max_answer_tokens", "max_question_chars", b"max_question_chars", "served_digests", b"served_digests", "service_version", b"service_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -223,6 +234,7 @@ class SamplingParams(_message.Message):
     TEMPERATURE_FIELD_NUMBER: _builtins.int
     TOP_P_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    STOP_FIELD_NUMBER: _builtins.int
     max_tokens: _builtins.int
     """Most tokens to generate, 1 to 65535, by client. 0: the service's default."""
     temperature: _builtins.float
@@ -231,6 +243,12 @@ class SamplingParams(_message.Message):
     """Probability mass to sample from, above 0 to 1, by client. 0: all of it, as 1."""
     seed: _builtins.int
     """Makes sampling repeatable, by client. Unset: the service draws one."""
+    @_builtins.property
+    def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The answer ends before the first of these texts, by client: at most 4, of 1 to 256 characters.
+        They are data, never logged.
+        """
+
     def __init__(
         self,
         *,
@@ -238,10 +256,11 @@ class SamplingParams(_message.Message):
         temperature: _builtins.float = ...,
         top_p: _builtins.float = ...,
         seed: _builtins.int | None = ...,
+        stop: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "seed", b"seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "max_tokens", b"max_tokens", "seed", b"seed", "temperature", b"temperature", "top_p", b"top_p"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "max_tokens", b"max_tokens", "seed", b"seed", "stop", b"stop", "temperature", b"temperature", "top_p", b"top_p"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015

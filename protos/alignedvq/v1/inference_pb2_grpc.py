@@ -52,7 +52,7 @@ class SplitInferenceServicer(object):
     """
 
     def GetManifest(self, request, context):
-        """What the service serves and its limits. Asked once per connection, before the first question.
+        """A manifest that the service serves, and its limits. For clients that compare before they ask.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

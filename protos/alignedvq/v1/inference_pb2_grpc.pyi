@@ -37,7 +37,7 @@ class SplitInferenceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SplitInferenceAsyncStub: ...
     GetManifest: _grpc.UnaryUnaryMultiCallable[_inference_pb2.GetManifestRequest, _inference_pb2.GetManifestResponse]
-    """What the service serves and its limits. Asked once per connection, before the first question."""
+    """A manifest that the service serves, and its limits. For clients that compare before they ask."""
     Ask: _grpc.StreamStreamMultiCallable[_inference_pb2.AskRequest, _inference_pb2.AskResponse]
     """One question, one answer. Up: one QuestionOpen, then the payload in parts. Down: text as it is
     generated, then one Completion.
@@ -49,7 +49,7 @@ class SplitInferenceAsyncStub(SplitInferenceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetManifest: _aio.UnaryUnaryMultiCallable[_inference_pb2.GetManifestRequest, _inference_pb2.GetManifestResponse]  # type: ignore[assignment]
-    """What the service serves and its limits. Asked once per connection, before the first question."""
+    """A manifest that the service serves, and its limits. For clients that compare before they ask."""
     Ask: _aio.StreamStreamMultiCallable[_inference_pb2.AskRequest, _inference_pb2.AskResponse]  # type: ignore[assignment]
     """One question, one answer. Up: one QuestionOpen, then the payload in parts. Down: text as it is
     generated, then one Completion.
@@ -64,7 +64,7 @@ class SplitInferenceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_pb2.GetManifestRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inference_pb2.GetManifestResponse, _abc.Awaitable[_inference_pb2.GetManifestResponse]]:
-        """What the service serves and its limits. Asked once per connection, before the first question."""
+        """A manifest that the service serves, and its limits. For clients that compare before they ask."""
 
     @_abc_1.abstractmethod
     def Ask(
