@@ -7,7 +7,7 @@ import gc
 import logging
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import grpc
 import numpy as np
@@ -17,12 +17,14 @@ from grpc_reflection.v1alpha import reflection
 from aligned_vq import __version__
 from aligned_vq.bitstream import max_body_bytes, pack
 from aligned_vq.errors import ConfigError
+from aligned_vq.manifest import SplitManifest
 from aligned_vq.types import Encoded, Payload, StageIndices
 from cloud_server.config import CloudConfig
 from cloud_server.decoder import ImageDecoder
 from cloud_server.engine.transformers import TransformersEngine
 from cloud_server.gate import read_tokens
 from cloud_server.http_face import HttpFace
+from cloud_server.incoming import ServedBundle
 from cloud_server.metrics import Metrics
 from cloud_server.model import CloudModel, load_cloud_model
 from cloud_server.prompt import PromptBuilder
@@ -68,23 +70,15 @@ class CloudServer:
             "engine_queue", "Answers that wait for a place.", lambda: self._engine.waiting
         )
         self._decoder = ImageDecoder(model)
-        manifest = model.bundle.manifest
-        self._warm_up_payload = _blank_payload(model)
+        manifests = [cut.bundle.manifest for cut in model.cuts.values()]
+        self._warm_up_payloads = [own for own in map(_blank_payload, manifests) if own]
+        bundles = _served(manifests, config)
         parts = ServiceParts(
-            info=ServiceInfo(
-                manifest_json=manifest.to_json(),
-                manifest_digest=manifest.digest(),
-                max_question_chars=config.max_question_chars,
-                max_answer_tokens=config.max_answer_tokens,
-                service_version=__version__,
-            ),
-            max_body_bytes=max_body_bytes(
-                manifest.quantizer, manifest.features.num_tokens, manifest.link == "statistics"
-            ),
+            bundles=bundles,
             decode_many=self._decoder.decode_many,
             prompts=PromptBuilder(
                 model.processor,
-                manifest.tower.num_selected_tokens,
+                manifests[0].tower.num_selected_tokens,
                 model.llava.config.text_config.max_position_embeddings,
                 config.max_question_chars,
             ),
@@ -98,7 +92,7 @@ class CloudServer:
         # Held here: gRPC calls back into it at every handshake without keeping it alive.
         self._credentials = tls.credentials() if tls else None
         self._serving = False
-        self._http = HttpFace(self._metrics, parts.info.manifest_json, lambda: self.ready)
+        self._http = HttpFace(self._metrics, bundles, lambda: self.ready)
         self.port = 0
         self.http_port: int | None = None
 
@@ -130,8 +124,8 @@ class CloudServer:
         await self._server.start()
         if self._config.http_port is not None:
             self.http_port = await self._http.start(self._config.http_host, self._config.http_port)
-        if self._warm_up_payload is not None:
-            await asyncio.to_thread(self._decoder.decode_many, [self._warm_up_payload])
+        for payload in self._warm_up_payloads:
+            await asyncio.to_thread(self._decoder.decode_many, [payload])
         await self._engine.warm_up()
         self._serving = True
         await self._report(health_pb2.HealthCheckResponse.SERVING)
@@ -210,9 +204,28 @@ def _cannot_listen(config: CloudConfig, reason: str) -> ConfigError:
     )
 
 
-def _blank_payload(model: CloudModel) -> Payload | None:
+def _served(manifests: Sequence[SplitManifest], config: CloudConfig) -> dict[bytes, ServedBundle]:
+    """What clients are told of each bundle, by digest."""
+    digests = tuple(manifest.digest() for manifest in manifests)
+    served = {}
+    for digest, manifest in zip(digests, manifests, strict=True):
+        statistics = manifest.link == "statistics"
+        served[digest] = ServedBundle(
+            ServiceInfo(
+                manifest_json=manifest.to_json(),
+                manifest_digest=digest,
+                max_question_chars=config.max_question_chars,
+                max_answer_tokens=config.max_answer_tokens,
+                service_version=__version__,
+                served_digests=digests,
+            ),
+            max_body_bytes(manifest.quantizer, manifest.features.num_tokens, statistics),
+        )
+    return served
+
+
+def _blank_payload(manifest: SplitManifest) -> Payload | None:
     """A valid payload about nothing; None for raw features, which need no warming."""
-    manifest = model.bundle.manifest
     quantizer, tokens = manifest.quantizer, manifest.features.num_tokens
     if quantizer.kind == "identity":
         return None

@@ -16,6 +16,8 @@ class CloudConfig:
 
     Args:
         bundle: directory written by `aligned-vq export`.
+        more_bundles: further ones made for the same checkpoint, which questions may name too: an
+            old and a new codec during a rollout, or other cuts.
         model: the LLaVA checkpoint, a directory in Hugging Face format or a hub id.
         revision: hub revision of the checkpoint.
         host: address to bind; beyond loopback only with TLS, or with `plaintext`.
@@ -58,6 +60,7 @@ class CloudConfig:
 
     bundle: Path
     model: str
+    more_bundles: tuple[Path, ...] = ()
     revision: str | None = None
     host: str = "127.0.0.1"
     port: int = 50051
@@ -88,6 +91,11 @@ class CloudConfig:
     max_connection_seconds: float = 1800.0
     connection_grace_seconds: float = 120.0
     reflection: bool = True
+
+    @property
+    def bundles(self) -> tuple[Path, ...]:
+        """All of them, the first the one that is told of unasked."""
+        return (self.bundle, *self.more_bundles)
 
     def __post_init__(self) -> None:
         for name in ("port", "http_port"):

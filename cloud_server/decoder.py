@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from aligned_vq.answers import Timings
-from aligned_vq.errors import AlignedVQError
+from aligned_vq.errors import AlignedVQError, EngineError
 from aligned_vq.stopwatch import Stopwatch
 from aligned_vq.types import Encoded, Payload
-from cloud_server.model import CloudModel
+from cloud_server.model import CloudCut, CloudModel
 
 
 class DecodedImage(NamedTuple):
@@ -32,11 +32,21 @@ class ImageDecoder:
     def decode_many(self, payloads: Sequence[Payload]) -> list[DecodedImage | Exception]:
         """Embeddings for the language model, one per payload.
 
-        A payload that is not one of the bundle's has a ManifestMismatch or CorruptPayload in its
-        place, and the others are decoded all the same.
+        A payload that is not one of its bundle's has a CorruptPayload in its place, and the others
+        are decoded all the same. Those of one bundle share a pass.
         """
+        found: list[DecodedImage | Exception] = [EngineError("not decoded")] * len(payloads)
+        for digest in {payload.manifest_digest for payload in payloads}:
+            places = [n for n, payload in enumerate(payloads) if payload.manifest_digest == digest]
+            results = self._pass(self._model.cuts[digest], [payloads[n] for n in places])
+            for place, result in zip(places, results, strict=True):
+                found[place] = result
+        return found
+
+    def _pass(self, cut: CloudCut, payloads: Sequence[Payload]) -> list[DecodedImage | Exception]:
+        """The payloads of one bundle, in their order."""
         model = self._model
-        codec = model.bundle.codec
+        codec = cut.bundle.codec
         watch = Stopwatch()
         checked: list[Encoded | AlignedVQError] = []
         for payload in payloads:
@@ -50,7 +60,7 @@ class ImageDecoder:
         if good:
             features, residual = codec.decode_many(good)
             watch.lap("rebuild")
-            selected = model.suffix(
+            selected = cut.suffix(
                 features.to(model.device, model.dtype), residual.to(model.device, model.dtype)
             )
             watch.lap("suffix")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
 from fastapi import FastAPI, Response
+from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from aligned_vq.errors import ConfigError
+from aligned_vq.errors import ConfigError, ManifestMismatch
+from cloud_server.incoming import ServedBundles, bundle_named
 from cloud_server.metrics import Metrics
 
 
@@ -21,11 +22,11 @@ class HttpFace:
 
     Args:
         metrics: of the service.
-        manifest_json: what is served.
+        bundles: what is served.
         ready: may questions come now?
     """
 
-    def __init__(self, metrics: Metrics, manifest_json: str, ready: Callable[[], bool]) -> None:
+    def __init__(self, metrics: Metrics, bundles: ServedBundles, ready: Callable[[], bool]) -> None:
         app = FastAPI(title="aligned-vq cloud", docs_url=None, redoc_url=None, openapi_url=None)
 
         @app.get("/healthz")
@@ -45,10 +46,19 @@ class HttpFace:
             return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
         @app.get("/v1/manifest")
-        async def manifest() -> dict[str, object]:
-            """The manifest served."""
-            found: dict[str, object] = json.loads(manifest_json)
-            return found
+        async def manifest(digest: str = "") -> Response:
+            """The first manifest served, or the one with this digest in hex digits."""
+            try:
+                wanted = bytes.fromhex(digest) if digest else next(iter(bundles))
+                found = bundle_named(bundles, wanted).info.manifest_json
+            except (ValueError, ManifestMismatch) as error:
+                return JSONResponse({"error": str(error)}, 404)
+            return Response(found, media_type="application/json")
+
+        @app.get("/v1/manifests")
+        async def manifests() -> list[str]:
+            """The digests of all that are served, in hex digits."""
+            return [own.hex() for own in bundles]
 
         self._app = app
         self.port = 0

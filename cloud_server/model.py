@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,9 @@ import torch
 
 from aligned_vq.bundle import CloudBundle, open_cloud_bundle
 from aligned_vq.errors import ConfigError, ManifestMismatch
+from aligned_vq.manifest import SplitManifest
 from aligned_vq.split.checkpoint import LlavaCheckpoint
-from aligned_vq.split.loading import load_suffix, suffix_names
+from aligned_vq.split.loading import load_suffixes, suffix_names
 from aligned_vq.split.vision import VisionSuffix
 from cloud_server.config import CloudConfig
 
@@ -19,11 +21,19 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class CloudModel:
-    """Everything that answers: all modules in eval mode on one device."""
+class CloudCut:
+    """A bundle and the rest of the vision tower behind its cut."""
 
     bundle: CloudBundle
     suffix: VisionSuffix
+
+
+@dataclass(frozen=True)
+class CloudModel:
+    """Everything that answers: all modules in eval mode on one device."""
+
+    cuts: Mapping[bytes, CloudCut]
+    """By the digest of their manifests, in the order the settings name them."""
     llava: Any
     """transformers' `LlavaForConditionalGeneration` without its vision tower."""
     processor: Any
@@ -33,32 +43,25 @@ class CloudModel:
 
 
 def load_cloud_model(config: CloudConfig) -> CloudModel:
-    """Open bundle and checkpoint, and check that they belong together.
+    """Open bundles and checkpoint, and check that they belong together.
 
     Raises:
-        ConfigError: either cannot be used.
-        ManifestMismatch: the bundle was made for other vision weights.
+        ConfigError: one of them cannot be used.
+        ManifestMismatch: a bundle was made for other vision weights.
     """
     from transformers import AutoProcessor, LlavaForConditionalGeneration
 
     device = _device(config.device)
     dtype = _dtype(config.dtype, device)
-    bundle = open_cloud_bundle(config.bundle, device)
+    bundles = [open_cloud_bundle(path, device) for path in config.bundles]
     checkpoint = LlavaCheckpoint(config.model, config.revision)
-    manifest = bundle.manifest
-    if checkpoint.tower != manifest.tower:
-        raise ManifestMismatch(
-            f"{config.model}: expected the vision tower of the bundle's manifest "
-            f"({manifest.tower}), got {checkpoint.tower}; serve the checkpoint the bundle was made "
-            f"from ({manifest.model_id})"
-        )
-    names = suffix_names(checkpoint, manifest.split)
-    if checkpoint.vision_digest(names) != manifest.vision_digest:
-        raise ManifestMismatch(
-            f"{config.model}: its vision weights differ from those the bundle was made for "
-            f"({manifest.model_id}); serve that checkpoint, or export a bundle for this one"
-        )
-    suffix = load_suffix(checkpoint, manifest.split, dtype, device)
+    for bundle in bundles:
+        check_belongs(bundle.manifest, checkpoint)
+    suffixes = load_suffixes(checkpoint, [own.manifest.split for own in bundles], dtype, device)
+    cuts = {
+        bundle.manifest.digest(): CloudCut(bundle, suffix)
+        for bundle, suffix in zip(bundles, suffixes, strict=True)
+    }
     directory = checkpoint.directory()
     try:
         llava = LlavaForConditionalGeneration.from_pretrained(directory, dtype=dtype)
@@ -67,8 +70,25 @@ def load_cloud_model(config: CloudConfig) -> CloudModel:
         raise ConfigError(f"{directory}: transformers cannot load it ({error})") from error
     llava.model.vision_tower = None  # the suffix replaces it; the prefix is on the edge
     llava = llava.to(device).eval().requires_grad_(False)
-    _log.info("loaded %s on %s as %s, cut at %s", manifest.model_id, device, dtype, manifest.split)
-    return CloudModel(bundle, suffix, llava, processor, device, dtype)
+    places = ", ".join(str(bundle.manifest.split) for bundle in bundles)
+    _log.info("loaded %s on %s as %s, cut at %s", checkpoint.model_id, device, dtype, places)
+    return CloudModel(cuts, llava, processor, device, dtype)
+
+
+def check_belongs(manifest: SplitManifest, checkpoint: LlavaCheckpoint) -> None:
+    """ManifestMismatch unless the checkpoint's vision weights are those a bundle was made for."""
+    if checkpoint.tower != manifest.tower:
+        raise ManifestMismatch(
+            f"{checkpoint.source}: expected the vision tower of the bundle's manifest "
+            f"({manifest.tower}), got {checkpoint.tower}; serve the checkpoint the bundle was made "
+            f"from ({manifest.model_id})"
+        )
+    names = suffix_names(checkpoint, manifest.split)
+    if checkpoint.vision_digest(names) != manifest.vision_digest:
+        raise ManifestMismatch(
+            f"{checkpoint.source}: its vision weights differ from those the bundle was made for "
+            f"({manifest.model_id}); serve that checkpoint, or export a bundle for this one"
+        )
 
 
 def _device(name: str) -> torch.device:

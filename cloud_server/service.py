@@ -6,41 +6,36 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import grpc
-from google.protobuf.message import DecodeError
 from torch import Tensor
 
 from aligned_vq.answers import Sampling, Timings, TokenChunk, Usage
 from aligned_vq.errors import (
     AlignedVQError,
-    CorruptPayload,
     DeadlineExceeded,
     EngineError,
-    ImageNotHeld,
-    ManifestMismatch,
 )
 from aligned_vq.stopwatch import Stopwatch
-from aligned_vq.types import Payload, digest_of
+from aligned_vq.types import digest_of
 from cloud_server.batcher import DecodeBatcher, DecodeMany
 from cloud_server.budget import ByteBudget
 from cloud_server.config import CloudConfig
 from cloud_server.engine.base import EngineRequest, LanguageEngine
 from cloud_server.gate import Gate
+from cloud_server.incoming import Incoming, Requests, ServedBundles, bundle_named
 from cloud_server.metrics import Metrics
 from cloud_server.prompt import PromptBuilder
 from protos import convert
 from protos.alignedvq.v1 import inference_pb2 as pb
 from protos.alignedvq.v1 import inference_pb2_grpc as rpc
-from protos.messages import Question, ServiceInfo
 from protos.status import status_of
 
 _log = logging.getLogger(__name__)
 
-Requests = AsyncIterator[pb.AskRequest]
 Context = grpc.aio.ServicerContext[pb.AskRequest, pb.AskResponse]
 
 
@@ -48,8 +43,7 @@ Context = grpc.aio.ServicerContext[pb.AskRequest, pb.AskResponse]
 class ServiceParts:
     """What the service puts together; each part is replaceable in tests."""
 
-    info: ServiceInfo
-    max_body_bytes: int
+    bundles: ServedBundles
     decode_many: DecodeMany
     prompts: PromptBuilder
     engine: LanguageEngine
@@ -86,9 +80,11 @@ class SplitInferenceService(rpc.SplitInferenceServicer):
         """What is served here, and its limits."""
         try:
             self._gate.identity(context)
+            bundles = self._parts.bundles
+            found = bundle_named(bundles, request.manifest_digest or next(iter(bundles)))
         except AlignedVQError as error:
             await _abort(context, error)
-        return convert.service_info_to_proto(self._parts.info)
+        return convert.service_info_to_proto(found.info)
 
     async def Ask(  # noqa: N802 - the wire's name
         self, request_iterator: Requests, context: Context
@@ -138,7 +134,8 @@ class SplitInferenceService(rpc.SplitInferenceServicer):
 
     async def _answer(self, requests: Requests, identity: str) -> AsyncIterator[pb.AskResponse]:
         watch = Stopwatch()
-        question = await self._opened(requests)
+        incoming = Incoming(requests, self._parts.bundles, self._config.payload_seconds)
+        question = await incoming.question()
         prompt_ids = self._parts.prompts.build(question.text)
         sampling = self._sampling(question.sampling, len(prompt_ids))
         digest, stages = question.image_digest, dict[str, int]()
@@ -148,7 +145,7 @@ class SplitInferenceService(rpc.SplitInferenceServicer):
         if embeds is None:
             if digest:
                 yield convert.payload_needed_response()
-            payload = await self._received(requests, question)
+            payload = await incoming.payload(question)
             watch.lap("receive")
             stages = watch.timings().stages_ns
             self._metrics.payload.observe(len(payload.body))
@@ -177,63 +174,6 @@ class SplitInferenceService(rpc.SplitInferenceServicer):
         finally:
             await self._parts.engine.abort(request.request_id)
 
-    async def _opened(self, requests: Requests) -> Question:
-        """The question that opens the stream, checked against what is served."""
-        first = await self._next(requests)
-        if first is None or first.WhichOneof("kind") != "open":
-            raise CorruptPayload(
-                f"expected a question as the first message, got {_kind(first)}; open with one"
-            )
-        question = convert.question_from_proto(first.open)
-        expected = self._parts.info.manifest_digest
-        if question.manifest_digest != expected:
-            raise ManifestMismatch(
-                f"expected a question for the bundle with manifest {expected.hex()}, got one for "
-                f"{question.manifest_digest.hex()}; install the service's bundle on the edge"
-            )
-        return question
-
-    async def _received(self, requests: Requests, question: Question) -> Payload:
-        """The payload that follows the question."""
-        parts = convert.PayloadAssembler(question.manifest_digest, self._parts.max_body_bytes)
-        begun = False
-        while True:
-            message = await self._next(requests)
-            if message is None:
-                if question.image_digest and not begun:
-                    raise ImageNotHeld(
-                        f"expected the payload of image {question.image_digest.hex()}, which is "
-                        "not held here for this client, got the end of the stream; send it"
-                    )
-                parts.finish()
-                raise CorruptPayload("the stream ended inside a payload; send it again")
-            if message.WhichOneof("kind") != "payload":
-                raise CorruptPayload(
-                    f"expected a payload part, got {_kind(message)}; send one question per stream"
-                )
-            begun = True
-            payload = parts.add(message.payload)
-            if payload is not None:
-                return payload
-
-    async def _next(self, requests: Requests) -> pb.AskRequest | None:
-        waiting: Awaitable[pb.AskRequest] = anext(requests)
-        try:
-            async with asyncio.timeout(self._config.payload_seconds):
-                return await waiting
-        except StopAsyncIteration:
-            return None
-        except DecodeError as error:
-            raise CorruptPayload(
-                "expected a message of alignedvq.v1, got bytes that are not one; send it again, "
-                "with text in UTF-8"
-            ) from error
-        except TimeoutError as error:
-            raise DeadlineExceeded(
-                f"expected the next message within {self._config.payload_seconds:g} s, got none; "
-                "check the link and ask again"
-            ) from error
-
     def _sampling(self, asked: Sampling, prompt_tokens: int) -> Sampling:
         """The limits of the service and of the model's context applied."""
         wanted = asked.max_tokens or self._config.default_answer_tokens
@@ -255,15 +195,6 @@ def _completed(chunk: TokenChunk, stages: dict[str, int], cached: bool) -> Token
 def _image_key(identity: str, digest: bytes) -> bytes:
     """Names an image among those of all tenants: who knows another's digest gets nothing by it."""
     return digest_of(identity.encode(), digest)
-
-
-def _kind(message: pb.AskRequest | None) -> str:
-    """What came, in words."""
-    if message is None:
-        return "the end of the stream"
-    return {"open": "a question", "payload": "a payload part"}.get(
-        message.WhichOneof("kind") or "", "an empty or unknown message"
-    )
 
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: BaseException) -> NoReturn:

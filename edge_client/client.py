@@ -155,7 +155,7 @@ class EdgeClient:
             ManifestMismatch: it has another bundle.
         """
         self._transport.connect(self.config.connect_seconds)
-        info = self._transport.service_info(self.config.first_token_seconds)
+        info = self._transport.service_info(self.config.first_token_seconds, self.encoder.digest)
         if info.manifest_digest != self.encoder.digest:
             raise ManifestMismatch(
                 f"expected a service with manifest {self.encoder.digest.hex()}, got one with "

@@ -65,8 +65,8 @@ class Transport(Protocol):
         """Wait until the service can be reached; CloudUnreachable if it cannot."""
         ...
 
-    def service_info(self, timeout_seconds: float) -> ServiceInfo:
-        """The service's manifest and limits."""
+    def service_info(self, timeout_seconds: float, digest: bytes = b"") -> ServiceInfo:
+        """A manifest of the service, by digest or its first, and limits."""
         ...
 
     def open(self, timeout_seconds: float) -> Exchange:
@@ -120,11 +120,11 @@ class GrpcTransport:
         finally:
             self._connecting.release()
 
-    def service_info(self, timeout_seconds: float) -> ServiceInfo:
+    def service_info(self, timeout_seconds: float, digest: bytes = b"") -> ServiceInfo:
         """See `Transport.service_info`."""
         try:
             response = self._stub.GetManifest(
-                pb.GetManifestRequest(),
+                pb.GetManifestRequest(manifest_digest=digest),
                 timeout=timeout_seconds,
                 metadata=self._credentials.metadata(),
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -36,8 +36,22 @@ def load_suffix(
     device: torch.device | str = "cpu",
 ) -> VisionSuffix:
     """The cloud half of a checkpoint's tower; dtype None keeps the stored one."""
-    tensors = _read(checkpoint, suffix_names(checkpoint, split), dtype, device)
-    return build_suffix(checkpoint.tower, split, tensors)
+    return load_suffixes(checkpoint, [split], dtype, device)[0]
+
+
+def load_suffixes(
+    checkpoint: LlavaCheckpoint,
+    splits: Sequence[SplitPoint],
+    dtype: torch.dtype | None = torch.float32,
+    device: torch.device | str = "cpu",
+) -> list[VisionSuffix]:
+    """The cloud halves of several cuts; what they have in common is in memory once."""
+    names = [suffix_names(checkpoint, split) for split in splits]
+    tensors = _read(checkpoint, sorted(set().union(*names)), dtype, device)
+    return [
+        build_suffix(checkpoint.tower, split, {name: tensors[name] for name in own})
+        for split, own in zip(splits, names, strict=True)
+    ]
 
 
 def suffix_names(checkpoint: LlavaCheckpoint, split: SplitPoint) -> list[str]:

@@ -16,13 +16,13 @@ class EngineRequest:
     """One answer to generate.
 
     `request_id` is unique among those in flight; `prompt_ids` hold one image placeholder per row of
-    `image_embeds` `[N', H]`; `image_key` names the image among all tenants' (empty: not to be
+    `image`, embeddings `[N', H]`; `image_key` names the image among all tenants' (empty: not to be
     remembered); `sampling.max_tokens` is at least 1.
     """
 
     request_id: str
     prompt_ids: Sequence[int] = field(repr=False)
-    image_embeds: Tensor = field(repr=False)
+    image: Tensor = field(repr=False)
     sampling: Sampling
     image_key: bytes = b""
 

@@ -241,14 +241,14 @@ class TransformersEngine:
             with torch.inference_mode():
                 ids = torch.tensor(list(request.prompt_ids), device=self._llava.device)
                 places = ids == self._image_token_id
-                count = len(request.image_embeds)
+                count = len(request.image)
                 if int(places.sum()) != count:
                     raise ValueError(f"{int(places.sum())} placeholders for {count} embeddings")
                 embeds: Tensor = self._llava.get_input_embeddings()(ids)
                 cut = min(len(ids) - 1, int(places.nonzero()[-1]) + 1)
                 prefix = self._prefixes.get(request.image_key)
                 if prefix is None:
-                    embeds[places] = request.image_embeds.to(embeds)
+                    embeds[places] = request.image.to(embeds)
                     prefix = self._batch.prefix(embeds[:cut])
                     if request.image_key:
                         self._prefixes.put(request.image_key, prefix)

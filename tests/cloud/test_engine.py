@@ -73,7 +73,7 @@ def alone(llava: Any, own: EngineRequest) -> list[int]:
     """What transformers' own `generate` answers."""
     ids = torch.tensor([list(own.prompt_ids)])
     embeds = llava.get_input_embeddings()(ids)
-    embeds[ids == IMAGE] = own.image_embeds
+    embeds[ids == IMAGE] = own.image
     found = llava.generate(
         inputs_embeds=embeds, max_new_tokens=own.sampling.max_tokens, do_sample=False
     )

@@ -103,7 +103,8 @@ def test_the_bundle_decodes_what_was_trained_and_serving_changes_nothing(
 def test_a_cloud_accepts_the_bundle(trained: TrainingRun, llava_directory: Path) -> None:
     config = CloudConfig(trained.out / "bundle", str(llava_directory), device="cpu")
     model = load_cloud_model(config)
-    names = [point.name for point in model.bundle.manifest.operating_points]
+    (cut,) = model.cuts.values()
+    names = [point.name for point in cut.bundle.manifest.operating_points]
     assert names == ["mean", "limited", "full", "first"]
 
 
@@ -128,6 +129,7 @@ def test_adapters_become_part_of_a_checkpoint_of_their_own(
     manifest = export_run(run, bundle)
     assert export_run(run, bundle) == manifest  # adapters are not added twice
     served = load_cloud_model(CloudConfig(bundle, str(tmp_path / "run" / "checkpoint")))
+    (cut,) = served.cuts.values()
     with pytest.raises(ManifestMismatch, match="vision weights differ"):
         load_cloud_model(CloudConfig(bundle, str(llava_directory)))
 
@@ -136,7 +138,7 @@ def test_adapters_become_part_of_a_checkpoint_of_their_own(
     ids = torch.arange(5, 25)[None]
     with torch.no_grad():
         hidden = adapted.suffix(features, residual)
-        assert torch.allclose(served.suffix(features, residual), hidden, atol=1e-4)
+        assert torch.allclose(cut.suffix(features, residual), hidden, atol=1e-4)
         images = adapted.llava.model.multi_modal_projector(hidden)
         own = served.llava.model.multi_modal_projector(hidden)
         assert torch.allclose(own, images, atol=1e-4)
