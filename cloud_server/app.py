@@ -37,6 +37,8 @@ from protos.messages import ServiceInfo
 _log = logging.getLogger(__name__)
 
 SERVICE_NAME: str = inference_pb2.DESCRIPTOR.services_by_name["SplitInference"].full_name
+ENGINE_WATCH_SECONDS = 0.5
+FLUSH_SECONDS = 0.25
 _MESSAGE_OVERHEAD_BYTES = 65_536
 _CHANNEL_OPTIONS = (
     # A camera behind NAT pings to keep its mapping; the default would close the connection.
@@ -92,7 +94,10 @@ class CloudServer:
         # Held here: gRPC calls back into it at every handshake without keeping it alive.
         self._credentials = tls.credentials() if tls else None
         self._serving = False
-        self._http = HttpFace(self._metrics, bundles, lambda: self.ready)
+        self._http = HttpFace(
+            self._metrics, bundles, lambda: not self._engine.lost, lambda: self.ready
+        )
+        self._watching: asyncio.Task[None] | None = None
         self.port = 0
         self.http_port: int | None = None
 
@@ -129,15 +134,18 @@ class CloudServer:
         await self._engine.warm_up()
         self._serving = True
         await self._report(health_pb2.HealthCheckResponse.SERVING)
+        self._watching = asyncio.create_task(self._watch_engine())
         return self.port
 
     async def stop(self) -> None:
         """Report unhealthy, let running answers finish within the drain time, then close."""
         self._serving = False
+        if self._watching is not None:
+            self._watching.cancel()
         await self._report(health_pb2.HealthCheckResponse.NOT_SERVING)
         await self.service.drain(self._config.drain_seconds)
-        # A health watcher's stream never ends by itself: no grace once our own calls are done.
-        await self._server.stop(0)
+        # Our own calls are done but for their last bytes; a health watcher's never ends by itself.
+        await self._server.stop(FLUSH_SECONDS)
         await self._engine.close()
         await self.service.close()
         if self.http_port is not None:
@@ -146,6 +154,21 @@ class CloudServer:
         # threads and Python wait for each other, for seconds or for ever.
         del self._server, self._credentials
         gc.collect()
+
+    async def _watch_engine(self) -> None:
+        """Report whether questions may come, until the service stops."""
+        told = True
+        while True:
+            await asyncio.sleep(ENGINE_WATCH_SECONDS)
+            if self._engine.healthy != told:
+                told = self._engine.healthy
+                _log.log(
+                    logging.INFO if told else logging.ERROR,
+                    "the engine %s",
+                    "answers again" if told else "cannot answer: no questions are taken",
+                )
+                states = health_pb2.HealthCheckResponse
+                await self._report(states.SERVING if told else states.NOT_SERVING)
 
     async def _report(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for name in ("", SERVICE_NAME):

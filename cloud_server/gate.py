@@ -8,6 +8,7 @@ import hmac
 import logging
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from cloud_server.quota import Quotas
 _log = logging.getLogger(__name__)
 
 ANONYMOUS = "anonymous"
+CUT_OFF_SECONDS = 1.0
+"""For telling those whose answers a shutdown cuts off."""
 _BEARER = "bearer "
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -41,7 +44,7 @@ class Gate:
         self._certificates = config.tls_clients is not None
         self._tokens = read_tokens(config.tokens) if config.tokens is not None else None
         self._quotas = Quotas(config.questions_per_second, config.burst, config.questions_at_once)
-        self._visits = 0
+        self._visits: set[Visit] = set()
         self._empty = asyncio.Event()
         self._empty.set()
         self.in_flight = 0
@@ -63,9 +66,10 @@ class Gate:
 
     def arrive(self) -> Visit:
         """A question came; `Visit.leave` must follow."""
-        self._visits += 1
+        visit = Visit(self)
+        self._visits.add(visit)
         self._empty.clear()
-        return Visit(self)
+        return visit
 
     async def drain(self, seconds: float) -> None:
         """Refuse new questions and wait, at most `seconds`, for those that came before."""
@@ -74,7 +78,12 @@ class Gate:
             async with asyncio.timeout(seconds):
                 await self._empty.wait()
         except TimeoutError:
-            _log.warning("%d questions were cut off after %g s", self._visits, seconds)
+            _log.warning("%d questions are cut off after %g s", len(self._visits), seconds)
+            for visit in self._visits:
+                visit.end()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CUT_OFF_SECONDS):
+                    await self._empty.wait()
 
     def _admit(self, context: Context) -> str:
         if self.draining:
@@ -91,11 +100,11 @@ class Gate:
         self.in_flight += 1
         return identity
 
-    def _left(self, identity: str | None) -> None:
-        if identity is not None:
+    def _left(self, visit: Visit) -> None:
+        if visit.identity is not None:
             self.in_flight -= 1
-            self._quotas.leave(identity)
-        self._visits -= 1
+            self._quotas.leave(visit.identity)
+        self._visits.discard(visit)
         if not self._visits:
             self._empty.set()
 
@@ -107,6 +116,7 @@ class Visit:
         self._gate = gate
         self.identity: str | None = None
         """Whose question it is; None until it is admitted."""
+        self._limit: asyncio.Timeout | None = None
 
     def admit(self, context: Context) -> str:
         """The identity of the caller, who has a place from now on.
@@ -121,7 +131,18 @@ class Visit:
 
     def leave(self) -> None:
         """The question ended, in whatever way."""
-        self._gate._left(self.identity)
+        self._gate._left(self)
+
+    def time(self, seconds: float) -> asyncio.Timeout:
+        """Within it the question is answered; raises TimeoutError when the time or, as the service
+        shuts down, the drain is over."""
+        self._limit = asyncio.timeout(seconds)
+        return self._limit
+
+    def end(self) -> None:
+        """Its time is over now."""
+        if self._limit is not None:
+            self._limit.reschedule(asyncio.get_running_loop().time())
 
 
 def read_tokens(path: Path) -> dict[str, str]:

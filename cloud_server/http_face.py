@@ -23,16 +23,24 @@ class HttpFace:
     Args:
         metrics: of the service.
         bundles: what is served.
+        alive: False where only a restart of the process recovers.
         ready: may questions come now?
     """
 
-    def __init__(self, metrics: Metrics, bundles: ServedBundles, ready: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        bundles: ServedBundles,
+        alive: Callable[[], bool],
+        ready: Callable[[], bool],
+    ) -> None:
         app = FastAPI(title="aligned-vq cloud", docs_url=None, redoc_url=None, openapi_url=None)
 
         @app.get("/healthz")
         async def healthz() -> Response:
-            """The process runs."""
-            return Response("ok\n", media_type="text/plain")
+            """The process runs, or 503: it has to be started again."""
+            words, status = ("ok\n", 200) if alive() else ("the engine is lost\n", 503)
+            return Response(words, status, media_type="text/plain")
 
         @app.get("/readyz")
         async def readyz() -> Response:

@@ -16,6 +16,7 @@ from torch import Tensor
 from aligned_vq.answers import Sampling, Timings, TokenChunk, Usage
 from aligned_vq.errors import (
     AlignedVQError,
+    CloudUnreachable,
     DeadlineExceeded,
     EngineError,
 )
@@ -95,19 +96,17 @@ class SplitInferenceService(rpc.SplitInferenceServicer):
         visit = self._gate.arrive()
         try:
             identity = visit.admit(context)
-            async with asyncio.timeout(self._config.max_answer_seconds):
+            if not self._parts.engine.healthy:
+                raise CloudUnreachable(
+                    "the language engine here has stopped; ask again, another replica serves"
+                )
+            async with visit.time(self._config.max_answer_seconds):
                 async for response in self._answer(request_iterator, identity):
                     yield response
             outcome = "answered"
         except TimeoutError:
-            outcome = "timeout"
-            await _abort(
-                context,
-                DeadlineExceeded(
-                    f"an answer may take {self._config.max_answer_seconds:g} s here and this one "
-                    "took longer; ask for fewer tokens or try again when the service is less busy"
-                ),
-            )
+            outcome = "cut off" if self._gate.draining else "timeout"
+            await _abort(context, self._too_long())
         except AlignedVQError as error:
             outcome = type(error).__name__
             await _abort(context, error)
@@ -123,6 +122,17 @@ class SplitInferenceService(rpc.SplitInferenceServicer):
             self._metrics.questions.labels(outcome).inc()
             self._metrics.seconds.observe(spent)
             _log.info("question %s after %.3f s, from %s", outcome, spent, visit.identity or "-")
+
+    def _too_long(self) -> AlignedVQError:
+        if self._gate.draining:
+            return CloudUnreachable(
+                "the service shut down before the answer was complete; ask again, another replica "
+                "serves"
+            )
+        return DeadlineExceeded(
+            f"an answer may take {self._config.max_answer_seconds:g} s here and this one took "
+            "longer; ask for fewer tokens or try again when the service is less busy"
+        )
 
     async def drain(self, seconds: float) -> None:
         """Refuse new questions and wait, at most `seconds`, for those in flight."""

@@ -32,7 +32,12 @@ class LanguageEngine(Protocol):
 
     @property
     def healthy(self) -> bool:
-        """False once the engine cannot answer any more; a restart of the process recovers."""
+        """Can it answer now?"""
+        ...
+
+    @property
+    def lost(self) -> bool:
+        """True once it never will again: only a restart of the process recovers."""
         ...
 
     def generate(self, request: EngineRequest) -> AsyncIterator[TokenChunk]:

@@ -77,6 +77,11 @@ class TransformersEngine:
         return self._thread.is_alive() and not self._closing
 
     @property
+    def lost(self) -> bool:
+        """See `LanguageEngine.lost`."""
+        return not self.healthy
+
+    @property
     def waiting(self) -> int:
         """Answers that wait for a place."""
         return len(self._waiting) + self._inbox.qsize()
