@@ -67,6 +67,7 @@ class CloudServer:
             config.cache_tokens,
             config.prefix_cache_mib * 2**20,
             self._metrics.engine_batch.observe,
+            model.turns,
         )
         self._metrics.gauge(
             "engine_queue", "Answers that wait for a place.", lambda: self._engine.waiting

@@ -58,16 +58,18 @@ class ImageDecoder:
         good = [own for own in checked if isinstance(own, Encoded)]
         rows: list[Tensor] = []
         if good:
-            features, residual = codec.decode_many(good)
-            watch.lap("rebuild")
-            selected = cut.suffix(
-                features.to(model.device, model.dtype), residual.to(model.device, model.dtype)
-            )
-            watch.lap("suffix")
-            # A copy each: a view would keep the whole batch in memory for one cached image.
-            embeds = model.llava.model.multi_modal_projector(selected)
-            rows = [own.clone() for own in embeds] if len(good) > 1 else [embeds[0]]
-            watch.lap("projector")
+            with model.turns:
+                watch.lap("turn")
+                features, residual = codec.decode_many(good)
+                watch.lap("rebuild")
+                selected = cut.suffix(
+                    features.to(model.device, model.dtype), residual.to(model.device, model.dtype)
+                )
+                watch.lap("suffix")
+                # A copy each: a view would keep the whole batch in memory for one cached image.
+                embeds = model.llava.model.multi_modal_projector(selected)
+                rows = [own.clone() for own in embeds] if len(good) > 1 else [embeds[0]]
+                watch.lap("projector")
         found = iter(rows)
         return [
             DecodedImage(next(found), watch.timings()) if isinstance(own, Encoded) else own

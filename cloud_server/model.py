@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from aligned_vq.split.checkpoint import LlavaCheckpoint
 from aligned_vq.split.loading import load_suffixes, suffix_names
 from aligned_vq.split.vision import VisionSuffix
 from cloud_server.config import CloudConfig
+from cloud_server.turns import turns_on
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +42,8 @@ class CloudModel:
     """transformers' `LlavaProcessor`."""
     device: torch.device
     dtype: torch.dtype
+    turns: AbstractContextManager[None]
+    """Taken by every heavy pass on the device."""
 
 
 def load_cloud_model(config: CloudConfig) -> CloudModel:
@@ -72,7 +76,7 @@ def load_cloud_model(config: CloudConfig) -> CloudModel:
     llava = llava.to(device).eval().requires_grad_(False)
     places = ", ".join(str(bundle.manifest.split) for bundle in bundles)
     _log.info("loaded %s on %s as %s, cut at %s", checkpoint.model_id, device, dtype, places)
-    return CloudModel(cuts, llava, processor, device, dtype)
+    return CloudModel(cuts, llava, processor, device, dtype, turns_on(device))
 
 
 def check_belongs(manifest: SplitManifest, checkpoint: LlavaCheckpoint) -> None:

@@ -37,7 +37,6 @@ class PromptBuilder:
         self.context_tokens = context_tokens
         self.max_question_chars = max_question_chars
         self._before, self._after = _template_around_question(processor, self._image_token)
-        self._before = self._before.replace(self._image_token, self._image_token * num_image_tokens)
         self._specials = sorted(
             {self._image_token, *self._tokenizer.all_special_tokens}
             | {str(added) for added in self._tokenizer.get_added_vocab()},
@@ -67,12 +66,15 @@ class PromptBuilder:
                 "expected plain text, got a question whose tokens act as a role marker or special "
                 f"token ({', '.join([*self._roles, self._image_token])}); reword it"
             )
-        if len(ids) >= self.context_tokens:
+        place = ids.index(self._image_token_id)
+        expanded = [self._image_token_id] * self.num_image_tokens
+        whole = [*ids[:place], *expanded, *ids[place + 1 :]]
+        if len(whole) >= self.context_tokens:
             raise InvalidInput(
                 f"expected a question that fits the context of {self.context_tokens} tokens with "
-                f"the image's {self.num_image_tokens}, got {len(ids)} tokens in all; shorten it"
+                f"the image's {self.num_image_tokens}, got {len(whole)} tokens in all; shorten it"
             )
-        return ids
+        return whole
 
     def _check_text(self, question: str) -> None:
         if not question.strip():
@@ -104,6 +106,7 @@ class PromptBuilder:
                 )
 
     def _encode(self, question: str) -> list[int]:
+        """Ids with one placeholder, which stands for as many as the image takes."""
         ids: list[int] = self._tokenizer(self._before + question + self._after)["input_ids"]
         return ids
 

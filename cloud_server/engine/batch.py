@@ -98,11 +98,9 @@ class RunningBatch:
             self._cache.move(last, row, self._lengths[last])
             self._lengths[row], self._needs[row] = self._lengths[last], self._needs[last]
         del self._lengths[last], self._needs[last]
-        if not self._lengths:
-            self._cache.release()
 
     def clear(self) -> None:
-        """Remove all rows."""
+        """Remove all rows, and give their memory back."""
         self._lengths, self._needs = [], []
         self._cache.release()
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -29,6 +30,8 @@ JOIN_AT_ONCE = 8
 """Answers that join between two tokens of the others, at most."""
 NEW_IMAGES_AT_ONCE = 1
 """Those among them whose image has no keys and values yet: each costs a long forward pass."""
+REST_SECONDS = 1.0
+"""Without a question, after which the memory of answers is given back: making it takes time."""
 
 
 class TransformersEngine:
@@ -54,6 +57,7 @@ class TransformersEngine:
         cache_tokens: int,
         image_cache_bytes: int,
         observe: Callable[[int], None] = lambda size: None,
+        turns: AbstractContextManager[None] | None = None,
     ) -> None:
         self._llava = llava
         self._tokenizer = tokenizer
@@ -63,6 +67,7 @@ class TransformersEngine:
         self._batch = RunningBatch(llava, parallel_answers, cache_tokens)
         self._prefixes: ByteBudget[Tensor] = ByteBudget(image_cache_bytes, lambda kv: kv.nbytes)
         self._observe = observe
+        self._turns = turns or nullcontext()
         self._inbox: SimpleQueue[RunningAnswer | None] = SimpleQueue()
         self._waiting: deque[RunningAnswer] = deque()
         self._running: list[RunningAnswer] = []
@@ -161,7 +166,11 @@ class TransformersEngine:
     def _collect(self) -> None:
         """Take in what was asked; wait for it when there is nothing else to do."""
         if not self._running and not self._waiting:
-            first = self._inbox.get()
+            try:
+                first = self._inbox.get(timeout=REST_SECONDS)
+            except Empty:
+                self._batch.clear()
+                first = self._inbox.get()
             if first is None:
                 return
             self._waiting.append(first)
@@ -197,8 +206,9 @@ class TransformersEngine:
         joining = [answer for answer, _ in prompts]
         prefixes, tails = zip(*(prompt for _, prompt in prompts), strict=True)
         try:
-            logits = self._batch.join(prefixes, tails, [answer.need for answer in joining])
-            tokens = pick(logits, [answer.picker for answer in joining])
+            with self._turns:
+                logits = self._batch.join(prefixes, tails, [answer.need for answer in joining])
+                tokens = pick(logits, [answer.picker for answer in joining])
         except Exception as error:  # noqa: BLE001 - told to those it concerns
             self._failed(joining, error)
             self._failed(self._running, error)  # their rows may have been written to
@@ -216,8 +226,9 @@ class TransformersEngine:
         """One more token for every running answer."""
         self._observe(len(self._running))
         try:
-            logits = self._batch.step([answer.token for answer in self._running])
-            tokens = pick(logits, [answer.picker for answer in self._running])
+            with self._turns:
+                logits = self._batch.step([answer.token for answer in self._running])
+                tokens = pick(logits, [answer.picker for answer in self._running])
         except Exception as error:  # noqa: BLE001 - told to those it concerns
             self._failed(self._running, error)
             self._running = []
@@ -254,7 +265,8 @@ class TransformersEngine:
                 prefix = self._prefixes.get(request.image_key)
                 if prefix is None:
                     embeds[places] = request.image.to(embeds)
-                    prefix = self._batch.prefix(embeds[:cut])
+                    with self._turns:
+                        prefix = self._batch.prefix(embeds[:cut])
                     if request.image_key:
                         self._prefixes.put(request.image_key, prefix)
                 return prefix, embeds[cut:]
