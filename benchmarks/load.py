@@ -12,13 +12,11 @@ import json
 import statistics
 import sys
 import time
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
-from prometheus_client.parser import text_string_to_metric_families
 from tqdm import tqdm
 
 from aligned_vq.answers import Sampling
@@ -29,6 +27,7 @@ from aligned_vq.reference.examination import exam_images
 from aligned_vq.split.checkpoint import LlavaCheckpoint
 from aligned_vq.types import Encoded, Payload
 from benchmarks.processes import CloudProcess
+from benchmarks.scraped import histogram
 from protos import convert
 from protos.alignedvq.v1 import inference_pb2 as pb
 from protos.alignedvq.v1 import inference_pb2_grpc as rpc
@@ -50,15 +49,15 @@ class Client:
     questions: list[str]
 
 
-def clients(count: int, questions: int) -> list[Client]:
-    """Test pictures with their questions, asked again in another order where they are too few."""
+def clients(count: int, questions: int, kind: str = "mixed") -> list[Client]:
+    """Test pictures with their questions of a kind, asked again where they are too few."""
     bundle = open_edge_bundle(BUNDLE)
     images = list(exam_images(count * 8))[:count]
     pixels = pixel_batches(LlavaCheckpoint(CHECKPOINT), (image.picture for image in images))
     features, residual = features_at(bundle.prefix, pixels)
     found = []
     for image, own, rest in zip(images, features, residual, strict=True):
-        texts = [question.text for question in image.questions]
+        texts = [question.text for question in image.questions if kind in ("mixed", question.kind)]
         asked = [texts[number % len(texts)] for number in range(questions)]
         encoded = bundle.codec.encode(own, rest)
         found.append(Client(bundle.codec.packed(encoded), encoded, asked))
@@ -116,27 +115,20 @@ async def run(
             return time.perf_counter() - started, times, list(answers)
 
 
-def batch_sizes(http: str, name: str) -> dict[str, int]:
-    """A histogram of the service by upper bound, not cumulated."""
-    text = urllib.request.urlopen(f"{http}/metrics", timeout=10).read().decode()
-    below = 0
-    found = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            if sample.name == f"avq_{name}_bucket":
-                found[sample.labels["le"]] = int(sample.value) - below
-                below = int(sample.value)
-    return found
-
-
 def main() -> int:
     """Print throughput, latencies and batch sizes; exits with 1 if an answer differs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--questions", type=int, default=20, help="of each client")
+    parser.add_argument(
+        "--kind",
+        default="mixed",
+        choices=("mixed", "description"),
+        help="short answers as in the examination with one description, or sentences only",
+    )
     parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
     options = parser.parse_args()
-    own = clients(options.clients, options.questions)
+    own = clients(options.clients, options.questions, options.kind)
     figures: dict[str, dict[str, object]] = {}
     with CloudProcess(BUNDLE, CHECKPOINT) as cloud:
         _, _, expected = asyncio.run(run(cloud.target, own, together=False))
@@ -150,8 +142,8 @@ def main() -> int:
                 "p50_ms": round(1e3 * statistics.median(times)),
                 "p95_ms": round(1e3 * statistics.quantiles(times, n=20)[-1]),
                 "answers_equal_to_sequential": answers == expected,
-                "answers_in_a_forward_pass": batch_sizes(cloud.http, "engine_batch_size"),
-                "payloads_in_a_decode_pass": batch_sizes(cloud.http, "decode_batch_size"),
+                "answers_in_a_forward_pass": histogram(cloud.http, "engine_batch_size"),
+                "payloads_in_a_decode_pass": histogram(cloud.http, "decode_batch_size"),
             }
         print(f"{mode}: {json.dumps(figures[mode])}")
     rates = [float(str(own["questions_per_second"])) for own in figures.values()]
