@@ -1,0 +1,279 @@
+"""What manifests say of each other, of the service's settings, and of who may reach whom."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+import yaml
+
+from cloud_server.cli import _parser
+from cloud_server.config import CloudConfig
+from tests.k8s.kustomize import MANIFESTS, OVERLAYS, Resource, overlay
+
+PENDING: set[str] = {"engine", "engine_urls"}
+"""Settings in the manifests that `CloudConfig` does not have yet; to be emptied."""
+
+NAME = "app.kubernetes.io/name"
+SETTINGS: dict[str, Any] = yaml.safe_load((MANIFESTS / "base/front/cloud.yaml").read_text())
+GUIDE = (MANIFESTS.parents[1] / "docs" / "scaling.md").read_text()
+CLOSING_SECONDS = 10
+
+pytestmark = pytest.mark.parametrize(
+    "resources", [overlay(name) for name in OVERLAYS], ids=OVERLAYS
+)
+
+
+def of(resources: list[Resource], kind: str) -> list[Resource]:
+    return [own for own in resources if own["kind"] == kind]
+
+
+def deployment(resources: list[Resource], name: str) -> Resource:
+    (found,) = [own for own in of(resources, "Deployment") if own["metadata"]["name"] == name]
+    return found
+
+
+def pod(resources: list[Resource], name: str) -> Resource:
+    found: Resource = deployment(resources, name)["spec"]["template"]["spec"]
+    return found
+
+
+def container(resources: list[Resource], name: str) -> Resource:
+    (found,) = pod(resources, name)["containers"]
+    assert isinstance(found, dict)
+    return found
+
+
+def chosen(resources: list[Resource], labels: dict[str, str]) -> list[str]:
+    """Deployments whose pods have these labels."""
+    return [
+        own["metadata"]["name"]
+        for own in of(resources, "Deployment")
+        if labels.items() <= own["spec"]["template"]["metadata"]["labels"].items()
+    ]
+
+
+def ports(resources: list[Resource], name: str) -> dict[str, int]:
+    return {port["name"]: port["containerPort"] for port in container(resources, name)["ports"]}
+
+
+def option(resources: list[Resource], name: str) -> str:
+    """An engine's argument, with the environment's variables put in."""
+    own = container(resources, "engine")
+    (found,) = [arg for arg in own["args"] if arg.startswith(f"--{name}=")]
+    values = {each["name"]: each["value"] for each in own["env"]}
+    return re.sub(r"\$\((\w+)\)", lambda match: values[match[1]], found.partition("=")[2])
+
+
+def walk(value: Any, key: str) -> Iterator[Any]:
+    """Whatever is under a key, at any depth."""
+    if isinstance(value, dict):
+        for name, each in value.items():
+            if name == key:
+                yield each
+            yield from walk(each, key)
+    elif isinstance(value, list):
+        for each in value:
+            yield from walk(each, key)
+
+
+def test_every_selector_finds_the_pods_of_one_deployment(resources: list[Resource]) -> None:
+    for own in resources:
+        for labels in (*walk(own, "matchLabels"), *walk(own, "selector")):
+            if NAME in labels and labels[NAME] != "prometheus":
+                assert len(chosen(resources, labels)) == 1
+        spec = own.get("spec", {})
+        mine = spec.get("selector", spec.get("podSelector"))
+        if mine is not None:
+            (found,) = chosen(resources, mine.get("matchLabels", mine))
+            assert own["metadata"]["name"].startswith(found)
+
+
+def test_ports_named_anywhere_are_there(resources: list[Resource]) -> None:
+    for own in of(resources, "Deployment"):
+        name = own["metadata"]["name"]
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            assert container(resources, name)[probe]["httpGet"]["port"] in ports(resources, name)
+    for own in of(resources, "Service"):
+        (name,) = chosen(resources, own["spec"]["selector"])
+        for port in own["spec"]["ports"]:
+            assert ports(resources, name)[port["targetPort"]] == port["port"]
+    for own in of(resources, "PodMonitor"):
+        (name,) = chosen(resources, own["spec"]["selector"]["matchLabels"])
+        for endpoint in own["spec"]["podMetricsEndpoints"]:
+            assert endpoint["port"] in ports(resources, name)
+
+
+def test_mounts_name_volumes_and_volumes_name_what_is_there(resources: list[Resource]) -> None:
+    by_hand = set(re.findall(r"create secret (?:generic|tls) ([\w-]+)", GUIDE))
+    there = {
+        "configMap": {own["metadata"]["name"] for own in of(resources, "ConfigMap")},
+        "persistentVolumeClaim": {
+            own["metadata"]["name"] for own in of(resources, "PersistentVolumeClaim")
+        },
+        "secret": by_hand | {own["spec"]["secretName"] for own in of(resources, "Certificate")},
+    }
+    for own in of(resources, "Deployment"):
+        spec = own["spec"]["template"]["spec"]
+        volumes = {volume["name"]: volume for volume in spec["volumes"]}
+        mounts = [mount["name"] for mount in spec["containers"][0]["volumeMounts"]]
+        assert sorted(volumes) == sorted(mounts)
+        for volume in volumes.values():
+            for kind, key in (
+                ("configMap", "name"),
+                ("secret", "secretName"),
+                ("persistentVolumeClaim", "claimName"),
+            ):
+                if kind in volume:
+                    assert volume[kind][key] in there[kind]
+    for own in of(resources, "Issuer"):
+        assert own["spec"]["ca"]["secretName"] in by_hand
+    for own in of(resources, "Certificate"):
+        names = {issuer["metadata"]["name"] for issuer in of(resources, "Issuer")}
+        assert own["spec"]["issuerRef"]["name"] in names
+        assert own["spec"]["secretName"] in walk(of(resources, "Deployment"), "secretName")
+
+
+def test_autoscalers_own_the_number_of_replicas(resources: list[Resource]) -> None:
+    scaled = [
+        own["spec"]["scaleTargetRef"]["name"]
+        for own in resources
+        if own["kind"] in ("ScaledObject", "HorizontalPodAutoscaler")
+    ]
+    assert len(scaled) == len(set(scaled))
+    for own in of(resources, "Deployment"):
+        assert ("replicas" in own["spec"]) != (own["metadata"]["name"] in scaled)
+    assert not scaled or sorted(scaled) == ["engine", "front"]
+
+
+def test_the_service_accepts_its_settings(resources: list[Resource], tmp_path: Path) -> None:
+    assert not PENDING & set(CloudConfig.__dataclass_fields__), "they are there now: empty PENDING"
+    (config_map,) = of(resources, "ConfigMap")
+    settings = yaml.safe_load(config_map["data"]["cloud.yaml"])
+    own = container(resources, "front")
+    mounted = {mount["mountPath"]: mount["name"] for mount in own["volumeMounts"]}
+    (file,) = [arg.partition("=")[2] for arg in own["args"] if arg.startswith("--config=")]
+    assert mounted[str(PurePosixPath(file).parent)] == "settings"
+    assert PurePosixPath(file).name in config_map["data"]
+    path = tmp_path / "cloud.yaml"
+    path.write_text(yaml.safe_dump({k: v for k, v in settings.items() if k not in PENDING}))
+    parsed = _parser().parse_args(["serve", f"--config={path}"]).serve.as_dict()
+    config = CloudConfig(
+        **{key: value for key, value in parsed.items() if key not in ("config", "log_level")}
+    )
+    assert ports(resources, "front") == {"grpc": config.port, "operators": config.http_port}
+    for key in ("tls_certificate", "tls_key", "tls_clients", "bundle", "model"):
+        assert str(PurePosixPath(settings[key]).parent) in mounted, key
+
+
+def test_plaintext_never_means_grpc_in_the_clear(resources: list[Resource]) -> None:
+    assert SETTINGS["plaintext"] is True  # for the operators' port
+    volumes = {own["name"]: own for own in pod(resources, "front")["volumes"]}
+    mounted = {
+        own["mountPath"]: own["name"] for own in container(resources, "front")["volumeMounts"]
+    }
+    secrets = {}
+    for key in ("tls_certificate", "tls_key", "tls_clients"):
+        path = PurePosixPath(SETTINGS[key])
+        secret = volumes[mounted[str(path.parent)]]["secret"]["secretName"]
+        secrets[key] = (secret, path.name)
+    assert secrets == {
+        "tls_certificate": ("front-tls", "tls.crt"),
+        "tls_key": ("front-tls", "tls.key"),
+        "tls_clients": ("front-clients", "ca.crt"),
+    }
+    assert "create secret tls front-tls" in GUIDE  # gives tls.crt and tls.key
+    assert "create secret generic front-clients --from-file=ca.crt=" in GUIDE
+
+
+def test_rollouts_cut_no_answer_off(resources: list[Resource]) -> None:
+    shutdown = int(option(resources, "shutdown-timeout"))
+    for name, drain in (("front", SETTINGS["drain_seconds"]), ("engine", shutdown)):
+        assert drain >= SETTINGS["max_answer_seconds"]
+        sleep = container(resources, name)["lifecycle"]["preStop"]["sleep"]["seconds"]
+        assert sleep > 0
+        grace = pod(resources, name)["terminationGracePeriodSeconds"]
+        assert grace >= sleep + drain + CLOSING_SECONDS
+
+
+def test_pods_may_do_next_to_nothing(resources: list[Resource]) -> None:
+    for name in ("front", "engine"):
+        spec, own = pod(resources, name), container(resources, name)
+        assert spec["automountServiceAccountToken"] is False
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert own["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert own["resources"]["limits"]["memory"]
+        assert own["resources"]["requests"].keys() == {"cpu", "memory"}
+        for mount in own["volumeMounts"]:
+            assert mount.get("readOnly") or mount["mountPath"] in ("/tmp", "/dev/shm")
+
+
+def test_only_the_front_tier_reaches_engines(resources: list[Resource]) -> None:
+    guarded = [
+        own
+        for own in of(resources, "NetworkPolicy")
+        if own["spec"]["podSelector"]["matchLabels"] == {NAME: "engine"}
+    ]
+    assert any(
+        own["spec"]["policyTypes"] == ["Ingress", "Egress"] and own["spec"]["egress"] == []
+        for own in guarded
+    )
+    peers = []
+    for own in guarded:
+        assert "Ingress" in own["spec"]["policyTypes"]
+        for rule in own["spec"].get("ingress", ()):
+            assert [port["port"] for port in rule["ports"]] == [ports(resources, "engine")["http"]]
+            peers += rule["from"]  # a rule without it lets everybody in
+    allowed = [{"podSelector": {"matchLabels": {NAME: "front"}}}]
+    if of(resources, "PodMonitor"):
+        allowed.append(
+            {
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}},
+                "podSelector": {"matchLabels": {NAME: "prometheus"}},
+            }
+        )
+    assert sorted(peers, key=str) == sorted(allowed, key=str)
+    services = [
+        own for own in of(resources, "Service") if own["spec"]["selector"][NAME] == "engine"
+    ]
+    for own in services:
+        assert own["spec"]["clusterIP"] == "None"
+        assert "type" not in own["spec"]
+
+
+def test_the_front_tier_is_reached_by_grpc_only_and_reaches_engines_only(
+    resources: list[Resource],
+) -> None:
+    (own,) = [
+        each for each in of(resources, "NetworkPolicy") if each["metadata"]["name"] == "front"
+    ]
+    assert own["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    assert own["spec"]["ingress"] == [{"ports": [{"port": ports(resources, "front")["grpc"]}]}]
+    engines, names = own["spec"]["egress"]
+    assert engines == {
+        "to": [{"podSelector": {"matchLabels": {NAME: "engine"}}}],
+        "ports": [{"port": ports(resources, "engine")["http"]}],
+    }
+    assert {port["port"] for port in names["ports"]} == {53}
+    (service,) = [each for each in of(resources, "Service") if each["metadata"]["name"] == "engine"]
+    assert f"http://engine:{service['spec']['ports'][0]['port']}" in SETTINGS["engine_urls"]
+
+
+def test_engines_get_the_gpus_model_and_bundle_that_they_are_told_of(
+    resources: list[Resource],
+) -> None:
+    limits = container(resources, "engine")["resources"]["limits"]
+    assert option(resources, "tensor-parallel-size") == limits["nvidia.com/gpu"]
+    assert int(option(resources, "port")) == ports(resources, "engine")["http"]
+    assert option(resources, "model") == SETTINGS["model"]
+    assert option(resources, "bundle") == SETTINGS["bundle"]
+    assert json.loads(option(resources, "limit-mm-per-prompt")) == {"image": 1}
