@@ -19,10 +19,11 @@ class SocketBytes:
 
 
 class CountingProxy:
-    """Listens on a free port of 127.0.0.1 and forwards to `target_port` there."""
+    """Listens on a free port of 127.0.0.1 and forwards to `target_port` there, which may change for
+    connections to come."""
 
     def __init__(self, target_port: int) -> None:
-        self._target = ("127.0.0.1", target_port)
+        self.target_port = target_port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets: list[socket.socket] = [self._listener]
         self._lock = threading.Lock()
@@ -47,7 +48,7 @@ class CountingProxy:
         while True:
             try:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(self._target)
+                server = socket.create_connection(("127.0.0.1", self.target_port))
             except OSError:  # closed: the proxy has ended, or its target has
                 return
             self._sockets += [client, server]

@@ -22,7 +22,7 @@ from aligned_vq.types import Encoded, Payload, StageIndices
 from cloud_server.config import CloudConfig
 from cloud_server.decoder import ImageDecoder
 from cloud_server.engine.transformers import TransformersEngine
-from cloud_server.gate import read_tokens
+from cloud_server.gate import CUT_OFF_SECONDS, read_tokens
 from cloud_server.http_face import HttpFace
 from cloud_server.incoming import ServedBundle
 from cloud_server.metrics import Metrics
@@ -139,14 +139,20 @@ class CloudServer:
         return self.port
 
     async def stop(self) -> None:
-        """Report unhealthy, let running answers finish within the drain time, then close."""
+        """Report unhealthy, send clients elsewhere, let running answers finish within the drain
+        time, then close."""
         self._serving = False
         if self._watching is not None:
             self._watching.cancel()
         await self._report(health_pb2.HealthCheckResponse.NOT_SERVING)
+        # Tells clients to connect anew, so that their next question goes to another replica, and
+        # takes no more connections; calls that run go on.
+        grace = self._config.drain_seconds + CUT_OFF_SECONDS
+        closing = asyncio.create_task(self._server.stop(grace))
         await self.service.drain(self._config.drain_seconds)
         # Our own calls are done but for their last bytes; a health watcher's never ends by itself.
         await self._server.stop(FLUSH_SECONDS)
+        await closing
         await self._engine.close()
         await self.service.close()
         if self.http_port is not None:

@@ -22,8 +22,8 @@ from cloud_server.quota import Quotas
 _log = logging.getLogger(__name__)
 
 ANONYMOUS = "anonymous"
-CUT_OFF_SECONDS = 1.0
-"""For telling those whose answers a shutdown cuts off."""
+CUT_OFF_SECONDS = 5.0
+"""At most, for telling those whose answers a shutdown cuts off."""
 _BEARER = "bearer "
 
 Context = grpc.aio.ServicerContext[Any, Any]
