@@ -24,7 +24,7 @@ class CloudConfig:
         port: TCP port, 0 lets the system choose.
         http_port: port of /healthz, /readyz, /metrics and /v1/manifest; none unless given.
         http_host: address to bind for these; they are not encrypted and ask nobody who they are, so
-            beyond loopback only with `plaintext`.
+            beyond loopback only with `http_plaintext`.
         tls_certificate: PEM file of the service's certificate and its chain; gives TLS. This file
             and the next two are read again for every new connection, so they can be replaced while
             serving.
@@ -33,8 +33,9 @@ class CloudConfig:
             connect, health checks included, and a certificate's common name is the identity.
         tokens: YAML file that maps a client's name, its identity, to the SHA-256 of its token as 64
             hex digits; a call without a certificate must bring one of these tokens.
-        plaintext: allow addresses beyond loopback without encryption; for where something else
+        plaintext: listen for questions beyond loopback without encryption; for where something else
             encrypts.
+        http_plaintext: listen for operators beyond loopback; for where a firewall keeps others out.
         device: where the model runs: auto, cpu, cuda or cuda:1 and so on.
         dtype: of the language model and the vision suffix; auto is float32 on a CPU, else bfloat16.
         parallel_answers: answers generated in one batch; more wait for a place.
@@ -71,6 +72,7 @@ class CloudConfig:
     tls_clients: Path | None = None
     tokens: Path | None = None
     plaintext: bool = False
+    http_plaintext: bool = False
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     parallel_answers: int = 32
@@ -147,16 +149,15 @@ class CloudConfig:
                 "expected tls_certificate and tls_key beside tls_clients, got neither; clients "
                 "show certificates only where the service has one: give them"
             )
-        if self.plaintext:
-            return
-        if self.tls_certificate is None and not is_loopback(self.host):
+        if self.tls_certificate is None and not (self.plaintext or is_loopback(self.host)):
             raise ConfigError(
                 f"expected TLS to listen beyond loopback, got host {self.host!r} without "
                 "tls_certificate; give a certificate and its key (`cloud-server certs` makes "
                 "some), or plaintext where something else encrypts"
             )
-        if self.http_port is not None and not is_loopback(self.http_host):
+        if self.http_port is not None and not (self.http_plaintext or is_loopback(self.http_host)):
             raise ConfigError(
                 f"expected a loopback address for HTTP, which is not encrypted, got http_host "
-                f"{self.http_host!r}; choose one, or give plaintext where something else encrypts"
+                f"{self.http_host!r}; choose one, or give http_plaintext where a firewall keeps "
+                "others out"
             )

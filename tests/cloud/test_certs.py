@@ -218,7 +218,7 @@ def test_beyond_loopback_only_encrypted_or_told_so(host: str) -> None:
     with pytest.raises(ConfigError, match="loopback address for HTTP") as caught:
         config(http_port=0, http_host=host, tls_certificate=Path("c"), tls_key=Path("k"))
     assert_clear(str(caught.value))
-    config(http_port=0, http_host=host, plaintext=True)
+    config(http_port=0, http_host=host, http_plaintext=True)
 
 
 @pytest.mark.parametrize(

@@ -170,8 +170,9 @@ def test_the_service_accepts_its_settings(resources: list[Resource], tmp_path: P
         assert str(PurePosixPath(settings[key]).parent) in mounted, key
 
 
-def test_plaintext_never_means_grpc_in_the_clear(resources: list[Resource]) -> None:
-    assert SETTINGS["plaintext"] is True  # for the operators' port
+def test_questions_are_never_taken_in_the_clear(resources: list[Resource]) -> None:
+    assert "plaintext" not in SETTINGS
+    assert SETTINGS["http_plaintext"] is True
     volumes = {own["name"]: own for own in pod(resources, "front")["volumes"]}
     mounted = {
         own["mountPath"]: own["name"] for own in container(resources, "front")["volumeMounts"]
