@@ -5,7 +5,7 @@ This module imports no sibling, and neither torch nor grpc.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 FinishReason = Literal["stop", "length", "cancelled"]
@@ -56,3 +56,9 @@ class TokenChunk:
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
     timings: Timings | None = None
+
+    def followed_by(self, later: TokenChunk) -> TokenChunk:
+        """Both as one piece; this one must not be the last."""
+        return replace(
+            later, text=self.text + later.text, token_ids=self.token_ids + later.token_ids
+        )

@@ -16,7 +16,10 @@ class TextStream:
     """
 
     def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        # What transformers adds around its backend takes longer than the decoding.
+        plain = backend is not None and not tokenizer.clean_up_tokenization_spaces
+        self._tokenizer: Any = backend if plain else tokenizer
         self._ids: list[int] = []
         self._window = 0
         self._told = 0

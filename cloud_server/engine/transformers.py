@@ -112,12 +112,10 @@ class TransformersEngine:
         self._inbox.put(answer)
         try:
             while True:
-                chunk = await chunks.get()
-                if isinstance(chunk, BaseException):
-                    raise EngineError(
-                        f"the language model failed on this question ({type(chunk).__name__}); "
-                        "the service's log says why"
-                    ) from chunk
+                chunk = _told(await chunks.get())
+                while chunk.finish_reason is None and not chunks.empty():
+                    # The reader is behind: fewer and longer pieces let it catch up.
+                    chunk = chunk.followed_by(_told(chunks.get_nowait()))
                 yield chunk
                 if chunk.finish_reason is not None:
                     return
@@ -278,3 +276,13 @@ class TransformersEngine:
         _log.error("%d questions failed", len(answers), exc_info=error)
         for answer in answers:
             answer.emit(error)
+
+
+def _told(chunk: TokenChunk | BaseException) -> TokenChunk:
+    """The piece; EngineError where the engine told of a failure instead."""
+    if isinstance(chunk, BaseException):
+        raise EngineError(
+            f"the language model failed on this question ({type(chunk).__name__}); "
+            "the service's log says why"
+        ) from chunk
+    return chunk
