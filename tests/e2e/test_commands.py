@@ -74,7 +74,7 @@ def test_check_compares_bundles(
         f"--bundle={identity_bundle_directory}",
     )
     assert other.returncode == 1
-    assert "install the same bundle" in other.stderr
+    assert "install the service" in other.stderr
     assert "Traceback" not in other.stderr
 
 
