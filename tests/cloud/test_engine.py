@@ -206,8 +206,11 @@ def test_memory_is_bounded_and_given_back(engine: TransformersEngine) -> None:
 
     asyncio.run(ask())
     cache = engine._batch._cache
-    deadline = time.monotonic() + 5
-    while cache.num_rows and time.monotonic() < deadline:  # an answer's end is told first
+    deadline = time.monotonic() + 30
+
+    def held() -> bool:
+        return cache.num_rows > 0 or any(layer.is_initialized for layer in cache.slots)
+
+    while held() and time.monotonic() < deadline:  # given back once the engine has rested a while
         time.sleep(0.01)
-    assert cache.num_rows == 0
-    assert all(not layer.is_initialized for layer in cache.slots)
+    assert not held()
