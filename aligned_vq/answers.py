@@ -51,8 +51,8 @@ class Timings:
 class TokenChunk:
     """A piece of an answer; the last one has a finish reason and the usage."""
 
-    text: str
-    token_ids: tuple[int, ...] = ()
+    text: str = field(repr=False)
+    token_ids: tuple[int, ...] = field(default=(), repr=False)
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
     timings: Timings | None = None

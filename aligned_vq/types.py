@@ -184,8 +184,8 @@ class StageIndices:
     `indices` is `[n, G]` int32 in token order; `mask` `[N]` marks the n covered tokens, None: all.
     """
 
-    indices: Indices
-    mask: Mask | None = None
+    indices: Indices = field(repr=False)
+    mask: Mask | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.indices.ndim != 2 or self.indices.dtype != np.int32:
@@ -208,8 +208,8 @@ class Encoded:
 
     num_tokens: int
     stages: tuple[StageIndices, ...] = ()
-    statistics: NDArray[np.floating] | None = None
-    features: NDArray[np.float32] | None = None
+    statistics: NDArray[np.floating] | None = field(default=None, repr=False)
+    features: NDArray[np.float32] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

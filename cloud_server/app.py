@@ -33,6 +33,7 @@ from cloud_server.tls import tls_files
 from protos.address import address, is_loopback
 from protos.alignedvq.v1 import inference_pb2, inference_pb2_grpc
 from protos.messages import ServiceInfo
+from protos.traces import open_traces
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class CloudServer:
     def __init__(self, model: CloudModel, config: CloudConfig) -> None:
         self._config = config
         self._metrics = Metrics()
+        self._traces = open_traces(config.traces, "cloud-server")
         self._engine = TransformersEngine(
             model.llava,
             model.processor.tokenizer,
@@ -87,6 +89,7 @@ class CloudServer:
             ),
             engine=self._engine,
             metrics=self._metrics,
+            traces=self._traces,
         )
         self.service = SplitInferenceService(parts, config)
         self._health = health.aio.HealthServicer()
@@ -155,6 +158,7 @@ class CloudServer:
         await closing
         await self._engine.close()
         await self.service.close()
+        await asyncio.to_thread(self._traces.close)
         if self.http_port is not None:
             await self._http.stop()
         # A server with certificates that is freed only when the interpreter ends makes gRPC's

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
 from aligned_vq.errors import AlignedVQError
-from cloud_server import certs
+from cloud_server import certs, logs
 from cloud_server.app import serve
 from cloud_server.config import CloudConfig
 from protos.address import address
@@ -29,15 +28,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _serve(options: Namespace) -> None:
-    logging.basicConfig(
-        level=options.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-    )
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-    settings = options.as_dict()
-    for key in ("log_level", "config"):
-        settings.pop(key, None)
-    config = CloudConfig(**settings)
+    logs.configure(options.log_level, options.log_format)
+    config = _config(options)
 
     def announce(port: int, http_port: int | None) -> None:
         print(f"serving on {address(config.host, port)}", flush=True)
@@ -45,6 +37,12 @@ def _serve(options: Namespace) -> None:
             print(f"operators on http://{address(config.http_host, http_port)}", flush=True)
 
     asyncio.run(serve(config, announce))
+
+
+def _config(options: Namespace) -> CloudConfig:
+    """The service's settings: all options but those of the command itself."""
+    own = ("log_level", "log_format", "config")
+    return CloudConfig(**{key: value for key, value in options.as_dict().items() if key not in own})
 
 
 def _certs(options: Namespace) -> None:
@@ -68,6 +66,9 @@ def _parser() -> ArgumentParser:
     serve_parser.add_argument("--config", action="config", help="YAML file with settings")
     levels = ("debug", "info", "warning", "error")
     serve_parser.add_argument("--log_level", default="info", choices=levels, help="of stderr")
+    serve_parser.add_argument(
+        "--log_format", default="text", choices=logs.FORMATS, help="json: one object a line"
+    )
     parser = ArgumentParser(prog="cloud-server", description=__doc__)
     certs_parser = ArgumentParser()
     certs_parser.add_argument("--out", required=True, type=Path, help="directory to write to")

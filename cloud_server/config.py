@@ -8,6 +8,7 @@ from typing import Literal
 
 from aligned_vq.errors import ConfigError
 from protos.address import is_loopback
+from protos.traces import check_endpoint
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,9 @@ class CloudConfig:
             connects again, with a certificate that is still good.
         connection_grace_seconds: time running answers get to finish then.
         reflection: serve gRPC reflection beside the service.
+        traces: URL of an OTLP/gRPC collector for OpenTelemetry's traces, such as
+            http://collector:4317; sampler, headers and the rest follow OpenTelemetry's environment
+            variables. Left out, nothing is recorded.
     """
 
     bundle: Path
@@ -93,6 +97,7 @@ class CloudConfig:
     max_connection_seconds: float = 1800.0
     connection_grace_seconds: float = 120.0
     reflection: bool = True
+    traces: str | None = None
 
     @property
     def bundles(self) -> tuple[Path, ...]:
@@ -134,6 +139,7 @@ class CloudConfig:
                 "give both"
             )
         self._check_encryption()
+        check_endpoint(self.traces)
 
     def _check_encryption(self) -> None:
         """Nothing leaves this machine in the clear by accident."""

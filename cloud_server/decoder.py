@@ -21,6 +21,9 @@ class DecodedImage(NamedTuple):
     embeds: Tensor
     timings: Timings
 
+    def __repr__(self) -> str:
+        return f"DecodedImage({tuple(self.embeds.shape)}, {self.timings})"
+
 
 class ImageDecoder:
     """Runs the decode path; blocking, so call it off the event loop."""

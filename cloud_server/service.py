@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -30,10 +29,12 @@ from cloud_server.gate import Gate
 from cloud_server.incoming import Incoming, Requests, ServedBundles, bundle_named
 from cloud_server.metrics import Metrics
 from cloud_server.prompt import PromptBuilder
+from cloud_server.record import ANSWERED, QuestionRecord
 from protos import convert
 from protos.alignedvq.v1 import inference_pb2 as pb
 from protos.alignedvq.v1 import inference_pb2_grpc as rpc
 from protos.status import status_of
+from protos.traces import CANCELLED, NO_TRACES, Traces
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class ServiceParts:
     prompts: PromptBuilder
     engine: LanguageEngine
     metrics: Metrics
+    traces: Traces = NO_TRACES
 
 
 class SplitInferenceService(rpc.SplitInferenceServicer):
@@ -91,8 +93,10 @@ class SplitInferenceService(rpc.SplitInferenceServicer):
         self, request_iterator: Requests, context: Context
     ) -> AsyncIterator[pb.AskResponse]:
         """One question and its image in, text out; every failure is one clear status."""
-        started = time.monotonic()
-        outcome = "cancelled"
+        record = QuestionRecord(
+            self._parts.traces.join("answer", context.invocation_metadata() or ())
+        )
+        outcome = CANCELLED
         visit = self._gate.arrive()
         try:
             identity = visit.admit(context)
@@ -101,9 +105,9 @@ class SplitInferenceService(rpc.SplitInferenceServicer):
                     "the language engine here has stopped; ask again, another replica serves"
                 )
             async with visit.time(self._config.max_answer_seconds):
-                async for response in self._answer(request_iterator, identity):
+                async for response in self._answer(request_iterator, identity, record):
                     yield response
-            outcome = "answered"
+            outcome = ANSWERED
         except TimeoutError:
             outcome = "cut off" if self._gate.draining else "timeout"
             await _abort(context, self._too_long())
@@ -114,14 +118,15 @@ class SplitInferenceService(rpc.SplitInferenceServicer):
             raise
         except Exception as error:  # noqa: BLE001 - a bug must end one call, not the service
             outcome = "bug"
-            _log.exception("a question failed")
+            _log.exception("a question failed", extra=record.extra)
             await _abort(context, error)
         finally:
             visit.leave()
-            spent = time.monotonic() - started
+            spent = record.end(outcome, visit.identity)
             self._metrics.questions.labels(outcome).inc()
             self._metrics.seconds.observe(spent)
-            _log.info("question %s after %.3f s, from %s", outcome, spent, visit.identity or "-")
+            words = (outcome, spent, visit.identity or "-")
+            _log.info("question %s after %.3f s, from %s", *words, extra=record.extra)
 
     def _too_long(self) -> AlignedVQError:
         if self._gate.draining:
@@ -142,10 +147,13 @@ class SplitInferenceService(rpc.SplitInferenceServicer):
         """Let go of threads."""
         await self._decoder.close()
 
-    async def _answer(self, requests: Requests, identity: str) -> AsyncIterator[pb.AskResponse]:
+    async def _answer(
+        self, requests: Requests, identity: str, record: QuestionRecord
+    ) -> AsyncIterator[pb.AskResponse]:
         watch = Stopwatch()
         incoming = Incoming(requests, self._parts.bundles, self._config.payload_seconds)
         question = await incoming.question()
+        record.note(request_id=question.request_id)
         prompt_ids = self._parts.prompts.build(question.text)
         sampling = self._sampling(question.sampling, len(prompt_ids))
         digest, stages = question.image_digest, dict[str, int]()
@@ -158,12 +166,15 @@ class SplitInferenceService(rpc.SplitInferenceServicer):
             payload = await incoming.payload(question)
             watch.lap("receive")
             stages = watch.timings().stages_ns
+            record.span.stages(stages)
+            record.note(payload_bytes=len(payload.body))
             self._metrics.payload.observe(len(payload.body))
             digest = payload.digest()
             key = _image_key(identity, digest)
             embeds = self._images.get(key)
             if embeds is None:
                 image = await self._decoder.decode(payload)
+                record.span.stages(image.timings.stages_ns)
                 embeds, stages = image.embeds, stages | image.timings.stages_ns
                 self._images.put(key, embeds)
         held = digest if key in self._images else b""
@@ -173,6 +184,7 @@ class SplitInferenceService(rpc.SplitInferenceServicer):
             whole = _completed(chunk, stages, cached)
             if whole.finish_reason is not None:
                 self._metrics.answered(whole)
+                record.answered(whole, chunk.timings.stages_ns if chunk.timings else {})
             for response in convert.chunk_to_responses(whole, held):
                 yield response
 

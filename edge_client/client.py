@@ -23,6 +23,7 @@ from edge_client.images import ImageSource, load_image
 from edge_client.stream import AnswerStream
 from edge_client.transport import GrpcTransport, Transport
 from protos.messages import ServiceInfo
+from protos.traces import open_traces
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -58,7 +59,7 @@ class EdgeClient:
     Args:
         target: `host:port` of the cloud service.
         bundle: directory written by `aligned-vq export`, the same as the service's.
-        config: deadlines, retries, precision, certificates and token.
+        config: deadlines, retries, precision, certificates, token and traces.
         transport: another way to reach the service, for tests.
 
     Raises:
@@ -76,6 +77,7 @@ class EdgeClient:
         self.config = config or EdgeConfig()
         self.encoder = EdgeEncoder(bundle, _DTYPES[self.config.dtype])
         self._transport = transport or GrpcTransport(target, read_credentials(self.config))
+        self._traces = open_traces(self.config.traces, "edge-client")
         self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
 
     def __enter__(self) -> Self:
@@ -87,6 +89,7 @@ class EdgeClient:
     def close(self) -> None:
         """Hang up."""
         self._transport.close()
+        self._traces.close()
 
     def ask(self, image: ImageSource, question: str, **sampling: Unpack[SamplingOptions]) -> Answer:
         """The whole answer. Arguments and errors as for `stream`."""
@@ -139,6 +142,7 @@ class EdgeClient:
             encode,
             remembered.held_as if remembered else b"",
             on_end=lambda digest: self._held(key, digest),
+            traces=self._traces,
         )
 
     def compress(self, image: ImageSource, *, quality: str | None = None) -> EncodedImage:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from aligned_vq.errors import ConfigError
+from protos.traces import check_endpoint
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,9 @@ class EdgeConfig:
         server_name: name in the service's certificate where it is not that of the address.
         token_file: file with this client's token and nothing else; left out, the environment
             variable AVQ_EDGE_TOKEN is looked at.
+        traces: URL of an OTLP/gRPC collector for OpenTelemetry's traces, such as
+            http://localhost:4317; sampler, headers and the rest follow OpenTelemetry's environment
+            variables. Left out, nothing is recorded and no header sent.
     """
 
     connect_seconds: float = 10.0
@@ -44,6 +48,7 @@ class EdgeConfig:
     key: Path | None = None
     server_name: str | None = None
     token_file: Path | None = None
+    traces: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("connect_seconds", "first_token_seconds", "total_seconds", "attempts"):
@@ -59,3 +64,4 @@ class EdgeConfig:
                 raise ConfigError(
                     f"expected tls beside {name}, got {name} alone; give tls, or leave it out"
                 )
+        check_endpoint(self.traces)

@@ -24,6 +24,7 @@ from edge_client.transport import Exchange, Transport
 from protos import convert
 from protos.alignedvq.v1 import inference_pb2 as pb
 from protos.messages import Question
+from protos.traces import CANCELLED, NO_TRACES, Span, Traces
 
 _CANCELLED = "the question was cancelled on this side"
 
@@ -44,6 +45,7 @@ class AnswerStream:
         encode: makes the payload; only called if the service needs it.
         known_digest: what the service called this image earlier; empty to send the payload.
         on_end: told what the service calls the image now, empty if it does not hold it.
+        traces: record where the time went.
 
     Raises:
         InvalidInput: the question or the sampling is not allowed.
@@ -59,6 +61,7 @@ class AnswerStream:
         encode: Encode,
         known_digest: bytes = b"",
         on_end: Callable[[bytes], None] = lambda _: None,
+        traces: Traces = NO_TRACES,
     ) -> None:
         # Checks the question before anything is sent.
         self._question = Question(
@@ -75,7 +78,8 @@ class AnswerStream:
         self._payload: Payload | None = None
         self._edge = Timings()
         self._chunks: list[TokenChunk] = []
-        self._pieces = self._run()
+        self._span = self._attempted = traces.start("ask")
+        self._pieces = self._traced()
         self.answer: Answer | None = None
 
     def __iter__(self) -> Iterator[str]:
@@ -95,14 +99,22 @@ class AnswerStream:
         self._cancelled.set()
         if self._exchange is not None:
             self._exchange.cancel()
+        for span in (self._attempted, self._span):
+            span.end(CANCELLED)  # harmless where it has ended
+
+    def _traced(self) -> Iterator[str]:
+        with self._span:
+            yield from self._run()
 
     def _run(self) -> Iterator[str]:
         attempt = 1
         while True:
             # Outside the retries: within its time, connecting tries again by itself.
-            self._transport.connect(min(self._config.connect_seconds, self._left()))
+            with self._span.child("connect"):
+                self._transport.connect(min(self._config.connect_seconds, self._left()))
             try:
-                yield from self._attempt(attempt)
+                with self._span.child("attempt", "client") as self._attempted:
+                    yield from self._attempt(attempt, self._attempted)
             except (CloudUnreachable, Overloaded) as error:
                 pause = self._pause(error, attempt)
                 if not self._worth_retrying(error, attempt, pause):
@@ -113,19 +125,19 @@ class AnswerStream:
             else:
                 return
 
-    def _attempt(self, attempt: int) -> Iterator[str]:
+    def _attempt(self, attempt: int, span: Span) -> Iterator[str]:
         """The question asked once, from opening the stream to the last piece of text."""
         sent_payload = False
-        exchange = self._exchange = self._transport.open(self._left())
+        exchange = self._exchange = self._transport.open(self._left(), span.metadata)
         with self._first_token_deadline(exchange) as late:
             try:
                 exchange.send(pb.AskRequest(open=convert.question_to_proto(self._question)))
                 if not self._question.image_digest:
-                    self._send_payload(exchange)
+                    self._send_payload(exchange, span)
                     sent_payload = True
                 for response in exchange:
                     if convert.is_payload_needed(response):
-                        self._send_payload(exchange)
+                        self._send_payload(exchange, span)
                         sent_payload = True
                         continue
                     chunk = convert.chunk_from_response(response)
@@ -149,9 +161,13 @@ class AnswerStream:
                 "expected the service to end the answer, but the stream just stopped; ask again"
             )
 
-    def _send_payload(self, exchange: Exchange) -> None:
+    def _send_payload(self, exchange: Exchange, span: Span) -> None:
         if self._payload is None:
+            began = time.perf_counter_ns()
             self._payload, self._edge = self._encode()
+            if self._edge.total_ns() <= time.perf_counter_ns() - began:
+                span.stages(self._edge.stages_ns)  # else they ran for an earlier question
+        span.note({"payload_bytes": len(self._payload.body)})
         for part in convert.payload_to_parts(self._payload):
             exchange.send(pb.AskRequest(payload=part))
         exchange.finish()
@@ -175,6 +191,16 @@ class AnswerStream:
             attempts=attempts,
         )
         self.answer = Answer("".join(chunk.text for chunk in self._chunks), details)
+        self._span.note(
+            {
+                "outcome": "answered",
+                "attempts": attempts,
+                "message_bytes": message_bytes,
+                "prompt_tokens": details.usage.prompt_tokens,
+                "completion_tokens": details.usage.completion_tokens,
+                "first_token_ms": details.first_token_ms,
+            }
+        )
 
     def _left(self) -> float:
         left = self._started + self._config.total_seconds - time.monotonic()

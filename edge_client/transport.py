@@ -20,6 +20,7 @@ from protos.alignedvq.v1 import inference_pb2 as pb
 from protos.alignedvq.v1 import inference_pb2_grpc as rpc
 from protos.messages import ServiceInfo
 from protos.status import ERROR_KEY, error_from_rpc
+from protos.traces import Metadata
 
 _GRPC_PREFIX_BYTES = 5
 _PROBE_SECONDS = 0.25
@@ -69,8 +70,8 @@ class Transport(Protocol):
         """A manifest of the service, by digest or its first, and limits."""
         ...
 
-    def open(self, timeout_seconds: float) -> Exchange:
-        """Start a question that may take `timeout_seconds` in all."""
+    def open(self, timeout_seconds: float, metadata: Metadata = ()) -> Exchange:
+        """Start a question that may take `timeout_seconds` in all; `metadata` goes with it."""
         ...
 
     def close(self) -> None:
@@ -132,9 +133,9 @@ class GrpcTransport:
             raise self._failed(error) from error
         return convert.service_info_from_proto(response)
 
-    def open(self, timeout_seconds: float) -> GrpcExchange:
+    def open(self, timeout_seconds: float, metadata: Metadata = ()) -> GrpcExchange:
         """See `Transport.open`."""
-        metadata = self._credentials.metadata()
+        metadata = (*self._credentials.metadata(), *metadata)
         return GrpcExchange(self._stub, timeout_seconds, self._failed, metadata)
 
     def close(self) -> None:
@@ -182,7 +183,7 @@ class GrpcExchange:
         stub: rpc.SplitInferenceStub,
         timeout_seconds: float,
         failed: Callable[[grpc.RpcError], AlignedVQError],
-        metadata: tuple[tuple[str, str], ...] = (),
+        metadata: Metadata = (),
     ) -> None:
         self.message_bytes = 0
         self._failed = failed

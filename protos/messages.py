@@ -103,15 +103,15 @@ class Question:
 
     `request_id` is at most 64 of `A-Z a-z 0-9 . _ : -` (empty: the service chooses), for logs and
     deduplication. `image_digest` is empty, or 16 bytes that offer an image sent earlier. `text` is
-    the user's: it stays out of `repr`, hence out of logs. InvalidInput or ManifestMismatch when a
-    field is not so.
+    the user's: like the digest, it stays out of `repr`, hence out of logs. InvalidInput or
+    ManifestMismatch when a field is not so.
     """
 
     request_id: str
     manifest_digest: bytes
     text: str = field(repr=False)
     sampling: Sampling = field(default_factory=Sampling)
-    image_digest: bytes = b""
+    image_digest: bytes = field(default=b"", repr=False)
 
     def __post_init__(self) -> None:
         """Check every field."""

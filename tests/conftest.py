@@ -20,6 +20,7 @@ from aligned_vq.split.checkpoint import LlavaCheckpoint
 from aligned_vq.split.loading import load_prefix
 from aligned_vq.types import OperatingPoint, SplitPoint
 from benchmarks.processes import CloudProcess
+from tests.privacy import LAST, SUITE
 
 IMAGE_SIDE = 56
 NUM_TOKENS = 17
@@ -33,6 +34,16 @@ BUNDLE_PLAN = CodecPlan(
         OperatingPoint("first", (0,)),
     ),
 )
+
+
+def pytest_configure() -> None:
+    """From here on every log is kept, for `tests/test_privacy.py` to read at the end."""
+    SUITE.listen()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name == LAST)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -24,7 +24,7 @@ class EngineRequest:
     prompt_ids: Sequence[int] = field(repr=False)
     image: Tensor = field(repr=False)
     sampling: Sampling
-    image_key: bytes = b""
+    image_key: bytes = field(default=b"", repr=False)
 
 
 class LanguageEngine(Protocol):

@@ -19,6 +19,7 @@ from protos import convert
 from protos.alignedvq.v1 import inference_pb2 as pb
 from protos.status import ERROR_KEY
 from tests.conftest import IMAGE_SIDE
+from tests.privacy import SUITE
 
 ASK_METHOD = "/alignedvq.v1.SplitInference/Ask"
 CHANNEL_OPTIONS = (("grpc.enable_http_proxy", 0),)
@@ -47,7 +48,7 @@ class RawClient:
     """One channel; requests are messages, or bytes that go out as they are."""
 
     def __init__(self, target: str, token: str = "") -> None:
-        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self.channel = grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
         self._ask: Any = self.channel.stream_stream(
             ASK_METHOD,
@@ -63,7 +64,7 @@ class RawClient:
 
     def start(self, requests: Iterable[pb.AskRequest | bytes], seconds: float = LIMIT_S) -> Any:
         """The call itself, for who wants to read it piece by piece."""
-        return self._ask(iter(requests), timeout=seconds, metadata=self._metadata)
+        return self._ask(iter(requests), timeout=seconds, metadata=self.metadata)
 
     def ask(self, requests: Iterable[pb.AskRequest | bytes], seconds: float = LIMIT_S) -> RawAnswer:
         """The whole answer; Refusal when there is none."""
@@ -73,11 +74,13 @@ class RawClient:
         except grpc.RpcError as error:
             raise Refusal(error) from error
         text = "".join(response.chunk.text for response in responses)
+        SUITE.secrets.add_text("answer", text)
         return RawAnswer(text, responses[-1].done.finish_reason)
 
 
 def opening(digest: bytes, question: str = GOOD_QUESTION, **sampling: Any) -> pb.AskRequest:
     """The message that opens a question, unchecked."""
+    SUITE.secrets.add_text("question", question)
     params = pb.SamplingParams(**{"max_tokens": 4, **sampling})
     return pb.AskRequest(
         open=pb.QuestionOpen(manifest_digest=digest, question=question, sampling=params)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cloud_server.cli import _parser
+from cloud_server.cli import _config, _parser
 from cloud_server.config import CloudConfig
 from tests.k8s.kustomize import MANIFESTS, OVERLAYS, Resource, overlay
 
@@ -161,10 +161,7 @@ def test_the_service_accepts_its_settings(resources: list[Resource], tmp_path: P
     assert PurePosixPath(file).name in config_map["data"]
     path = tmp_path / "cloud.yaml"
     path.write_text(yaml.safe_dump({k: v for k, v in settings.items() if k not in PENDING}))
-    parsed = _parser().parse_args(["serve", f"--config={path}"]).serve.as_dict()
-    config = CloudConfig(
-        **{key: value for key, value in parsed.items() if key not in ("config", "log_level")}
-    )
+    config = _config(_parser().parse_args(["serve", f"--config={path}"]).serve)
     assert ports(resources, "front") == {"grpc": config.port, "operators": config.http_port}
     for key in ("tls_certificate", "tls_key", "tls_clients", "bundle", "model"):
         assert str(PurePosixPath(settings[key]).parent) in mounted, key
