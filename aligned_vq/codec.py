@@ -191,14 +191,35 @@ class CloudCodec:
             raw = [own.features for own in images if own.features is not None]
             features_hat = torch.from_numpy(np.stack(raw))
             return features_hat, self.link(features_hat, None, statistics)
-        quantizer = self.quantizer
-        device = quantizer.project_up.weight.device
         indices, masks = [], []
         for number in range(max(len(own.stages) for own in images)):
-            rows, covered = _stacked(images, number, quantizer.config.num_groups)
-            indices.append(rows.to(device))
-            masks.append(None if covered is None else covered.to(device))
-        latents_hat = quantizer.refine(quantizer.codebooks.decode(indices, masks))
+            rows, covered = _stacked(images, number, self.quantizer.config.num_groups)
+            indices.append(rows)
+            masks.append(covered)
+        return self.rebuild(indices, masks, statistics)
+
+    @torch.inference_mode()
+    def rebuild(
+        self,
+        indices: Sequence[Tensor],
+        masks: Sequence[Tensor | None],
+        statistics: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Features and residual streams, each `[B, N, D]` float32, of what the first stages say:
+        indices `[B, N, G]` int64 and a mask `[B, N]` of the tokens covered (None: all) for each.
+
+        Raises:
+            ConfigError: the identity quantizer has no indices.
+        """
+        quantizer = self.quantizer
+        if quantizer is None:
+            raise ConfigError("expected a codec with codebooks, got the identity quantizer")
+        device = quantizer.project_up.weight.device
+        latents_hat = quantizer.codebooks.decode(
+            [own.to(device) for own in indices],
+            [None if mask is None else mask.to(device) for mask in masks],
+        )
+        latents_hat = quantizer.refine(latents_hat)
         features_hat = quantizer.reconstruct(latents_hat)
         if statistics is not None:
             statistics = statistics.to(device)

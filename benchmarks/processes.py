@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Self
 
-START_SECONDS = 90
+START_SECONDS = 240
 
 
 class CloudProcess:

@@ -19,15 +19,12 @@ from aligned_vq.bitstream import max_body_bytes, pack
 from aligned_vq.errors import ConfigError
 from aligned_vq.manifest import SplitManifest
 from aligned_vq.types import Encoded, Payload, StageIndices
+from cloud_server.backends import Loaded, load, make_backend
 from cloud_server.config import CloudConfig
-from cloud_server.decoder import ImageDecoder
-from cloud_server.engine.transformers import TransformersEngine
 from cloud_server.gate import CUT_OFF_SECONDS, read_tokens
 from cloud_server.http_face import HttpFace
 from cloud_server.incoming import ServedBundle
 from cloud_server.metrics import Metrics
-from cloud_server.model import CloudModel, load_cloud_model
-from cloud_server.prompt import PromptBuilder
 from cloud_server.service import ServiceParts, SplitInferenceService
 from cloud_server.tls import tls_files
 from protos.address import address, is_loopback
@@ -58,36 +55,20 @@ class CloudServer:
         ConfigError: the files of certificates or tokens cannot be used.
     """
 
-    def __init__(self, model: CloudModel, config: CloudConfig) -> None:
+    def __init__(self, model: Loaded, config: CloudConfig) -> None:
         self._config = config
         self._metrics = Metrics()
         self._traces = open_traces(config.traces, "cloud-server")
-        self._engine = TransformersEngine(
-            model.llava,
-            model.processor.tokenizer,
-            config.parallel_answers,
-            config.cache_tokens,
-            config.prefix_cache_mib * 2**20,
-            self._metrics.engine_batch.observe,
-            model.turns,
-        )
-        self._metrics.gauge(
-            "engine_queue", "Answers that wait for a place.", lambda: self._engine.waiting
-        )
-        self._decoder = ImageDecoder(model)
-        manifests = [cut.bundle.manifest for cut in model.cuts.values()]
-        self._warm_up_payloads = [own for own in map(_blank_payload, manifests) if own]
-        bundles = _served(manifests, config)
+        backend = make_backend(model, config, self._metrics)
+        self._engine = backend.engine
+        self._decode_many = backend.decode_many
+        self._warm_up_payloads = [own for own in map(_blank_payload, backend.manifests) if own]
+        bundles = _served(backend.manifests, config)
         parts = ServiceParts(
             bundles=bundles,
-            decode_many=self._decoder.decode_many,
-            prompts=PromptBuilder(
-                model.processor,
-                manifests[0].tower.num_selected_tokens,
-                model.llava.config.text_config.max_position_embeddings,
-                config.max_question_chars,
-            ),
-            engine=self._engine,
+            decode_many=backend.decode_many,
+            prompts=backend.prompts,
+            engine=backend.engine,
             metrics=self._metrics,
             traces=self._traces,
         )
@@ -134,7 +115,7 @@ class CloudServer:
         if self._config.http_port is not None:
             self.http_port = await self._http.start(self._config.http_host, self._config.http_port)
         for payload in self._warm_up_payloads:
-            await asyncio.to_thread(self._decoder.decode_many, [payload])
+            await asyncio.to_thread(self._decode_many, [payload])
         await self._engine.warm_up()
         self._serving = True
         await self._report(health_pb2.HealthCheckResponse.SERVING)
@@ -194,7 +175,7 @@ async def serve(config: CloudConfig, announce: Callable[[int, int | None], None]
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stopped.set)
     _check_before_loading(config)
-    model = await asyncio.to_thread(load_cloud_model, config)
+    model = await asyncio.to_thread(load, config)
     server = CloudServer(model, config)
     try:
         announce(await server.start(), server.http_port)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from aligned_vq.errors import ConfigError
 from protos.address import is_loopback
@@ -39,9 +39,18 @@ class CloudConfig:
         http_plaintext: listen for operators beyond loopback; for where a firewall keeps others out.
         device: where the model runs: auto, cpu, cuda or cuda:1 and so on.
         dtype: of the language model and the vision suffix; auto is float32 on a CPU, else bfloat16.
+        engine: what generates: transformers in this process; vllm in this process and its workers;
+            replicas: vLLM servers with this project's plug-in, reached by HTTP.
+        engine_urls: for replicas: http://host:port of every engine, with commas between them; a
+            name with several addresses is several engines.
+        tensor_parallel: for vllm: GPUs that share one model.
+        data_parallel: for vllm: models side by side on this machine.
+        vllm: for vllm: further arguments of its engine by their Python names.
         parallel_answers: answers generated in one batch; more wait for a place.
-        cache_tokens: memory for running answers, in tokens of prompt and answer together.
-        prefix_cache_mib: memory for what the language model made of images asked about before.
+        cache_tokens: for transformers: memory for running answers, in tokens of prompt and answer
+            together.
+        prefix_cache_mib: for transformers: memory for what the language model made of images asked
+            about before.
         decode_batch: payloads decoded in one pass.
         questions_per_second: new questions of one identity, in the long run; 0 is no limit.
         burst: questions that an identity may ask at once after a pause; 0 is one second's worth.
@@ -79,6 +88,11 @@ class CloudConfig:
     http_plaintext: bool = False
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    engine: Literal["transformers", "vllm", "replicas"] = "transformers"
+    engine_urls: str = ""
+    tensor_parallel: int = 1
+    data_parallel: int = 1
+    vllm: dict[str, Any] = field(default_factory=dict)
     parallel_answers: int = 32
     cache_tokens: int = 32_768
     prefix_cache_mib: int = 512
@@ -109,6 +123,8 @@ class CloudConfig:
             if not 0 <= (getattr(self, name) or 0) <= 65_535:
                 raise ConfigError(f"{name} must be 0 to 65535, got {getattr(self, name)}")
         for name in (
+            "tensor_parallel",
+            "data_parallel",
             "parallel_answers",
             "cache_tokens",
             "decode_batch",

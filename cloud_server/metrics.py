@@ -41,6 +41,11 @@ class Metrics:
         self.tokens = Counter(
             "avq_tokens", "Tokens read and written.", ["kind"], registry=self.registry
         )
+        self.engine_retries = Counter(
+            "avq_engine_retries",
+            "Questions, or rests of answers, that were asked of another engine.",
+            registry=self.registry,
+        )
         self.decode_batch = self._histogram(
             "decode_batch_size", "Payloads of one decode pass.", BATCHES
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Self, Unpack
@@ -14,8 +15,6 @@ from edge_client.encoder import EncodedImage
 from edge_client.images import ImageSource
 from edge_client.stream import AnswerStream
 from protos.messages import ServiceInfo
-
-_END = object()
 
 
 class AsyncEdgeClient:
@@ -70,17 +69,19 @@ class AsyncEdgeClient:
 async def _pieces(stream: AnswerStream) -> AsyncIterator[str]:
     """A blocking stream's pieces, each awaited in a thread; hangs up when left early."""
 
-    def following() -> object:
-        return next(stream, _END)
+    told: list[str] = []  # and not the results of threads: asyncio's debug log shows those
 
-    waiting: asyncio.Future[object] | None = None
+    def following() -> bool:
+        told[:] = itertools.islice(stream, 1)
+        return bool(told)
+
+    waiting: asyncio.Future[bool] | None = None
     try:
         while True:
             waiting = asyncio.ensure_future(asyncio.to_thread(following))
-            piece = await asyncio.shield(waiting)
-            if piece is _END:
+            if not await asyncio.shield(waiting):
                 return
-            yield str(piece)
+            yield told[0]
     finally:
         stream.cancel()
         if waiting is not None and not waiting.done():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,9 @@ from aligned_vq.split.loading import load_prefix
 from aligned_vq.types import OperatingPoint, SplitPoint
 from benchmarks.processes import CloudProcess
 from tests.privacy import LAST, SUITE
+
+# vLLM has an environment of its own: `make test-vllm`.
+collect_ignore = [] if find_spec("vllm") else ["vllm"]
 
 IMAGE_SIDE = 56
 NUM_TOKENS = 17

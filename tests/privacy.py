@@ -68,15 +68,19 @@ class Secrets:
     def found_in(self, log: str) -> list[str]:
         """What a log says of them, with its surroundings."""
         seen: dict[str, str] = {}
+
+        def note(what: str, needle: str, start: int) -> None:
+            around = log[max(0, start - 80) : start + 80]
+            seen.setdefault(what, f"{what}: {needle!r} in ...{around}...")
+
         for start in range(len(log) - WINDOW + 1):
-            what = self._pieces.get(log[start : start + WINDOW])
-            if what is not None:
-                seen.setdefault(what, log[max(0, start - 80) : start + 80])
+            needle = log[start : start + WINDOW]
+            if needle in self._pieces:
+                note(self._pieces[needle], needle, start)
         for needle, what in self._short.items():
             if needle in log:
-                start = log.index(needle)
-                seen.setdefault(what, log[max(0, start - 80) : start + 80])
-        return [f"{what}: ...{around}..." for what, around in seen.items()]
+                note(what, needle, log.index(needle))
+        return list(seen.values())
 
     def __len__(self) -> int:
         return len(self._known)
@@ -156,7 +160,8 @@ class SuiteLogs:
         self.secrets.add_text("question", question.text)
 
     def _sent(self, payload: Payload, *_: object) -> None:
-        self.secrets.add_bytes("payload", payload.body)
+        if not payload.body.isascii():  # else it is words of a property test, not indices
+            self.secrets.add_bytes("payload", payload.body)
 
     def _answered(self, stream: AnswerStream) -> None:
         if stream.answer is not None:

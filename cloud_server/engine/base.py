@@ -15,8 +15,9 @@ from aligned_vq.answers import Sampling, TokenChunk
 class EngineRequest:
     """One answer to generate.
 
-    `request_id` is unique among those in flight; `prompt_ids` hold one image placeholder per row of
-    `image`, embeddings `[N', H]`; `image_key` names the image among all tenants' (empty: not to be
+    `request_id` is unique among those in flight; `prompt_ids` hold a placeholder for each of the
+    image's N' tokens; `image` is embeddings `[N', H]`, or codebook indices `[N, K]` for engines
+    that rebuild it themselves; `image_key` names it among all tenants' (empty: not to be
     remembered); `sampling.max_tokens` is at least 1.
     """
 
@@ -48,6 +49,7 @@ class LanguageEngine(Protocol):
 
         Raises:
             EngineError: the engine failed; other requests go on, unless it is not healthy any more.
+            CloudUnreachable: nothing can answer for now.
         """
         ...
 

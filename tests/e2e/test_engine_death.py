@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from aligned_vq.errors import AlignedVQError, CloudUnreachable, EngineError
 from cloud_server.app import CloudServer
 from cloud_server.config import CloudConfig
+from cloud_server.engine.transformers import TransformersEngine
 from cloud_server.model import CloudModel, load_cloud_model
 from edge_client import EdgeClient, EdgeConfig
 from tests.e2e.raw import GOOD_QUESTION, picture
@@ -41,8 +42,10 @@ def asked(target: str, bundle: Path, tokens: int = 4) -> AlignedVQError | None:
 
 
 def wait_for_work(server: CloudServer) -> None:
+    engine = server._engine
+    assert isinstance(engine, TransformersEngine)
     deadline = time.monotonic() + 10
-    while not server._engine._running:
+    while not engine._running:
         assert time.monotonic() < deadline
         time.sleep(0.01)
 

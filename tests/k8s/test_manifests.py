@@ -12,11 +12,7 @@ import pytest
 import yaml
 
 from cloud_server.cli import _config, _parser
-from cloud_server.config import CloudConfig
 from tests.k8s.kustomize import MANIFESTS, OVERLAYS, Resource, overlay
-
-PENDING: set[str] = {"engine", "engine_urls"}
-"""Settings in the manifests that `CloudConfig` does not have yet; to be emptied."""
 
 NAME = "app.kubernetes.io/name"
 SETTINGS: dict[str, Any] = yaml.safe_load((MANIFESTS / "base/front/cloud.yaml").read_text())
@@ -151,7 +147,6 @@ def test_autoscalers_own_the_number_of_replicas(resources: list[Resource]) -> No
 
 
 def test_the_service_accepts_its_settings(resources: list[Resource], tmp_path: Path) -> None:
-    assert not PENDING & set(CloudConfig.__dataclass_fields__), "they are there now: empty PENDING"
     (config_map,) = of(resources, "ConfigMap")
     settings = yaml.safe_load(config_map["data"]["cloud.yaml"])
     own = container(resources, "front")
@@ -160,7 +155,7 @@ def test_the_service_accepts_its_settings(resources: list[Resource], tmp_path: P
     assert mounted[str(PurePosixPath(file).parent)] == "settings"
     assert PurePosixPath(file).name in config_map["data"]
     path = tmp_path / "cloud.yaml"
-    path.write_text(yaml.safe_dump({k: v for k, v in settings.items() if k not in PENDING}))
+    path.write_text(yaml.safe_dump(settings))
     config = _config(_parser().parse_args(["serve", f"--config={path}"]).serve)
     assert ports(resources, "front") == {"grpc": config.port, "operators": config.http_port}
     for key in ("tls_certificate", "tls_key", "tls_clients", "bundle", "model"):

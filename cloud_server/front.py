@@ -1,0 +1,71 @@
+"""What a service needs whose engine holds the model: bundle, tokenizer, and no weights of LLaVA."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from aligned_vq.answers import Sampling
+from aligned_vq.bundle import CloudBundle, open_cloud_bundle
+from aligned_vq.errors import ConfigError, ManifestMismatch
+from aligned_vq.split.tower import TowerConfig
+from cloud_server.config import CloudConfig
+from cloud_server.engine.base import EngineRequest
+from cloud_server.indices import UNCOVERED, IndexLayout
+from cloud_server.prompt import PromptBuilder
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FrontModel:
+    """A bundle, and the checkpoint's tokenizer and settings."""
+
+    bundle: CloudBundle
+    layout: IndexLayout
+    processor: Any
+    """transformers' `LlavaProcessor`."""
+    context_tokens: int
+
+
+def load_front_model(config: CloudConfig) -> FrontModel:
+    """Open the bundle, and read of the checkpoint what is not weights. That they belong together,
+    to the last weight, is checked where the weights are: by the engine.
+
+    Raises:
+        ConfigError: one of them cannot be used, or not with this engine.
+        ManifestMismatch: the bundle was made for another vision tower.
+    """
+    from transformers import AutoConfig, AutoProcessor
+
+    if config.more_bundles:
+        raise ConfigError(
+            f"expected one bundle for engine {config.engine!r}, got {len(config.bundles)}; serve "
+            "the others with services of their own, or with engine 'transformers'"
+        )
+    bundle = open_cloud_bundle(config.bundle)
+    layout = IndexLayout.of(bundle.manifest)
+    try:
+        settings = AutoConfig.from_pretrained(config.model, revision=config.revision)
+        processor = AutoProcessor.from_pretrained(
+            config.model, revision=config.revision, use_fast=False
+        )
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{config.model}: transformers cannot load it ({error})") from error
+    tower = TowerConfig.from_llava(settings.to_dict())
+    if tower != bundle.manifest.tower:
+        raise ManifestMismatch(
+            f"{config.model}: expected the vision tower of the bundle's manifest "
+            f"({bundle.manifest.tower}), got {tower}; serve the checkpoint the bundle was made from"
+        )
+    _log.info("reads indices for %s, cut at %s", config.model, bundle.manifest.split)
+    return FrontModel(bundle, layout, processor, settings.text_config.max_position_embeddings)
+
+
+def blank_request(layout: IndexLayout, prompts: PromptBuilder) -> EngineRequest:
+    """A question about an image of which nothing is known, to warm an engine up with."""
+    image = torch.full(layout.shape, UNCOVERED, dtype=torch.int16)
+    return EngineRequest("warm-up", prompts.build("?"), image, Sampling(max_tokens=2))

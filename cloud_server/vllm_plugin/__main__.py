@@ -1,0 +1,42 @@
+"""`python -m cloud_server.vllm_plugin --bundle DIR --model CHECKPOINT [options of vllm serve]`
+
+One engine replica for a front tier (`cloud-server serve --engine replicas`): vLLM's own server with
+the settings it needs for a bundle. Who reaches it can end it, so only front tiers may.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import runpy
+import sys
+from pathlib import Path
+
+from cloud_server.vllm_plugin import CONNECTOR, overrides
+
+
+def command(bundle: Path, model: str, options: list[str]) -> list[str]:
+    """The arguments of `vllm serve` for a bundle. Its own come last, so they win."""
+    return [
+        *("--model", model, "--hf-overrides", json.dumps(overrides(bundle))),
+        *("--middleware", "cloud_server.vllm_plugin.doors.OnlyIndices", "--enable-scale-out"),
+        *("--host", "127.0.0.1", "--generation-config", "vllm", *options),
+    ]
+
+
+def main() -> None:
+    """Run vLLM's server until it is ended."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--model", required=True)
+    known, options = parser.parse_known_args()
+    os.environ["VLLM_MEDIA_CONNECTOR"] = CONNECTOR
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    server = "vllm.entrypoints.openai.api_server"
+    sys.argv = [server, *command(known.bundle, known.model, options)]
+    runpy.run_module(server, run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()

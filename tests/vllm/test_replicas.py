@@ -1,0 +1,85 @@
+"""Two vLLM servers behind a front tier, in processes of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+from collections.abc import Iterator
+from itertools import chain
+
+import httpx2
+import pytest
+import torch
+from PIL import Image
+
+from aligned_vq.bundle import read_manifest
+from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
+from benchmarks.engines import EngineProcess
+from benchmarks.load import clients, run
+from benchmarks.processes import CloudProcess
+from benchmarks.replicas import figures, metric, talk, until
+from cloud_server.indices import IndexLayout
+from cloud_server.vllm_plugin.doors import GENERATE
+from tests.vllm.conftest import blank
+
+
+@pytest.fixture(scope="module")
+def engines() -> Iterator[list[EngineProcess]]:
+    with EngineProcess(BUNDLE, CHECKPOINT) as first, EngineProcess(BUNDLE, CHECKPOINT) as second:
+        first.wait()
+        second.wait()
+        yield [first, second]
+
+
+def picture() -> str:
+    content = io.BytesIO()
+    Image.new("RGB", (336, 336)).save(content, "PNG")
+    return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
+
+
+def test_a_server_takes_indices_and_nothing_else(engines: list[EngineProcess]) -> None:
+    layout = IndexLayout.of(read_manifest(BUNDLE))
+    body = {
+        "token_ids": [1, *[4] * 576, 203, 398],
+        "sampling_params": {"max_tokens": 2, "temperature": 0.0},
+    }
+    out_of_range = torch.full_like(blank(), 4096)
+    refused = [
+        picture(),
+        "http://127.0.0.1:1/picture.png",
+        layout.url(out_of_range),
+        layout.url(blank()[:100]),
+        layout.url(blank()).replace(layout.manifest_digest.hex(), "0" * 32),
+    ]
+    with httpx2.Client(base_url=engines[0].url, timeout=60, trust_env=False) as client:
+
+        def asked(url: str, **more: object) -> httpx2.Response:
+            part = {"type": "image_url", "url": url}
+            return client.post(GENERATE, json=body | {"content_parts": [part]} | more)
+
+        for url in refused:
+            assert asked(url).status_code == 400, url[:60]
+        assert asked(layout.url(blank()), features={}).status_code == 400
+        for path in ("/v1/chat/completions", "/v1/completions", "/pause"):
+            assert client.post(path, json={}).status_code == 404
+        answer = asked(layout.url(blank()))
+        assert answer.status_code == 200
+        assert len(answer.json()["choices"][0]["token_ids"]) == 2
+
+
+def test_a_killed_server_costs_no_answer_that_had_not_begun(engines: list[EngineProcess]) -> None:
+    own = clients(4, 6)
+    with CloudProcess(BUNDLE, CHECKPOINT) as cloud:
+        _, _, expected = asyncio.run(run(cloud.target, own, together=False))
+    urls = f"--engine_urls={','.join(engine.url for engine in engines)}"
+    with CloudProcess(BUNDLE, CHECKPOINT, "--engine=replicas", urls, "--http_port=0") as cloud:
+        until(cloud.http, 2)
+        outcomes = asyncio.run(talk(cloud.target, own, 8, engines[1].kill))
+        until(cloud.http, 1)
+        retried = int(metric(cloud.http, "avq_engine_retries_total"))
+    found = figures([*chain(*outcomes)], [*chain(*expected)], retried)
+    assert found.wrong == found.answered_twice == found.failed_before_first_token == 0
+    assert found.answered + found.broken_off_after_first_token == 24
+    # A server has at most the questions of the four clients when it dies.
+    assert found.retried_before_first_token + found.broken_off_after_first_token <= 4
