@@ -51,7 +51,7 @@ def mutated(
     messages = whole(payload, "How many objects are there?")
     for _ in range(int(rng.integers(1, 4))):
         mutation = MUTATIONS[int(rng.integers(len(MUTATIONS)))]
-        messages = mutation(rng, messages)
+        messages = mutation(rng, messages) if messages else messages
     return messages
 
 

@@ -7,11 +7,11 @@ answered the same all along.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,54 +32,55 @@ MARK_SECONDS = 300
 TEXT = "How many objects are there?"
 
 
-async def cancelled(channel: grpc.aio.Channel, client: Client) -> str:
+def cancelled(channel: grpc.Channel, client: Client) -> str:
     """A description given up after its first piece."""
     method: Any = channel.stream_stream(METHOD, None, pb.AskResponse.FromString)
     call = method(iter(whole(client.payload, "Describe the picture.", tokens=40)), timeout=20)
-    await call.read()
+    next(call)
     call.cancel()
     return "cancelled"
 
 
-async def run(cloud: CloudProcess, seconds: float, own: list[Client]) -> tuple[Counter[str], Any]:
+def run(
+    cloud: CloudProcess, seconds: float, own: list[Client]
+) -> tuple[Counter[str], list[tuple[float, int]]]:
     """Outcomes, and resident bytes by second."""
     codec = open_edge_bundle(BUNDLE).codec
-    found: Counter[str] = Counter()
     memory: list[tuple[float, int]] = []
     started = time.monotonic()
-    async with grpc.aio.insecure_channel(cloud.target) as channel:
-        expected = [await outcome(channel, whole(client.payload, TEXT)) for client in own]
+    with grpc.insecure_channel(cloud.target) as channel, ThreadPoolExecutor(AT_ONCE) as pool:
+        expected = [outcome(channel, whole(client.payload, TEXT)) for client in own]
 
-        async def work(number: int) -> None:
+        def work(number: int) -> Counter[str]:
+            found: Counter[str] = Counter()
             rng = np.random.default_rng(number)
             while time.monotonic() - started < seconds:
                 place = int(rng.integers(len(own)))
                 client = own[place]
                 match int(rng.integers(10)):
                     case 0:
-                        found[await cancelled(channel, client)] += 1
+                        found[cancelled(channel, client)] += 1
                     case 1:
                         broken = mutated(rng, client.payload, client.encoded, codec.packed)
-                        status, _ = await outcome(channel, broken)
+                        status, _ = outcome(channel, broken)
                         found[f"broken: {status}" if status not in BUGS else status] += 1
                     case 2:
                         new = codec.packed(shuffled(rng, client.encoded))
-                        status, _ = await outcome(channel, whole(new, TEXT))
+                        status, _ = outcome(channel, whole(new, TEXT))
                         found[f"new picture: {status}"] += 1
                     case _:
-                        got = await outcome(channel, whole(client.payload, TEXT))
+                        got = outcome(channel, whole(client.payload, TEXT))
                         found["good: answered" if got == expected[place] else "WRONG"] += 1
+            return found
 
-        async def watch() -> None:
-            with tqdm(total=round(seconds), desc="soak", unit="s") as bar:
-                while (passed := time.monotonic() - started) < seconds:
-                    memory.append((passed, cloud.resident_bytes()))
-                    bar.set_postfix(mib=memory[-1][1] >> 20)
-                    bar.update(round(passed) - bar.n)
-                    await asyncio.sleep(1)
-
-        await asyncio.gather(watch(), *map(work, range(AT_ONCE)))
-    return found, memory
+        workers = pool.map(work, range(AT_ONCE))
+        with tqdm(total=round(seconds), desc="soak", unit="s") as bar:
+            while (passed := time.monotonic() - started) < seconds:
+                memory.append((passed, cloud.resident_bytes()))
+                bar.set_postfix(mib=memory[-1][1] >> 20)
+                bar.update(round(passed) - bar.n)
+                time.sleep(1)
+        return sum(workers, Counter()), memory
 
 
 def main() -> int:
@@ -91,7 +92,7 @@ def main() -> int:
     seconds = 60 * options.minutes
     own = clients(8, 4)
     with CloudProcess(BUNDLE, CHECKPOINT) as cloud:
-        found, memory = asyncio.run(run(cloud, seconds, own))
+        found, memory = run(cloud, seconds, own)
         alive = cloud.process.poll() is None
     mark = next(size for passed, size in memory if passed >= min(MARK_SECONDS, seconds / 6))
     figures = {
