@@ -72,13 +72,16 @@ class Collector(rpc.TraceServiceServicer):
             for span in scope.spans
         ]
 
-    def wait(self, name: str, count: int = 1) -> list[Exported]:
-        """The spans of a name, once there are so many."""
+    def wait(self, name: str, count: int = 1, trace_id: str = "") -> list[Exported]:
+        """The spans of a name, of one trace or of all, once there are so many."""
         deadline = time.monotonic() + WAIT_S
-        while len(found := [span for span in self.spans if span.name == name]) < count:
+        while True:
+            named = [span for span in self.spans if span.name == name]
+            found = [span for span in named if trace_id in ("", span.trace_id)]
+            if len(found) >= count:
+                return found
             assert time.monotonic() < deadline, f"{len(found)} spans {name!r} of {count}"
             time.sleep(0.02)
-        return found
 
 
 def _fields(attributes: Any) -> dict[str, Any]:
