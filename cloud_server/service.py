@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -89,9 +90,9 @@ class SplitInferenceService(rpc.SplitInferenceServicer):
             await _abort(context, error)
         return convert.service_info_to_proto(found.info)
 
-    async def Ask(  # noqa: N802 - the wire's name
+    async def Ask(  # type: ignore[override]  # noqa: N802 - a coroutine that writes is one, too
         self, request_iterator: Requests, context: Context
-    ) -> AsyncIterator[pb.AskResponse]:
+    ) -> None:
         """One question and its image in, text out; every failure is one clear status."""
         record = QuestionRecord(
             self._parts.traces.join("answer", context.invocation_metadata() or ())
@@ -105,8 +106,12 @@ class SplitInferenceService(rpc.SplitInferenceServicer):
                     "the language engine here has stopped; ask again, another replica serves"
                 )
             async with visit.time(self._config.max_answer_seconds):
-                async for response in self._answer(request_iterator, identity, record):
-                    yield response
+                responses = self._answer(request_iterator, identity, record)
+                async with aclosing(responses):
+                    async for response in responses:
+                        # Not `yield`: gRPC would be the one that waits for a slow reader, and time
+                        # would end the call there without a word.
+                        await context.write(response)
             outcome = ANSWERED
         except TimeoutError:
             outcome = "cut off" if self._gate.draining else "timeout"
@@ -114,7 +119,7 @@ class SplitInferenceService(rpc.SplitInferenceServicer):
         except AlignedVQError as error:
             outcome = type(error).__name__
             await _abort(context, error)
-        except (asyncio.CancelledError, GeneratorExit):
+        except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - a bug must end one call, not the service
             outcome = "bug"
@@ -149,7 +154,7 @@ class SplitInferenceService(rpc.SplitInferenceServicer):
 
     async def _answer(
         self, requests: Requests, identity: str, record: QuestionRecord
-    ) -> AsyncIterator[pb.AskResponse]:
+    ) -> AsyncGenerator[pb.AskResponse]:
         watch = Stopwatch()
         incoming = Incoming(requests, self._parts.bundles, self._config.payload_seconds)
         question = await incoming.question()
