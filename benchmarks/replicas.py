@@ -13,13 +13,11 @@ import asyncio
 import json
 import sys
 import time
-import urllib.request
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import grpc
-from prometheus_client.parser import text_string_to_metric_families
 from tqdm import tqdm
 
 from aligned_vq.answers import Sampling
@@ -27,6 +25,7 @@ from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
 from benchmarks.engines import EngineProcess
 from benchmarks.load import Client, clients, run
 from benchmarks.processes import CloudProcess
+from benchmarks.scraped import samples
 from protos import convert
 from protos.alignedvq.v1 import inference_pb2 as pb
 from protos.alignedvq.v1 import inference_pb2_grpc as rpc
@@ -89,24 +88,13 @@ async def talk(
             return list(await asyncio.gather(*map(one, own)))
 
 
-def metric(http: str, name: str) -> float:
-    """A number that the service tells operators."""
-    text = urllib.request.urlopen(f"{http}/metrics", timeout=10).read().decode()
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            if sample.name == name:
-                return float(sample.value)
-    raise LookupError(f"no metric {name}")
-
-
-def until(http: str, engines: int) -> float:
-    """Seconds until the front tier counts that many healthy engines."""
+def until(http: str, engines: int) -> None:
+    """Wait, 30 seconds at most, until the front tier counts that many healthy engines."""
     started = time.monotonic()
-    while metric(http, "avq_engine_replicas") != engines:
+    while samples(http)["avq_engine_replicas", ""] != engines:
         if time.monotonic() - started > 30:
             raise RuntimeError(f"the front tier does not see {engines} engines")
         time.sleep(0.1)
-    return time.monotonic() - started
 
 
 @dataclass(frozen=True)
@@ -164,7 +152,7 @@ def main() -> int:
             third = options.clients * options.questions // 3
             outcomes = asyncio.run(talk(cloud.target, own, third, first.kill))
             until(cloud.http, 1)
-            retried = int(metric(cloud.http, "avq_engine_retries_total"))
+            retried = int(samples(cloud.http)["avq_engine_retries_total", ""])
     flat = [outcome for client in outcomes for outcome in client]
     found = figures(flat, [tokens for client in expected for tokens in client], retried)
     text = json.dumps(asdict(found), indent=2)

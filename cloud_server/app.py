@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 SERVICE_NAME: str = inference_pb2.DESCRIPTOR.services_by_name["SplitInference"].full_name
 ENGINE_WATCH_SECONDS = 0.5
-FLUSH_SECONDS = 1.0
+FLUSH_SECONDS = 0.25
 _MESSAGE_OVERHEAD_BYTES = 65_536
 _CHANNEL_OPTIONS = (
     # A camera behind NAT pings to keep its mapping; the default would close the connection.

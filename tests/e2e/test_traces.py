@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
-from concurrent import futures
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from benchmarks.counting_proxy import CountingProxy
 from benchmarks.processes import CloudProcess
 from edge_client import EdgeClient, EdgeConfig
 from protos import otlp
-from protos.alignedvq.v1 import inference_pb2_grpc as rpc
 from tests.e2e.collector import Collector, Exported
 from tests.e2e.raw import (
     GOOD_QUESTION,
@@ -29,7 +27,7 @@ from tests.e2e.raw import (
     payload_of,
     picture,
 )
-from tests.edge.test_client_network import FakeService, failing, whole_answer
+from tests.edge.test_client_network import FakeService, failing, server, whole_answer
 
 CLOUD_STAGES = ["receive", "unpack", "turn", "rebuild", "suffix", "projector"]
 CLOUD_STAGES += ["wait", "prefill", "decode"]
@@ -58,15 +56,8 @@ def recording(service: FakeService, seen: list[dict[str, str]]) -> Iterator[str]
             seen.append({pair.key: str(pair.value) for pair in details.invocation_metadata})
             return continuation(details)
 
-    with futures.ThreadPoolExecutor(2) as pool:
-        running = grpc.server(pool, interceptors=[Keep()])
-        rpc.add_SplitInferenceServicer_to_server(service, running)
-        port = running.add_insecure_port("127.0.0.1:0")
-        running.start()
-        try:
-            yield f"127.0.0.1:{port}"
-        finally:
-            running.stop(None).wait(5)
+    with server(service, [Keep()]) as target:
+        yield target
 
 
 def of(spans: list[Exported], trace_id: str) -> dict[str, Exported]:

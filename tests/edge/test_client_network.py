@@ -6,7 +6,7 @@ import http.server
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import replace
@@ -73,10 +73,12 @@ class FakeService(rpc.SplitInferenceServicer):
 
 
 @contextmanager
-def server(service: FakeService | None) -> Iterator[str]:
+def server(
+    service: FakeService | None, interceptors: Sequence[grpc.ServerInterceptor] = ()
+) -> Iterator[str]:
     """An in-process gRPC server; with None it offers no service at all."""
     with futures.ThreadPoolExecutor(4) as pool:
-        running = grpc.server(pool)
+        running = grpc.server(pool, interceptors=list(interceptors))
         if service is not None:
             rpc.add_SplitInferenceServicer_to_server(service, running)
         port = running.add_insecure_port("127.0.0.1:0")

@@ -18,7 +18,8 @@ from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
 from benchmarks.engines import EngineProcess
 from benchmarks.load import clients, run
 from benchmarks.processes import CloudProcess
-from benchmarks.replicas import figures, metric, talk, until
+from benchmarks.replicas import figures, talk, until
+from benchmarks.scraped import samples
 from cloud_server.indices import IndexLayout
 from cloud_server.vllm_plugin.doors import GENERATE
 from tests.vllm.conftest import blank
@@ -77,7 +78,7 @@ def test_a_killed_server_costs_no_answer(engines: list[EngineProcess]) -> None:
         until(cloud.http, 2)
         outcomes = asyncio.run(talk(cloud.target, own, 8, engines[1].kill))
         until(cloud.http, 1)
-        retried = int(metric(cloud.http, "avq_engine_retries_total"))
+        retried = int(samples(cloud.http)["avq_engine_retries_total", ""])
     found = figures([*chain(*outcomes)], [*chain(*expected)], retried)
     assert found.answered == 24
     assert found.wrong == found.answered_twice == 0
