@@ -1,17 +1,10 @@
 """The bundle: a directory that makes one edge and one cloud understand each other.
 
-    manifest.json         what both agree on
-    edge.safetensors      prefix of the vision tower, edge side of the codec
-    cloud.safetensors     cloud side of the codec
-    entropy.safetensors   entropy tables (absent: fixed-width coding only)
-
-The edge opens `manifest.json`, `edge.safetensors` and the tables; the cloud opens its own file
-instead and the LLaVA checkpoint. Every file is verified against the manifest before it is used.
+`bundle_files` says what lies in it; here its sides are opened with torch, and all of it is written.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,19 +15,24 @@ from safetensors.torch import load, save_file
 from torch import Tensor
 
 from aligned_vq.bitstream import EntropyTables
-from aligned_vq.codec import CloudCodec, CodecSpec, EdgeCodec
+from aligned_vq.bundle_files import (
+    CLOUD,
+    EDGE,
+    ENTROPY,
+    GRAPH,
+    file_digest,
+    read_manifest,
+    read_spec,
+    read_verified,
+    write_manifest,
+)
+from aligned_vq.codec import CloudCodec, EdgeCodec
 from aligned_vq.errors import ConfigError
 from aligned_vq.manifest import SplitManifest
 from aligned_vq.quantizer.aligned import AlignedVQ
 from aligned_vq.split.residual_link import ResidualLink, build_link, link_norm_names
 from aligned_vq.split.vision import VisionPrefix, build_prefix
 
-MANIFEST, EDGE, CLOUD, ENTROPY = (
-    "manifest.json",
-    "edge.safetensors",
-    "cloud.safetensors",
-    "entropy.safetensors",
-)
 _EDGE_CODEC = ("position_mean", "project_down", "codebooks")
 _CLOUD_CODEC = ("position_mean", "project_up", "codebooks", "refiner")
 
@@ -71,7 +69,7 @@ def open_edge_bundle(directory: str | Path, dtype: torch.dtype = torch.float32) 
         quantizer = _quantizer(manifest, _under("codec.", tensors), _EDGE_CODEC)
     except RuntimeError as error:
         raise ConfigError(f"{folder / EDGE}: does not fit its manifest ({error})") from error
-    return EdgeBundle(manifest, prefix, EdgeCodec(_spec(manifest, folder), quantizer))
+    return EdgeBundle(manifest, prefix, EdgeCodec(read_spec(folder, manifest), quantizer))
 
 
 def open_cloud_bundle(directory: str | Path, device: torch.device | str = "cpu") -> CloudBundle:
@@ -97,7 +95,7 @@ def open_cloud_bundle(directory: str | Path, device: torch.device | str = "cpu")
             part = getattr(quantizer, name)
             setattr(quantizer, name, _moved(part, device))
     link = link.to(device).eval().requires_grad_(False)
-    return CloudBundle(manifest, CloudCodec(_spec(manifest, folder), quantizer, link))
+    return CloudBundle(manifest, CloudCodec(read_spec(folder, manifest), quantizer, link))
 
 
 def write_bundle(
@@ -130,45 +128,19 @@ def write_bundle(
     cloud |= {f"norms.{name}": norms[name] for name in link_norm_names(manifest.split)}
     save_file({name: t.detach().clone().contiguous() for name, t in edge.items()}, folder / EDGE)
     save_file({name: t.detach().clone().contiguous() for name, t in cloud.items()}, folder / CLOUD)
-    (folder / ENTROPY).unlink(missing_ok=True)
+    for stale in (ENTROPY, GRAPH):
+        (folder / stale).unlink(missing_ok=True)
     if tables is not None:
         tables.save(folder / ENTROPY)
     written = replace(
         manifest,
-        edge_weights_digest=_file_digest((folder / EDGE).read_bytes()),
-        cloud_weights_digest=_file_digest((folder / CLOUD).read_bytes()),
+        edge_weights_digest=file_digest((folder / EDGE).read_bytes()),
+        cloud_weights_digest=file_digest((folder / CLOUD).read_bytes()),
         entropy_digest=None if tables is None else tables.digest().hex(),
+        edge_graph_digest=None,
     )
-    (folder / MANIFEST).write_text(written.to_json() + "\n", encoding="utf-8")
+    write_manifest(folder, written)
     return written
-
-
-def read_manifest(directory: str | Path) -> SplitManifest:
-    """The manifest of a bundle; ConfigError if there is none or it is not usable."""
-    path = Path(directory) / MANIFEST
-    return SplitManifest.from_json(_read(path).decode("utf-8", "replace").strip(), str(path))
-
-
-def _spec(manifest: SplitManifest, folder: Path) -> CodecSpec:
-    tables = None
-    if manifest.entropy_digest is not None:
-        path = folder / ENTROPY
-        _read(path)
-        try:
-            tables = EntropyTables.load(path, manifest.quantizer)
-        except ConfigError as error:
-            raise ConfigError(_changed(path)) from error
-        if tables.digest().hex() != manifest.entropy_digest:
-            raise ConfigError(_changed(path))
-    return CodecSpec(
-        digest=manifest.digest(),
-        features=manifest.features,
-        quantizer=manifest.quantizer,
-        statistics=manifest.link == "statistics",
-        layer_norm_eps=manifest.tower.vision.layer_norm_eps,
-        tables=tables,
-        operating_points=manifest.operating_points,
-    )
 
 
 def _quantizer(
@@ -194,9 +166,7 @@ def _moved(part: torch.nn.Module | torch.nn.Parameter | None, device: torch.devi
 
 def _read_tensors(path: Path, digest: str) -> dict[str, Tensor]:
     """A file's tensors, from the very bytes whose digest was checked."""
-    content = _read(path)
-    if _file_digest(content) != digest:
-        raise ConfigError(_changed(path))
+    content = read_verified(path, digest)
     try:
         tensors: dict[str, Tensor] = load(content)
     except SafetensorError as error:
@@ -204,26 +174,5 @@ def _read_tensors(path: Path, digest: str) -> dict[str, Tensor]:
     return tensors
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(
-            f"expected the bundle file {path}, found none that can be read ({error.strerror}); "
-            "copy the whole bundle directory or export it again"
-        ) from error
-
-
-def _changed(path: Path) -> str:
-    return (
-        f"{path}: its content does not match the digest in {MANIFEST}; the file was damaged or "
-        "belongs to another bundle: copy the whole bundle again"
-    )
-
-
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-
-
-def _file_digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from aligned_vq.bitstream import EntropyTables
 from aligned_vq.bundle import write_bundle
-from aligned_vq.codec import CodecSpec, FeatureCodec
+from aligned_vq.codec import FeatureCodec
 from aligned_vq.errors import ConfigError
 from aligned_vq.manifest import SplitManifest
 from aligned_vq.quantizer.aligned import AlignedVQ
 from aligned_vq.quantizer.calibration import calibrate
+from aligned_vq.spec import CodecSpec
 from aligned_vq.split.checkpoint import LlavaCheckpoint
 from aligned_vq.split.loading import load_prefix, suffix_names
 from aligned_vq.split.residual_link import ResidualLink, build_link, link_norm_names

@@ -18,6 +18,7 @@ COMMANDS: dict[str, Command] = {
     "sweep": (figures.sweep_parser, figures.sweep),
     "locations": (figures.locations_parser, figures.locations),
     "export": (bundles.export_parser, bundles.export),
+    "export-onnx": (bundles.export_onnx_parser, bundles.export_onnx),
     "inspect": (bundles.inspect_parser, bundles.inspect),
     "reference-train": (training.reference_parser, training.reference_train),
 }

@@ -7,58 +7,17 @@ other's weights. `FeatureCodec` joins them where both are at hand (calibration, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from aligned_vq.bitstream import EntropyTables, pack, unpack
+from aligned_vq.bitstream import unpack
 from aligned_vq.errors import ConfigError, ManifestMismatch
 from aligned_vq.quantizer.aligned import AlignedVQ
+from aligned_vq.spec import CodecSpec
 from aligned_vq.split.residual_link import ResidualLink, token_statistics
-from aligned_vq.types import (
-    Coding,
-    Encoded,
-    FeatureSpec,
-    OperatingPoint,
-    Payload,
-    QuantizerConfig,
-    StageIndices,
-)
-
-LEAST_WEIGHT, MOST_WEIGHT = 1e-4, 1e6
-"""Between these rate weights, every token is worth its bits and none is."""
-BUDGET_BISECTIONS = 6
-"""Of the last step by which the rate weight grew, to come close to a limit from below."""
-
-
-@dataclass(frozen=True)
-class CodecSpec:
-    """What both halves agree on, taken from the manifest."""
-
-    digest: bytes
-    features: FeatureSpec
-    quantizer: QuantizerConfig
-    statistics: bool
-    layer_norm_eps: float
-    tables: EntropyTables | None = None
-    operating_points: tuple[OperatingPoint, ...] = ()
-    """The default first; none for the identity quantizer."""
-
-    def point(self, name: str | None = None) -> OperatingPoint:
-        """An operating point by its name, the default without one.
-
-        Raises:
-            ConfigError: there is none of that name.
-        """
-        for point in self.operating_points:
-            if name is None or point.name == name:
-                return point
-        names = ", ".join(point.name for point in self.operating_points)
-        raise ConfigError(
-            f"expected a quality of this bundle ({names or 'it has none'}), got {name!r}"
-        )
+from aligned_vq.types import Coding, Encoded, OperatingPoint, Payload, StageIndices
 
 
 class EdgeCodec:
@@ -99,58 +58,11 @@ class EdgeCodec:
         point: OperatingPoint | str | None = None,
         coding: Coding | None = None,
     ) -> Payload:
-        """The payload of one image: features and residual stream are `[N, D]`.
-
-        `point` is an operating point or the name of one, None the default; `coding` None takes the
-        smallest. A payload over the point's `max_bytes` is encoded again with a larger rate weight.
-
-        Raises:
-            ConfigError: no such operating point, or its limit is below what its first stage costs.
-        """
-        if self.quantizer is None:
-            return self.packed(self.encode(features, residual), coding)
-        chosen = point if isinstance(point, OperatingPoint) else self.spec.point(point)
-        payload = self.packed(self.encode(features, residual, chosen), coding)
-        if chosen.max_bytes is None or len(payload.body) <= chosen.max_bytes:
-            return payload
-        return self._within(chosen, features, residual, coding)
-
-    def _within(
-        self, point: OperatingPoint, features: Tensor, residual: Tensor, coding: Coding | None
-    ) -> Payload:
-        """The largest payload found that keeps the point's limit: first the rate weight grows until
-        one does, then the last step is bisected."""
-        limit = point.max_bytes
-        assert limit is not None
-
-        def tried(weight: float) -> Payload:
-            spent = replace(point, rate_weight=weight)
-            return self.packed(self.encode(features, residual, spent), coding)
-
-        low = max(point.rate_weight, LEAST_WEIGHT)
-        high = low * 4
-        best = tried(high)
-        while len(best.body) > limit:
-            if high > MOST_WEIGHT:
-                raise ConfigError(
-                    f"operating point {point.name!r} allows {limit} bytes, but this image needs "
-                    f"{len(best.body)} with its first stage alone: allow more"
-                )
-            low, high = high, high * 4
-            best = tried(high)
-        for _ in range(BUDGET_BISECTIONS):
-            middle = (low * high) ** 0.5
-            payload = tried(middle)
-            if len(payload.body) > limit:
-                low = middle
-            else:
-                best, high = payload, middle
-        return best
-
-    def packed(self, encoded: Encoded, coding: Coding | None = None) -> Payload:
-        """Indices as a payload; `coding` None takes the smallest."""
-        spec = self.spec
-        return pack(encoded, spec.quantizer, spec.tables, spec.digest, coding or "auto")
+        """The payload of one image's features and residual stream, `[N, D]` each; what else is
+        given and raised is that of `CodecSpec.compress`."""
+        return self.spec.compress(
+            lambda tried: self.encode(features, residual, tried), point, coding
+        )
 
 
 class CloudCodec:

@@ -74,6 +74,9 @@ class TrainingError(AlignedVQError):
 class CloudUnreachable(AlignedVQError):
     """Nothing that speaks this protocol answered at the address."""
 
+    another_service: bool = False
+    """Something else answered there: another try is in vain."""
+
 
 class DeadlineExceeded(CloudUnreachable):
     """The service did not answer within the deadline."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from aligned_vq.bitstream import BITSTREAM_VERSION
@@ -52,6 +52,9 @@ class SplitManifest:
     """How bits may be spent, the default first; none for the identity quantizer."""
     bitstream_version: int = BITSTREAM_VERSION
     schema_version: int = SCHEMA_VERSION
+    edge_graph_digest: str | None = None
+    """SHA-256 of `edge.onnx`; None: there is none. Not part of `digest`: a graph may come and go,
+    and edge and cloud understand each other as before."""
 
     def __post_init__(self) -> None:
         if self.link not in LINK_KINDS:
@@ -85,8 +88,10 @@ class SplitManifest:
         return self.tower.features()
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able, in field order."""
+        """JSON-able, in field order; without an edge graph there is no word of it."""
         own = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.edge_graph_digest is None:
+            del own["edge_graph_digest"]
         return {
             **own,
             "tower": self.tower.to_dict(),
@@ -97,12 +102,12 @@ class SplitManifest:
         }
 
     def to_json(self) -> str:
-        """Canonical JSON: sorted keys, no spaces. What `digest` is over."""
+        """Canonical JSON: sorted keys, no spaces."""
         return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
     def digest(self) -> bytes:
-        """16 bytes that name this manifest on the wire."""
-        return digest_of(self.to_json().encode())
+        """16 bytes that name this manifest on the wire: over its JSON but for the edge graph."""
+        return digest_of(replace(self, edge_graph_digest=None).to_json().encode())
 
     @classmethod
     def from_json(cls, text: str, source: str = "manifest") -> SplitManifest:

@@ -6,16 +6,19 @@ import threading
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from PIL import Image
 
 from aligned_vq.answers import Timings
-from aligned_vq.bundle import open_edge_bundle
+from aligned_vq.bitstream import unpack
+from aligned_vq.bundle_files import read_manifest
 from aligned_vq.errors import InvalidInput
 from aligned_vq.manifest import SplitManifest
+from aligned_vq.spec import Encode
 from aligned_vq.stopwatch import Stopwatch
-from aligned_vq.types import Coding, Payload
-from edge_client.preprocess import preprocess
+from aligned_vq.types import Coding, Encoded, Payload
+from edge_client.backends.base import BackendChoice, Precision
+from edge_client.backends.choice import open_backend
+from edge_client.preprocess import View, normalize, view_of
 
 
 class EncodedImage(NamedTuple):
@@ -25,25 +28,40 @@ class EncodedImage(NamedTuple):
     timings: Timings
 
 
+class _Look(NamedTuple):
+    """What the prefix made of a picture, which `digest` names, and how long that took."""
+
+    digest: bytes
+    encode: Encode
+    timings: Timings
+
+
 class EdgeEncoder:
     """The edge half of the model. Safe to call from several threads; runs one image at a time.
 
     Args:
         bundle: directory written by `aligned-vq export`.
+        backend: what runs it (`open_backend`).
         dtype: of the vision prefix.
+        threads: that compute; 0 leaves it to the backend.
 
     Raises:
-        ConfigError: the bundle is incomplete, damaged or newer than this program.
+        ConfigError: the bundle is incomplete, damaged or newer than this program, or what the
+            backend needs is missing.
     """
 
-    def __init__(self, bundle: str | Path, dtype: torch.dtype = torch.float32) -> None:
-        opened = open_edge_bundle(bundle, dtype)
-        self.manifest: SplitManifest = opened.manifest
-        self.digest = opened.codec.spec.digest
-        self._prefix = opened.prefix
-        self._codec = opened.codec
-        self._dtype = dtype
+    def __init__(
+        self,
+        bundle: str | Path,
+        backend: BackendChoice = "auto",
+        dtype: Precision = "float32",
+        threads: int = 0,
+    ) -> None:
+        self.manifest: SplitManifest = read_manifest(bundle)
+        self.backend = open_backend(Path(bundle), self.manifest, backend, dtype, threads)
+        self.digest = self.backend.spec.digest
         self._lock = threading.Lock()
+        self._last: _Look | None = None
 
     def check_quality(self, name: str | None) -> None:
         """InvalidInput unless the bundle has an operating point of that name (None: any)."""
@@ -54,15 +72,22 @@ class EdgeEncoder:
                 f"got {name!r}; choose one of them"
             )
 
-    @torch.inference_mode()
+    def view(self, image: Image.Image) -> View:
+        """What the model sees of an RGB image: small, and all that `encode` needs of it.
+
+        Raises:
+            InvalidInput: the image is too elongated for a bundle that pads.
+        """
+        return view_of(image, self.manifest.processor)
+
     def encode(
         self,
-        image: Image.Image,
+        image: Image.Image | View,
         *,
         quality: str | None = None,
         coding: Coding | None = None,
     ) -> EncodedImage:
-        """The payload of an RGB image.
+        """The payload of an RGB image, or of what the model sees of it.
 
         `quality` names an operating point of the bundle, None its default; `coding` None takes the
         smallest.
@@ -71,16 +96,38 @@ class EdgeEncoder:
             ConfigError: the bundle has no such quality.
         """
         with self._lock:
+            look = self._look(image)
             watch = Stopwatch()
-            pixels = torch.from_numpy(preprocess(image, self.manifest.processor))
-            watch.lap("preprocess")
-            features, residual = self._prefix(pixels[None].to(self._dtype))
-            watch.lap("prefix")
-            payload = self._codec.compress(
-                features[0],
-                residual[0],
-                point=quality,
-                coding=coding,
-            )
+            payload = self.backend.spec.compress(look.encode, quality, coding)
             watch.lap("compress")
-        return EncodedImage(payload, watch.timings())
+        stages_ns = {**look.timings.stages_ns, **watch.timings().stages_ns}
+        return EncodedImage(payload, Timings(stages_ns))
+
+    def payload_bytes(self, image: Image.Image | View) -> dict[str, int]:
+        """What an RGB image costs at each of the bundle's operating points, by their names."""
+        spec = self.backend.spec
+        with self._lock:
+            encode = self._look(image).encode
+            return {
+                point.name: len(spec.compress(encode, point.name).body)
+                for point in self.manifest.operating_points
+            }
+
+    def _look(self, image: Image.Image | View) -> _Look:
+        """Run the prefix, unless the last image was the same: a page asks several things of one."""
+        watch = Stopwatch()
+        view = image if isinstance(image, View) else self.view(image)
+        if self._last is None or self._last.digest != view.digest:
+            pixels = normalize(view, self.manifest.processor)
+            watch.lap("preprocess")
+            encode = self.backend.look(pixels)
+            watch.lap("prefix")
+            self._last = _Look(view.digest, encode, watch.timings())
+        return self._last
+
+    def unpack(self, payload: Payload) -> Encoded:
+        """The indices in a payload that this encoder made, stage by stage."""
+        spec = self.backend.spec
+        return unpack(
+            payload, spec.quantizer, spec.features.num_tokens, spec.statistics, spec.tables
+        )

@@ -13,7 +13,10 @@ reference would need gigabytes, so that memory stays bounded:
 
 from __future__ import annotations
 
+import hashlib
 import math
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -49,8 +52,31 @@ class _Crop(NamedTuple):
         return cls(0, side, (output - side + 1) // 2)
 
 
+@dataclass(frozen=True, eq=False)
+class View:
+    """What the model sees of an image, however large that was: `[H, W, 3]` uint8 pixels."""
+
+    pixels: NDArray[np.uint8]
+
+    @cached_property
+    def digest(self) -> bytes:
+        """32 bytes that name it."""
+        return hashlib.sha256(self.pixels.data).digest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, View) and other.digest == self.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+
 def preprocess(image: Image.Image, settings: ProcessorSettings) -> NDArray[np.float32]:
-    """The vision tower's input: `[3, H, W]` float32, where (H, W) is `settings.output_size`.
+    """The vision tower's input: `[3, H, W]` float32; arguments and errors as for `view_of`."""
+    return normalize(view_of(image, settings), settings)
+
+
+def view_of(image: Image.Image, settings: ProcessorSettings) -> View:
+    """The image resized, padded and cut to `settings.output_size`.
 
     Args:
         image: Any size from 1 x 1 on. RGB, or with `do_convert_rgb` any mode that Pillow converts;
@@ -88,7 +114,27 @@ def preprocess(image: Image.Image, settings: ProcessorSettings) -> NDArray[np.fl
     pixels[
         rows.place : rows.place + rows.length, columns.place : columns.place + columns.length
     ] = np.asarray(visible)
-    return _normalize(pixels, settings)
+    return View(pixels)
+
+
+def normalize(view: View, settings: ProcessorSettings) -> NDArray[np.float32]:
+    """A view as `[3, H, W]` float32, through a table of the 256 levels, rounded as the reference.
+
+    Args:
+        view: What `view_of` made with the same settings.
+        settings: What to do to it.
+    """
+    levels = np.arange(256, dtype=np.float32)
+    if settings.do_rescale:
+        levels = (np.arange(256, dtype=np.float64) * settings.rescale_factor).astype(np.float32)
+    result = np.empty((3, *view.pixels.shape[:2]), np.float32)
+    for channel in range(3):
+        table = levels
+        if settings.do_normalize:
+            mean = np.float32(settings.image_mean[channel])
+            table = (levels - mean) / np.float32(settings.image_std[channel])
+        result[channel] = table[view.pixels[:, :, channel]]
+    return result
 
 
 def _visible(
@@ -188,18 +234,3 @@ def _source_span(
     low = max(0, math.floor(start - reach) - 1)
     high = min(source, math.ceil(end + reach) + 1)
     return low, high, start - low, end - low
-
-
-def _normalize(pixels: NDArray[np.uint8], settings: ProcessorSettings) -> NDArray[np.float32]:
-    """`[H, W, 3]` to `[3, H, W]` through a table of the 256 levels, rounded as the reference."""
-    levels = np.arange(256, dtype=np.float32)
-    if settings.do_rescale:
-        levels = (np.arange(256, dtype=np.float64) * settings.rescale_factor).astype(np.float32)
-    result = np.empty((3, *pixels.shape[:2]), np.float32)
-    for channel in range(3):
-        table = levels
-        if settings.do_normalize:
-            mean = np.float32(settings.image_mean[channel])
-            table = (levels - mean) / np.float32(settings.image_std[channel])
-        result[channel] = table[pixels[:, :, channel]]
-    return result

@@ -14,15 +14,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from aligned_vq.bundle import (
-    CLOUD,
-    EDGE,
-    ENTROPY,
-    MANIFEST,
-    open_cloud_bundle,
-    open_edge_bundle,
-    read_manifest,
-)
+from aligned_vq.bundle import open_cloud_bundle, open_edge_bundle
+from aligned_vq.bundle_files import CLOUD, EDGE, ENTROPY, MANIFEST, read_manifest
 from aligned_vq.calibrate import CutFeatures, calibrate_codec, export_bundle
 from aligned_vq.errors import ConfigError
 from aligned_vq.manifest import SCHEMA_VERSION, SplitManifest

@@ -1,4 +1,4 @@
-"""`aligned-vq export | inspect`: make and look at bundles."""
+"""`aligned-vq export | export-onnx | inspect`: make and look at bundles."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ def export_parser() -> ArgumentParser:
     parser.add_argument("--num_groups", type=int, default=1)
     parser.add_argument("--identity", action="store_true", help="raw features, no codebook")
     parser.add_argument("--seed", type=int, default=0, help="of k-means")
+    parser.add_argument("--onnx", action="store_true", help="with a graph, as by export-onnx")
     parser.add_argument("--out", required=True, type=Path, help="bundle directory to write")
     return parser
 
@@ -63,10 +64,43 @@ def export(options: Namespace) -> None:
     examples = features_at(load_prefix(checkpoint, plan.split), pixels)
     calibrated = calibrate_codec(checkpoint, plan, examples, options.seed)
     manifest = export_bundle(checkpoint, calibrated, options.out)
+    if options.onnx:
+        _add_graph(options.out, int8=False)
     body = manifest.quantizer.payload_bytes(manifest.features.num_tokens)
     print(
         f"{options.out}: {manifest.split}, {manifest.link} link, {body} B per image at fixed width"
     )
+
+
+def export_onnx_parser() -> ArgumentParser:
+    """Options of `export-onnx`."""
+    parser = ArgumentParser(
+        description="give a bundle a graph, so that its edge runs with ONNX Runtime, without torch"
+    )
+    parser.add_argument("bundle", type=Path, help="bundle directory; nothing else in it changes")
+    parser.add_argument(
+        "--int8", action="store_true", help="weights of 8 bits: smaller, less exact"
+    )
+    return parser
+
+
+def export_onnx(options: Namespace) -> None:
+    """Run the command."""
+    _add_graph(options.bundle, options.int8)
+
+
+def _add_graph(bundle: Path, int8: bool) -> None:
+    try:
+        from aligned_vq.graph.writing import write_graph
+    except ModuleNotFoundError as error:
+        if error.name != "onnx":
+            raise
+        raise ConfigError(
+            "a graph is written with the package onnx, which is not installed; pip install "
+            "'aligned-vq[train]'"
+        ) from error
+    path = write_graph(bundle, int8=int8)
+    print(f"{path}: {path.stat().st_size} B beside the bundle's weights")
 
 
 def _pictures(source: str) -> list[Image]:
@@ -108,7 +142,7 @@ def inspect(options: Namespace) -> None:
 
 
 def _bundle_figures(path: Path) -> dict[str, Any]:
-    from aligned_vq.bundle import read_manifest
+    from aligned_vq.bundle_files import read_manifest
 
     manifest = read_manifest(path)
     return {

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from aligned_vq.bundle import read_manifest
+from aligned_vq.bundle_files import read_manifest
 from aligned_vq.calibrate import pixel_batches
 from aligned_vq.evaluation.codec_path import bundle_path
 from aligned_vq.evaluation.examiner import Examiner

@@ -1,0 +1,124 @@
+"""From a bundle to its `edge.onnx`: the vision prefix and the quantizer as one graph.
+
+    pixels -> prefix -> latents ------+-> stage 0 -> stage 1 ... -> indices, covered tokens
+              latents known before ---+      what each covers, rate weight
+
+Latents come out too: an image over its byte limit is quantized again without its pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from onnx import ModelProto, TensorProto, ValueInfoProto, checker, helper
+from safetensors.torch import load
+
+from aligned_vq.bundle_files import (
+    EDGE,
+    GRAPH,
+    file_digest,
+    read_manifest,
+    read_verified,
+    write_manifest,
+)
+from aligned_vq.errors import ConfigError
+from aligned_vq.graph import terms
+from aligned_vq.graph.builder import GraphBuilder
+from aligned_vq.graph.linear import Linear
+from aligned_vq.graph.prefix import PrefixWriter
+from aligned_vq.graph.quantizer import QuantizerWriter
+from aligned_vq.graph.weights import stored_tensors
+from aligned_vq.manifest import SplitManifest
+
+OPSET, IR_VERSION = 20, 10
+"""What every ONNX Runtime from 1.18 on can read."""
+
+
+def write_graph(directory: str | Path, *, int8: bool = False) -> Path:
+    """Add a graph to a bundle, or replace it, and name it in the manifest; returns its path.
+
+    The manifest's digest stays: whoever has the bundle without the graph is still understood.
+
+    Args:
+        directory: the bundle.
+        int8: weights of the blocks in 8 bits, multiplied as integers.
+
+    Raises:
+        ConfigError: the bundle is incomplete or damaged, or has no codebooks.
+    """
+    folder = Path(directory)
+    manifest = read_manifest(folder)
+    if manifest.quantizer.kind == "identity":
+        raise ConfigError(
+            f"{folder}: expected a codec with codebooks, got the identity quantizer, which sends "
+            "raw features instead of indices; let the edge run it with torch"
+        )
+    content = read_verified(folder / EDGE, manifest.edge_weights_digest)
+    model = edge_model(manifest, content, int8).SerializeToString(deterministic=True)
+    path = folder / GRAPH
+    path.write_bytes(model)
+    checker.check_model(path)
+    write_manifest(folder, replace(manifest, edge_graph_digest=file_digest(model)))
+    return path
+
+
+def edge_model(manifest: SplitManifest, content: bytes, int8: bool = False) -> ModelProto:
+    """The graph of a bundle with `content` as its `edge.safetensors`."""
+    graph = GraphBuilder(stored_tensors(EDGE, content))
+    config, spec, vision = manifest.quantizer, manifest.features, manifest.tower.vision
+    linear = Linear(graph, load(content) if int8 else None)
+    features, residual = PrefixWriter(graph, vision, linear).prefix(terms.PIXELS, manifest.split)
+    quantizer = QuantizerWriter(config, spec.num_tokens)
+    latents = quantizer.latents(graph, features)
+    outputs = [_typed(terms.LATENTS, "B", spec.num_tokens, config.codebook_dim)]
+    values = [latents]
+    if manifest.link == "statistics":
+        outputs.append(_typed(terms.STATISTICS, "tokens", 2))
+        values.append(_statistics(graph, residual, vision.layer_norm_eps))
+    image = graph.add("Concat", latents, terms.KNOWN_LATENTS, axis=0)
+    said = quantizer.stages(graph, image, terms.COVER, terms.RATE_WEIGHT)
+    for stage, (indices, covered) in enumerate(said):
+        rows = f"tokens_{stage}"
+        outputs.append(
+            _typed(terms.indices_name(stage), rows, config.num_groups, kind=TensorProto.INT64)
+        )
+        outputs.append(_typed(terms.covered_name(stage), rows, kind=TensorProto.BOOL))
+        values += (indices, covered)
+    for output, value in zip(outputs, values, strict=True):
+        graph.nodes.append(helper.make_node("Identity", [value], [output.name]))
+    height, width = manifest.processor.output_size
+    inputs = [
+        _typed(terms.PIXELS, "B", vision.num_channels, height, width),
+        _typed(terms.KNOWN_LATENTS, "1 - B", spec.num_tokens, config.codebook_dim),
+        _typed(terms.COVER, config.num_quantizers, kind=TensorProto.UINT8),
+        _typed(terms.RATE_WEIGHT),
+    ]
+    whole = helper.make_graph(
+        graph.nodes, "edge", inputs, outputs, list(graph.initializers.values())
+    )
+    model = helper.make_model(
+        whole,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="aligned-vq",
+    )
+    helper.set_model_props(model, {"manifest": manifest.digest().hex()})
+    return model
+
+
+def _statistics(graph: GraphBuilder, residual: str, epsilon: float) -> str:
+    """Each token's mean and `sqrt(variance + eps)`, rows `[B * N, 2]`."""
+    mean = graph.add("ReduceMean", residual, graph.ints(1), keepdims=1)
+    centred = graph.add("Sub", residual, mean)
+    variance = graph.add(
+        "ReduceMean", graph.add("Mul", centred, centred), graph.ints(1), keepdims=1
+    )
+    deviation = graph.add("Sqrt", graph.add("Add", variance, graph.floats(epsilon)))
+    return graph.add("Concat", mean, deviation, axis=1)
+
+
+def _typed(
+    name: str, *shape: int | str, kind: TensorProto.DataType = TensorProto.FLOAT
+) -> ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, shape)

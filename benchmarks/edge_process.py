@@ -1,0 +1,88 @@
+"""An edge in a process of its own that encodes one picture whenever it is asked to.
+
+`python -m benchmarks.edge_process BUNDLE BACKEND THREADS` answers every line with one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+LIBRARIES = ("torch", "onnxruntime", "transformers", "faiss", "huggingface_hub", "onnx")
+
+
+class EdgeProcess:
+    """The process; entered, it has opened the bundle.
+
+    Args:
+        bundle: its directory.
+        backend: "onnx" or "torch".
+        threads: of the backend; 0 leaves them to it.
+    """
+
+    def __init__(self, bundle: Path, backend: str, threads: int = 0) -> None:
+        module = [sys.executable, "-m", "benchmarks.edge_process"]
+        self._command = [*module, str(bundle), backend, str(threads)]
+
+    def __enter__(self) -> Self:
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(self._command, stdin=pipe, stdout=pipe, text=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate(timeout=60)  # closes its input, which ends it
+
+    def encode(self) -> Mapping[str, Any]:
+        """One picture: milliseconds by stage, payload, peak memory of the process so far.
+
+        Raises:
+            RuntimeError: the process ended; its words are on stderr.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
+            told: dict[str, Any] = json.loads(self._process.stdout.readline())
+        except (BrokenPipeError, ValueError) as error:
+            raise RuntimeError(f"{' '.join(self._command)} ended: see above") from error
+        return told
+
+
+def _peak_mb() -> float:
+    """Largest resident memory of this process; `getrusage` would count its parent's before exec."""
+    status = Path("/proc/self/status").read_text()
+    (kilobytes,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(kilobytes) * 1024 / 1e6
+
+
+def main(bundle: str, backend: str, threads: str) -> None:
+    """Encode noise, 640 x 480, for every line on stdin; the same for every backend."""
+    import numpy as np
+
+    from edge_client.encoder import EdgeEncoder
+    from edge_client.images import load_image
+
+    encoder = EdgeEncoder(bundle, backend, threads=int(threads))  # type: ignore[arg-type]
+    rng = np.random.default_rng(0)
+    for _ in sys.stdin:
+        # Another one each time: of the last one the encoder knows what the prefix made of it.
+        noise = rng.integers(0, 256, (480, 640, 3), np.uint8)
+        encoded = encoder.encode(load_image(noise))
+        told = {
+            "ms": {stage: ns / 1e6 for stage, ns in encoded.timings.stages_ns.items()},
+            "body_bytes": len(encoded.payload.body),
+            "coding": encoded.payload.coding,
+            "digest": encoded.payload.digest().hex(),
+            "peak_mb": _peak_mb(),
+            "loaded": [name for name in LIBRARIES if name in sys.modules],
+        }
+        print(json.dumps(told), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

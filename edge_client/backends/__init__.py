@@ -1,0 +1,1 @@
+"""What runs the edge half of the model: ONNX Runtime or torch."""

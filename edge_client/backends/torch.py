@@ -1,0 +1,42 @@
+"""The edge half with torch: every bundle, every precision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from aligned_vq.bundle import open_edge_bundle
+from aligned_vq.spec import Encode
+from edge_client.backends.base import BackendName
+
+
+class TorchBackend:
+    """See `Backend`.
+
+    Args:
+        bundle: its directory.
+        dtype: of the vision prefix, "float32" or "bfloat16".
+        threads: of the whole process; 0 leaves them to torch.
+
+    Raises:
+        ConfigError: the bundle is incomplete or damaged.
+    """
+
+    name: BackendName = "torch"
+
+    def __init__(self, bundle: Path, dtype: str, threads: int) -> None:
+        if threads:
+            torch.set_num_threads(threads)
+        self._dtype: torch.dtype = getattr(torch, dtype)
+        opened = open_edge_bundle(bundle, self._dtype)
+        self._prefix, self._codec = opened.prefix, opened.codec
+        self.spec = opened.codec.spec
+
+    @torch.inference_mode()
+    def look(self, pixels: NDArray[np.float32]) -> Encode:
+        """Features and residual stream, held for the codec."""
+        features, residual = self._prefix(torch.from_numpy(pixels)[None].to(self._dtype))
+        return lambda point: self._codec.encode(features[0], residual[0], point)
