@@ -53,7 +53,7 @@ def run(cloud: CloudProcess, count: int, seed: int, memory: list[int]) -> Counte
     features, residual = features_at(bundle.prefix, pixels)
     codec = bundle.codec
     encoded = codec.encode(features[0], residual[0])
-    payload = codec.packed(encoded)
+    payload = codec.spec.packed(encoded)
     good = whole(payload, "How many objects are there?")
     found: Counter[str] = Counter()
     # Not gRPC's asyncio client: it says INTERNAL itself where a service refuses a question of which
@@ -62,7 +62,7 @@ def run(cloud: CloudProcess, count: int, seed: int, memory: list[int]) -> Counte
 
         def ask(number: int) -> str:
             rng = np.random.default_rng([seed, number])
-            return outcome(channel, mutated(rng, payload, encoded, codec.packed))[0]
+            return outcome(channel, mutated(rng, payload, encoded, codec.spec.packed))[0]
 
         expected = outcome(channel, good)
         statuses = tqdm(pool.map(ask, range(count)), total=count, desc="questions")

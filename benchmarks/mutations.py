@@ -130,7 +130,7 @@ def _set_question(rng: np.random.Generator, request: pb.AskRequest) -> None:
     if request.WhichOneof("kind") != "open":
         return
     opened = request.open
-    match int(rng.integers(6)):
+    match int(rng.integers(8)):
         case 0:
             opened.question += str(rng.choice(WORDS))
         case 1:
@@ -141,6 +141,12 @@ def _set_question(rng: np.random.Generator, request: pb.AskRequest) -> None:
             opened.image_digest = rng.bytes(int(rng.choice([1, 15, 16, 17])))
         case 4:
             opened.request_id = "x" * int(rng.choice([1, 64, 65, 1000])) + str(rng.choice(WORDS))
+        case 5:
+            for _ in range(int(rng.choice([1, 2, 33, 4000]))):
+                words = rng.choice(WORDS, 2)
+                opened.turns.add(question=f"why{words[0]}", answer=str(words[1]))
+        case 6:
+            opened.text_only = True
         case _:
             opened.sampling.max_tokens = int(rng.choice([0, 1, 65_535, 65_536, 2**32 - 1]))
             opened.sampling.temperature = float(rng.choice([-1, 0, 11, np.inf, np.nan, 1e-30]))

@@ -18,7 +18,7 @@ from cloud_server.front import FrontModel, blank_request, load_front_model
 from cloud_server.indices import IndexReader
 from cloud_server.metrics import Metrics
 from cloud_server.model import CloudModel, load_cloud_model
-from cloud_server.prompt import PromptBuilder
+from cloud_server.prompt import PromptBuilder, PromptLimits
 
 Loaded = CloudModel | FrontModel
 """The model itself, or what a service needs whose engine holds it."""
@@ -66,8 +66,7 @@ def _transformers(model: CloudModel, config: CloudConfig, metrics: Metrics) -> B
     prompts = PromptBuilder(
         model.processor,
         manifests[0].tower.num_selected_tokens,
-        model.llava.config.text_config.max_position_embeddings,
-        config.max_question_chars,
+        _limits(config, model.llava.config.text_config.max_position_embeddings),
     )
     return Backend(manifests, ImageDecoder(model).decode_many, prompts, engine)
 
@@ -77,8 +76,7 @@ def _indices(front: FrontModel, config: CloudConfig, metrics: Metrics) -> Backen
     prompts = PromptBuilder(
         front.processor,
         manifest.tower.num_selected_tokens,
-        front.context_tokens,
-        config.max_question_chars,
+        _limits(config, front.context_tokens),
     )
     tokenizer, blank = front.processor.tokenizer, blank_request(front.layout, prompts)
     engine: VllmEngine | ReplicasEngine
@@ -104,3 +102,9 @@ def _indices(front: FrontModel, config: CloudConfig, metrics: Metrics) -> Backen
         metrics.gauge("engine_replicas", "Engines that may be asked.", lambda: len(engine.replicas))
     reader = IndexReader(front.bundle.codec, front.layout)
     return Backend([manifest], reader.decode_many, prompts, engine)
+
+
+def _limits(config: CloudConfig, context_tokens: int) -> PromptLimits:
+    return PromptLimits(
+        context_tokens, config.max_question_chars, config.max_turns, config.max_history_chars
+    )

@@ -13,6 +13,7 @@ from cloud_server import certs, logs
 from cloud_server.app import serve
 from cloud_server.config import CloudConfig
 from protos.address import address
+from protos.logs import FORMATS
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -67,7 +68,7 @@ def _parser() -> ArgumentParser:
     levels = ("debug", "info", "warning", "error")
     serve_parser.add_argument("--log_level", default="info", choices=levels, help="of stderr")
     serve_parser.add_argument(
-        "--log_format", default="text", choices=logs.FORMATS, help="json: one object a line"
+        "--log_format", default="text", choices=FORMATS, help="json: one object a line"
     )
     parser = ArgumentParser(prog="cloud-server", description=__doc__)
     certs_parser = ArgumentParser()

@@ -57,6 +57,8 @@ class CloudConfig:
         questions_at_once: questions of one identity in flight; 0 is no limit.
         max_in_flight: questions accepted at the same time; one more is refused as overloaded.
         max_question_chars: longest question.
+        max_turns: questions and answers that a question may bring along as its conversation.
+        max_history_chars: characters of all of them together.
         default_answer_tokens: token limit of an answer when the question sets none.
         max_answer_tokens: largest token limit a question may set.
         max_answer_seconds: longest time one question may take, whatever deadline it sets.
@@ -102,6 +104,8 @@ class CloudConfig:
     questions_at_once: int = 0
     max_in_flight: int = 128
     max_question_chars: int = 2000
+    max_turns: int = 32
+    max_history_chars: int = 16_000
     default_answer_tokens: int = 128
     max_answer_tokens: int = 512
     max_answer_seconds: float = 120.0
@@ -139,6 +143,8 @@ class CloudConfig:
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be positive, got {getattr(self, name)}")
         for name in (
+            "max_turns",
+            "max_history_chars",
             "image_cache_mib",
             "prefix_cache_mib",
             "drain_seconds",

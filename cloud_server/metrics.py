@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -11,6 +12,8 @@ from aligned_vq.answers import TokenChunk
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 120)
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 BODY_BYTES = (128, 256, 384, 512, 640, 768, 866, 1024, 2048, 16_384)
+
+ImageSource = Literal["held", "decoded", "none"]
 
 
 class Metrics:
@@ -34,7 +37,7 @@ class Metrics:
         self.payload = self._histogram("payload_bytes", "Bodies of payloads received.", BODY_BYTES)
         self.images = Counter(
             "avq_images",
-            "Images asked about: held from before, or decoded.",
+            "Questions by their image: held from before, decoded, or none.",
             ["source"],
             registry=self.registry,
         )
@@ -60,15 +63,15 @@ class Metrics:
     def _histogram(self, name: str, words: str, buckets: Sequence[float]) -> Histogram:
         return Histogram(f"avq_{name}", words, buckets=buckets, registry=self.registry)
 
-    def answered(self, last: TokenChunk) -> None:
-        """Take in the end of an answer."""
+    def answered(self, last: TokenChunk, image: ImageSource) -> None:
+        """Take in the end of an answer, and where its image came from."""
+        self.images.labels(image).inc()
         if last.timings:
             for stage, spent_ns in last.timings.stages_ns.items():
                 self.stages.labels(stage).observe(spent_ns / 1e9)
         if last.usage:
             self.tokens.labels("prompt").inc(last.usage.prompt_tokens)
             self.tokens.labels("completion").inc(last.usage.completion_tokens)
-            self.images.labels("held" if last.usage.image_cached else "decoded").inc()
 
     def text(self) -> bytes:
         """All of it in Prometheus' text format."""

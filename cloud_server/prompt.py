@@ -1,42 +1,52 @@
-"""From a question to prompt tokens. What a user types never becomes a special or role token."""
+"""From a conversation to prompt tokens. What a user types never becomes a special or role token."""
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from aligned_vq.errors import ConfigError, InvalidInput
+from aligned_vq.errors import InvalidInput
+from cloud_server.template import PROBE, ChatTemplate
+from protos.messages import Turn
 
-_PROBE = "0a1b2c3d"  # stands for the question while the template is taken apart
 _ALLOWED_CONTROL = "\n\t"
-_FALLBACK_TEMPLATE = ("USER: ", "\n{question} ASSISTANT:")
+
+
+@dataclass(frozen=True)
+class PromptLimits:
+    """How long a prompt may be, and its texts.
+
+    `context_tokens` is of prompt and answer together; `max_history_chars` of all earlier questions
+    and answers.
+    """
+
+    context_tokens: int
+    max_question_chars: int = 2000
+    max_turns: int = 32
+    max_history_chars: int = 16_000
 
 
 class PromptBuilder:
-    """Builds the prompt of the checkpoint's own chat template around one image and one question.
+    """Builds the prompt of the checkpoint's own chat template: turns, a question, maybe an image.
 
     Args:
         processor: transformers' `LlavaProcessor`.
         num_image_tokens: placeholders the image takes.
-        context_tokens: longest prompt and answer together.
-        max_question_chars: longest question.
+        limits: of prompts and their texts.
+
+    Raises:
+        ConfigError: the chat template does not show image and question once each.
     """
 
-    def __init__(
-        self,
-        processor: Any,
-        num_image_tokens: int,
-        context_tokens: int,
-        max_question_chars: int,
-    ) -> None:
+    def __init__(self, processor: Any, num_image_tokens: int, limits: PromptLimits) -> None:
         self._tokenizer = processor.tokenizer
         self._image_token: str = processor.image_token
         self._image_token_id: int = self._tokenizer.convert_tokens_to_ids(self._image_token)
+        self._template = ChatTemplate(processor)
         self.num_image_tokens = num_image_tokens
-        self.context_tokens = context_tokens
-        self.max_question_chars = max_question_chars
-        self._before, self._after = _template_around_question(processor, self._image_token)
+        self.limits = limits
         self._specials = sorted(
             {self._image_token, *self._tokenizer.all_special_tokens}
             | {str(added) for added in self._tokenizer.get_added_vocab()},
@@ -50,65 +60,104 @@ class PromptBuilder:
             for word in self._roles
             for text in (word, f" {word}")
         ]
-        self._base_marks = self._marks(self._encode(_PROBE))
+        self._own_marks: dict[tuple[int, bool], tuple[int, int, int]] = {}
 
-    def build(self, question: str) -> list[int]:
-        """Token ids of the prompt, image placeholders included.
+    def build(
+        self, question: str, turns: Sequence[Turn] = (), *, text_only: bool = False
+    ) -> list[int]:
+        """Token ids of the prompt, image placeholders included; without any if `text_only`.
+
+        The image is shown with the first question. The client may have changed earlier answers, so
+        they are checked as questions are.
 
         Raises:
-            InvalidInput: the question is empty, too long, or would act as more than text.
+            InvalidInput: the question or an earlier one is empty, there are too many turns, a text
+                is too long or would act as more than text.
         """
-        question = question.replace("\r\n", "\n")
-        self._check_text(question)
-        ids = self._encode(question.strip())
-        if self._marks(ids) != self._base_marks:
+        self._check_history(turns)
+        if len(question) > self.limits.max_question_chars:
+            raise InvalidInput(
+                f"expected a question of at most {self.limits.max_question_chars} characters, "
+                f"got {len(question)}; shorten it"
+            )
+        texts = []
+        for number, turn in enumerate(turns, 1):
+            texts.append(self._checked(turn.question, f"question {number} of the conversation"))
+            texts.append(self._checked(turn.answer, f"answer {number} of the conversation", True))
+        texts.append(self._checked(question, "the question"))
+        ids = self._encode(texts, text_only)
+        if self._marks(ids) != self._marks_of_template(len(turns), text_only):
             raise InvalidInput(
                 "expected plain text, got a question whose tokens act as a role marker or special "
                 f"token ({', '.join([*self._roles, self._image_token])}); reword it"
             )
-        place = ids.index(self._image_token_id)
-        expanded = [self._image_token_id] * self.num_image_tokens
-        whole = [*ids[:place], *expanded, *ids[place + 1 :]]
-        if len(whole) >= self.context_tokens:
-            raise InvalidInput(
-                f"expected a question that fits the context of {self.context_tokens} tokens with "
-                f"the image's {self.num_image_tokens}, got {len(whole)} tokens in all; shorten it"
-            )
-        return whole
+        if not text_only:
+            place = ids.index(self._image_token_id)
+            expanded = [self._image_token_id] * self.num_image_tokens
+            ids = [*ids[:place], *expanded, *ids[place + 1 :]]
+        self._check_length(len(ids), text_only)
+        return ids
 
-    def _check_text(self, question: str) -> None:
-        if not question.strip():
-            raise InvalidInput("expected a question, got an empty one; ask something")
-        if len(question) > self.max_question_chars:
+    def _check_history(self, turns: Sequence[Turn]) -> None:
+        if len(turns) > self.limits.max_turns:
             raise InvalidInput(
-                f"expected a question of at most {self.max_question_chars} characters, "
-                f"got {len(question)}; shorten it"
+                f"expected at most {self.limits.max_turns} turns before a question, "
+                f"got {len(turns)}; leave the oldest out"
             )
-        for place, char in enumerate(question):
+        chars = sum(len(question) + len(answer) for question, answer in turns)
+        if chars > self.limits.max_history_chars:
+            raise InvalidInput(
+                f"expected at most {self.limits.max_history_chars} characters before a question, "
+                f"got {chars}; leave the oldest turns out"
+            )
+
+    def _check_length(self, tokens: int, text_only: bool) -> None:
+        context = self.limits.context_tokens
+        if tokens >= context:
+            image = "" if text_only else f" with the image's {self.num_image_tokens}"
+            raise InvalidInput(
+                f"expected a question that fits the context of {context} tokens{image}, "
+                f"got {tokens} tokens in all; shorten it"
+            )
+
+    def _checked(self, text: str, name: str, may_be_empty: bool = False) -> str:
+        """The text as it goes into the prompt; `name` says in errors which one it is."""
+        text = text.replace("\r\n", "\n")
+        if not text.strip() and not may_be_empty:
+            raise InvalidInput("expected a question, got an empty one; ask something")
+        for place, char in enumerate(text):
             if unicodedata.category(char) in ("Cc", "Cs") and char not in _ALLOWED_CONTROL:
                 raise InvalidInput(
                     f"expected plain text, got the control character U+{ord(char):04X} at position "
-                    f"{place}; remove it"
+                    f"{place} of {name}; remove it"
                 )
         for special in self._specials:
-            if special in question:
+            if special in text:
                 raise InvalidInput(
-                    f"expected plain text, got the reserved token {special!r} in the question; "
-                    "remove it"
+                    f"expected plain text, got the reserved token {special!r} in {name}; remove it"
                 )
         # A tokenizer may write the same word differently after a newline, or fold its letters, so
         # counting tokens alone would miss some of them.
-        folded = unicodedata.normalize("NFKC", question).casefold()
+        folded = unicodedata.normalize("NFKC", text).casefold()
         for role in self._roles:
             if role.casefold() in folded:
                 raise InvalidInput(
-                    f"expected plain text, got the role marker {role!r} in the question; reword it"
+                    f"expected plain text, got the role marker {role!r} in {name}; reword it"
                 )
+        return text.strip()
 
-    def _encode(self, question: str) -> list[int]:
-        """Ids with one placeholder, which stands for as many as the image takes."""
-        ids: list[int] = self._tokenizer(self._before + question + self._after)["input_ids"]
+    def _encode(self, texts: Sequence[str], text_only: bool) -> list[int]:
+        """Ids with one placeholder, if any, which stands for as many as the image takes."""
+        between = self._template.around(len(texts) // 2, text_only)
+        parts = [part for pair in zip(between, texts, strict=False) for part in pair]
+        ids: list[int] = self._tokenizer("".join([*parts, between[-1]]))["input_ids"]
         return ids
+
+    def _marks_of_template(self, turns: int, text_only: bool) -> tuple[int, int, int]:
+        shape = (turns, text_only)
+        if shape not in self._own_marks:
+            self._own_marks[shape] = self._marks(self._encode([PROBE] * (2 * turns + 1), text_only))
+        return self._own_marks[shape]
 
     def _marks(self, ids: Sequence[int]) -> tuple[int, int, int]:
         """How many image, special and role tokens a prompt holds."""
@@ -118,29 +167,10 @@ class PromptBuilder:
 
     def _role_words(self) -> list[str]:
         """The template's own words right before the image and right before the answer."""
-        lead = self._before.split(self._image_token)[0].split()
-        words = [*lead[-1:], *self._after.split()[-1:]]
+        before, after = self._template.around(0, False)
+        lead = before.split(self._image_token)[0].split()
+        words = [*lead[-1:], *after.split()[-1:]]
         return [word for word in words if not word.isalnum()]
-
-
-def _template_around_question(processor: Any, image_token: str) -> tuple[str, str]:
-    """The prompt's text before and after the question."""
-    if not getattr(processor, "chat_template", None):
-        lead, rest = _FALLBACK_TEMPLATE
-        before, after = rest.split("{question}")
-        return lead + image_token + before, after
-    content = [{"type": "image"}, {"type": "text", "text": _PROBE}]
-    rendered: str = processor.apply_chat_template(
-        [{"role": "user", "content": content}], add_generation_prompt=True
-    )
-    if rendered.count(_PROBE) != 1 or rendered.count(image_token) != 1:
-        raise ConfigError(
-            "expected a chat template that shows the image and the question once each, got "
-            f"{rendered.count(image_token)} and {rendered.count(_PROBE)}; mend the checkpoint's "
-            "chat_template"
-        )
-    before, after = rendered.split(_PROBE)
-    return before, after
 
 
 def _occurrences(needle: Sequence[int], ids: Sequence[int]) -> int:

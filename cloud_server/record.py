@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from typing import Any, TypedDict, Unpack
 
 from aligned_vq.answers import FinishReason, TokenChunk
+from protos.logs import EVENT
 from protos.traces import CANCELLED, Span
 
 ANSWERED = "answered"
-EVENT = "event"
-"""Attribute of a log record that holds the fields of an event, which JSON logs write out."""
 
 
 class QuestionFields(TypedDict, total=False):

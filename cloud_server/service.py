@@ -7,7 +7,7 @@ import logging
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 import grpc
@@ -21,14 +21,14 @@ from aligned_vq.errors import (
     EngineError,
 )
 from aligned_vq.stopwatch import Stopwatch
-from aligned_vq.types import digest_of
+from aligned_vq.types import Payload, digest_of
 from cloud_server.batcher import DecodeBatcher, DecodeMany
 from cloud_server.budget import ByteBudget
 from cloud_server.config import CloudConfig
 from cloud_server.engine.base import EngineRequest, LanguageEngine
 from cloud_server.gate import Gate
 from cloud_server.incoming import Incoming, Requests, ServedBundles, bundle_named
-from cloud_server.metrics import Metrics
+from cloud_server.metrics import ImageSource, Metrics
 from cloud_server.prompt import PromptBuilder
 from cloud_server.record import ANSWERED, QuestionRecord
 from protos import convert
@@ -52,6 +52,19 @@ class ServiceParts:
     engine: LanguageEngine
     metrics: Metrics
     traces: Traces = NO_TRACES
+
+
+@dataclass(frozen=True)
+class _Image:
+    """What a question is about, and what making it took."""
+
+    source: ImageSource
+    embeds: Tensor | None = field(default=None, repr=False)
+    key: bytes = b""
+    """Its name among those of all tenants."""
+    digest: bytes = b""
+    """Its name for follow-up questions; empty: it is not held."""
+    stages_ns: dict[str, int] = field(default_factory=dict)
 
 
 class SplitInferenceService(rpc.SplitInferenceServicer):
@@ -159,39 +172,53 @@ class SplitInferenceService(rpc.SplitInferenceServicer):
         incoming = Incoming(requests, self._parts.bundles, self._config.payload_seconds)
         question = await incoming.question()
         record.note(request_id=question.request_id)
-        prompt_ids = self._parts.prompts.build(question.text)
+        prompt_ids = self._parts.prompts.build(
+            question.text, question.turns, text_only=question.text_only
+        )
         sampling = self._sampling(question.sampling, len(prompt_ids))
-        digest, stages = question.image_digest, dict[str, int]()
-        key = _image_key(identity, digest)
-        embeds = self._images.get(key) if digest else None
-        cached = embeds is not None
-        if embeds is None:
-            if digest:
+        image: _Image | None = None
+        if question.text_only:
+            image = _Image("none", key=_image_key(identity, b""))
+        elif question.image_digest:
+            image = self._held(identity, question.image_digest)
+        if image is None:
+            if question.image_digest:
                 yield convert.payload_needed_response()
             payload = await incoming.payload(question)
             watch.lap("receive")
-            stages = watch.timings().stages_ns
-            record.span.stages(stages)
+            record.span.stages(watch.timings().stages_ns)
             record.note(payload_bytes=len(payload.body))
             self._metrics.payload.observe(len(payload.body))
-            digest = payload.digest()
-            key = _image_key(identity, digest)
-            embeds = self._images.get(key)
-            if embeds is None:
-                image = await self._decoder.decode(payload)
-                record.span.stages(image.timings.stages_ns)
-                embeds, stages = image.embeds, stages | image.timings.stages_ns
-                self._images.put(key, embeds)
-        held = digest if key in self._images else b""
+            image = await self._decoded(identity, payload, watch.timings().stages_ns, record)
         request_id = f"{question.request_id or 'anonymous'}-{uuid.uuid4().hex}"
-        request = EngineRequest(request_id, prompt_ids, embeds, sampling, key)
+        request = EngineRequest(request_id, prompt_ids, image.embeds, sampling, image.key)
         async for chunk in self._chunks(request):
-            whole = _completed(chunk, stages, cached)
+            whole = _completed(chunk, image)
             if whole.finish_reason is not None:
-                self._metrics.answered(whole)
+                self._metrics.answered(whole, image.source)
                 record.answered(whole, chunk.timings.stages_ns if chunk.timings else {})
-            for response in convert.chunk_to_responses(whole, held):
+            for response in convert.chunk_to_responses(whole, image.digest):
                 yield response
+
+    def _held(self, identity: str, digest: bytes) -> _Image | None:
+        """An image that this tenant sent earlier, if it is still here."""
+        key = _image_key(identity, digest)
+        embeds = self._images.get(key)
+        return None if embeds is None else _Image("held", embeds, key, digest)
+
+    async def _decoded(
+        self, identity: str, payload: Payload, stages: dict[str, int], record: QuestionRecord
+    ) -> _Image:
+        """The image of a payload, held from now on if there is room."""
+        digest = payload.digest()
+        key = _image_key(identity, digest)
+        embeds = self._images.get(key)
+        if embeds is None:
+            decoded = await self._decoder.decode(payload)
+            record.span.stages(decoded.timings.stages_ns)
+            embeds, stages = decoded.embeds, stages | decoded.timings.stages_ns
+            self._images.put(key, embeds)
+        return _Image("decoded", embeds, key, digest if key in self._images else b"", stages)
 
     async def _chunks(self, request: EngineRequest) -> AsyncIterator[TokenChunk]:
         """The engine's chunks; its work stops when the call does."""
@@ -204,18 +231,20 @@ class SplitInferenceService(rpc.SplitInferenceServicer):
     def _sampling(self, asked: Sampling, prompt_tokens: int) -> Sampling:
         """The limits of the service and of the model's context applied."""
         wanted = asked.max_tokens or self._config.default_answer_tokens
-        room = self._parts.prompts.context_tokens - prompt_tokens
+        room = self._parts.prompts.limits.context_tokens - prompt_tokens
         return replace(asked, max_tokens=min(wanted, self._config.max_answer_tokens, room))
 
 
-def _completed(chunk: TokenChunk, stages: dict[str, int], cached: bool) -> TokenChunk:
+def _completed(chunk: TokenChunk, image: _Image) -> TokenChunk:
     """The engine's last chunk with the whole call's usage and timings."""
     if chunk.finish_reason is None:
         return chunk
     usage = chunk.usage or Usage(0, 0)
     engine = chunk.timings.stages_ns if chunk.timings else {}
     return replace(
-        chunk, usage=replace(usage, image_cached=cached), timings=Timings({**stages, **engine})
+        chunk,
+        usage=replace(usage, image_cached=image.source == "held"),
+        timings=Timings({**image.stages_ns, **engine}),
     )
 
 

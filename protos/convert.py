@@ -22,7 +22,7 @@ from protos.assembler import (
     coding_to_proto,
     payload_to_parts,
 )
-from protos.messages import Question, ServiceInfo, check_sampling
+from protos.messages import Question, ServiceInfo, Turn, check_sampling
 
 __all__ = [
     "CODINGS",
@@ -121,6 +121,8 @@ def question_to_proto(question: Question) -> pb.QuestionOpen:
         question=question.text,
         sampling=sampling_to_proto(question.sampling),
         image_digest=question.image_digest,
+        turns=[pb.Turn(question=asked, answer=said) for asked, said in question.turns],
+        text_only=question.text_only,
     )
 
 
@@ -137,6 +139,8 @@ def question_from_proto(message: pb.QuestionOpen) -> Question:
         text=message.question,
         sampling=sampling_from_proto(message.sampling),
         image_digest=message.image_digest,
+        turns=tuple(Turn(turn.question, turn.answer) for turn in message.turns),
+        text_only=message.text_only,
     )
 
 

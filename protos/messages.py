@@ -10,7 +10,7 @@ import math
 import re
 from dataclasses import dataclass, field
 from types import NoneType, UnionType
-from typing import Any
+from typing import Any, NamedTuple
 
 from aligned_vq.answers import Sampling
 from aligned_vq.errors import InvalidInput, ManifestMismatch
@@ -97,14 +97,25 @@ def check_manifest_digest(digest: bytes) -> None:
         )
 
 
+class Turn(NamedTuple):
+    """A question that was answered, and its answer. Both stay out of `repr`, hence out of logs."""
+
+    question: str
+    answer: str
+
+    def __repr__(self) -> str:
+        return "Turn()"
+
+
 @dataclass(frozen=True)
 class Question:
-    """What opens an answer; the image comes as a payload or is named by `image_digest`.
+    """What opens an answer; the image comes as a payload, is named by `image_digest`, or there is
+    none (`text_only`).
 
     `request_id` is at most 64 of `A-Z a-z 0-9 . _ : -` (empty: the service chooses), for logs and
     deduplication. `image_digest` is empty, or 16 bytes that offer an image sent earlier. `text` is
-    the user's: like the digest, it stays out of `repr`, hence out of logs. InvalidInput or
-    ManifestMismatch when a field is not so.
+    the user's: like the digest and the `turns` before it, it stays out of `repr`, hence out of
+    logs. InvalidInput or ManifestMismatch when a field is not so.
     """
 
     request_id: str
@@ -112,6 +123,8 @@ class Question:
     text: str = field(repr=False)
     sampling: Sampling = field(default_factory=Sampling)
     image_digest: bytes = field(default=b"", repr=False)
+    turns: tuple[Turn, ...] = field(default=(), repr=False)
+    text_only: bool = False
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -126,8 +139,15 @@ class Question:
                 f"an image digest has {DIGEST_BYTES} bytes or none, got {len(self.image_digest)}: "
                 "send the digest of the last answer, or none and the payload"
             )
-        if _broken(self.text):
+        if self.text_only and self.image_digest:
+            raise InvalidInput(
+                "a question about no image must name none, got an image digest: leave one of the "
+                "two out"
+            )
+        if _broken(self.text) or any(_broken(turn.question) for turn in self.turns):
             raise InvalidInput(f"a question {_UNICODE}")
+        if any(_broken(turn.answer) for turn in self.turns):
+            raise InvalidInput(f"an earlier answer {_UNICODE}")
         check_sampling(self.sampling)
 
 

@@ -95,6 +95,7 @@ UNNAMED: dict[grpc.StatusCode, _Unnamed] = {
     ),
     StatusCode.UNAUTHENTICATED: _Unnamed(Unauthenticated, _LOGIN),
 }
+_ANOTHER_SERVICE = (StatusCode.UNIMPLEMENTED, StatusCode.NOT_FOUND)
 _TOO_LARGE = _Unnamed(
     InvalidInput, "a message was larger than the limit: shorten the question or lower the rate"
 )
@@ -145,6 +146,8 @@ def error_from_rpc(rpc_error: grpc.RpcError) -> AlignedVQError:
     error = _error_of(call)
     if isinstance(error, Overloaded):
         error.retry_after_seconds = _retry_seconds(_value(call.trailing_metadata(), RETRY_KEY))
+    if isinstance(error, CloudUnreachable):
+        error.another_service = call.code() in _ANOTHER_SERVICE
     return error
 
 

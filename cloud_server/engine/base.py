@@ -17,13 +17,13 @@ class EngineRequest:
 
     `request_id` is unique among those in flight; `prompt_ids` hold a placeholder for each of the
     image's N' tokens; `image` is embeddings `[N', H]`, or codebook indices `[N, K]` for engines
-    that rebuild it themselves; `image_key` names it among all tenants' (empty: not to be
-    remembered); `sampling.max_tokens` is at least 1.
+    that rebuild it themselves, or None for a question about none; `image_key` names it, or none,
+    among all tenants' (empty: nothing is to be remembered); `sampling.max_tokens` is at least 1.
     """
 
     request_id: str
     prompt_ids: Sequence[int] = field(repr=False)
-    image: Tensor = field(repr=False)
+    image: Tensor | None = field(repr=False)
     sampling: Sampling
     image_key: bytes = field(default=b"", repr=False)
 

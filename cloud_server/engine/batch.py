@@ -54,12 +54,12 @@ class RunningBatch:
 
     @torch.inference_mode()
     def join(
-        self, prefixes: Sequence[Tensor], embeds: Sequence[Tensor], needs: Sequence[int]
+        self, prefixes: Sequence[Tensor | None], embeds: Sequence[Tensor], needs: Sequence[int]
     ) -> Tensor:
         """Add rows; returns the logits of their first tokens, `[K, V]`.
 
         Args:
-            prefixes: of each row, from `prefix`.
+            prefixes: of each row, from `prefix`; None where nothing comes before `embeds`.
             embeds: what follows in each, `[T, H]`, at least one token.
             needs: tokens that each will hold at most.
         """
@@ -71,9 +71,10 @@ class RunningBatch:
             tokens = max(tokens, cache.row_tokens)
             spare = min(self.max_rows, self.max_tokens // tokens, 2 * cache.num_rows)
             cache.reserve(max(rows, spare), tokens)
-        starts = [prefix.shape[3] for prefix in prefixes]
+        starts = [0 if prefix is None else prefix.shape[3] for prefix in prefixes]
         for row, prefix in enumerate(prefixes, first):
-            cache.put(row, prefix)
+            if prefix is not None:
+                cache.put(row, prefix)
         counts = [len(own) for own in embeds]
         padded = torch.nn.utils.rnn.pad_sequence(list(embeds), batch_first=True)
         logits = self._forward(padded, first, starts, counts)

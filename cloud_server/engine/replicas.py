@@ -238,16 +238,18 @@ class ReplicasEngine:
             raise _ReplicaFailed(type(error).__name__) from error
 
     def _body(self, request: EngineRequest) -> dict[str, Any]:
-        part: dict[str, Any] = {"type": "image_url", "url": self._layout.url(request.image)}
         body = {
             "request_id": request.request_id,
             "token_ids": list(request.prompt_ids),
-            "content_parts": [part],
             "sampling_params": vllm_sampling(request.sampling),
             "stream": True,
         }
-        if request.image_key:  # whatever is kept of it is found only under a tenant's own key
-            part["uuid"] = body["cache_salt"] = request.image_key.hex()
+        name = request.image_key.hex()
+        if name:  # whatever is kept of it is found only under a tenant's own key
+            body["cache_salt"] = name
+        if request.image is not None:
+            part = {"type": "image_url", "url": self._layout.url(request.image)}
+            body["content_parts"] = [part | ({"uuid": name} if name else {})]
         return body
 
 

@@ -193,7 +193,8 @@ class TransformersEngine:
         new_images = 0
         while self._waiting and len(group) < JOIN_AT_ONCE:
             answer = self._waiting[0]
-            new_images += answer.request.image_key not in self._prefixes
+            own = answer.request
+            new_images += own.image is not None and own.image_key not in self._prefixes
             needs = [other.need for other in (*group, answer)]
             if not self._batch.fits(needs) or new_images > NEW_IMAGES_AT_ONCE:
                 break
@@ -246,19 +247,21 @@ class TransformersEngine:
             self._running[row] = self._running[-1]
             self._running.pop()
 
-    def _prompt(self, answer: RunningAnswer) -> tuple[Tensor, Tensor] | None:
-        """Keys and values up to the end of the image, and embeddings `[T, H]` of the rest; None if
-        this answer failed over it."""
+    def _prompt(self, answer: RunningAnswer) -> tuple[Tensor | None, Tensor] | None:
+        """Keys and values up to the end of the image, if there is one, and embeddings `[T, H]` of
+        the rest; None if this answer failed over it."""
         request = answer.request
         answer.started_ns = time.perf_counter_ns()
         try:
             with torch.inference_mode():
                 ids = torch.tensor(list(request.prompt_ids), device=self._llava.device)
                 places = ids == self._image_token_id
-                count = len(request.image)
+                count = 0 if request.image is None else len(request.image)
                 if int(places.sum()) != count:
                     raise ValueError(f"{int(places.sum())} placeholders for {count} embeddings")
                 embeds: Tensor = self._llava.get_input_embeddings()(ids)
+                if request.image is None:
+                    return None, embeds
                 cut = min(len(ids) - 1, int(places.nonzero()[-1]) + 1)
                 prefix = self._prefixes.get(request.image_key)
                 if prefix is None:

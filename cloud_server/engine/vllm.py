@@ -172,13 +172,14 @@ def _start(settings: VllmSettings) -> Any:
 def _prompt(request: EngineRequest) -> dict[str, Any]:
     """Token ids and indices. Whatever vLLM keeps of them is found again only under the same key,
     and the key is a tenant's own."""
-    prompt: dict[str, Any] = {
-        "prompt_token_ids": list(request.prompt_ids),
-        "multi_modal_data": {"image": request.image},
-    }
-    if request.image_key:
-        name = request.image_key.hex()
-        prompt |= {"multi_modal_uuids": {"image": [name]}, "cache_salt": name}
+    prompt: dict[str, Any] = {"prompt_token_ids": list(request.prompt_ids)}
+    name = request.image_key.hex()
+    if name:
+        prompt["cache_salt"] = name
+    if request.image is not None:
+        prompt["multi_modal_data"] = {"image": request.image}
+        if name:
+            prompt["multi_modal_uuids"] = {"image": [name]}
     return prompt
 
 

@@ -18,14 +18,14 @@ import torch
 from aligned_vq.answers import Sampling, Timings, TokenChunk
 from aligned_vq.errors import EngineError
 from aligned_vq.types import Encoded, Payload, StageIndices
-from cloud_server import logs
 from cloud_server.app import CloudServer
 from cloud_server.config import CloudConfig
 from cloud_server.decoder import DecodedImage
 from cloud_server.engine.base import EngineRequest
-from cloud_server.logs import JsonFormatter, TextFormatter
 from cloud_server.model import load_cloud_model
 from edge_client import AsyncEdgeClient
+from protos import logs
+from protos.logs import JsonFormatter, TextFormatter
 from protos.messages import Question
 from tests.e2e.raw import GOOD_QUESTION, picture
 from tests.privacy import Secrets
@@ -176,10 +176,10 @@ def test_nothing_is_told_when_asyncio_and_a_bug_tell_all_they_can(
         server = CloudServer(model, CloudConfig(bundle_directory, str(llava_directory), port=0))
         build = server.service._parts.prompts.build
 
-        def breaking(text: str) -> list[int]:
+        def breaking(text: str, *history: Any, **options: Any) -> list[int]:
             if text == question:
                 raise ValueError(f"cannot tokenise {text}")
-            return build(text)
+            return build(text, *history, **options)
 
         monkeypatch.setattr(server.service._parts.prompts, "build", breaking)
         port = await server.start()

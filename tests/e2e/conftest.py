@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,21 +9,6 @@ import pytest
 
 from benchmarks.processes import CloudProcess
 from tests.e2e.collector import Collector
-
-
-@pytest.fixture(scope="session")
-def talkative(llava_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same checkpoint with room for long answers, which it hardly ever ends by itself."""
-    folder = tmp_path_factory.mktemp("talkative") / "llava"
-    shutil.copytree(llava_directory, folder)
-    for name, section, change in (
-        ("config.json", "text_config", {"max_position_embeddings": 4096}),
-        ("generation_config.json", None, {"eos_token_id": 3}),
-    ):
-        settings = json.loads((folder / name).read_text())
-        (settings if section is None else settings[section]).update(change)
-        (folder / name).write_text(json.dumps(settings))
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -43,4 +26,13 @@ def traced(
     """Traced, and as talkative as it can be made."""
     options = (f"--traces={collector.url}", "--log_format=json", "--log_level=debug")
     with CloudProcess(bundle_directory, llava_directory, *options) as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def identity_cloud(
+    llava_directory: Path, identity_bundle_directory: Path
+) -> Iterator[CloudProcess]:
+    """A cloud of raw features: its answers are the unsplit model's."""
+    with CloudProcess(identity_bundle_directory, llava_directory) as process:
         yield process

@@ -14,7 +14,6 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 from aligned_vq.errors import InvalidInput
 from benchmarks.processes import CloudProcess
 from edge_client import AsyncEdgeClient, EdgeClient
-from edge_client.client import _pixel_digest
 from tests.conftest import IMAGE_SIDE, NUM_TOKENS
 
 QUESTIONS = ("What colour is the star?", "Describe the picture.", "Ist das ein Käfer? 🐞")
@@ -42,12 +41,9 @@ def generated(directory: Path, image: Image.Image, question: str, max_tokens: in
 
 
 def test_raw_coding_gives_the_unsplit_models_tokens(
-    llava_directory: Path, identity_bundle_directory: Path
+    identity_cloud: CloudProcess, llava_directory: Path, identity_bundle_directory: Path
 ) -> None:
-    with (
-        CloudProcess(identity_bundle_directory, llava_directory) as cloud,
-        EdgeClient(cloud.target, identity_bundle_directory) as client,
-    ):
+    with EdgeClient(identity_cloud.target, identity_bundle_directory) as client:
         for image, question in zip(pictures(3), QUESTIONS, strict=True):
             answer = client.ask(image, question, max_tokens=12)
             assert list(answer.details.token_ids) == generated(llava_directory, image, question, 12)
@@ -95,7 +91,8 @@ def test_a_forgotten_image_is_sent_again(llava_directory: Path, bundle_directory
         EdgeClient(cloud.target, bundle_directory) as client,
     ):
         before = client.ask(first, QUESTIONS[0], max_tokens=6)
-        client._held(_pixel_digest(first, None), bytes(16))  # as if the service had forgotten it
+        held = client._pictures.picture(first)
+        held.held(bytes(16), cloud.target)  # as if the service had forgotten it
         after = client.ask(first, QUESTIONS[0], max_tokens=6)
     assert before == after
     assert after.details.payload_bytes > 0

@@ -14,7 +14,7 @@ from aligned_vq.errors import CorruptPayload, EngineError, InvalidInput, Manifes
 from aligned_vq.types import Coding
 from protos import convert
 from protos.alignedvq.v1 import inference_pb2 as pb
-from protos.messages import Question, ServiceInfo
+from protos.messages import Question, ServiceInfo, Turn
 
 DIGEST = bytes(range(16))
 COUNTS = st.integers(0, 2**32 - 1)
@@ -29,13 +29,16 @@ SAMPLINGS = st.builds(
         tuple
     ),
 )
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
+ABOUT = st.sampled_from(({"text_only": True}, {"image_digest": DIGEST}, {}))
 QUESTIONS = st.builds(
-    Question,
+    lambda about, **fields: Question(**fields, **about),
+    ABOUT,
     request_id=st.from_regex(r"[A-Za-z0-9._:-]{0,64}", fullmatch=True),
     manifest_digest=st.binary(min_size=16, max_size=16),
-    text=st.text(st.characters(exclude_categories=["Cs"])),
+    text=TEXTS,
     sampling=SAMPLINGS,
-    image_digest=st.just(b"") | st.binary(min_size=16, max_size=16),
+    turns=st.lists(st.builds(Turn, TEXTS, TEXTS), max_size=3).map(tuple),
 )
 TIMINGS = st.dictionaries(st.text("abc_", min_size=1), st.integers(0, 2**64 - 1), max_size=4)
 
@@ -134,6 +137,7 @@ def test_manifest_digest_of_another_length_is_a_mismatch(size: int) -> None:
     ("fields", "word"),
     [
         ({"image_digest": bytes(15)}, "image digest"),
+        ({"image_digest": bytes(16), "text_only": True}, "about no image must name none"),
         ({"request_id": "two\nlines"}, "request id"),
         ({"request_id": "trailing\n"}, "request id"),
         ({"request_id": "x" * 65}, "request id"),
@@ -149,10 +153,15 @@ def test_bad_question_is_refused(fields: dict[str, object], word: str) -> None:
 def test_half_a_surrogate_pair_is_refused_before_it_is_sent() -> None:
     with pytest.raises(InvalidInput, match="surrogate"):
         Question("", DIGEST, "caf\udce9")
+    for turn, what in ((Turn("caf\udce9", ""), "question"), (Turn("", "caf\udce9"), "answer")):
+        with pytest.raises(InvalidInput, match=f"{what} must be valid Unicode.*surrogate"):
+            Question("", DIGEST, "why?", turns=(turn,))
 
 
 def test_question_text_stays_out_of_repr() -> None:
-    assert "secret" not in repr(Question("r", DIGEST, "a secret"))
+    turn = Turn("a secret", "the secret")
+    assert "secret" not in repr(Question("r", DIGEST, "a secret", turns=(turn,)))
+    assert "secret" not in repr(turn)
 
 
 @given(st.text("{}[]:,\"ab'"), COUNTS, COUNTS)

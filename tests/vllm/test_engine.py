@@ -45,6 +45,24 @@ def test_answers_are_those_of_the_transformers_engine(
     run(compare())
 
 
+def test_a_question_about_no_image(run: Run, vllm: Backend) -> None:
+    other = backend("transformers")
+
+    async def tokens_of(own: Backend, key: bytes) -> list[int]:
+        prompt = own.prompts.build(QUESTIONS[1], text_only=True)
+        asked = EngineRequest(f"no-image-{key!r}", prompt, None, Sampling(8), key)
+        return tokens([chunk async for chunk in own.engine.generate(asked)])
+
+    async def compare() -> None:
+        expected = await tokens_of(other, b"")
+        assert expected
+        for key in (b"", b"mine", b"mine"):
+            assert await tokens_of(vllm, key) == expected
+        await other.engine.close()
+
+    run(compare())
+
+
 @pytest.mark.parametrize(
     "image",
     [

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from aligned_vq.bundle import read_manifest
+from aligned_vq.bundle_files import read_manifest
 from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
 from benchmarks.engines import EngineProcess
 from benchmarks.load import clients, run
@@ -22,6 +22,7 @@ from benchmarks.replicas import figures, talk, until
 from benchmarks.scraped import samples
 from cloud_server.indices import IndexLayout
 from cloud_server.vllm_plugin.doors import GENERATE
+from edge_client import EdgeClient
 from tests.vllm.conftest import blank
 
 
@@ -37,6 +38,11 @@ def picture() -> str:
     content = io.BytesIO()
     Image.new("RGB", (336, 336)).save(content, "PNG")
     return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
+
+
+def asked_about_nothing(cloud: CloudProcess) -> tuple[int, ...]:
+    with EdgeClient(cloud.target, BUNDLE) as client:
+        return client.ask(None, "How many objects are there?", max_tokens=8).details.token_ids
 
 
 def test_a_server_takes_indices_and_nothing_else(engines: list[EngineProcess]) -> None:
@@ -73,9 +79,11 @@ def test_a_killed_server_costs_no_answer(engines: list[EngineProcess]) -> None:
     own = clients(4, 6)
     with CloudProcess(BUNDLE, CHECKPOINT) as cloud:
         _, _, expected = asyncio.run(run(cloud.target, own, together=False))
+        without_image = asked_about_nothing(cloud)
     urls = f"--engine_urls={','.join(engine.url for engine in engines)}"
     with CloudProcess(BUNDLE, CHECKPOINT, "--engine=replicas", urls, "--http_port=0") as cloud:
         until(cloud.http, 2)
+        assert asked_about_nothing(cloud) == without_image
         outcomes = asyncio.run(talk(cloud.target, own, 8, engines[1].kill))
         until(cloud.http, 1)
         retried = int(samples(cloud.http)["avq_engine_retries_total", ""])

@@ -182,7 +182,9 @@ Global___AskRequest: _TypeAlias = AskRequest  # noqa: Y015
 
 @_typing.final
 class QuestionOpen(_message.Message):
-    """Opens a question. Its image follows as a payload, or is one that the service still holds."""
+    """Opens a question. Its image follows as a payload, or is one that the service still holds; a
+    question about no image says so.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -191,6 +193,8 @@ class QuestionOpen(_message.Message):
     QUESTION_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
     IMAGE_DIGEST_FIELD_NUMBER: _builtins.int
+    TURNS_FIELD_NUMBER: _builtins.int
+    TEXT_ONLY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Names the question in logs and for deduplication, chosen by the client: at most 64 of
     A-Z a-z 0-9 . _ : and -. Empty: the service chooses.
@@ -203,9 +207,17 @@ class QuestionOpen(_message.Message):
     """The 16 bytes that name an image already sent, by client: the service answers from it or sends
     PayloadNeeded. Empty: the payload follows unasked.
     """
+    text_only: _builtins.bool
+    """True for a question about no image, by client: no payload follows and image_digest is empty."""
     @_builtins.property
     def sampling(self) -> Global___SamplingParams:
         """How to pick tokens, by client. Unset: greedy, with the service's own token limit."""
+
+    @_builtins.property
+    def turns(self) -> _containers.RepeatedCompositeFieldContainer[Global___Turn]:
+        """The conversation before this question, by client, the oldest turn first. The image was shown
+        with its first question.
+        """
 
     def __init__(
         self,
@@ -215,14 +227,42 @@ class QuestionOpen(_message.Message):
         question: _builtins.str = ...,
         sampling: Global___SamplingParams | None = ...,
         image_digest: _builtins.bytes = ...,
+        turns: _abc.Iterable[Global___Turn] | None = ...,
+        text_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_digest", b"image_digest", "manifest_digest", b"manifest_digest", "question", b"question", "request_id", b"request_id", "sampling", b"sampling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_digest", b"image_digest", "manifest_digest", b"manifest_digest", "question", b"question", "request_id", b"request_id", "sampling", b"sampling", "text_only", b"text_only", "turns", b"turns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___QuestionOpen: _TypeAlias = QuestionOpen  # noqa: Y015
+
+@_typing.final
+class Turn(_message.Message):
+    """A question that was answered, and its answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUESTION_FIELD_NUMBER: _builtins.int
+    ANSWER_FIELD_NUMBER: _builtins.int
+    question: _builtins.str
+    """What the user asked, by client: data, never logged."""
+    answer: _builtins.str
+    """What the model answered, by client, who may have changed it: data, never logged."""
+    def __init__(
+        self,
+        *,
+        question: _builtins.str = ...,
+        answer: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "question", b"question"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Turn: _TypeAlias = Turn  # noqa: Y015
 
 @_typing.final
 class SamplingParams(_message.Message):
