@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import itertools
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Self, Unpack
+from typing import Self, TypeVar, Unpack
+
+from PIL.Image import Image
 
 from edge_client.answer import Answer
-from edge_client.client import EdgeClient, SamplingOptions
+from edge_client.client import EdgeClient, History, SamplingOptions
 from edge_client.config import EdgeConfig
 from edge_client.encoder import EncodedImage
-from edge_client.images import ImageSource
+from edge_client.preprocess import View
+from edge_client.remembered import PictureSource
 from edge_client.stream import AnswerStream
 from protos.messages import ServiceInfo
+
+QUESTIONS_AT_ONCE = 64
+"""More wait: each question in flight takes a thread."""
+
+T = TypeVar("T")
 
 
 class AsyncEdgeClient:
@@ -23,11 +35,15 @@ class AsyncEdgeClient:
     async with AsyncEdgeClient("localhost:50051", "bundle/") as client:
         answer = await client.ask("photo.jpg", "What colour is the star?")
 
-    A cancelled task hangs up its question.
+    A cancelled task hangs up its question. `encoder` is that of the client.
     """
 
-    def __init__(self, target: str, bundle: str | Path, config: EdgeConfig | None = None) -> None:
+    def __init__(
+        self, target: str | Sequence[str], bundle: str | Path, config: EdgeConfig | None = None
+    ) -> None:
         self._client = EdgeClient(target, bundle, config)
+        self.encoder = self._client.encoder
+        self._threads = ThreadPoolExecutor(QUESTIONS_AT_ONCE, "edge-client")
 
     async def __aenter__(self) -> Self:
         return self
@@ -38,52 +54,105 @@ class AsyncEdgeClient:
     async def close(self) -> None:
         """Hang up."""
         await asyncio.to_thread(self._client.close)
+        self._threads.shutdown(wait=False)
 
     async def ask(
-        self, image: ImageSource, question: str, **sampling: Unpack[SamplingOptions]
+        self,
+        image: PictureSource | None,
+        question: str,
+        history: History = (),
+        **sampling: Unpack[SamplingOptions],
     ) -> Answer:
         """The whole answer; see `EdgeClient.ask`."""
-        stream = await asyncio.to_thread(self._client.stream, image, question, **sampling)
-        async for _ in _pieces(stream):
+        stream = self.stream(image, question, history, **sampling)
+        async for _ in stream:
             pass
         assert stream.answer is not None  # a stream ends with an answer or an error
         return stream.answer
 
-    async def stream(
-        self, image: ImageSource, question: str, **sampling: Unpack[SamplingOptions]
-    ) -> AsyncIterator[str]:
+    def stream(
+        self,
+        image: PictureSource | None,
+        question: str,
+        history: History = (),
+        **sampling: Unpack[SamplingOptions],
+    ) -> AsyncAnswerStream:
         """The pieces of text as they arrive; see `EdgeClient.stream`."""
-        stream = await asyncio.to_thread(self._client.stream, image, question, **sampling)
-        async for piece in _pieces(stream):
-            yield piece
+        asked = partial(self._client.stream, image, question, history, **sampling)
+        return AsyncAnswerStream(asked, self._threads)
 
-    async def compress(self, image: ImageSource, *, quality: str | None = None) -> EncodedImage:
+    async def compress(self, image: PictureSource, *, quality: str | None = None) -> EncodedImage:
         """The payload of an image; see `EdgeClient.compress`."""
-        return await asyncio.to_thread(self._client.compress, image, quality=quality)
+        return await self._awaited(partial(self._client.compress, image, quality=quality))
+
+    async def payload_bytes(self, image: Image | View) -> dict[str, int]:
+        """What an image costs at each operating point; see `EdgeEncoder.payload_bytes`."""
+        return await self._awaited(partial(self.encoder.payload_bytes, image))
 
     async def check(self) -> ServiceInfo:
         """Reach the service and compare bundles; see `EdgeClient.check`."""
-        return await asyncio.to_thread(self._client.check)
+        return await self._awaited(self._client.check)
+
+    async def _awaited(self, blocking: Callable[[], T]) -> T:
+        return await _in_thread(self._threads, blocking)
 
 
-async def _pieces(stream: AnswerStream) -> AsyncIterator[str]:
-    """A blocking stream's pieces, each awaited in a thread; hangs up when left early."""
+class AsyncAnswerStream:
+    """`AnswerStream` for `async for`: each piece is awaited in a thread, and none is fetched before
+    it is wanted. `answer` holds the whole once the iteration ended; `aclose` hangs up earlier.
 
-    told: list[str] = []  # and not the results of threads: asyncio's debug log shows those
+    Args:
+        ask: opens the blocking stream.
+        threads: where it is waited for.
+    """
 
-    def following() -> bool:
-        told[:] = itertools.islice(stream, 1)
-        return bool(told)
+    def __init__(self, ask: Callable[[], AnswerStream], threads: Executor) -> None:
+        self._ask = ask
+        self._threads = threads
+        self._pieces = self._run()
+        self.answer: Answer | None = None
 
-    waiting: asyncio.Future[bool] | None = None
-    try:
-        while True:
-            waiting = asyncio.ensure_future(asyncio.to_thread(following))
-            if not await asyncio.shield(waiting):
-                return
-            yield told[0]
-    finally:
-        stream.cancel()
-        if waiting is not None and not waiting.done():
-            await asyncio.wait([waiting])  # the thread ends at once: its call was hung up
-            waiting.exception()
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self._pieces
+
+    async def __anext__(self) -> str:
+        return await anext(self._pieces)
+
+    async def aclose(self) -> None:
+        """Hang up; harmless once the answer ended."""
+        await self._pieces.aclose()
+
+    async def _run(self) -> AsyncGenerator[str, None]:
+        opened: list[AnswerStream] = []
+        told: list[str] = []  # and not the results of threads: asyncio's debug log shows those
+        left = threading.Event()
+
+        def following() -> bool:
+            if not opened:  # in one go with the first piece: threads take time to be woken
+                opened.append(self._ask())
+                if left.is_set():
+                    opened[0].cancel()
+            told[:] = itertools.islice(opened[0], 1)
+            return bool(told)
+
+        waiting: asyncio.Future[bool] | None = None
+        try:
+            while True:
+                waiting = _in_thread(self._threads, following)
+                if not await asyncio.shield(waiting):
+                    self.answer = opened[0].answer
+                    return
+                yield told[0]
+        finally:
+            left.set()
+            for stream in opened:
+                stream.cancel()
+            if waiting is not None and not waiting.done():
+                await asyncio.wait([waiting])  # the thread ends at once: its call was hung up
+                waiting.exception()
+
+
+def _in_thread(threads: Executor, blocking: Callable[[], T]) -> asyncio.Future[T]:
+    """Its result, once a thread was free; in the context of now, which traces look at."""
+    run = contextvars.copy_context().run
+    return asyncio.get_running_loop().run_in_executor(threads, run, blocking)

@@ -25,6 +25,8 @@ class AnswerDetails:
     """From the call to the first piece of text."""
     total_ms: float
     attempts: int = 1
+    target: str = ""
+    """Address of the service that answered."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able figures; times in milliseconds."""

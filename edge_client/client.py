@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self, TypedDict, Unpack
 
-import torch
-from PIL.Image import Image
-
-from aligned_vq.answers import Sampling, Timings
-from aligned_vq.errors import InvalidInput, ManifestMismatch
-from aligned_vq.types import Payload
+from aligned_vq.answers import Sampling
+from aligned_vq.errors import AlignedVQError, InvalidInput, ManifestMismatch
 from edge_client.answer import Answer
 from edge_client.config import EdgeConfig
 from edge_client.credentials import read_credentials
 from edge_client.encoder import EdgeEncoder, EncodedImage
-from edge_client.images import ImageSource, load_image
+from edge_client.remembered import PictureSource, RememberedPictures
+from edge_client.route import Route
 from edge_client.stream import AnswerStream
+from edge_client.targets import Targets, is_refusal, split_targets
 from edge_client.transport import GrpcTransport, Transport
-from protos.messages import ServiceInfo
+from protos.messages import ServiceInfo, Turn
 from protos.traces import open_traces
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+History = Iterable[tuple[str, str]]
+"""Questions and their answers."""
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -42,22 +38,15 @@ class SamplingOptions(TypedDict, total=False):
     """The answer ends before the first of these texts."""
 
 
-@dataclass
-class _Remembered:
-    """A payload made earlier, and the service's name for it once it has one."""
-
-    encoded: EncodedImage
-    held_as: bytes = b""
-
-
 class EdgeClient:
-    """Asks one cloud service about images, over one warm connection.
+    """Asks a cloud service about images, over one warm connection to each of its targets.
 
         with EdgeClient("localhost:50051", "bundle/") as client:
             answer = client.ask("photo.jpg", "What colour is the star?")
 
     Args:
-        target: `host:port` of the cloud service.
+        target: `host:port` of the cloud service; several, in a list or with commas between them,
+            share the questions, and a question that one fails goes on to another.
         bundle: directory written by `aligned-vq export`, the same as the service's.
         config: deadlines, retries, precision, certificates, token and traces.
         transport: another way to reach the service, for tests.
@@ -68,17 +57,18 @@ class EdgeClient:
 
     def __init__(
         self,
-        target: str,
+        target: str | Sequence[str],
         bundle: str | Path,
         config: EdgeConfig | None = None,
         *,
         transport: Transport | None = None,
     ) -> None:
         self.config = config or EdgeConfig()
-        self.encoder = EdgeEncoder(bundle, _DTYPES[self.config.dtype])
-        self._transport = transport or GrpcTransport(target, read_credentials(self.config))
+        own = self.config
+        self.encoder = EdgeEncoder(bundle, own.backend, own.dtype, own.threads)
+        self._targets = Targets([transport] if transport else _transports(target, own), own)
         self._traces = open_traces(self.config.traces, "edge-client")
-        self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
+        self._pictures = RememberedPictures(self.encoder, self.config.remembered_images)
 
     def __enter__(self) -> Self:
         return self
@@ -88,32 +78,47 @@ class EdgeClient:
 
     def close(self) -> None:
         """Hang up."""
-        self._transport.close()
+        self._targets.close()
         self._traces.close()
 
-    def ask(self, image: ImageSource, question: str, **sampling: Unpack[SamplingOptions]) -> Answer:
+    def ask(
+        self,
+        image: PictureSource | None,
+        question: str,
+        history: History = (),
+        **sampling: Unpack[SamplingOptions],
+    ) -> Answer:
         """The whole answer. Arguments and errors as for `stream`."""
-        with self.stream(image, question, **sampling) as stream:
+        with self.stream(image, question, history, **sampling) as stream:
             for _ in stream:
                 pass
         assert stream.answer is not None  # a stream ends with an answer or an error
         return stream.answer
 
     def stream(
-        self, image: ImageSource, question: str, **sampling: Unpack[SamplingOptions]
+        self,
+        image: PictureSource | None,
+        question: str,
+        history: History = (),
+        **sampling: Unpack[SamplingOptions],
     ) -> AnswerStream:
         """The answer as it arrives: iterate over the pieces of text.
 
         Args:
-            image: a path, encoded bytes, a PIL image or an array (see `load_image`).
+            image: a path, encoded bytes, a PIL image or an array (see `load_image`); or a payload
+                that `compress` made, or the path of the `.avq` file it was written to; None for a
+                question about no image.
             question: plain text.
+            history: earlier questions and their answers, the oldest first; the image is shown with
+                the first question of the conversation.
             sampling: fields of `Sampling` to change, and `quality`: an operating point of the
                 bundle by name, in place of its default.
 
         Raises:
-            InvalidInput: the image, the question or the quality cannot be used.
+            InvalidInput: the image, a text or the quality cannot be used.
+            CorruptPayload: the `.avq` file holds no payload.
             CloudUnreachable: no service answered; DeadlineExceeded: not in time.
-            ManifestMismatch: the service has another bundle.
+            ManifestMismatch: the service, or the payload, has another bundle.
             Unauthenticated: the service wants a certificate or a token that it knows.
             Overloaded: the service is full, also after the retries; QuotaExceeded: this client has
                 asked more than its share, and the wait is longer than the question may take.
@@ -121,45 +126,49 @@ class EdgeClient:
         """
         if not question.strip():
             raise InvalidInput("expected a question, got an empty one; ask something")
-        loaded = load_image(image)
+        turns = tuple(Turn(asked, answered) for asked, answered in history)
         quality = sampling.pop("quality", None)
         self.encoder.check_quality(quality)
-        key = _pixel_digest(loaded, quality)
-        remembered = self._remembered.get(key)
-
-        def encode() -> tuple[Payload, Timings]:
-            found = self._remembered.get(key)
-            encoded = found.encoded if found else self.encoder.encode(loaded, quality=quality)
-            self._remember(key, encoded)
-            return encoded
-
+        own = None if image is None else self._pictures.picture(image, quality)
+        route = Route(self._targets, own.held_by if own else "")
         return AnswerStream(
-            self._transport,
+            route,
             self.config,
             self.encoder.digest,
             question,
             _sampling(sampling),
-            encode,
-            remembered.held_as if remembered else b"",
-            on_end=lambda digest: self._held(key, digest),
+            own.encoded if own else None,
+            own.held_as if own else b"",
+            on_end=lambda digest: own.held(digest, route.target) if own else None,
             traces=self._traces,
+            turns=turns,
         )
 
-    def compress(self, image: ImageSource, *, quality: str | None = None) -> EncodedImage:
-        """The payload of an image, without asking anything; `quality` as for `stream`."""
+    def compress(self, image: PictureSource, *, quality: str | None = None) -> EncodedImage:
+        """The payload of an image, without asking anything; arguments as for `stream`."""
         self.encoder.check_quality(quality)
-        return self.encoder.encode(load_image(image), quality=quality)
+        return self._pictures.picture(image, quality).encoded()
 
     def check(self) -> ServiceInfo:
-        """Reach the service and compare bundles.
+        """Reach the service, or the first of several that would serve us, and compare bundles.
 
         Raises:
             CloudUnreachable: no service answered.
             Unauthenticated: it wants a certificate or a token that it knows.
             ManifestMismatch: it has another bundle.
         """
-        self._transport.connect(self.config.connect_seconds)
-        info = self._transport.service_info(self.config.first_token_seconds, self.encoder.digest)
+        route = Route(self._targets)
+        while True:
+            route.connect(self.config.connect_seconds)
+            try:
+                return self._compared(route)
+            except AlignedVQError as error:
+                elsewhere = route.failed(error)
+                if not (elsewhere and is_refusal(error)):
+                    raise route.explain(error) from error
+
+    def _compared(self, route: Route) -> ServiceInfo:
+        info = route.service_info(self.config.first_token_seconds, self.encoder.digest)
         if info.manifest_digest != self.encoder.digest:
             raise ManifestMismatch(
                 f"expected a service with manifest {self.encoder.digest.hex()}, got one with "
@@ -167,16 +176,10 @@ class EdgeClient:
             )
         return info
 
-    def _remember(self, key: bytes, encoded: EncodedImage) -> None:
-        entry = self._remembered.setdefault(key, _Remembered(encoded))
-        self._remembered.move_to_end(key)
-        entry.held_as = b""
-        while len(self._remembered) > self.config.remembered_images:
-            self._remembered.popitem(last=False)
 
-    def _held(self, key: bytes, digest: bytes) -> None:
-        if key in self._remembered:
-            self._remembered[key].held_as = digest
+def _transports(target: str | Sequence[str], config: EdgeConfig) -> list[GrpcTransport]:
+    credentials = read_credentials(config)
+    return [GrpcTransport(address, credentials) for address in split_targets(target)]
 
 
 def _sampling(options: SamplingOptions) -> Sampling:
@@ -185,8 +188,3 @@ def _sampling(options: SamplingOptions) -> Sampling:
     stop = fields.get("stop", ())
     fields["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
     return Sampling(**fields)
-
-
-def _pixel_digest(image: Image, quality: str | None) -> bytes:
-    """Names the picture itself, however it was given, at one quality."""
-    return hashlib.sha256(f"{image.size} {quality}".encode() + image.tobytes()).digest()

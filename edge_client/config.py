@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from aligned_vq.errors import ConfigError
+from edge_client.backends.base import BackendChoice, Precision
 from protos.traces import check_endpoint
 
 
@@ -20,7 +20,15 @@ class EdgeConfig:
         total_seconds: longest wait for the whole answer, retries included.
         attempts: tries of one question; only failures before the first piece of text are retried.
         backoff_seconds: wait before the first retry; doubles with every further one.
-        dtype: of the vision prefix; bfloat16 is faster where the processor has it.
+        failures: of a target in a row, after which it is left alone until it says that it is well.
+        pause_seconds: wait before it is asked that for the first time; doubles up to 10 s.
+        silence_seconds: without a word for so long a target is asked whether it is well, and if
+            not, its questions go to another.
+        backend: what runs the vision prefix and the codec: onnx (ONNX Runtime, no torch needed),
+            torch, or auto: onnx where the bundle has a graph and onnxruntime is there, else torch.
+        dtype: of the vision prefix; bfloat16, which takes torch, is faster where the processor has
+            it.
+        threads: that compute; 0 leaves it to the backend. With torch, of the whole process.
         remembered_images: payloads kept so that a follow-up question sends 16 bytes.
         tls: encrypt, and speak only to a service whose certificate can be checked.
         ca: PEM file of the authority that signed the service's certificate; left out, gRPC's own
@@ -40,7 +48,12 @@ class EdgeConfig:
     total_seconds: float = 120.0
     attempts: int = 3
     backoff_seconds: float = 0.2
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    failures: int = 3
+    pause_seconds: float = 1.0
+    silence_seconds: float = 5.0
+    backend: BackendChoice = "auto"
+    dtype: Precision = "float32"
+    threads: int = 0
     remembered_images: int = 8
     tls: bool = False
     ca: Path | None = None
@@ -51,9 +64,12 @@ class EdgeConfig:
     traces: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("connect_seconds", "first_token_seconds", "total_seconds", "attempts"):
+        positive = ("connect_seconds", "first_token_seconds", "total_seconds", "attempts")
+        for name in (*positive, "failures", "pause_seconds", "silence_seconds"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.threads < 0:
+            raise ConfigError(f"threads must be 0 or more, got {self.threads}")
         if self.backoff_seconds < 0 or self.remembered_images < 0:
             raise ConfigError("backoff_seconds and remembered_images must not be negative")
         if (self.certificate is None) != (self.key is None):

@@ -18,6 +18,8 @@ from protos.address import host_of, is_loopback
 
 TOKEN_VARIABLE = "AVQ_EDGE_TOKEN"
 
+Options = tuple[tuple[str, int | str], ...]
+
 _REASONS = (
     (
         "Hostname Verification",
@@ -56,7 +58,7 @@ class Credentials:
     server_name: str | None = None
     token: str | None = field(default=None, repr=False)
 
-    def channel(self, target: str, options: tuple[tuple[str, int], ...]) -> grpc.Channel:
+    def channel(self, target: str, options: Options) -> grpc.Channel:
         """A channel to the service.
 
         Raises:
@@ -101,7 +103,7 @@ def read_credentials(config: EdgeConfig) -> Credentials:
         _contents(config.certificate),
         _contents(config.key),
         config.server_name,
-        _token(config.token_file),
+        read_token(config.token_file, TOKEN_VARIABLE),
     )
 
 
@@ -144,11 +146,16 @@ def _contents(path: Path | None) -> bytes | None:
         ) from error
 
 
-def _token(path: Path | None) -> str | None:
-    """From the file if there is one, else from the environment: command lines are seen by all."""
-    source = f"${TOKEN_VARIABLE}" if path is None else str(path)
+def read_token(path: Path | None, variable: str) -> str | None:
+    """A secret from the file if there is one, else from the environment: command lines are seen by
+    all. None: from neither.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds something else.
+    """
+    source = f"${variable}" if path is None else str(path)
     if path is None:
-        text = os.environ.get(TOKEN_VARIABLE)
+        text = os.environ.get(variable)
     else:
         text = (_contents(path) or b"").decode("ascii", "replace")
     if text is None:

@@ -15,18 +15,23 @@ from aligned_vq.errors import (
     CloudUnreachable,
     DeadlineExceeded,
     EngineError,
+    ManifestMismatch,
     Overloaded,
+    QuotaExceeded,
+    Unauthenticated,
 )
 from aligned_vq.types import Payload
 from edge_client.answer import Answer, AnswerDetails
 from edge_client.config import EdgeConfig
-from edge_client.transport import Exchange, Transport
+from edge_client.route import Route
+from edge_client.targets import is_refusal
+from edge_client.transport import CANCELLED_HERE, Exchange
 from protos import convert
 from protos.alignedvq.v1 import inference_pb2 as pb
-from protos.messages import Question
+from protos.messages import Question, Turn
 from protos.traces import CANCELLED, NO_TRACES, Span, Traces
 
-_CANCELLED = "the question was cancelled on this side"
+_TRY_AGAIN = (CloudUnreachable, Overloaded, ManifestMismatch, Unauthenticated)
 
 Encode = Callable[[], tuple[Payload, Timings]]
 
@@ -37,14 +42,15 @@ class AnswerStream:
     A context manager: leaving it early hangs up. `cancel` does so from another thread.
 
     Args:
-        transport: the connection.
+        route: to the service, or to one after the other.
         config: deadlines and retries.
         manifest_digest: 16 bytes that name the bundle.
         text: the question.
         sampling: how to pick tokens.
-        encode: makes the payload; only called if the service needs it.
+        encode: makes the payload; only called if the service needs it. None: there is no image.
         known_digest: what the service called this image earlier; empty to send the payload.
         on_end: told what the service calls the image now, empty if it does not hold it.
+        turns: the conversation before.
         traces: record where the time went.
 
     Raises:
@@ -53,21 +59,28 @@ class AnswerStream:
 
     def __init__(
         self,
-        transport: Transport,
+        route: Route,
         config: EdgeConfig,
         manifest_digest: bytes,
         text: str,
         sampling: Sampling,
-        encode: Encode,
+        encode: Encode | None,
         known_digest: bytes = b"",
         on_end: Callable[[bytes], None] = lambda _: None,
         traces: Traces = NO_TRACES,
+        turns: tuple[Turn, ...] = (),
     ) -> None:
         # Checks the question before anything is sent.
         self._question = Question(
-            uuid.uuid4().hex[:16], manifest_digest, text, sampling, known_digest
+            uuid.uuid4().hex[:16],
+            manifest_digest,
+            text,
+            sampling,
+            known_digest,
+            turns,
+            text_only=encode is None,
         )
-        self._transport = transport
+        self._route = route
         self._config = config
         self._encode = encode
         self._on_end = on_end
@@ -111,16 +124,20 @@ class AnswerStream:
         while True:
             # Outside the retries: within its time, connecting tries again by itself.
             with self._span.child("connect"):
-                self._transport.connect(min(self._config.connect_seconds, self._left()))
+                seconds = min(self._config.connect_seconds, self._left())
+                self._route.connect(seconds, self._cancelled)
             try:
                 with self._span.child("attempt", "client") as self._attempted:
                     yield from self._attempt(attempt, self._attempted)
-            except (CloudUnreachable, Overloaded) as error:
-                pause = self._pause(error, attempt)
-                if not self._worth_retrying(error, attempt, pause):
+            except _TRY_AGAIN as error:
+                if self._cancelled.is_set():
                     raise
+                elsewhere = self._route.failed(error)
+                pause = self._pause(error, attempt, elsewhere)
+                if not self._worth_retrying(error, attempt, pause, elsewhere):
+                    raise self._route.explain(error, bool(self._chunks)) from error
                 if self._cancelled.wait(pause):
-                    raise CloudUnreachable(_CANCELLED) from error
+                    raise CloudUnreachable(CANCELLED_HERE) from error
                 attempt += 1
             else:
                 return
@@ -128,15 +145,19 @@ class AnswerStream:
     def _attempt(self, attempt: int, span: Span) -> Iterator[str]:
         """The question asked once, from opening the stream to the last piece of text."""
         sent_payload = False
-        exchange = self._exchange = self._transport.open(self._left(), span.metadata)
+        exchange = self._exchange = self._route.open(self._left(), span.metadata)
+        if self._cancelled.is_set():  # just before there was something to cancel
+            exchange.cancel()
         with self._first_token_deadline(exchange) as late:
             try:
                 exchange.send(pb.AskRequest(open=convert.question_to_proto(self._question)))
-                if not self._question.image_digest:
+                if self._question.text_only:
+                    exchange.finish()
+                elif not self._question.image_digest:
                     self._send_payload(exchange, span)
                     sent_payload = True
                 for response in exchange:
-                    if convert.is_payload_needed(response):
+                    if convert.is_payload_needed(response) and not self._question.text_only:
                         self._send_payload(exchange, span)
                         sent_payload = True
                         continue
@@ -163,6 +184,7 @@ class AnswerStream:
 
     def _send_payload(self, exchange: Exchange, span: Span) -> None:
         if self._payload is None:
+            assert self._encode is not None  # else there is no image to be sent
             began = time.perf_counter_ns()
             self._payload, self._edge = self._encode()
             if self._edge.total_ns() <= time.perf_counter_ns() - began:
@@ -189,6 +211,7 @@ class AnswerStream:
             first_token_ms=1e3 * (first - self._started),
             total_ms=1e3 * (now - self._started),
             attempts=attempts,
+            target=self._route.target,
         )
         self.answer = Answer("".join(chunk.text for chunk in self._chunks), details)
         self._span.note(
@@ -203,7 +226,7 @@ class AnswerStream:
         )
 
     def _left(self) -> float:
-        left = self._started + self._config.total_seconds - time.monotonic()
+        left = self._ends_in()
         if left <= 0:
             raise DeadlineExceeded(
                 f"expected an answer within {self._config.total_seconds:g} s, got none; allow more "
@@ -211,18 +234,25 @@ class AnswerStream:
             )
         return left
 
-    def _worth_retrying(self, error: AlignedVQError, attempt: int, pause: float) -> bool:
-        """Only before the first text, and only what another try can mend."""
-        return not (
-            self._chunks
-            or self._cancelled.is_set()
-            or isinstance(error, DeadlineExceeded)
-            or attempt >= self._config.attempts
-            or self._left() <= pause
+    def _ends_in(self) -> float:
+        return self._started + self._config.total_seconds - time.monotonic()
+
+    def _worth_retrying(
+        self, error: AlignedVQError, attempt: int, pause: float, elsewhere: bool
+    ) -> bool:
+        """Only before the first text, and only what another try or another target can mend."""
+        return (
+            not self._chunks
+            and attempt < self._config.attempts
+            and pause < self._ends_in()
+            and (elsewhere or not (isinstance(error, DeadlineExceeded) or is_refusal(error)))
         )
 
-    def _pause(self, error: AlignedVQError, attempt: int) -> float:
-        """Our own backoff, or as long as the service asks if that is longer."""
+    def _pause(self, error: AlignedVQError, attempt: int, elsewhere: bool) -> float:
+        """None before another target; else our own backoff, or as long as the service asks if that
+        is longer. What this client may ask is the same everywhere."""
+        if elsewhere and not isinstance(error, QuotaExceeded):
+            return 0.0
         own = self._config.backoff_seconds * 2.0 ** (attempt - 1) * random.uniform(0.8, 1.2)
         asked = error.retry_after_seconds if isinstance(error, Overloaded) else None
         return max(own, asked or 0.0)
@@ -259,7 +289,7 @@ class _Deadline:
                 "allow more time or try when the service is less busy"
             )
         if cancelled:
-            return CloudUnreachable(_CANCELLED)
+            return CloudUnreachable(CANCELLED_HERE)
         return error
 
     def _expire(self) -> None:

@@ -9,9 +9,11 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from aligned_vq.errors import AlignedVQError, CloudUnreachable
 from edge_client.credentials import Credentials
@@ -22,6 +24,12 @@ from protos.messages import ServiceInfo
 from protos.status import ERROR_KEY, error_from_rpc
 from protos.traces import Metadata
 
+CANCELLED_HERE = "the question was cancelled on this side"
+NEVER = threading.Event()
+"""Never set: for those who do not cancel."""
+
+_CLOSED = "expected an open client, got one that was closed; open another"
+_STEP_SECONDS = 0.1
 _GRPC_PREFIX_BYTES = 5
 _PROBE_SECONDS = 0.25
 _NO_CONNECTION = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
@@ -34,13 +42,18 @@ _CHANNEL_OPTIONS = (
     ("grpc.enable_retries", 0),  # the client retries: it knows when that is safe
     ("grpc.max_reconnect_backoff_ms", 3_000),  # a service that came back is found soon
 )
+# Every address behind a name, in turn; without it gRPC keeps to the first that answers.
+_ALL_ADDRESSES = ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}')
+_SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
 class Exchange(Protocol):
     """One question in progress. All errors are `AlignedVQError`s."""
 
-    message_bytes: int
-    """Serialised bytes handed to gRPC so far, its 5-byte message prefixes included."""
+    @property
+    def message_bytes(self) -> int:
+        """Serialised bytes handed to gRPC so far, its 5-byte message prefixes included."""
+        ...
 
     def send(self, request: pb.AskRequest) -> None:
         """Queue a message; never blocks."""
@@ -62,12 +75,20 @@ class Exchange(Protocol):
 class Transport(Protocol):
     """A connection to one service."""
 
-    def connect(self, timeout_seconds: float) -> None:
-        """Wait until the service can be reached; CloudUnreachable if it cannot."""
+    target: str
+    """Its address, for people."""
+
+    def connect(self, timeout_seconds: float, cancelled: threading.Event = NEVER) -> None:
+        """Wait until the service can be reached; CloudUnreachable if it cannot, soon after
+        `cancelled` is set, and once closed."""
         ...
 
     def service_info(self, timeout_seconds: float, digest: bytes = b"") -> ServiceInfo:
         """A manifest of the service, by digest or its first, and limits."""
+        ...
+
+    def check_health(self, timeout_seconds: float) -> None:
+        """CloudUnreachable unless the service says soon enough that it takes questions."""
         ...
 
     def open(self, timeout_seconds: float, metadata: Metadata = ()) -> Exchange:
@@ -83,7 +104,7 @@ class GrpcTransport:
     """A channel to `host:port`, connected on first use and kept warm.
 
     Args:
-        target: address of the service.
+        target: address of the service; `dns:///name:port` takes all addresses of the name in turn.
         credentials: of both sides; left out, neither encrypted nor named.
 
     Raises:
@@ -93,54 +114,105 @@ class GrpcTransport:
     def __init__(self, target: str, credentials: Credentials | None = None) -> None:
         self.target = target
         self._credentials = credentials or Credentials()
-        self._channel = self._credentials.channel(target, _CHANNEL_OPTIONS)
+        several = (_ALL_ADDRESSES,) if target.startswith("dns:") else ()
+        self._channel = self._credentials.channel(target, (*_CHANNEL_OPTIONS, *several))
         self._stub = rpc.SplitInferenceStub(self._channel)
+        self._health = health_pb2_grpc.HealthStub(self._channel)
         self._connected = False
         self._connecting = threading.Lock()
+        self._watching = threading.Lock()
+        self._ready: grpc.Future[None] | None = None
+        self._closed = False
 
-    def connect(self, timeout_seconds: float) -> None:
+    def connect(self, timeout_seconds: float, cancelled: threading.Event = NEVER) -> None:
         """See `Transport.connect`."""
         deadline = time.monotonic() + timeout_seconds
         # One thread waits on the channel at a time: gRPC's own watcher thread fails noisily when
         # several subscribe and the channel is closed soon after.
-        if not self._connecting.acquire(timeout=timeout_seconds):
+        for seconds in _steps(deadline, cancelled):
+            if self._connecting.acquire(timeout=seconds):
+                break
+        else:
             raise self._unreachable(timeout_seconds)
         try:
-            if self._connected:
-                return
-            ready = grpc.channel_ready_future(self._channel)
-            try:
-                # The last of the time is for asking why.
-                probe_seconds = min(_PROBE_SECONDS, timeout_seconds / 4)
-                ready.result(max(0.0, deadline - probe_seconds - time.monotonic()))
-            except grpc.FutureTimeoutError as error:
-                ready.cancel()
-                if words := self._failure(probe_seconds):
-                    raise self._unreachable(timeout_seconds, words) from error
-            self._connected = True
+            if not self._connected:
+                with self._unless_closed():
+                    self._wait(timeout_seconds, deadline, cancelled)
+                self._connected = True
         finally:
             self._connecting.release()
+
+    def _wait(self, timeout_seconds: float, deadline: float, cancelled: threading.Event) -> None:
+        with self._watching:
+            if self._closed:
+                raise CloudUnreachable(_CLOSED)
+            # Kept when the time is over: subscribing anew soon after is what the thread fails at.
+            ready = self._ready = self._ready or grpc.channel_ready_future(self._channel)
+        probe_seconds = min(_PROBE_SECONDS, timeout_seconds / 4)
+        for seconds in _steps(deadline - probe_seconds, cancelled):
+            with suppress(grpc.FutureTimeoutError):
+                ready.result(seconds)
+                break
+        else:  # the last of the time is for asking why
+            if words := self._failure(probe_seconds):
+                raise self._unreachable(timeout_seconds, words)
+        self._forget_ready()
 
     def service_info(self, timeout_seconds: float, digest: bytes = b"") -> ServiceInfo:
         """See `Transport.service_info`."""
         try:
-            response = self._stub.GetManifest(
-                pb.GetManifestRequest(manifest_digest=digest),
-                timeout=timeout_seconds,
-                metadata=self._credentials.metadata(),
-            )
+            with self._unless_closed():
+                response = self._stub.GetManifest(
+                    pb.GetManifestRequest(manifest_digest=digest),
+                    timeout=timeout_seconds,
+                    metadata=self._credentials.metadata(),
+                )
         except grpc.RpcError as error:
             raise self._failed(error) from error
         return convert.service_info_from_proto(response)
 
+    def check_health(self, timeout_seconds: float) -> None:
+        """See `Transport.check_health`; who has no health service is taken to be well."""
+        try:
+            found = self._health.Check(health_pb2.HealthCheckRequest(), timeout=timeout_seconds)
+        except (grpc.RpcError, ValueError) as error:  # ValueError: closed meanwhile
+            call: object = error  # its stub lacks what every failed call has
+            if isinstance(call, grpc.Call) and call.code() is grpc.StatusCode.UNIMPLEMENTED:
+                return
+            raise self._unreachable(timeout_seconds) from error
+        if found.status != _SERVING:
+            raise CloudUnreachable(
+                f"expected the service at {self.target} to take questions, got one that does not "
+                "now; ask later, or another"
+            )
+
     def open(self, timeout_seconds: float, metadata: Metadata = ()) -> GrpcExchange:
         """See `Transport.open`."""
         metadata = (*self._credentials.metadata(), *metadata)
-        return GrpcExchange(self._stub, timeout_seconds, self._failed, metadata)
+        with self._unless_closed():
+            return GrpcExchange(self._stub, timeout_seconds, self._failed, metadata)
 
     def close(self) -> None:
         """See `Transport.close`."""
+        self._closed = True
+        self._forget_ready()
         self._channel.close()
+
+    def _forget_ready(self) -> None:
+        with self._watching:
+            if self._ready is not None:
+                self._ready.cancel()
+                self._ready = None
+
+    @contextmanager
+    def _unless_closed(self) -> Iterator[None]:
+        """Our error in place of what a closed channel and its future raise."""
+        try:
+            yield
+        except (grpc.FutureCancelledError, ValueError) as error:
+            if not self._closed:
+                raise
+            raise CloudUnreachable(_CLOSED) from error
 
     def _failure(self, timeout_seconds: float) -> str:
         """Why the channel does not come up, in gRPC's words; empty if it just did."""
@@ -159,7 +231,7 @@ class GrpcTransport:
         )
         return CloudUnreachable(
             f"expected a service at {self.target}, none that speaks gRPC with this client answered "
-            f"within {timeout_seconds:g} s; {advice}"
+            f"within {round(timeout_seconds, 2):g} s; {advice}"
         )
 
     def _failed(self, error: grpc.RpcError) -> AlignedVQError:
@@ -168,6 +240,16 @@ class GrpcTransport:
         if isinstance(call, grpc.Call) and call.code() is grpc.StatusCode.UNAVAILABLE:
             self._connected = self._connected and _by_service(call)
         return error_from_rpc(error)
+
+
+def _steps(end: float, cancelled: threading.Event) -> Iterator[float]:
+    """Seconds to wait, once at least and until that time; CloudUnreachable once cancelled."""
+    left = _STEP_SECONDS
+    while left > 0:
+        if cancelled.is_set():
+            raise CloudUnreachable(CANCELLED_HERE)
+        yield max(0.0, min(_STEP_SECONDS, end - time.monotonic()))
+        left = end - time.monotonic()
 
 
 def _by_service(call: grpc.Call) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from aligned_vq.bundle import read_manifest
+from aligned_vq.bundle_files import read_manifest
 from aligned_vq.calibrate import CodecPlan, calibrate_codec, export_bundle, features_at
 from aligned_vq.split.checkpoint import LlavaCheckpoint
 from aligned_vq.split.loading import load_prefix

@@ -90,15 +90,17 @@ def test_export_writes_a_bundle_from_a_folder_of_pictures(
     done = run(
         *("aligned_vq.cli", "export", f"--checkpoint={llava_directory}", f"--images={folder}"),
         *("--split=ln2@0", "--codebook_sizes=[16,8]", "--codebook_dim=8", f"--out={out}"),
+        "--onnx",
     )
     assert done.returncode == 0, done.stderr
+    assert str(out / "edge.onnx") in done.stdout
     shown = json.loads(run("aligned_vq.cli", "inspect", out, "--json").stdout)
     assert shown["split"] == "ln2@0"
     assert shown["quantizer"]["codebook_sizes"] == [16, 8]
     with CloudProcess(out, llava_directory) as cloud:
         asked = run(
             *("edge_client.cli", "ask", folder / "0.png", "What?", f"--target={cloud.target}"),
-            *(f"--bundle={out}", "--max_tokens=3"),
+            *(f"--bundle={out}", "--max_tokens=3", "--backend=onnx"),
         )
     assert asked.returncode == 0, asked.stderr
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aligned_vq.bundle import read_manifest
+from aligned_vq.bundle_files import read_manifest
 from aligned_vq.errors import ConfigError, InvalidInput
 from benchmarks.processes import CloudProcess
 from cloud_server.config import CloudConfig

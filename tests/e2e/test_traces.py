@@ -27,7 +27,7 @@ from tests.e2e.raw import (
     payload_of,
     picture,
 )
-from tests.edge.test_client_network import FakeService, failing, server, whole_answer
+from tests.edge.fake_service import FakeService, failing, server, whole_answer
 
 CLOUD_STAGES = ["receive", "unpack", "turn", "rebuild", "suffix", "projector"]
 CLOUD_STAGES += ["wait", "prefill", "decode"]
@@ -56,7 +56,7 @@ def recording(service: FakeService, seen: list[dict[str, str]]) -> Iterator[str]
             seen.append({pair.key: str(pair.value) for pair in details.invocation_metadata})
             return continuation(details)
 
-    with server(service, [Keep()]) as target:
+    with server(service, interceptors=[Keep()]) as target:
         yield target
 
 

@@ -11,7 +11,7 @@ import pytest
 from aligned_vq.errors import CloudUnreachable, QuotaExceeded
 from edge_client import EdgeClient
 from tests.e2e.raw import GOOD_QUESTION, picture
-from tests.edge.test_client_network import QUICK, SLACK_S, FakeService, failing, server
+from tests.edge.fake_service import QUICK, SLACK_S, FakeService, failing, server
 
 
 def busy(seconds: float, times: int = 99) -> FakeService:

@@ -1,0 +1,60 @@
+"""Pictures that were encoded before: payloads, and the `.avq` files that hold one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from aligned_vq.bitstream import from_frame
+from aligned_vq.errors import InvalidInput, ManifestMismatch
+from aligned_vq.types import Payload
+
+SUFFIX = ".avq"
+MAX_FRAME_BYTES = 64 * 2**20
+"""Of a file: far more than even raw features take."""
+
+
+def given_payload(source: object, digest: bytes) -> Payload | None:
+    """The payload that a source is or names; None for a picture, which has to be encoded.
+
+    Args:
+        source: what a caller calls an image.
+        digest: of the bundle that the payload must have been made with.
+
+    Raises:
+        InvalidInput: the file cannot be read, is none, or is too large.
+        CorruptPayload: it holds no payload.
+        ManifestMismatch: the payload was made with another bundle.
+    """
+    if isinstance(source, str | os.PathLike) and Path(source).suffix == SUFFIX:
+        source = from_frame(_read(Path(source)))
+    if not isinstance(source, Payload):
+        return None
+    if source.manifest_digest != digest:
+        raise ManifestMismatch(
+            f"expected a payload of the bundle {digest.hex()}, got one of "
+            f"{source.manifest_digest.hex()}; encode the picture again, or use that bundle"
+        )
+    return source
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if not path.is_file():
+            raise InvalidInput(
+                f"expected an {SUFFIX} file at {str(path)!r}, got none, a folder, a pipe or a "
+                "device; check the path"
+            )
+        with path.open("rb") as file:
+            data = file.read(MAX_FRAME_BYTES + 1)
+    except OSError as error:
+        raise InvalidInput(
+            f"expected an {SUFFIX} file at {str(path)!r}, got: {error.strerror}; check path and "
+            "permissions"
+        ) from error
+    if len(data) > MAX_FRAME_BYTES:
+        raise InvalidInput(
+            f"expected an {SUFFIX} file of at most {MAX_FRAME_BYTES} bytes at {str(path)!r}, got a "
+            "larger one; check which file this is"
+        )
+    return data

@@ -1,0 +1,82 @@
+"""What is known of pictures: by what the model sees of them, also where questions overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from aligned_vq.spec import Encode
+from edge_client.encoder import EdgeEncoder, EncodedImage
+from edge_client.images import load_image
+from edge_client.remembered import RememberedPictures
+
+
+def noise(seed: int) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (90, 120, 3), np.uint8)
+    return load_image(pixels)
+
+
+class Interrupted(EdgeEncoder):
+    """Does something else first when it is to encode."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def encode(self, *args: Any, **options: Any) -> EncodedImage:
+        doing, self.meanwhile = self.meanwhile, None
+        if doing is not None:
+            doing()
+        return super().encode(*args, **options)
+
+
+def test_questions_about_one_picture_at_once_forget_nothing(bundle_directory: Path) -> None:
+    encoder = Interrupted(bundle_directory)
+    pictures = RememberedPictures(encoder, 8)
+    first, second = (pictures.picture(noise(1)) for _ in "ab")
+
+    def answered() -> None:
+        second.encoded()
+        second.held(b"its digest", "cloud:1")
+
+    encoder.meanwhile = answered
+    first.encoded()
+    asked_again = pictures.picture(noise(1))
+    assert (asked_again.held_as, asked_again.held_by) == (b"its digest", "cloud:1")
+
+
+def test_a_picture_is_known_however_it_is_given_and_at_each_quality(bundle_directory: Path) -> None:
+    encoder = EdgeEncoder(bundle_directory)
+    pictures = RememberedPictures(encoder, 8)
+    pictures.picture(noise(1), "fixed").encoded()
+    pictures.picture(noise(1), "fixed").held(b"fixed", "cloud:1")
+    view = encoder.view(noise(1))
+    assert pictures.picture(view, "fixed").held_as == b"fixed"
+    assert pictures.picture(view).held_as == b""
+    assert pictures.picture(noise(2), "fixed").held_as == b""
+
+
+def test_the_prefix_runs_once_for_what_is_asked_of_one_picture(
+    bundle_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = EdgeEncoder(bundle_directory)
+    looks = []
+    look = encoder.backend.look
+
+    def counted(pixels: NDArray[np.float32]) -> Encode:
+        looks.append(pixels)
+        return look(pixels)
+
+    monkeypatch.setattr(encoder.backend, "look", counted)
+    sizes = encoder.payload_bytes(encoder.view(noise(1)))
+    payload = encoder.encode(noise(1), quality="fixed").payload
+    assert len(payload.body) == sizes["fixed"]
+    assert len(looks) == 1
+    other = encoder.encode(noise(2), quality="fixed").payload
+    assert len(looks) == 2
+    assert other != payload
+    assert encoder.encode(noise(1), quality="fixed").payload == payload
