@@ -6,7 +6,8 @@ STAMP := $(VENV)/.installed
 VLLM := .venv-vllm
 VLLM_STAMP := $(VLLM)/.installed
 
-.PHONY: help setup protos check test vllm test-vllm demo figures soak bundle reference clean
+.PHONY: help setup protos check node test vllm test-vllm test-docker demo figures soak bundle reference \
+  clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,7 +29,13 @@ check: setup ## lint, types and import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: setup ## run the test suite
+node: tests/gateway/node/node_modules ## OpenAI's client for Node, for the suite (needs node and npm)
+
+tests/gateway/node/node_modules: tests/gateway/node/package-lock.json
+	npm ci --prefix tests/gateway/node --no-audit --no-fund
+	touch $@
+
+test: setup node ## run the test suite
 	$(BIN)/pytest
 
 vllm: $(VLLM_STAMP) ## make .venv-vllm: vLLM for CPUs and the cloud side, some minutes and 4 GB
@@ -45,6 +52,9 @@ $(VLLM_STAMP): pyproject.toml constraints-vllm.txt
 test-vllm: vllm ## run the tests of the vLLM engine, some six minutes
 	$(VLLM)/bin/pytest tests/vllm -W default --timeout 500
 
+test-docker: setup ## build the images, start the pair of docker-compose.yml and test it (needs an engine)
+	$(BIN)/pytest tests/docker
+
 demo: setup ## three questions about a picture, across two processes
 	$(BIN)/python -m benchmarks.demo
 
@@ -57,6 +67,8 @@ figures: setup ## the figures of the README, about an hour on two cores
 	$(BIN)/aligned-vq locations --out benchmarks/results/locations
 	$(BIN)/python -m benchmarks.nearest_entry
 	$(BIN)/python -m benchmarks.edge_memory
+	$(BIN)/python -m benchmarks.edge_backends --installed --out benchmarks/results/edge/backends.json
+	$(BIN)/python -m benchmarks.edge_int8 --out benchmarks/results/edge/int8.json
 	$(BIN)/python -m benchmarks.equality
 
 soak: setup ## half an hour of mixed load against a cloud process
@@ -65,6 +77,7 @@ soak: setup ## half an hour of mixed load against a cloud process
 bundle: setup ## train the shipped codec anew, about an hour on two cores
 	$(BIN)/aligned-vq train aligned_vq/reference/codec.yaml --out runs/reference
 	cp runs/reference/bundle/* aligned_vq/reference/bundle/
+	$(BIN)/aligned-vq export-onnx aligned_vq/reference/bundle
 
 reference: setup ## train the reference model from scratch
 	$(BIN)/aligned-vq reference-train --out aligned_vq/reference/checkpoint

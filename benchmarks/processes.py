@@ -15,18 +15,19 @@ from typing import Self
 START_SECONDS = 240
 
 
-class CloudProcess:
-    """`cloud-server serve` as a child process on a free port; healthy once entered.
+class ServerProcess:
+    """A child process that says where it serves; ready once entered.
+
+    Args:
+        module: run by this Python.
+        arguments: of its command line.
 
     Raises:
         RuntimeError: it did not come up; the message holds its log.
     """
 
-    def __init__(self, bundle: Path, model: Path, *options: str) -> None:
-        self._command = [
-            *(sys.executable, "-m", "cloud_server.cli", "serve"),
-            *(f"--bundle={bundle}", f"--model={model}", "--port=0", *options),
-        ]
+    def __init__(self, module: str, *arguments: str) -> None:
+        self._command = [sys.executable, "-m", module, *arguments]
 
     def __enter__(self) -> Self:
         # A file, not a pipe: a pipe that nobody reads fills up and stops the process.
@@ -43,10 +44,6 @@ class CloudProcess:
             raise RuntimeError(f"no service: {line} {self.log}")
         self.port = int(line.rsplit(":", 1)[1])
         self.target = f"127.0.0.1:{self.port}"
-        self.http = ""
-        if any(option.startswith("--http_port") for option in self._command):
-            assert self.process.stdout is not None
-            self.http = self.process.stdout.readline().split()[-1]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -84,3 +81,36 @@ class CloudProcess:
                 if selector.select(timeout=0.5):
                     return self.process.stdout.readline()
         return ""
+
+
+class CloudProcess(ServerProcess):
+    """`cloud-server serve` on a free port; `http` is where operators look, if anywhere."""
+
+    def __init__(self, bundle: Path, model: Path, *options: str) -> None:
+        super().__init__(
+            "cloud_server.cli",
+            *("serve", f"--bundle={bundle}", f"--model={model}", "--port=0", *options),
+        )
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self.http = ""
+        if any(option.startswith("--http_port") for option in self._command):
+            assert self.process.stdout is not None
+            self.http = self.process.stdout.readline().split()[-1]
+        return self
+
+
+class GatewayProcess(ServerProcess):
+    """`edge-client serve` on a free port; `url` is where it speaks HTTP."""
+
+    def __init__(self, target: str, bundle: Path, *options: str) -> None:
+        super().__init__(
+            "edge_client.cli",
+            *("serve", f"--target={target}", f"--bundle={bundle}", "--port=0", *options),
+        )
+
+    @property
+    def url(self) -> str:
+        """Of the gateway, without a path."""
+        return f"http://{self.target}"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         QuotaExceeded,
         Unauthenticated,
     )
-    from edge_client.aio import AsyncEdgeClient
+    from edge_client.aio import AsyncAnswerStream, AsyncEdgeClient
     from edge_client.answer import Answer, AnswerDetails
     from edge_client.client import EdgeClient
     from edge_client.config import EdgeConfig
@@ -34,6 +34,7 @@ __all__ = [
     "Answer",
     "AnswerDetails",
     "AnswerStream",
+    "AsyncAnswerStream",
     "AsyncEdgeClient",
     "CloudUnreachable",
     "ConfigError",
@@ -54,6 +55,7 @@ _HOMES = {
     "Answer": "edge_client.answer",
     "AnswerDetails": "edge_client.answer",
     "AnswerStream": "edge_client.stream",
+    "AsyncAnswerStream": "edge_client.aio",
     "AsyncEdgeClient": "edge_client.aio",
     "EdgeClient": "edge_client.client",
     "EdgeConfig": "edge_client.config",

@@ -1,7 +1,8 @@
-"""`edge-client`: ask, compress and check from the command line."""
+"""`edge-client`: ask, watch, compress and check from the command line, and serve the OpenAI API."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from dataclasses import asdict, fields
@@ -10,9 +11,12 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from aligned_vq.bitstream import to_frame
-from aligned_vq.errors import AlignedVQError
+from aligned_vq.errors import AlignedVQError, ConfigError
 from edge_client.client import EdgeClient, SamplingOptions
 from edge_client.config import EdgeConfig
+from edge_client.gateway.config import GatewayConfig
+from edge_client.watch.cli import add_options, watch
+from protos.logs import FORMATS, configure
 
 _QUALITY = "operating point of the bundle: low, medium, high, fixed; its default if left out"
 DEFAULT_TARGET = "127.0.0.1:50051"
@@ -22,9 +26,13 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit status. Errors the user can mend are one line, no traceback."""
     parsed = _parser().parse_args(argv)
     options: Namespace = parsed[parsed.subcommand]
-    run = {"ask": _ask, "compress": _compress, "check": _check}[parsed.subcommand]
     try:
         config = EdgeConfig(**{f.name: options[f.name] for f in fields(EdgeConfig)})
+        if parsed.subcommand == "serve":
+            _serve(config, options)
+            return 0
+        verbs = {"ask": _ask, "watch": _watch, "compress": _compress, "check": _check}
+        run = verbs[parsed.subcommand]
         with EdgeClient(options.target, options.bundle, config) as client:
             run(client, options)
     except (AlignedVQError, OSError) as error:
@@ -35,14 +43,22 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _ask(client: EdgeClient, options: Namespace) -> None:
-    sampling = SamplingOptions(
+def _watch(client: EdgeClient, options: Namespace) -> None:
+    watch(client, options, _sampling(options))
+
+
+def _sampling(options: Namespace) -> SamplingOptions:
+    return SamplingOptions(
         quality=options.quality,
         max_tokens=options.max_tokens,
         temperature=options.temperature,
         seed=options.seed,
         stop=options.stop or (),
     )
+
+
+def _ask(client: EdgeClient, options: Namespace) -> None:
+    sampling = _sampling(options)
     for question in options.questions:
         with client.stream(options.image, question, **sampling) as stream:
             for piece in stream:
@@ -93,6 +109,7 @@ def _check(client: EdgeClient, options: Namespace) -> None:
         "model": manifest.model_id,
         "split": str(manifest.split),
         "link": manifest.link,
+        "backend": client.encoder.backend.name,
         "quantizer": asdict(manifest.quantizer),
         "qualities": [point.name for point in manifest.operating_points],
         "fixed_payload_bytes": manifest.quantizer.payload_bytes(manifest.features.num_tokens),
@@ -103,38 +120,80 @@ def _check(client: EdgeClient, options: Namespace) -> None:
         print(json.dumps(figures))
         return
     print(f"{options.target} serves this bundle ({info.manifest_digest.hex()})")
-    for name in ("model", "split", "link", "qualities", "service_version"):
+    for name in ("model", "split", "link", "backend", "qualities", "service_version"):
         print(f"  {name.replace('_', ' ')}: {figures[name]}")
+
+
+def _serve(config: EdgeConfig, options: Namespace) -> None:
+    try:
+        from edge_client.gateway.process import serve
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"expected the gateway's libraries, got none named {error.name}; install "
+            "aligned-vq[gateway]"
+        ) from error
+    configure(options.log_level, options.log_format)
+    own = GatewayConfig(**{f.name: options[f.name] for f in fields(GatewayConfig)})
+
+    def announce(url: str) -> None:
+        print(f"serving on {url}", flush=True)
+
+    asyncio.run(serve(options.target, options.bundle, config, own, announce))
 
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="edge-client", description=__doc__)
     commands = parser.add_subcommands()
     ask = _command()
-    ask.add_argument("image", help="path of an image")
+    ask.add_argument("image", help="path of an image, or of an .avq file")
     ask.add_argument("questions", nargs="+", help="plain text, one or several")
-    ask.add_argument(
-        "--max_tokens", type=int, default=0, help="of the answer; 0: service's default"
-    )
-    ask.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
-    ask.add_argument("--quality", type=str | None, default=None, help=_QUALITY)
-    ask.add_argument("--seed", type=int | None, default=None, help="makes sampling repeatable")
-    ask.add_argument("--stop", type=str, action="append", help="text before which an answer ends")
+    _add_sampling(ask)
     commands.add_subcommand("ask", ask, help="ask a question about an image")
+    watching = _command()
+    add_options(watching)
+    _add_sampling(watching)
+    commands.add_subcommand("watch", watching, help="ask about a camera's pictures as they come")
     compress = _command()
     compress.add_argument("image", help="path of an image")
     compress.add_argument("--quality", type=str | None, default=None, help=_QUALITY)
     compress.add_argument("-o", "--output", required=True, help="file to write")
     commands.add_subcommand("compress", compress, help="write an image's payload to a file")
     commands.add_subcommand("check", _command(), help="reach the service and compare bundles")
+    commands.add_subcommand("serve", _serve_command(), help="serve the OpenAI API on this machine")
     return parser
 
 
-def _command() -> ArgumentParser:
+def _add_sampling(command: ArgumentParser) -> None:
+    command.add_argument(
+        "--max_tokens", type=int, default=0, help="of the answer; 0: service's default"
+    )
+    command.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
+    command.add_argument("--quality", type=str | None, default=None, help=_QUALITY)
+    command.add_argument("--seed", type=int | None, default=None, help="makes sampling repeatable")
+    command.add_argument("--stop", type=str, action="append", help="text before which it ends")
+
+
+def _serve_command() -> ArgumentParser:
+    command = _command(figures=False)
+    command.add_class_arguments(GatewayConfig, nested_key=None)
+    levels = ("debug", "info", "warning", "error")
+    command.add_argument("--log_level", default="info", choices=levels, help="of stderr")
+    command.add_argument(
+        "--log_format", default="text", choices=FORMATS, help="json: one object a line"
+    )
+    return command
+
+
+def _command(figures: bool = True) -> ArgumentParser:
     command = ArgumentParser(default_env=True, env_prefix="AVQ_EDGE")
-    command.add_argument("--target", default=DEFAULT_TARGET, help="host:port of the cloud service")
+    command.add_argument(
+        "--target",
+        default=DEFAULT_TARGET,
+        help="host:port of the cloud service, or host:port,host:port",
+    )
     command.add_argument("--bundle", required=True, type=Path, help="bundle directory")
-    command.add_argument("--json", action="store_true", help="print figures as one JSON object")
+    if figures:
+        command.add_argument("--json", action="store_true", help="print figures as one JSON object")
     command.add_class_arguments(EdgeConfig, nested_key=None)
     return command
 

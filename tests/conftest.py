@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,8 +25,8 @@ from aligned_vq.types import OperatingPoint, SplitPoint
 from benchmarks.processes import CloudProcess
 from tests.privacy import LAST, SUITE
 
-# vLLM has an environment of its own: `make test-vllm`.
-collect_ignore = [] if find_spec("vllm") else ["vllm"]
+# They have commands of their own: `make test-docker`, and `make test-vllm` with its environment.
+collect_ignore = ["docker", *([] if find_spec("vllm") else ["vllm"])]
 
 IMAGE_SIDE = 56
 NUM_TOKENS = 17
@@ -117,6 +119,21 @@ def llava_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     random_llava(vocabulary=len(tokenizer)).save_pretrained(folder)
     processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def talkative(llava_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same checkpoint with room for long answers, which it hardly ever ends by itself."""
+    folder = tmp_path_factory.mktemp("talkative") / "llava"
+    shutil.copytree(llava_directory, folder)
+    for name, section, change in (
+        ("config.json", "text_config", {"max_position_embeddings": 4096}),
+        ("generation_config.json", None, {"eos_token_id": 3}),
+    ):
+        settings = json.loads((folder / name).read_text())
+        (settings if section is None else settings[section]).update(change)
+        (folder / name).write_text(json.dumps(settings))
     return folder
 
 

@@ -18,10 +18,10 @@ from typing import Any
 from google.protobuf import text_encoding
 
 from aligned_vq.types import Payload
-from benchmarks.processes import CloudProcess
-from cloud_server.logs import JsonFormatter
+from benchmarks.processes import ServerProcess
 from edge_client.stream import AnswerStream
 from protos import convert
+from protos.logs import JsonFormatter
 from protos.messages import Question
 
 LAST = "test_privacy.py"
@@ -117,7 +117,7 @@ class SuiteLogs:
     def __init__(self) -> None:
         self.secrets = Secrets()
         self._here = io.StringIO()
-        self._processes: list[CloudProcess] = []
+        self._processes: list[ServerProcess] = []
         self._commands: list[str] = []
 
     def listen(self) -> None:
@@ -127,27 +127,31 @@ class SuiteLogs:
         for name in ("", "transformers"):  # which hands nothing up
             logging.getLogger(name).addHandler(handler)
         logging.getLogger().setLevel(logging.DEBUG)
-        for name in ("matplotlib", "PIL"):  # long, and of no question
+        for name in ("matplotlib", "PIL", "openai"):  # long, and theirs; the last tells all it asks
             logging.getLogger(name).setLevel(logging.INFO)
         _before(convert, "question_to_proto", self._asked)
         _before(convert, "payload_to_parts", self._sent)
         _after(AnswerStream, "_complete", self._answered)
-        _after(CloudProcess, "__enter__", self._processes.append)
+        _after(ServerProcess, "__enter__", self._processes.append)
         run: Any = subprocess.run
 
         def listened(*args: Any, **options: Any) -> Any:
             done = run(*args, **options)
             if done.stderr:
-                self._commands.append(str(done.stderr))
+                self.heard(str(done.stderr))
             return done
 
         subprocess.run = listened
+
+    def heard(self, words: str) -> None:
+        """What another process wrote to stderr."""
+        self._commands.append(words)
 
     def logs(self) -> Iterator[tuple[str, str]]:
         """Where a log is from, and all of it."""
         yield "this process", self._here.getvalue()
         for number, process in enumerate(self._processes):
-            yield f"cloud process {number}", process.log
+            yield f"process {number}", process.log
         for number, words in enumerate(self._commands):
             yield f"command {number}", words
 
@@ -157,7 +161,8 @@ class SuiteLogs:
         return [f"{where}: {leak}" for where, log in self.logs() for leak in found_in(log)]
 
     def _asked(self, question: Question) -> None:
-        self.secrets.add_text("question", question.text)
+        for text in (question.text, *(text for turn in question.turns for text in turn)):
+            self.secrets.add_text("question", text)
 
     def _sent(self, payload: Payload, *_: object) -> None:
         if not payload.body.isascii():  # else it is words of a property test, not indices

@@ -1,0 +1,33 @@
+"""A headless browser for tests and screenshots of the gateway's page."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from playwright.sync_api import Browser, sync_playwright
+
+COMMAND = "chromium"
+FAKE_CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """The system's Chromium without a window, with a camera that shows a test picture.
+
+    Raises:
+        RuntimeError: there is none.
+    """
+    path = shutil.which(COMMAND)
+    if path is None:
+        raise RuntimeError(
+            f"expected a program called {COMMAND} in PATH, found none; install it, as with "
+            "`apt-get install chromium`"
+        )
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FAKE_CAMERA)
+        try:
+            yield browser
+        finally:
+            browser.close()

@@ -1,0 +1,50 @@
+"""Makes `docs/page.png`: the gateway's page after a question about the example picture.
+
+Starts a cloud and a gateway with the bundled reference model, and a headless Chromium.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import ViewportSize
+
+from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
+from benchmarks.browser import chromium
+from benchmarks.processes import CloudProcess, GatewayProcess
+
+ROOT = Path(__file__).parents[1]
+PICTURE = ROOT / "examples" / "scene.png"
+SCREENSHOT = ROOT / "docs" / "page.png"
+SIZE = ViewportSize(width=1100, height=900)
+QUESTION = "Describe the picture."
+COLOURS = 128
+"""Of the picture's palette: it is mostly flat, and belongs in a repository."""
+
+
+def main() -> None:
+    """Write the file and say how large it is."""
+    with (
+        CloudProcess(BUNDLE, CHECKPOINT) as cloud,
+        GatewayProcess(cloud.target, BUNDLE) as gateway,
+        chromium() as browser,
+    ):
+        page = browser.new_page(viewport=SIZE)
+        page.goto(gateway.url)
+        page.wait_for_selector("#state[data-state=ready]")
+        page.set_input_files("#file", PICTURE)
+        page.wait_for_selector("#rate:visible")
+        page.fill("#question", QUESTION)
+        page.press("#question", "Enter")
+        page.wait_for_selector("#conversation .note")
+        page.evaluate("scrollTo(0, 0)")
+        png = page.screenshot(full_page=True)
+    with Image.open(io.BytesIO(png)) as screen:
+        screen.convert("RGB").quantize(COLOURS).save(SCREENSHOT, optimize=True)
+    print(f"{SCREENSHOT}: {SCREENSHOT.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""The web page at `/`: static files, with headers that keep everything of other hosts out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Response
+from fastapi.responses import FileResponse
+from starlette.staticfiles import StaticFiles
+
+FILES = Path(__file__).with_name("page")
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'self'",
+        "img-src 'self' blob: data:",
+        "object-src 'none'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",  # no text can become HTML, not even by mistake
+        "trusted-types 'none'",
+    )
+)
+HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "Cache-Control": "no-cache",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def add_page(app: FastAPI) -> None:
+    """Serve the page at `/` and its files under `/page`."""
+
+    @app.api_route("/", methods=["GET", "HEAD"])
+    async def index() -> Response:
+        """The page."""
+        return FileResponse(FILES / "index.html", headers=HEADERS)
+
+    app.mount("/page", _PageFiles(directory=FILES))
+
+
+class _PageFiles(StaticFiles):
+    """Files with the page's headers."""
+
+    def file_response(self, *args: Any, **options: Any) -> Response:
+        """A file, or 304 to whoever has it."""
+        response = super().file_response(*args, **options)
+        response.headers.update(HEADERS)
+        return response

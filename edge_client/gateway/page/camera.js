@@ -1,0 +1,48 @@
+// A picture from the camera, taken in a dialog.
+
+import { $, say } from "./elements.js";
+
+const REFUSED = {
+  NotAllowedError: "The camera was not allowed. Allow it for this address, then try again.",
+  NotFoundError: "No camera was found. Connect one, or choose a file.",
+  NotReadableError: "Another program uses the camera. Close it, then try again.",
+};
+
+/** The picture as a JPEG file, null if there was none. */
+export async function takePicture() {
+  const dialog = $("camera");
+  const video = $("viewfinder");
+  say("camera-problem", "");
+  $("shoot").disabled = true;
+  dialog.showModal();
+  const closed = new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
+  let taken = null;
+  let stream = null;
+
+  video.onloadeddata = () => ($("shoot").disabled = false);
+  $("shoot").onclick = async () => {
+    taken = await still(video);
+    dialog.close();
+  };
+  $("camera-cancel").onclick = () => dialog.close();
+
+  try {
+    stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+    video.srcObject = stream;
+  } catch (error) {
+    say("camera-problem", REFUSED[error.name] ?? "The camera did not start. Choose a file.");
+  }
+  if (dialog.open) await closed;
+  stream?.getTracks().forEach((track) => track.stop());
+  video.srcObject = null;
+  return taken;
+}
+
+async function still(video) {
+  const canvas = document.createElement("canvas");
+  canvas.width = video.videoWidth;
+  canvas.height = video.videoHeight;
+  canvas.getContext("2d").drawImage(video, 0, 0);
+  const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.92));
+  return new File([blob], "camera.jpg", { type: "image/jpeg" });
+}

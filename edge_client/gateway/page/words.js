@@ -1,0 +1,56 @@
+// Numbers and errors in words.
+
+import { GatewayAway } from "./api.js";
+
+const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const exact = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
+const rough = new Intl.NumberFormat("en", { maximumSignificantDigits: 2 });
+
+export const count = (number) => whole.format(number);
+export const bytes = (number) => `${whole.format(number)} B`;
+export const megabytes = (number) => `${exact.format(number / 1e6)} MB`;
+export const times = (number) => rough.format(number);
+
+export function milliseconds(number) {
+  return `${(number < 10 ? exact : whole).format(number)} ms`;
+}
+
+const AGAIN = "Your question is still in the field below: ask again";
+
+const CODES = {
+  cloud_unreachable: [
+    "The cloud does not answer.",
+    `${AGAIN} once the line at the top says that it is ready; this page keeps looking.`,
+  ],
+  timeout: ["The answer did not come in time.", `${AGAIN}, or look at the link to the cloud.`],
+  overloaded: ["Too many questions at the moment.", `${AGAIN} {soon}.`],
+  rate_limit_exceeded: ["That were more questions than the cloud allows.", `${AGAIN} {soon}.`],
+  engine_failed: ["The cloud failed on this question.", `${AGAIN}.`],
+  image_not_held: ["The cloud has forgotten the picture.", `${AGAIN}.`],
+  bundle_mismatch: [
+    "The cloud has another bundle than this gateway.",
+    "Whoever runs them has to install the same one on both sides.",
+  ],
+  gateway_not_known_to_cloud: [
+    "The cloud does not know this gateway.",
+    "Whoever runs it has to give it a certificate or token that the cloud knows.",
+  ],
+  invalid_image: ["This picture cannot be used.", "Choose another."],
+  request_too_large: ["This picture is too large.", "Choose a smaller one."],
+  invalid_api_key: ["This gateway wants a key.", "Enter the one that its operator gave you."],
+  internal_error: ["The gateway failed on this question.", "Its log says where."],
+};
+
+/** An error as { title, advice, detail }: what happened, what to do, and the gateway's own words. */
+export function explain(error) {
+  if (error instanceof GatewayAway) {
+    return {
+      title: "The gateway does not answer.",
+      advice: `Is edge-client serve still running? ${AGAIN} once it is back; this page keeps looking.`,
+      detail: "",
+    };
+  }
+  const [title, advice] = CODES[error.code] ?? ["This was not answered.", "Change it and try again."];
+  const soon = error.retrySeconds > 1 ? `in ${error.retrySeconds} seconds` : "in a moment";
+  return { title, advice: advice.replace("{soon}", soon), detail: error.message };
+}
