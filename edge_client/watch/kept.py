@@ -1,0 +1,148 @@
+"""Questions that wait on disk until the cloud is back: payloads, bounded in bytes."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from aligned_vq.bitstream import from_frame, to_frame
+from aligned_vq.errors import ConfigError, CorruptPayload
+from aligned_vq.types import Payload
+
+FILE_NAME = "kept.sqlite3"
+_SCHEMA = """
+    CREATE TABLE IF NOT EXISTS kept (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, number INTEGER NOT NULL,
+        name TEXT NOT NULL, question TEXT NOT NULL, payload BLOB NOT NULL
+    );
+    CREATE TABLE IF NOT EXISTS dropped (count INTEGER NOT NULL);
+    INSERT INTO dropped SELECT 0 WHERE NOT EXISTS (SELECT * FROM dropped);
+"""
+_SIZE = "SELECT TOTAL(LENGTH(payload) + LENGTH(CAST(question AS BLOB))) FROM kept"
+_OLDEST = "(SELECT MIN(id) FROM kept)"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A question that waits."""
+
+    time: float
+    number: int
+    name: str
+    question: str = field(repr=False)
+    payload: Payload = field(repr=False)
+    id: int = 0
+
+
+class KeptQuestions:
+    """First in, first out. When there is no room the oldest are dropped, and counted.
+
+    What `put` returned from is on disk: it outlives the process, and an interrupted write is undone
+    when the file is opened the next time (SQLite, write-ahead log). The folder is readable by its
+    owner only.
+
+    Args:
+        folder: of the queue, for one process at a time; made if it is not there.
+        limit_bytes: of all payloads and questions together.
+
+    Raises:
+        ConfigError: the folder cannot be used, is open to others, or another process uses it; from
+            every method: it cannot be read or written any more, as when the disk is full.
+    """
+
+    def __init__(self, folder: Path, limit_bytes: int) -> None:
+        self._folder = folder
+        self._limit_bytes = limit_bytes
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if folder.stat().st_mode & 0o077:
+                raise ConfigError(
+                    f"{folder}: expected a folder that only its owner can open, as payloads are "
+                    "personal data, got one open to others; run chmod 700, or name another"
+                )
+            self._open(folder / FILE_NAME)
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigError(
+                f"{folder}: expected a folder for a queue of one process, got: {error}; end the "
+                "other process, or name another folder"
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._database.close()
+
+    def __len__(self) -> int:
+        with self._transaction() as database:
+            return int(database.execute("SELECT COUNT(*) FROM kept").fetchone()[0])
+
+    @property
+    def dropped(self) -> int:
+        """Since the queue was made."""
+        with self._transaction() as database:
+            return int(database.execute("SELECT count FROM dropped").fetchone()[0])
+
+    def put(self, kept: Kept) -> None:
+        """Keep a question, and drop the oldest until all fit."""
+        row = (kept.time, kept.number, kept.name, kept.question, to_frame(kept.payload))
+        with self._transaction() as database:
+            database.execute(
+                "INSERT INTO kept (time, number, name, question, payload) VALUES (?, ?, ?, ?, ?)",
+                row,
+            )
+            while database.execute(_SIZE).fetchone()[0] > self._limit_bytes:
+                _drop_oldest(database)
+
+    def oldest(self) -> Kept | None:
+        """The one to ask next; it stays until it is removed."""
+        select = f"SELECT * FROM kept WHERE id = {_OLDEST}"
+        with self._transaction() as database:
+            while (row := database.execute(select).fetchone()) is not None:
+                key, at, number, name, question, payload = row
+                try:
+                    return Kept(at, number, name, question, from_frame(payload), key)
+                except CorruptPayload:  # of another version, or damaged on disk
+                    _drop_oldest(database)
+        return None
+
+    def remove(self, kept: Kept) -> None:
+        """It was answered, or never will be."""
+        with self._transaction() as database:
+            database.execute("DELETE FROM kept WHERE id = ?", (kept.id,))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """All of it is done, or nothing."""
+        try:
+            with self._database:
+                yield self._database
+        except sqlite3.Error as error:
+            raise ConfigError(
+                f"{self._folder}: expected a queue that can be read and written, got: {error}; "
+                "free some space there, or name another folder"
+            ) from error
+
+    def _open(self, path: Path) -> None:
+        # Opened in one thread, used in another, never in two at once.
+        self._database = sqlite3.connect(path, timeout=1.0, check_same_thread=False)
+        try:
+            # Two processes would answer the same questions: the lock is held until the end.
+            self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._database.execute("PRAGMA journal_mode = WAL")
+            self._database.execute("PRAGMA synchronous = FULL")
+            self._database.execute("PRAGMA secure_delete = ON")
+            self._database.executescript(_SCHEMA)
+        except BaseException:
+            with suppress(sqlite3.Error), closing(self._database):
+                pass
+            raise
+
+
+def _drop_oldest(database: sqlite3.Connection) -> None:
+    database.execute(f"DELETE FROM kept WHERE id = {_OLDEST}")
+    database.execute("UPDATE dropped SET count = count + 1")

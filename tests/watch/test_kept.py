@@ -1,0 +1,232 @@
+"""Questions that wait on disk: in order, bounded, private, and still there after SIGKILL."""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+import signal
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from aligned_vq.errors import ConfigError
+from benchmarks.processes import CloudProcess
+from edge_client.watch.kept import FILE_NAME, Kept, KeptQuestions
+from tests.e2e.raw import assert_clear, payload_of
+from tests.watch.process import QUESTION, WatchProcess, save
+
+QUICK = ("--connect_seconds=0.3", "--failures=1", "--pause_seconds=0.2", "--attempts=1")
+
+
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        return int(closed.getsockname()[1])
+
+
+def some(bundle: Path, count: int) -> list[Kept]:
+    payload = payload_of(bundle)
+    return [
+        Kept(1e9 + number, number, f"{number}.png", QUESTION, payload) for number in range(count)
+    ]
+
+
+def put_all(kept: KeptQuestions, all_of_them: list[Kept]) -> None:
+    for each in all_of_them:
+        kept.put(each)
+
+
+def count(queue: Path) -> int:
+    with KeptQuestions(queue, 2**20) as kept:
+        return len(kept)
+
+
+def test_first_in_first_out_and_bounded(bundle_directory: Path, tmp_path: Path) -> None:
+    own = some(bundle_directory, 10)
+    each = len(own[0].payload.body) + 37 + len(QUESTION)
+    with KeptQuestions(tmp_path / "queue", 4 * each) as kept:
+        put_all(kept, own)
+        assert len(kept) == 4
+        assert kept.dropped == 6
+    with KeptQuestions(tmp_path / "queue", 4 * each) as kept:
+        assert kept.dropped == 6
+        found = []
+        while (oldest := kept.oldest()) is not None:
+            found.append((oldest.number, oldest.name, oldest.time, oldest.question, oldest.payload))
+            kept.remove(oldest)
+        assert found == [
+            (item.number, item.name, item.time, item.question, item.payload) for item in own[6:]
+        ]
+
+
+def test_one_that_is_larger_than_all_room_is_dropped(
+    bundle_directory: Path, tmp_path: Path
+) -> None:
+    with KeptQuestions(tmp_path / "queue", 10) as kept:
+        kept.put(some(bundle_directory, 1)[0])
+        assert len(kept) == 0
+        assert kept.dropped == 1
+
+
+def test_what_is_damaged_on_disk_is_dropped(bundle_directory: Path, tmp_path: Path) -> None:
+    own = some(bundle_directory, 3)
+    with KeptQuestions(tmp_path / "queue", 2**20) as kept:
+        put_all(kept, own)
+        with kept._database:
+            kept._database.execute("UPDATE kept SET payload = x'00ff' WHERE number < 2")
+        oldest = kept.oldest()
+        assert oldest is not None
+        assert oldest.number == 2
+        assert (len(kept), kept.dropped) == (1, 2)
+
+
+def test_only_the_owner_may_look(bundle_directory: Path, tmp_path: Path) -> None:
+    queue = tmp_path / "deep" / "queue"
+    with KeptQuestions(queue, 2**20):
+        assert queue.stat().st_mode & 0o777 == 0o700
+    queue.chmod(0o755)
+    with pytest.raises(ConfigError, match="chmod 700") as caught:
+        KeptQuestions(queue, 2**20)
+    assert_clear(str(caught.value))
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    with KeptQuestions(tmp_path / "queue", 2**20):
+        with pytest.raises(ConfigError, match="end the other process") as caught:
+            KeptQuestions(tmp_path / "queue", 2**20)
+        assert_clear(str(caught.value))
+    assert count(tmp_path / "queue") == 0
+
+
+def test_what_is_no_folder_and_no_queue(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    broken = tmp_path / "broken"
+    broken.mkdir(mode=0o700)
+    (broken / FILE_NAME).write_bytes(b"no database at all" * 100)
+    for path in (tmp_path / "file", broken):
+        with pytest.raises(ConfigError) as caught:
+            KeptQuestions(path, 2**20)
+        assert_clear(str(caught.value))
+
+
+def test_a_full_disk_is_told_and_loses_nothing(bundle_directory: Path, tmp_path: Path) -> None:
+    own = some(bundle_directory, 200)
+    with KeptQuestions(tmp_path / "queue", 2**20) as kept:
+        kept._database.execute("PRAGMA max_page_count = 8")
+        with pytest.raises(ConfigError, match="free some space") as caught:
+            put_all(kept, own)
+        assert_clear(str(caught.value))
+        waiting = len(kept)
+        assert 0 < waiting < len(own)
+        kept._database.execute("PRAGMA max_page_count = 1000")
+        kept.put(own[waiting])
+        oldest = kept.oldest()
+        assert oldest is not None
+        assert oldest.number == 0
+        assert (len(kept), kept.dropped) == (waiting + 1, 0)
+
+
+def test_a_full_disk_ends_the_watch(bundle_directory: Path, tmp_path: Path) -> None:
+    folder, queue = tmp_path / "pictures", tmp_path / "queue"
+    folder.mkdir()
+    options = (f"--queue={queue}", *QUICK)
+    with WatchProcess(folder, f"127.0.0.1:{closed_port()}", bundle_directory, *options) as watch:
+        save(folder / "a.png", 1)
+        watch.until_lines(1)
+        resource.prlimit(watch.process.pid, resource.RLIMIT_FSIZE, (4096, 4096))
+        save(folder / "b.png", 2)
+        assert watch.process.wait(60) == 1
+        watch.until(lambda: any("expected a queue" in words for words in watch.told))
+    assert not any("Traceback" in words for words in watch.told)
+    assert count(queue) == 1
+
+
+@pytest.mark.parametrize("wrong", ["clients", "bundle"])
+def test_a_cloud_that_is_set_up_wrongly_costs_no_question(
+    wrong: str,
+    llava_directory: Path,
+    bundle_directory: Path,
+    identity_bundle_directory: Path,
+    tmp_path: Path,
+) -> None:
+    """A question of another bundle can never be answered, and stands in nobody's way."""
+    folder, queue = tmp_path / "pictures", tmp_path / "queue"
+    folder.mkdir()
+    with KeptQuestions(queue, 2**20) as kept:
+        first, *others = some(bundle_directory, 3)
+        strange = replace(first.payload, manifest_digest=bytes(16))
+        put_all(kept, [replace(first, payload=strange), *others])
+    tokens = tmp_path / "tokens.yaml"
+    tokens.write_text(f"somebody: {hashlib.sha256(b'else').hexdigest()}\n")
+    cloud = {
+        "clients": CloudProcess(bundle_directory, llava_directory, f"--tokens={tokens}"),
+        "bundle": CloudProcess(identity_bundle_directory, llava_directory),
+    }[wrong]
+    options = (f"--queue={queue}", "--attempts=1")
+    with (
+        cloud,
+        WatchProcess(folder, cloud.target, bundle_directory, *options) as watch,
+    ):
+        watch.until(watch.errors)
+        save(folder / "a.png", 7)
+        watch.until_lines(2)
+        assert watch.end() == 0
+    assert [line["file"] for line in watch.errors()] == ["0.png"]
+    assert (watch.lines[1]["kept"], watch.lines[1]["dropped"]) == (3, 0)
+    assert {"clients": "token", "bundle": "bundle"}[wrong] in watch.lines[1]["reason"]
+    assert count(queue) == 3
+
+
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM])
+def test_a_queue_outlives_its_process_and_is_drained_in_order(
+    by: signal.Signals, llava_directory: Path, bundle_directory: Path, tmp_path: Path
+) -> None:
+    folder, queue, port = tmp_path / "pictures", tmp_path / "queue", closed_port()
+    folder.mkdir()
+    options = (f"--queue={queue}", *QUICK)
+    names = [f"{number}.png" for number in range(4)]
+    with WatchProcess(folder, f"127.0.0.1:{port}", bundle_directory, *options) as watch:
+        for number, name in enumerate(names):
+            save(folder / name, number)
+            watch.until_lines(number + 1)
+        assert watch.end(by) == (0 if by is signal.SIGTERM else -signal.SIGKILL)
+    assert [line["kept"] for line in watch.lines] == [1, 2, 3, 4]
+    assert count(queue) == len(names)
+    with (
+        CloudProcess(bundle_directory, llava_directory, f"--port={port}") as cloud,
+        WatchProcess(folder, cloud.target, bundle_directory, *options) as watch,
+    ):
+        watch.until_lines(len(names))
+        save(folder / "live.png", 9)
+        watch.until_lines(len(names) + 1)
+        assert watch.end() == 0
+    assert [line["file"] for line in watch.lines] == [*names, "live.png"]
+    assert [line["late"] for line in watch.lines] == [*[True] * len(names), False]
+    assert all(line["answer"] for line in watch.lines)
+    assert count(queue) == 0
+
+
+def test_the_cloud_goes_and_comes_back(
+    llava_directory: Path, bundle_directory: Path, tmp_path: Path
+) -> None:
+    folder, queue, port = tmp_path / "pictures", tmp_path / "queue", closed_port()
+    folder.mkdir()
+    options = (f"--queue={queue}", *QUICK)
+    serve = (bundle_directory, llava_directory, f"--port={port}")
+    with WatchProcess(folder, f"127.0.0.1:{port}", bundle_directory, *options) as watch:
+        with CloudProcess(*serve) as cloud:
+            save(folder / "a.png", 1)
+            watch.until_lines(1)
+            cloud.process.kill()
+            cloud.process.wait()
+        for number, name in enumerate(("b.png", "c.png"), 2):
+            save(folder / name, number)
+            watch.until_lines(number)
+        with CloudProcess(*serve):
+            watch.until(lambda: len(watch.answers()) == 3)
+            save(folder / "d.png", 4)
+            watch.until(lambda: len(watch.answers()) == 4)
+            assert watch.end() == 0
+    assert [line["file"] for line in watch.answers()] == ["a.png", "b.png", "c.png", "d.png"]
+    assert not watch.errors()

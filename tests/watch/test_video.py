@@ -1,0 +1,193 @@
+"""Videos, cameras that disappear, and damaged frames."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aligned_vq.errors import ConfigError, InvalidInput
+from benchmarks.processes import CloudProcess
+from edge_client.watch.cli import open_source
+from edge_client.watch.folder import Folder
+from edge_client.watch.source import Frame, Newest, SourceLost
+from edge_client.watch.video import Video
+from tests.watch.process import WatchProcess, pixels, video
+
+
+def test_a_video_is_asked_about_as_it_plays(
+    cloud: CloudProcess, bundle_directory: Path, tmp_path: Path
+) -> None:
+    """Frames that came while a question was open are dropped, and counted."""
+    path = tmp_path / "film.mp4"
+    video(path, list(range(30)), per_second=10)
+    with WatchProcess(path, cloud.target, bundle_directory, "--every=0.4") as watch:
+        assert watch.process.wait(60) == 0
+        watch.until(lambda: watch.lines)
+    numbers = [line["frame"] for line in watch.lines]
+    assert numbers == sorted(set(numbers))
+    assert 2 <= len(numbers) < 30
+    assert sum(line["skipped"] for line in watch.lines) + len(numbers) == numbers[-1]
+    assert not watch.errors()
+
+
+def test_one_question_for_each_scene(
+    cloud: CloudProcess, bundle_directory: Path, tmp_path: Path
+) -> None:
+    """The codec's noise is no change."""
+    path = tmp_path / "film.mp4"
+    video(path, [seed for seed in (1, 2, 3) for _ in range(20)], per_second=10)
+    with WatchProcess(path, cloud.target, bundle_directory, "--on_change") as watch:
+        assert watch.process.wait(60) == 0
+        watch.until_lines(3)
+    assert [(line["frame"] - 1) // 20 for line in watch.lines] == [0, 1, 2]
+
+
+def test_a_camera_that_comes_later_and_goes(
+    cloud: CloudProcess, bundle_directory: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "camera.mp4"
+    with WatchProcess(path, cloud.target, bundle_directory) as watch:
+        watch.until(lambda: any("is lost" in words for words in watch.told))
+        video(tmp_path / "whole.mp4", [1, 2, 3])
+        (tmp_path / "whole.mp4").rename(path)
+        watch.until(watch.answers)
+        assert any("is back" in words for words in watch.told)
+    assert watch.process.returncode == 0
+
+
+def test_sigterm_while_the_camera_is_away(
+    cloud: CloudProcess, bundle_directory: Path, tmp_path: Path
+) -> None:
+    with WatchProcess("camera:7", cloud.target, bundle_directory) as watch:
+        watch.until(lambda: any("/dev/video7 is lost" in words for words in watch.told))
+        assert watch.end() == 0
+    assert not watch.lines
+    assert not any("Traceback" in words for words in watch.told)
+
+
+def test_nobody_is_told_a_camera_s_password(cloud: CloudProcess, bundle_directory: Path) -> None:
+    source = "rtsp://user:hidden@127.0.0.1:1/stream?key=hidden"
+    with WatchProcess(source, cloud.target, bundle_directory) as watch:
+        watch.until(lambda: any("is lost" in words for words in watch.told))
+    assert "watching rtsp://127.0.0.1:1/stream\n" in watch.told[0]
+    assert not any("hidden" in words for words in watch.told)
+
+
+@pytest.mark.parametrize("kept", [0.6, 0.05])
+def test_a_truncated_file_is_told(
+    kept: float, cloud: CloudProcess, bundle_directory: Path, tmp_path: Path
+) -> None:
+    whole, path = tmp_path / "whole.mp4", tmp_path / "film.mp4"
+    video(whole, list(range(10)))
+    data = whole.read_bytes()
+    path.write_bytes(data[: int(kept * len(data))])
+    with WatchProcess(path, cloud.target, bundle_directory) as watch:
+        assert watch.process.wait(60) == 0
+        watch.until(watch.errors)
+    assert "damaged" in watch.errors()[-1]["error"]
+
+
+def test_damaged_frames_are_told_and_the_film_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "film.avi"
+    video(path, [*[1] * 12, *[2] * 12, *[3] * 12], per_second=100)
+    data = bytearray(path.read_bytes())
+    first = data.index(b"movi") + 40
+    data[first : first + 300] = bytes(300)
+    path.write_bytes(data)
+    found = [damage(frame) for frame in Video(str(path)).frames(threading.Event())]
+    assert found.count("") >= 20
+    assert found[-1] == ""
+    (words,) = {words for words in found if words}
+    assert "got a damaged one" in words
+
+
+def damage(frame: Frame) -> str:
+    try:
+        frame.load()
+    except InvalidInput as error:
+        return str(error)
+    return ""
+
+
+class Flickering:
+    """A camera that is there for two frames, then away, three times."""
+
+    name = "camera"
+
+    def __init__(self) -> None:
+        self.opened = 0
+
+    def frames(self, stop: threading.Event) -> Iterator[Frame]:
+        self.opened += 1
+        if self.opened % 2:
+            raise SourceLost("no device")
+        for number in range(2):
+            yield Frame(self.opened + number, lambda: pixels(1))
+        if self.opened < 6:
+            raise SourceLost("unplugged")
+
+
+def test_a_camera_that_disappears_is_opened_again(capfd: pytest.CaptureFixture[str]) -> None:
+    newest = Newest(Flickering(), all_frames=True, backoff_seconds=0.01)
+    newest.start()
+    numbers = []
+    while not newest.ended:
+        taken = newest.take(0.1)
+        if taken is not None:
+            numbers.append(taken[0].number)
+    newest.close()
+    assert numbers == [2, 3, 4, 5, 6, 7]
+    told = capfd.readouterr().err
+    assert told.count("camera is lost (no device); trying again") == 1
+    assert told.count("camera is lost (unplugged); trying again") == 2
+    assert told.count("camera is back") == 3
+
+
+def test_the_newest_frame_is_kept_and_others_are_counted() -> None:
+    newest = Newest(Counting())
+    newest.start()
+    while not newest._ended:
+        time.sleep(0.01)
+    taken = newest.take(1)
+    assert taken is not None
+    assert (taken[0].number, taken[1]) == (50, 49)
+    assert newest.take(0.01) is None
+    assert newest.ended
+    newest.close()
+
+
+class Counting:
+    name = "counting"
+
+    def frames(self, stop: threading.Event) -> Iterator[Frame]:
+        for number in range(1, 51):
+            yield Frame(number, lambda: pixels(1))
+
+
+def test_what_sources_are_called(tmp_path: Path) -> None:
+    sources = {
+        text: open_source(text, once=False)
+        for text in ("camera", "camera:2", "rtsp://host/stream", "film.mp4", str(tmp_path))
+    }
+    assert [source.name for source in sources.values()] == [
+        *("/dev/video0", "/dev/video2", "rtsp://host/stream", "film.mp4", str(tmp_path))
+    ]
+    assert isinstance(sources[str(tmp_path)], Folder)
+    with pytest.raises(ConfigError, match="expected a folder with once") as caught:
+        open_source("rtsp://user:hidden@host", once=True)
+    assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("rtsp://user:hidden@host:554/1", "rtsp://user:hid@d/e?n@host:554/1"),
+        *("rtsp://host:554/1?user=me&password=hidden", "rtsp://hidden@host:554/1?a=b"),
+    ],
+)
+def test_a_url_is_called_by_what_is_no_secret(address: str) -> None:
+    assert open_source(address, once=False).name == "rtsp://host:554/1"
