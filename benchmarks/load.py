@@ -60,7 +60,7 @@ def clients(count: int, questions: int, kind: str = "mixed") -> list[Client]:
         texts = [question.text for question in image.questions if kind in ("mixed", question.kind)]
         asked = [texts[number % len(texts)] for number in range(questions)]
         encoded = bundle.codec.encode(own, rest)
-        found.append(Client(bundle.codec.packed(encoded), encoded, asked))
+        found.append(Client(bundle.codec.spec.packed(encoded), encoded, asked))
     return found
 
 

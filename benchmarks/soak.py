@@ -61,11 +61,11 @@ def run(
                     case 0:
                         found[cancelled(channel, client)] += 1
                     case 1:
-                        broken = mutated(rng, client.payload, client.encoded, codec.packed)
+                        broken = mutated(rng, client.payload, client.encoded, codec.spec.packed)
                         status, _ = outcome(channel, broken)
                         found[f"broken: {status}" if status not in BUGS else status] += 1
                     case 2:
-                        new = codec.packed(shuffled(rng, client.encoded))
+                        new = codec.spec.packed(shuffled(rng, client.encoded))
                         status, _ = outcome(channel, whole(new, TEXT))
                         found[f"new picture: {status}"] += 1
                     case _:
