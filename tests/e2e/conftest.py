@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.processes import CloudProcess
 from tests.e2e.collector import Collector
+from tests.e2e.raw import RawClient, assert_serves, payload_of
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +37,23 @@ def identity_cloud(
     """A cloud of raw features: its answers are the unsplit model's."""
     with CloudProcess(identity_bundle_directory, llava_directory) as process:
         yield process
+
+
+@pytest.fixture(scope="module")
+def raw(cloud: CloudProcess) -> Iterator[RawClient]:
+    """A client that sends whatever it is told."""
+    with RawClient(cloud.target) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def digest(bundle_directory: Path) -> bytes:
+    """Of the bundle's manifest, as a question names it."""
+    return payload_of(bundle_directory).manifest_digest
+
+
+@pytest.fixture(scope="module")
+def serves_afterwards(cloud: CloudProcess, bundle_directory: Path) -> Iterator[None]:
+    """Whatever a file of tests did to the service, it answers a good question afterwards."""
+    yield
+    assert_serves(cloud.target, bundle_directory)

@@ -44,12 +44,6 @@ Requests = Sequence[pb.AskRequest | bytes]
 
 
 @pytest.fixture(scope="module")
-def raw(cloud: CloudProcess) -> Iterator[RawClient]:
-    with RawClient(cloud.target) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
 def payload(bundle_directory: Path) -> Payload:
     return payload_of(bundle_directory)
 

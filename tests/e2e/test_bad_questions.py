@@ -26,6 +26,8 @@ from tests.e2e.raw import (
     picture,
 )
 
+pytestmark = pytest.mark.usefixtures("serves_afterwards")
+
 # Each question, and what its error must name. A script names itself where it is printed: `\x00`.
 BAD_QUESTIONS = {
     "empty": ("", ["an empty one"]),
@@ -65,24 +67,6 @@ HARMLESS = (
 def client(cloud: CloudProcess, bundle_directory: Path) -> Iterator[EdgeClient]:
     with EdgeClient(cloud.target, bundle_directory, EdgeConfig(attempts=3)) as opened:
         yield opened
-
-
-@pytest.fixture(scope="module")
-def raw(cloud: CloudProcess) -> Iterator[RawClient]:
-    with RawClient(cloud.target) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def digest(bundle_directory: Path) -> bytes:
-    return payload_of(bundle_directory).manifest_digest
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _still_serves(cloud: CloudProcess, bundle_directory: Path) -> Iterator[None]:
-    """Whatever this file did to the service, it answers afterwards."""
-    yield
-    assert_serves(cloud.target, bundle_directory)
 
 
 def refused(raw: RawClient, requests: list[pb.AskRequest | bytes]) -> Refusal:

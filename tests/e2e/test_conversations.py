@@ -22,13 +22,14 @@ from tests.e2e.raw import (
     RawClient,
     Refusal,
     assert_clear,
-    assert_serves,
     opening,
     parts,
     payload_of,
     picture,
 )
 from tests.privacy import SUITE
+
+pytestmark = pytest.mark.usefixtures("serves_afterwards")
 
 HISTORY = (Turn("What colour is the star?", "It is red."), Turn("And the circle?", "Blue"))
 
@@ -37,23 +38,6 @@ HISTORY = (Turn("What colour is the star?", "It is red."), Turn("And the circle?
 def client(cloud: CloudProcess, bundle_directory: Path) -> Iterator[EdgeClient]:
     with EdgeClient(cloud.target, bundle_directory) as opened:
         yield opened
-
-
-@pytest.fixture(scope="module")
-def raw(cloud: CloudProcess) -> Iterator[RawClient]:
-    with RawClient(cloud.target) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def digest(bundle_directory: Path) -> bytes:
-    return payload_of(bundle_directory).manifest_digest
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _still_serves(cloud: CloudProcess, bundle_directory: Path) -> Iterator[None]:
-    yield
-    assert_serves(cloud.target, bundle_directory)
 
 
 def generated(
