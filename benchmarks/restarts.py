@@ -31,7 +31,10 @@ from aligned_vq.reference.examination import exam_images
 from benchmarks.processes import CloudProcess
 from edge_client import EdgeClient, EdgeConfig
 
-CONFIG = EdgeConfig(connect_seconds=10, first_token_seconds=15, total_seconds=30)
+CONFIG = EdgeConfig(
+    connect_seconds=10, first_token_seconds=15, total_seconds=30, remembered_images=2
+)
+"""Few pictures are remembered: questions about those stay with the cloud that holds them."""
 GRACE_SECONDS = 2.0
 AT_ONCE = 4
 """Questions of each client."""

@@ -31,6 +31,7 @@ NEVER = threading.Event()
 _CLOSED = "expected an open client, got one that was closed; open another"
 _STEP_SECONDS = 0.1
 _GRPC_PREFIX_BYTES = 5
+_WATCHER_SECONDS = 0.4  # gRPC's looks every 0.2 s, and fails noisily on a closed channel
 _PROBE_SECONDS = 0.25
 _NO_CONNECTION = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 _CHANNEL_OPTIONS = (
@@ -195,14 +196,14 @@ class GrpcTransport:
     def close(self) -> None:
         """See `Transport.close`."""
         self._closed = True
-        self._forget_ready()
+        if self._forget_ready():
+            time.sleep(_WATCHER_SECONDS)
         self._channel.close()
 
-    def _forget_ready(self) -> None:
+    def _forget_ready(self) -> bool:
         with self._watching:
-            if self._ready is not None:
-                self._ready.cancel()
-                self._ready = None
+            ready, self._ready = self._ready, None
+        return ready is not None and ready.cancel()
 
     @contextmanager
     def _unless_closed(self) -> Iterator[None]:
