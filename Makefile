@@ -5,9 +5,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 VLLM := .venv-vllm
 VLLM_STAMP := $(VLLM)/.installed
+LMMS := .venv-lmms
+LMMS_STAMP := $(LMMS)/.installed
 
-.PHONY: help setup protos check node test vllm test-vllm test-docker demo figures soak bundle reference \
-  clean
+.PHONY: help setup protos check node test vllm test-vllm lmms test-lmms test-docker demo figures soak \
+  bundle reference clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +54,23 @@ $(VLLM_STAMP): pyproject.toml constraints-vllm.txt
 test-vllm: vllm ## run the tests of the vLLM engine, some six minutes
 	$(VLLM)/bin/pytest tests/vllm -W default --timeout 500
 
+lmms: $(LMMS_STAMP) ## make .venv-lmms: lmms-eval and both sides, three minutes and 1.7 GB
+
+# lmms-eval asks for some fifty packages, most for single tasks, among them torchvision, which has no
+# build for our torch. Here is what it imports to run any task (pytz without asking for it); the extra
+# `lmms` has them all.
+$(LMMS_STAMP): pyproject.toml constraints.txt constraints-lmms.txt
+	$(PYTHON) -m venv $(LMMS)
+	$(LMMS)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  -c constraints-lmms.txt -e '.[cloud,edge]' accelerate datasets evaluate loguru pytablewriter pytz \
+	  sacrebleu tenacity faiss-cpu pytest pytest-timeout
+	$(LMMS)/bin/pip install --quiet --disable-pip-version-check -c constraints-lmms.txt --no-deps \
+	  lmms-eval
+	touch $@
+
+test-lmms: lmms ## run the tests of lmms-eval's plug-in, some four minutes
+	$(LMMS)/bin/pytest tests/lmms -W default --timeout 300
+
 test-docker: setup ## build the images, start the pair of docker-compose.yml and test it (needs an engine)
 	$(BIN)/pytest tests/docker
 
@@ -83,4 +102,4 @@ reference: setup ## train the reference model from scratch
 	$(BIN)/aligned-vq reference-train --out aligned_vq/reference/checkpoint
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) $(VLLM) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VLLM) $(LMMS) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -53,10 +53,8 @@ def load_cloud_model(config: CloudConfig) -> CloudModel:
         ConfigError: one of them cannot be used.
         ManifestMismatch: a bundle was made for other vision weights.
     """
-    from transformers import AutoProcessor, LlavaForConditionalGeneration
-
-    device = _device(config.device)
-    dtype = _dtype(config.dtype, device)
+    device = chosen_device(config.device)
+    dtype = chosen_dtype(config.dtype, device)
     bundles = [open_cloud_bundle(path, device) for path in config.bundles]
     checkpoint = LlavaCheckpoint(config.model, config.revision)
     for bundle in bundles:
@@ -66,17 +64,26 @@ def load_cloud_model(config: CloudConfig) -> CloudModel:
         bundle.manifest.digest(): CloudCut(bundle, suffix)
         for bundle, suffix in zip(bundles, suffixes, strict=True)
     }
+    llava, processor = load_llava(checkpoint, dtype)
+    llava.model.vision_tower = None  # the suffix replaces it; the prefix is on the edge
+    llava = llava.to(device)
+    places = ", ".join(str(bundle.manifest.split) for bundle in bundles)
+    _log.info("loaded %s on %s as %s, cut at %s", checkpoint.model_id, device, dtype, places)
+    return CloudModel(cuts, llava, processor, device, dtype, turns_on(device))
+
+
+def load_llava(checkpoint: LlavaCheckpoint, dtype: torch.dtype) -> tuple[Any, Any]:
+    """transformers' `LlavaForConditionalGeneration`, whole, in eval mode, on the CPU; and its
+    `LlavaProcessor`. ConfigError where transformers cannot load them."""
+    from transformers import AutoProcessor, LlavaForConditionalGeneration
+
     directory = checkpoint.directory()
     try:
         llava = LlavaForConditionalGeneration.from_pretrained(directory, dtype=dtype)
         processor = AutoProcessor.from_pretrained(directory, use_fast=False)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{directory}: transformers cannot load it ({error})") from error
-    llava.model.vision_tower = None  # the suffix replaces it; the prefix is on the edge
-    llava = llava.to(device).eval().requires_grad_(False)
-    places = ", ".join(str(bundle.manifest.split) for bundle in bundles)
-    _log.info("loaded %s on %s as %s, cut at %s", checkpoint.model_id, device, dtype, places)
-    return CloudModel(cuts, llava, processor, device, dtype, turns_on(device))
+    return llava.eval().requires_grad_(False), processor
 
 
 def check_belongs(manifest: SplitManifest, checkpoint: LlavaCheckpoint) -> None:
@@ -95,7 +102,8 @@ def check_belongs(manifest: SplitManifest, checkpoint: LlavaCheckpoint) -> None:
         )
 
 
-def _device(name: str) -> torch.device:
+def chosen_device(name: str) -> torch.device:
+    """The device of a setting: auto, cpu, cuda, cuda:1 and so on; ConfigError for any other."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -116,7 +124,8 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _dtype(name: str, device: torch.device) -> torch.dtype:
+def chosen_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype of a setting; `auto` is float32 on a CPU, else bfloat16."""
     if name == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     found: torch.dtype = getattr(torch, name)

@@ -25,8 +25,13 @@ from aligned_vq.types import OperatingPoint, SplitPoint
 from benchmarks.processes import CloudProcess
 from tests.privacy import LAST, SUITE
 
-# They have commands of their own: `make test-docker`, and `make test-vllm` with its environment.
-collect_ignore = ["docker", *([] if find_spec("vllm") else ["vllm"])]
+# They have commands of their own: `make test-docker`; `make test-vllm` and `make test-lmms`, each
+# with an environment.
+collect_ignore = [
+    "docker",
+    *([] if find_spec("vllm") else ["vllm"]),
+    *([] if find_spec("lmms_eval") else ["lmms"]),
+]
 
 IMAGE_SIDE = 56
 NUM_TOKENS = 17
