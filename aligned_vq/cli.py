@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from jsonargparse import ArgumentParser, Namespace
 
-from aligned_vq.commands import bundles, figures, training
+from aligned_vq.commands import bundles, figures, training, vqav2
 from aligned_vq.errors import AlignedVQError
 
 Command = tuple[Callable[[], ArgumentParser], Callable[[Namespace], int | None]]
@@ -20,6 +20,7 @@ COMMANDS: dict[str, Command] = {
     "export": (bundles.export_parser, bundles.export),
     "export-onnx": (bundles.export_onnx_parser, bundles.export_onnx),
     "inspect": (bundles.inspect_parser, bundles.inspect),
+    "reference-vqav2": (vqav2.reference_vqav2_parser, vqav2.reference_vqav2),
     "reference-train": (training.reference_parser, training.reference_train),
 }
 

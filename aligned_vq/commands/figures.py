@@ -7,16 +7,32 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
+from aligned_vq.commands import vqav2
 from aligned_vq.errors import ConfigError
 from aligned_vq.reference.assets import BUNDLE, NAME, checkpoint_source
+
+REFERENCE_QUESTIONS = 5000
 
 
 def eval_parser() -> ArgumentParser:
     """Options of `eval`."""
     parser = ArgumentParser(
-        description="accuracy, bytes and codebook use on the reference world's test questions"
+        description="accuracy and bytes of a model and its bundles, on the reference world's test "
+        "questions or on VQA-v2's"
     )
-    parser.add_argument("--questions", type=int, default=5000, help="short ones, at least 1")
+    parser.add_argument(
+        "--benchmark",
+        default="reference",
+        choices=("reference", "vqav2"),
+        help="vqav2 keeps every answer in --out and goes on from there; many processes with "
+        "accelerate launch -m aligned_vq.cli eval ...",
+    )
+    parser.add_argument(
+        "--questions",
+        type=int | None,
+        default=None,
+        help=f"at least 1; reference: short ones, {REFERENCE_QUESTIONS} if left out; vqav2: all",
+    )
     parser.add_argument("--checkpoint", default=NAME, help="directory, or 'reference'")
     parser.add_argument(
         "--bundles", type=Path, nargs="*", default=[BUNDLE], help="of that checkpoint"
@@ -29,14 +45,26 @@ def eval_parser() -> ArgumentParser:
         help="folders of training runs, each examined with its own checkpoint if it has one",
     )
     parser.add_argument("--baselines", action="store_true", help="pictures and raw features too")
-    parser.add_argument("--kinds", action="store_true", help="the unsplit model by question kind")
+    parser.add_argument(
+        "--kinds", action="store_true", help="by question kind: unsplit; vqav2: all"
+    )
     parser.add_argument("--out", type=Path | None, default=None, help="folder for JSON and plots")
     parser.add_argument("--json", action="store_true", help="print one JSON object per row")
+    vqav2.add_options(parser)
     return parser
 
 
 def evaluate(options: Namespace) -> None:
     """Run the command."""
+    if options.questions is not None and options.questions < 1:
+        raise ConfigError(f"questions must be 1 or more, got {options.questions}")
+    if options.benchmark == "vqav2":
+        vqav2.evaluate_vqav2(options)
+    else:
+        _evaluate_reference(options, options.questions or REFERENCE_QUESTIONS)
+
+
+def _evaluate_reference(options: Namespace, questions: int) -> None:
     from aligned_vq.evaluation.codec_path import bundle_path
     from aligned_vq.evaluation.examiner import Examiner
     from aligned_vq.evaluation.exams import bundle_rows, checkpoint_of
@@ -47,9 +75,7 @@ def evaluate(options: Namespace) -> None:
     from aligned_vq.evaluation.results import Row, table_head
     from aligned_vq.reference.examination import exam_images, majority_answers
 
-    if options.questions < 1:
-        raise ConfigError(f"questions must be 1 or more, got {options.questions}")
-    exam = list(exam_images(options.questions))
+    exam = list(exam_images(questions))
     examiner = Examiner(checkpoint_source(options.checkpoint), exam)
     unsplit = examiner.examine(examiner.unsplit, "unsplit")
     reference = unsplit.verdicts
@@ -60,7 +86,7 @@ def evaluate(options: Namespace) -> None:
         print(json.dumps(row.to_dict()) if options.json else row.line(), flush=True)
 
     if not options.json:
-        print(f"reference world, test split, {options.questions} questions, greedy, exact match")
+        print(f"reference world, test split, {questions} questions, greedy, exact match")
         print(table_head())
     show(Row.of("unsplit", {}, reference, reference, unsplit.costs))
     for folder in options.bundles:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 RESAMPLES = 2000
 _TAILS = (2.5, 97.5)  # percentiles that enclose 95 %
+_DRAWN_AT_ONCE = 2**22  # images, 8 bytes each
 
 
 class Interval(NamedTuple):
@@ -64,7 +65,7 @@ def count_difference(
     Args:
         gained: per image `[M]` how many more `ours` has right than the reference.
         asked: per image `[M]` how many were asked.
-        resamples: of the bootstrap; it takes 16 bytes per resample and image.
+        resamples: of the bootstrap.
         seed: of the bootstrap.
 
     Raises:
@@ -76,9 +77,13 @@ def count_difference(
             f"with {asked.sum()} asked"
         )
     count = len(asked)
-    drawn = np.random.default_rng(seed).integers(count, size=(resamples, count))
-    totals = asked[drawn].sum(1)
-    # A resample of images without questions says nothing; at least one image has some.
-    shares = gained[drawn].sum(1)[totals > 0] / totals[totals > 0]
-    low, high = np.percentile(shares, _TAILS)
+    rng = np.random.default_rng(seed)
+    step = max(1, _DRAWN_AT_ONCE // count)
+    parts = []
+    for start in range(0, resamples, step):
+        drawn = rng.integers(count, size=(min(step, resamples - start), count))
+        totals = asked[drawn].sum(1)
+        # A resample of images without questions says nothing; at least one image has some.
+        parts.append(gained[drawn].sum(1)[totals > 0] / totals[totals > 0])
+    low, high = np.percentile(np.concatenate(parts), _TAILS)
     return Interval(float(gained.sum() / asked.sum()), float(low), float(high))

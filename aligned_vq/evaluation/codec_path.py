@@ -16,7 +16,8 @@ from aligned_vq.bundle import open_cloud_bundle, open_edge_bundle
 from aligned_vq.calibrate import CalibratedCodec
 from aligned_vq.codec import CloudCodec, EdgeCodec
 from aligned_vq.errors import ConfigError
-from aligned_vq.evaluation.examiner import Examiner, PathOutput, on_edge
+from aligned_vq.evaluation.examiner import on_edge
+from aligned_vq.evaluation.llava import LoadedLlava, PathOutput
 from aligned_vq.split.loading import load_prefix, load_suffix, suffix_names
 from aligned_vq.split.vision import VisionPrefix
 from aligned_vq.types import Encoded, OperatingPoint, Payload, QuantizerConfig, SplitPoint
@@ -29,7 +30,7 @@ class CodecPath:
     the picture is not in it. The cloud sees the payload alone.
 
     Args:
-        examiner: whose suffix and language model receive.
+        llava: whose suffix and language model receive.
         name: for people.
         split: the cut.
         prefix: the edge half of the tower.
@@ -41,7 +42,7 @@ class CodecPath:
 
     def __init__(
         self,
-        examiner: Examiner,
+        llava: LoadedLlava,
         name: str,
         split: SplitPoint,
         prefix: VisionPrefix,
@@ -55,11 +56,11 @@ class CodecPath:
         self._how = dict(how or {})
         told = {k: asdict(v) if isinstance(v, OperatingPoint) else v for k, v in self._how.items()}
         self.settings: dict[str, Any] = {"cut": str(split), **(settings or {}), **told}
-        self._device = examiner.device
+        self._device = llava.device
         self._prefix = prefix.to(self._device)
         self._edge = edge
         self._cloud = cloud
-        self._suffix = load_suffix(examiner.checkpoint, split).to(self._device)
+        self._suffix = load_suffix(llava.checkpoint, split).to(self._device)
 
     @property
     def quantizer(self) -> QuantizerConfig | None:
@@ -97,20 +98,20 @@ class CodecPath:
 
 
 def calibrated_path(
-    examiner: Examiner,
+    llava: LoadedLlava,
     name: str,
     calibrated: CalibratedCodec,
     how: Mapping[str, Any] | None = None,
 ) -> CodecPath:
-    """The path of a codec that was never written, over the examiner's own prefix."""
+    """The path of a codec that was never written, over the model's own prefix."""
     manifest, codec = calibrated.manifest, calibrated.codec
-    prefix = load_prefix(examiner.checkpoint, manifest.split)
+    prefix = load_prefix(llava.checkpoint, manifest.split)
     settings = _settings(manifest.link, manifest.quantizer)
-    return CodecPath(examiner, name, manifest.split, prefix, codec, codec, how, settings)
+    return CodecPath(llava, name, manifest.split, prefix, codec, codec, how, settings)
 
 
 def bundle_path(
-    examiner: Examiner,
+    llava: LoadedLlava,
     directory: str | Path,
     name: str | None = None,
     how: Mapping[str, Any] | None = None,
@@ -118,11 +119,11 @@ def bundle_path(
     """The path of a bundle as edge and cloud open it; its name is the directory's by default.
 
     Raises:
-        ConfigError: the bundle cannot be used, or is of another tower than the examiner's.
+        ConfigError: the bundle cannot be used, or is of another tower than the model's.
     """
     folder = Path(directory)
     edge, cloud = open_edge_bundle(folder), open_cloud_bundle(folder)
-    manifest, checkpoint = edge.manifest, examiner.checkpoint
+    manifest, checkpoint = edge.manifest, llava.checkpoint
     names = suffix_names(checkpoint, manifest.split)
     if manifest.vision_digest != checkpoint.vision_digest(names):
         raise ConfigError(
@@ -131,7 +132,7 @@ def bundle_path(
         )
     settings = _settings(manifest.link, manifest.quantizer)
     return CodecPath(
-        examiner,
+        llava,
         name or folder.resolve().name,
         manifest.split,
         edge.prefix,

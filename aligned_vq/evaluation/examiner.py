@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -19,36 +19,15 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from aligned_vq.evaluation.llava import FeaturePath, LoadedLlava, PathOutput
 from aligned_vq.evaluation.results import Costs, Row, Verdicts
 from aligned_vq.evaluation.usage import codebook_usage
 from aligned_vq.reference.examination import ExamImage
-from aligned_vq.split.checkpoint import LlavaCheckpoint
-from aligned_vq.training.packing import IGNORED, Packer, packed_logits, right_answers
+from aligned_vq.training.packing import IGNORED, packed_logits, right_answers
 from aligned_vq.types import Encoded, QuantizerConfig
 
 BATCH_IMAGES = 8
 SentT = TypeVar("SentT")
-
-
-class PathOutput(NamedTuple):
-    """What B images became and what that cost; one entry per image in every list."""
-
-    states: Tensor
-    """`[B, N', D]`: what LLaVA's projector reads."""
-    sent_bytes: list[int]
-    """Length of what really crossed from edge to cloud."""
-    fixed_bytes: list[int] | None
-    """Length of the same indices in fixed coding; None where there are no indices."""
-    encoded: list[Encoded] | None
-    """The indices as the cloud unpacked them; None where there are none."""
-    edge_ms: list[float]
-    """Milliseconds on the edge, image by image."""
-
-
-FeaturePath = Callable[[Sequence[Image.Image], Tensor], PathOutput]
-"""Pictures and the same pictures prepared `[B, 3, H, W]` float32, to what became of them.
-
-A path that sends a picture starts from the picture, one that sends features from the pixels."""
 
 
 class NamedPath(Protocol):
@@ -80,7 +59,7 @@ class Examination:
     """Empty where the path sends no indices."""
 
 
-class Examiner:
+class Examiner(LoadedLlava):
     """A LLaVA and the questions it is asked.
 
     Args:
@@ -103,42 +82,11 @@ class Examiner:
         device: torch.device | str = "cpu",
         bf16: bool = False,
     ) -> None:
-        from transformers import AutoImageProcessor, AutoProcessor, LlavaForConditionalGeneration
-
         if not exam:
             raise ValueError("expected an exam with at least one picture")
-        self.checkpoint = LlavaCheckpoint(source)
+        super().__init__(source, device=device)
         self.exam = tuple(exam)
-        self.device = torch.device(device)
-        directory = self.checkpoint.directory()
-        model = LlavaForConditionalGeneration.from_pretrained(directory, dtype=torch.float32)
-        self.model = model.to(self.device).eval().requires_grad_(False)
-        self._prepare = AutoImageProcessor.from_pretrained(directory, use_fast=False)
-        self._packer = Packer(
-            AutoProcessor.from_pretrained(directory, use_fast=False),
-            self.checkpoint.tower.num_selected_tokens,
-        )
         self._bf16 = bf16
-
-    def pixels(self, pictures: Sequence[Image.Image]) -> Tensor:
-        """Pictures through the checkpoint's own processor, `[B, 3, H, W]` float32 on `device`."""
-        images = [picture.convert("RGB") for picture in pictures]
-        prepared: Tensor = self._prepare(images=images, return_tensors="pt")["pixel_values"]
-        return prepared.to(self.device, torch.float32)
-
-    @torch.inference_mode()
-    def tower_states(self, pixels: Tensor) -> Tensor:
-        """What the whole tower gives the projector, `[B, N', D]`, as transformers runs it."""
-        tower = self.checkpoint.tower
-        states = self.model.model.vision_tower(pixels, output_hidden_states=True).hidden_states
-        selected = torch.cat([states[layer] for layer in tower.feature_layers], dim=-1)
-        return selected[:, 1:] if tower.select_strategy == "default" else selected
-
-    def unsplit(self, pictures: Sequence[Image.Image], pixels: Tensor) -> PathOutput:
-        """The `FeaturePath` of the model in one piece: the prepared picture as raw 8-bit RGB."""
-        raw = pixels[0].numel()  # one byte per channel and pixel
-        count = len(pixels)
-        return PathOutput(self.tower_states(pixels), [raw] * count, None, None, [0.0] * count)
 
     @torch.inference_mode()
     def examine(self, path: FeaturePath, label: str = "exam") -> Examination:
@@ -168,10 +116,10 @@ class Examiner:
         return Row.of(path.name, path.settings, found.verdicts, reference, found.costs, usage)
 
     def _ask(self, states: Tensor, images: Sequence[ExamImage], notes: _Notes) -> None:
-        text = self._packer.pack([image.questions for image in images])
+        text = self.packer.pack([image.questions for image in images])
         with self._autocast():
             embeds = self.model.model.multi_modal_projector(states)
-            logits = packed_logits(self.model, self._packer, embeds, text)
+            logits = packed_logits(self.model, self.packer, embeds, text)
         # The last question of an image asks for its description: its words are counted one by one.
         last = text.segments == text.segments.max(1, keepdim=True).values
         words = last & (text.labels != IGNORED)

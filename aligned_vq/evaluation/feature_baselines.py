@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from aligned_vq.errors import CorruptPayload
-from aligned_vq.evaluation.examiner import Examiner, PathOutput, on_edge
+from aligned_vq.evaluation.examiner import Examiner, on_edge
+from aligned_vq.evaluation.llava import PathOutput
 from aligned_vq.split.loading import load_prefix, load_suffix
 from aligned_vq.split.residual_link import cut_norm_name
 from aligned_vq.types import SplitPoint

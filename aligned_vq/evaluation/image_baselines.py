@@ -15,7 +15,8 @@ from typing import Any, Literal
 from PIL import Image
 from torch import Tensor
 
-from aligned_vq.evaluation.examiner import Examiner, PathOutput
+from aligned_vq.evaluation.examiner import Examiner
+from aligned_vq.evaluation.llava import PathOutput
 
 _WRITE: dict[str, dict[str, Any]] = {
     "JPEG": {"optimize": True},  # Huffman tables of this picture; chroma at half size

@@ -91,6 +91,19 @@ class Packer:
             )
         )
 
+    def prompts(self, questions: Sequence[str]) -> list[list[int]]:
+        """The token ids of each prompt from behind the image on, up to where its answer begins.
+
+        Raises:
+            InvalidInput: a text would become a special token.
+        """
+        wholes = [f"{self._image}{self._lead}{question}{self._tail}" for question in questions]
+        encoded = self._fast.encode_batch(wholes, add_special_tokens=False)
+        prompts = [whole.ids[1:] for whole in encoded]
+        for question, ids in zip(questions, prompts, strict=True):
+            self._refuse_specials(question, ids)
+        return prompts
+
     def _row(self, pairs: Sequence[Pair]) -> tuple[list[int], ...]:
         ids: list[int] = []
         labels: list[int] = []
@@ -103,17 +116,20 @@ class Packer:
         asked, answered = encoded[: len(pairs)], encoded[len(pairs) :]
         for number, (before, after) in enumerate(zip(asked, answered, strict=True), 1):
             own = after.ids[1:]
-            if self._specials.intersection(own):
-                raise InvalidInput(
-                    "a question or answer of the training data holds the text of a special token "
-                    f"({pairs[number - 1].text[:80]!r}): remove it"
-                )
+            self._refuse_specials(pairs[number - 1].text, own)
             start = len(before.ids) - 1
             ids += own  # the end token is a label only
             labels += [IGNORED] * (start - 1) + [*own[start:], self._eos]
             segments += [number] * len(own)
             positions += range(self.text_start, self.text_start + len(own))
         return ids, labels, segments, positions
+
+    def _refuse_specials(self, question: str, ids: Sequence[int]) -> None:
+        if self._specials.intersection(ids):
+            raise InvalidInput(
+                "expected plain text, got a question or answer that holds the text of a special "
+                f"token ({question[:80]!r}): remove it"
+            )
 
 
 def packed_logits(

@@ -77,7 +77,7 @@ class RecordFile:
         """How many records `summary` left out."""
         if not len(table):
             raise ConfigError(
-                f"expected records to train on in {path}, found none among {self.left_out}; "
+                f"expected records to use in {path}, found none among {self.left_out}; "
                 "name another file"
             )
         self._places: Table = table[:, : len(_PLACE)]
@@ -102,7 +102,7 @@ class RecordFile:
                 if _stamp(os.fstat(file.fileno())) != self._stamp:
                     raise ConfigError(
                         f"expected {self.path} as it was at the start, but it has changed since; "
-                        "start again, and leave the file alone while training"
+                        "start again, and leave the file alone meanwhile"
                     )
                 for row in rows:
                     number, start, end = self._places[row].tolist()
@@ -112,7 +112,7 @@ class RecordFile:
         except OSError as error:
             raise ConfigError(
                 f"expected {self.path} as it was at the start, got {error}; leave the file where "
-                "it is while training"
+                "it is meanwhile"
             ) from error
         return records
 

@@ -1,13 +1,7 @@
-"""VQAv2 from its official files: questions, annotations and COCO's image folder.
-
-FOLDER/v2_OpenEnded_mscoco_train2014_questions.json
-FOLDER/v2_mscoco_train2014_annotations.json
-FOLDER/train2014/COCO_train2014_000000000009.jpg ...
-"""
+"""VQAv2's pictures with questions and answers, as training reads them."""
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +9,17 @@ import numpy as np
 from aligned_vq.errors import ConfigError
 from aligned_vq.training.examples import Example, QuestionAnswer
 from aligned_vq.training.json_stream import Record
-from aligned_vq.training.pictures import open_picture
-from aligned_vq.training.record_file import RecordFile, Table
+from aligned_vq.training.vqav2_files import (
+    ANSWERED_SPLITS,
+    IMAGE_ID,
+    load_picture,
+    open_annotations,
+    open_questions,
+    order,
+    rows_of_annotations,
+)
 
-SPLITS = ("train2014", "val2014")
-_QUESTION, _IMAGE = range(2)
-_COLUMNS = ("question_id", "image_id")
+_ANSWER = "multiple_choice_answer"
 
 
 class VQAv2:
@@ -31,7 +30,7 @@ class VQAv2:
 
     Args:
         folder: What holds the two files and the image folder.
-        split: One of `SPLITS`.
+        split: One of `ANSWERED_SPLITS`.
         workdir: Where the indices are kept.
 
     Raises:
@@ -40,27 +39,20 @@ class VQAv2:
     """
 
     def __init__(self, folder: Path, split: str, workdir: Path) -> None:
-        if split not in SPLITS:
+        if split not in ANSWERED_SPLITS:
             raise ConfigError(
-                f"expected a VQAv2 split with answers, {' or '.join(SPLITS)}, got {split!r}; "
-                "write it after the '#'"
+                f"expected a VQAv2 split with answers, {' or '.join(ANSWERED_SPLITS)}, got "
+                f"{split!r}; write it after the '#'"
             )
         self._folder = folder
         self._split = split
-        self._questions = _open(
-            folder / f"v2_OpenEnded_mscoco_{split}_questions.json", "questions", "question", workdir
-        )
-        self._annotations = _open(
-            folder / f"v2_mscoco_{split}_annotations.json",
-            "annotations",
-            "multiple_choice_answer",
-            workdir,
-        )
+        self._questions = open_questions(folder, split, workdir)
+        self._annotations = open_annotations(folder, split, workdir, _ANSWER, _check)
         # Rows of both files, question by question, those of an image side by side.
-        asked = self._asked = _order(self._questions, _IMAGE)
-        self._answered = self._rows_of_answers()[asked]
+        asked = self._asked = order(self._questions, IMAGE_ID)
+        self._answered = rows_of_annotations(self._questions, self._annotations)[asked]
         self._image_ids, starts = np.unique(
-            self._questions.columns[asked, _IMAGE], return_index=True
+            self._questions.columns[asked, IMAGE_ID], return_index=True
         )
         self._bounds = np.append(starts, len(asked))
 
@@ -75,56 +67,13 @@ class VQAv2:
         questions = self._questions.read(self._asked[own])
         annotations = self._annotations.read(self._answered[own])
         image_id = int(self._image_ids[index])
-        path = self._folder / self._split / f"COCO_{self._split}_{image_id:012d}.jpg"
-        remedy = f"unpack COCO's {self._split}.zip into {self._folder}"
-        image = open_picture(path, questions[0].name, remedy)
+        image = load_picture(self._folder, self._split, image_id, questions[0].name)
         pairs = (
-            QuestionAnswer(question.fields["question"], annotation.fields["multiple_choice_answer"])
+            QuestionAnswer(question.fields["question"], annotation.fields[_ANSWER])
             for question, annotation in zip(questions, annotations, strict=True)
         )
         return Example(image, tuple(pairs))
 
-    def _rows_of_answers(self) -> Table:
-        """For every question, in the file's order, the row of its annotation."""
-        asked, answered = self._questions.columns, self._annotations.columns
-        ask, answer = _order(self._questions, _QUESTION), _order(self._annotations, _QUESTION)
-        if not np.array_equal(asked[ask], answered[answer]):
-            lone = np.setxor1d(asked[:, _QUESTION], answered[:, _QUESTION])
-            raise ConfigError(
-                f"expected the same questions about the same images in {self._questions.path} "
-                f"({len(asked)} questions) and {self._annotations.path} ({len(answered)}), but "
-                f"{len(lone)} ids are in one only{f', such as {lone[0]}' if len(lone) else ''}; "
-                "take both from one release"
-            )
-        rows = np.empty(len(asked), np.int64)
-        rows[ask] = answer
-        return rows
 
-
-def _open(path: Path, member: str, field: str, workdir: Path) -> RecordFile:
-    if not path.is_file():
-        raise ConfigError(
-            f"expected VQAv2's {member} at {path}, found no such file; name the folder that holds "
-            "it, or get it from https://visualqa.org/download.html"
-        )
-    summary = partial(_summary, field=field)
-    return RecordFile(path, workdir, f"vqav2-1-{field}", summary, len(_COLUMNS), member)
-
-
-def _summary(record: Record, field: str) -> tuple[int, ...]:
-    record.text(record.fields.get(field), repr(field))
-    numbers: list[int] = []
-    for column in _COLUMNS:
-        number = record.fields.get(column)
-        if type(number) is not int or not 0 <= number < 2**63:
-            raise ConfigError(
-                f"{record.name}: expected {column!r} to be a whole number from 0, got "
-                f"{number!r:.40}; mend the record or take it out"
-            )
-        numbers.append(number)
-    return tuple(numbers)
-
-
-def _order(records: RecordFile, column: int) -> Table:
-    """Rows sorted by a column; where it ties, as in the file."""
-    return np.argsort(records.columns[:, column], kind="stable")
+def _check(record: Record) -> None:
+    record.text(record.fields.get(_ANSWER), repr(_ANSWER))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from aligned_vq.evaluation import bootstrap
 from aligned_vq.evaluation.bootstrap import count_difference, paired_difference
 
 
@@ -75,6 +76,13 @@ def test_counts_are_the_same_as_single_verdicts() -> None:
 def test_images_without_questions_do_not_make_it_nan() -> None:
     interval = count_difference(np.array([1, 0, 0, 0]), np.array([2, 0, 0, 0]))
     assert interval == (0.5, 0.5, 0.5)
+
+
+def test_how_many_are_drawn_at_once_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    gained, asked = np.random.default_rng(13).integers(0, 4, (2, 90)) + 1
+    whole = count_difference(gained, asked)
+    monkeypatch.setattr(bootstrap, "_DRAWN_AT_ONCE", 1000)
+    assert count_difference(gained, asked) == whole
 
 
 def test_nothing_asked_and_unequal_lengths_are_refused() -> None:

@@ -1,0 +1,117 @@
+"""A model's answers on disk, question by question, so that a job that was killed goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from aligned_vq.errors import ConfigError
+
+_IDENTITY = "row.json"
+
+
+class Answered(NamedTuple):
+    """One answer."""
+
+    question_id: int
+    image_id: int
+    answer: str
+    """As the model wrote it."""
+    payload_bytes: int | None
+    """Body of the image's payload; None where no payload was sent."""
+
+
+class AnswerLog:
+    """Appends answers to a file of JSON lines, each whole or, after a kill, cut off at its end.
+
+    A cut-off end is removed when the file is opened again.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+
+    def __init__(self, folder: Path, process: int) -> None:
+        path = folder / f"answers-{process:03}.jsonl"
+        self._file = path.open("a+b")
+        self._file.seek(0)
+        self._file.truncate(self._file.read().rfind(b"\n") + 1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, answers: Iterable[Answered]) -> None:
+        """Write some answers; they survive the process from here on."""
+        lines = (json.dumps(answer._asdict()) + "\n" for answer in answers)
+        self._file.write("".join(lines).encode())
+        self._file.flush()
+
+
+def read_answers(folder: Path) -> dict[int, Answered]:
+    """Every whole answer below a row's folder, whichever process wrote it, by question id.
+
+    Raises:
+        ConfigError: a line other than the last of a file is none of `AnswerLog`'s.
+    """
+    found: dict[int, Answered] = {}
+    for path in sorted(folder.glob("answers-*.jsonl")):
+        *lines, _ = path.read_bytes().split(b"\n")  # behind the last end of a line: cut off
+        for number, line in enumerate(lines, 1):
+            answer = _parsed(line)
+            if answer is None:
+                raise ConfigError(
+                    f"{path}, line {number}: expected an answer, got {line[:60]!r}; remove the "
+                    "line, and its question is asked again"
+                )
+            found.setdefault(answer.question_id, answer)
+    return found
+
+
+def claim(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Make a row's folder, or check that what is there was asked in the same way.
+
+    Raises:
+        ConfigError: it holds answers that were asked in another way.
+    """
+    path = folder / _IDENTITY
+    folder.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        partial = path.with_name(f"{_IDENTITY}.partial")
+        partial.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
+        partial.replace(path)
+    different = differences(folder, identity)
+    if different:
+        raise ConfigError(
+            f"{folder} holds answers with another {' and '.join(different)}; give what they were "
+            "asked with, or another --out"
+        )
+
+
+def differences(folder: Path, identity: Mapping[str, Any]) -> list[str]:
+    """In which of these the answers in a row's folder were asked otherwise.
+
+    Raises:
+        ConfigError: the folder does not say; OSError: there is none.
+    """
+    path = folder / _IDENTITY
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path} is not JSON ({error}); remove {folder}") from error
+    if not isinstance(known, dict):
+        raise ConfigError(f"{path}: expected an object, got {known!s:.60}; remove {folder}")
+    return [key for key, value in identity.items() if known.get(key) != value]
+
+
+def _parsed(line: bytes) -> Answered | None:
+    try:
+        answer = Answered(**json.loads(line))
+    except (TypeError, ValueError):
+        return None
+    numbers = (answer.question_id, answer.image_id)
+    whole = all(type(number) is int for number in numbers) and isinstance(answer.answer, str)
+    return answer if whole and isinstance(answer.payload_bytes, int | None) else None
