@@ -7,9 +7,10 @@ VLLM := .venv-vllm
 VLLM_STAMP := $(VLLM)/.installed
 LMMS := .venv-lmms
 LMMS_STAMP := $(LMMS)/.installed
+PRESET ?= smallest
 
-.PHONY: help setup protos check node test vllm test-vllm lmms test-lmms test-docker demo figures soak \
-  bundle reference clean
+.PHONY: help setup protos check node test vllm test-vllm lmms test-lmms test-docker demo bench figures \
+  soak bundle reference clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -77,6 +78,9 @@ test-docker: setup ## build the images, start the pair of docker-compose.yml and
 demo: setup ## three questions about a picture, across two processes
 	$(BIN)/python -m benchmarks.demo
 
+bench: setup ## side-by-side measurements with tables and plots; PRESET=full measures all, for an hour
+	$(BIN)/python -m benchmarks.bench benchmarks/experiments/$(PRESET).yaml --out build/bench/$(PRESET)
+
 figures: setup ## the figures of the README, about an hour on two cores
 	$(BIN)/aligned-vq eval --kinds --out benchmarks/results/eval
 	$(BIN)/aligned-vq eval --questions 1000 --baselines --out benchmarks/results/baselines
@@ -85,8 +89,7 @@ figures: setup ## the figures of the README, about an hour on two cores
 	done
 	$(BIN)/aligned-vq locations --out benchmarks/results/locations
 	$(BIN)/python -m benchmarks.nearest_entry
-	$(BIN)/python -m benchmarks.edge_memory
-	$(BIN)/python -m benchmarks.edge_backends --installed --out benchmarks/results/edge/backends.json
+	$(BIN)/python -m benchmarks.edge_installed --out benchmarks/results/edge/installed.json
 	$(BIN)/python -m benchmarks.edge_int8 --out benchmarks/results/edge/int8.json
 	$(BIN)/python -m benchmarks.equality
 

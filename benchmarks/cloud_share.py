@@ -7,30 +7,12 @@ is the worst case, and then once more about the same picture.
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from tqdm import tqdm
 
-from aligned_vq.calibrate import (
-    CodecPlan,
-    calibrate_codec,
-    export_bundle,
-    features_at,
-    pixel_batches,
-)
-from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
-from aligned_vq.reference.examination import ExamImage, exam_images
-from aligned_vq.split.checkpoint import LlavaCheckpoint
-from aligned_vq.split.loading import load_prefix
-from aligned_vq.types import SplitPoint
+from aligned_vq.reference.examination import ExamImage
 from benchmarks.processes import CloudProcess
-from benchmarks.real_training import write_checkpoint
 from benchmarks.scraped import samples
 from edge_client import EdgeClient, EdgeConfig
 
@@ -40,19 +22,6 @@ PATIENT = EdgeConfig(first_token_seconds=300, total_seconds=600)
 LANGUAGE_MODEL = ("wait", "prefill", "decode")
 CLIENT = "receive"
 """Until the payload is there: the edge still encodes."""
-
-
-@contextmanager
-def real_dimensions(layers: int) -> Iterator[tuple[Path, Path]]:
-    """A bundle and a checkpoint of ViT-L/14-336 and width 4096, with random weights."""
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoint = LlavaCheckpoint(write_checkpoint(Path(folder) / "llava", layers, "cpu"))
-        split = SplitPoint(1, "ln1")
-        pictures = (image.picture for image in exam_images(80))
-        features = features_at(load_prefix(checkpoint, split), pixel_batches(checkpoint, pictures))
-        bundle = Path(folder) / "bundle"
-        export_bundle(checkpoint, calibrate_codec(checkpoint, CodecPlan(split), features), bundle)
-        yield bundle, Path(folder) / "llava"
 
 
 def stage_ms(cloud: CloudProcess, count: int) -> dict[str, float]:
@@ -90,47 +59,3 @@ def asked(cloud: CloudProcess, bundle: Path, images: list[ExamImage], kind: str)
                 if (own.kind == "description") == (kind == "description")
             ]
             client.ask(image.picture, questions[0].text, max_tokens=48)
-
-
-def measured(bundle: Path, checkpoint: Path, images: list[ExamImage], scale: float) -> object:
-    """Stages and shares, for short answers and for descriptions, new pictures and held ones."""
-    figures = {}
-    for kind in ("short answer", "description"):
-        with CloudProcess(bundle, checkpoint, "--http_port=0", "--dtype=float32") as cloud:
-            before = stage_ms(cloud, len(images))
-            for picture in ("new picture", "held picture"):
-                asked(cloud, bundle, images, kind)
-                after = stage_ms(cloud, len(images))
-                stages = differences(after, before)
-                before = after
-                figures[f"{kind}, {picture}"] = {
-                    "ms": {name: round(spent, 2) for name, spent in stages.items()},
-                    "not_language_model": round(share(stages, scale), 3),
-                }
-    return figures
-
-
-def main() -> int:
-    """Print the shares."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--questions", type=int, default=50)
-    parser.add_argument(
-        "--real", action="store_true", help="LLaVA-1.5's dimensions with random weights"
-    )
-    parser.add_argument("--layers", type=int, default=2, help="of the real language model")
-    parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
-    options = parser.parse_args()
-    images = list(exam_images(8 * options.questions))[: options.questions]
-    if options.real:
-        with real_dimensions(options.layers) as (bundle, checkpoint):
-            figures = measured(bundle, checkpoint, images, LAYERS / options.layers)
-    else:
-        figures = measured(BUNDLE, CHECKPOINT, images, 1.0)
-    print(json.dumps(figures, indent=2))
-    if options.out:
-        options.out.write_text(json.dumps(figures, indent=2) + "\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

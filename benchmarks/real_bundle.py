@@ -8,25 +8,22 @@ from pathlib import Path
 
 import torch
 
-from aligned_vq.calibrate import (
-    CodecPlan,
-    calibrate_codec,
-    export_bundle,
-    features_at,
-)
+from aligned_vq.calibrate import CodecPlan, CutFeatures, calibrate_codec, export_bundle
 from aligned_vq.split.checkpoint import LlavaCheckpoint
-from aligned_vq.split.loading import load_prefix
 from aligned_vq.types import SplitPoint
 from benchmarks.real_dimensions import write_random_checkpoint
+
+_IMAGES = 8  # 4,616 tokens: enough to calibrate 4,096 entries
 
 
 def main(out: Path, split: SplitPoint) -> None:
     """Calibrate on noise: the codec's numbers mean nothing, its sizes and costs are real."""
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = LlavaCheckpoint(write_random_checkpoint(Path(folder), split.block + 3))
+        features = checkpoint.tower.features()
+        shape = (_IMAGES, features.num_tokens, features.dim)
         noise = torch.Generator().manual_seed(0)
-        pixels = [torch.randn(4, 3, 336, 336, generator=noise) for _ in range(3)]
-        examples = features_at(load_prefix(checkpoint, split), pixels)
+        examples = CutFeatures(*(torch.randn(shape, generator=noise) for _ in range(2)))
         export_bundle(checkpoint, calibrate_codec(checkpoint, CodecPlan(split), examples), out)
 
 

@@ -27,6 +27,8 @@ from benchmarks.real_dimensions import LLAVA_CONFIG
 
 IMAGES = 8  # 4,616 tokens: enough to calibrate 4,096 entries
 SPLIT = "ln1@1"
+LANGUAGE_WIDTH = 4096
+"""LLaVA-1.5-7B's."""
 STAGES: dict[str, dict[str, Any]] = {
     "calibrate": {},
     "align": {"align": {"steps": 1}},
@@ -38,8 +40,13 @@ STAGES: dict[str, dict[str, Any]] = {
 }
 
 
-def write_checkpoint(folder: Path, layers: int, device: str) -> Path:
-    """A whole random LLaVA in bfloat16 with `layers` of the language model, and a processor."""
+def write_checkpoint(
+    folder: Path, layers: int, device: str = "cpu", width: int = LANGUAGE_WIDTH
+) -> Path:
+    """A whole random LLaVA in bfloat16 with `layers` of the language model, and a processor.
+
+    `width` is the language model's, a multiple of 128; the vision tower is whole.
+    """
     from transformers import (
         CLIPVisionConfig,
         LlamaConfig,
@@ -55,11 +62,11 @@ def write_checkpoint(folder: Path, layers: int, device: str) -> Path:
         vision_config=CLIPVisionConfig(**vision),
         text_config=LlamaConfig(
             vocab_size=32064,
-            hidden_size=4096,
-            intermediate_size=11008,
+            hidden_size=width,
+            intermediate_size=width * 43 // 16,
             num_hidden_layers=layers,
-            num_attention_heads=32,
-            num_key_value_heads=32,
+            num_attention_heads=width // 128,
+            num_key_value_heads=width // 128,
             max_position_embeddings=4096,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,

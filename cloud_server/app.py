@@ -42,6 +42,8 @@ _CHANNEL_OPTIONS = (
     # A camera behind NAT pings to keep its mapping; the default would close the connection.
     ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    # Measures the link with a ping for each question; what comes is too little to gain by it.
+    ("grpc.http2.bdp_probe", 0),
     ("grpc.max_receive_message_length", _MESSAGE_OVERHEAD_BYTES),
     ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
 )
@@ -74,7 +76,7 @@ class CloudServer:
         )
         self.service = SplitInferenceService(parts, config)
         self._health = health.aio.HealthServicer()
-        self._server = grpc.aio.server(options=_options(config))
+        self._server = grpc.aio.server(options=server_options(config))
         tls = tls_files(config)
         # Held here: gRPC calls back into it at every handshake without keeping it alive.
         self._credentials = tls.credentials() if tls else None
@@ -199,8 +201,8 @@ def _check_before_loading(config: CloudConfig) -> None:
         _log.warning("whoever reaches %s may ask: no tls_clients or tokens given", config.host)
 
 
-def _options(config: CloudConfig) -> tuple[tuple[str, int], ...]:
-    """gRPC's options of the server."""
+def server_options(config: CloudConfig) -> tuple[tuple[str, int], ...]:
+    """gRPC's options of a service."""
     return (
         *_CHANNEL_OPTIONS,
         ("grpc.max_connection_age_ms", _milliseconds(config.max_connection_seconds)),

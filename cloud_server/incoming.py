@@ -59,6 +59,7 @@ class Incoming:
         self._requests = requests
         self._bundles = bundles
         self._seconds = message_seconds
+        self._first_part: pb.PayloadPart | None = None
 
     async def question(self) -> Question:
         """The question that opens the stream, about a bundle that is served.
@@ -76,10 +77,17 @@ class Incoming:
             )
         question = convert.question_from_proto(first.open)
         bundle_named(self._bundles, question.manifest_digest)
+        if first.open.HasField("payload"):
+            if question.image_digest or question.text_only:
+                raise CorruptPayload(
+                    "expected a payload, the digest of an image, or no image, got a payload beside "
+                    "one of the others; send one of the three"
+                )
+            self._first_part = first.open.payload
         return question
 
     async def payload(self, question: Question) -> Payload:
-        """The payload that follows the question.
+        """The payload that came with the question or follows it.
 
         Raises:
             CorruptPayload: it is none, or too large, or not whole.
@@ -88,7 +96,9 @@ class Incoming:
         """
         bundle = bundle_named(self._bundles, question.manifest_digest)
         parts = convert.PayloadAssembler(question.manifest_digest, bundle.max_body_bytes)
-        begun = False
+        begun = self._first_part is not None
+        if self._first_part is not None and (whole := parts.add(self._first_part)):
+            return whole
         while True:
             message = await self._next()
             if message is None:

@@ -12,8 +12,9 @@ from collections import Counter
 from typing import TypeVar
 
 from aligned_vq.errors import AlignedVQError, CloudUnreachable
+from edge_client.exchange import Exchange
 from edge_client.targets import Asked, Target, Targets, is_refusal
-from edge_client.transport import CANCELLED_HERE, NEVER, Exchange
+from edge_client.transport import CANCELLED_HERE, NEVER
 from protos.messages import ServiceInfo
 from protos.traces import Metadata
 

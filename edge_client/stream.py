@@ -20,20 +20,18 @@ from aligned_vq.errors import (
     QuotaExceeded,
     Unauthenticated,
 )
-from aligned_vq.types import Payload
 from edge_client.answer import Answer, AnswerDetails
 from edge_client.config import EdgeConfig
+from edge_client.exchange import Exchange
+from edge_client.outgoing import Encode, Outgoing
 from edge_client.route import Route
 from edge_client.targets import is_refusal
-from edge_client.transport import CANCELLED_HERE, Exchange
+from edge_client.transport import CANCELLED_HERE
 from protos import convert
-from protos.alignedvq.v1 import inference_pb2 as pb
 from protos.messages import Question, Turn
 from protos.traces import CANCELLED, NO_TRACES, Span, Traces
 
 _TRY_AGAIN = (CloudUnreachable, Overloaded, ManifestMismatch, Unauthenticated)
-
-Encode = Callable[[], tuple[Payload, Timings]]
 
 
 class AnswerStream:
@@ -71,7 +69,7 @@ class AnswerStream:
         turns: tuple[Turn, ...] = (),
     ) -> None:
         # Checks the question before anything is sent.
-        self._question = Question(
+        question = Question(
             uuid.uuid4().hex[:16],
             manifest_digest,
             text,
@@ -80,16 +78,14 @@ class AnswerStream:
             turns,
             text_only=encode is None,
         )
+        self._outgoing = Outgoing(question, encode)
         self._route = route
         self._config = config
-        self._encode = encode
         self._on_end = on_end
         self._started = time.monotonic()
         self._first_text: float | None = None
         self._exchange: Exchange | None = None
         self._cancelled = threading.Event()
-        self._payload: Payload | None = None
-        self._edge = Timings()
         self._chunks: list[TokenChunk] = []
         self._span = self._attempted = traces.start("ask")
         self._pieces = self._traced()
@@ -144,22 +140,18 @@ class AnswerStream:
 
     def _attempt(self, attempt: int, span: Span) -> Iterator[str]:
         """The question asked once, from opening the stream to the last piece of text."""
-        sent_payload = False
         exchange = self._exchange = self._route.open(self._left(), span.metadata)
         if self._cancelled.is_set():  # just before there was something to cancel
             exchange.cancel()
         with self._first_token_deadline(exchange) as late:
             try:
-                exchange.send(pb.AskRequest(open=convert.question_to_proto(self._question)))
-                if self._question.text_only:
-                    exchange.finish()
-                elif not self._question.image_digest:
-                    self._send_payload(exchange, span)
-                    sent_payload = True
+                self._outgoing.begin(exchange, span)
                 for response in exchange:
-                    if convert.is_payload_needed(response) and not self._question.text_only:
-                        self._send_payload(exchange, span)
-                        sent_payload = True
+                    if (
+                        convert.is_payload_needed(response)
+                        and not self._outgoing.question.text_only
+                    ):
+                        self._outgoing.add_payload(exchange, span)
                         continue
                     chunk = convert.chunk_from_response(response)
                     if self._first_text is None:
@@ -168,7 +160,7 @@ class AnswerStream:
                     self._chunks.append(chunk)
                     if chunk.finish_reason is not None:
                         self._on_end(convert.image_digest_from_response(response))
-                        self._complete(exchange.message_bytes, sent_payload, attempt)
+                        self._complete(exchange.message_bytes, attempt)
                     if chunk.text:
                         yield chunk.text
             except AlignedVQError as error:
@@ -182,31 +174,18 @@ class AnswerStream:
                 "expected the service to end the answer, but the stream just stopped; ask again"
             )
 
-    def _send_payload(self, exchange: Exchange, span: Span) -> None:
-        if self._payload is None:
-            assert self._encode is not None  # else there is no image to be sent
-            began = time.perf_counter_ns()
-            self._payload, self._edge = self._encode()
-            if self._edge.total_ns() <= time.perf_counter_ns() - began:
-                span.stages(self._edge.stages_ns)  # else they ran for an earlier question
-        span.note({"payload_bytes": len(self._payload.body)})
-        for part in convert.payload_to_parts(self._payload):
-            exchange.send(pb.AskRequest(payload=part))
-        exchange.finish()
-
-    def _complete(self, message_bytes: int, sent_payload: bool, attempts: int) -> None:
+    def _complete(self, message_bytes: int, attempts: int) -> None:
         last = self._chunks[-1]
         now = time.monotonic()
         first = self._first_text or now
         assert last.finish_reason is not None
-        body = len(self._payload.body) if sent_payload and self._payload else 0
         details = AnswerDetails(
             finish_reason=last.finish_reason,
             usage=last.usage or Usage(0, 0),
             token_ids=tuple(token for chunk in self._chunks for token in chunk.token_ids),
-            payload_bytes=body,
+            payload_bytes=self._outgoing.payload_bytes,
             message_bytes=message_bytes,
-            edge=self._edge,
+            edge=self._outgoing.edge,
             cloud=last.timings or Timings(),
             first_token_ms=1e3 * (first - self._started),
             total_ms=1e3 * (now - self._started),

@@ -5,10 +5,9 @@ Free of torch, so that a test, a tool or another edge can use it alone.
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
@@ -17,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from aligned_vq.errors import AlignedVQError, CloudUnreachable
 from edge_client.credentials import Credentials
+from edge_client.exchange import Calls, Exchange, GrpcExchange
 from protos import convert
 from protos.alignedvq.v1 import inference_pb2 as pb
 from protos.alignedvq.v1 import inference_pb2_grpc as rpc
@@ -30,8 +30,6 @@ NEVER = threading.Event()
 
 _CLOSED = "expected an open client, got one that was closed; open another"
 _STEP_SECONDS = 0.1
-_GRPC_PREFIX_BYTES = 5
-_WATCHER_SECONDS = 0.4  # gRPC's looks every 0.2 s, and fails noisily on a closed channel
 _PROBE_SECONDS = 0.25
 _NO_CONNECTION = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 _CHANNEL_OPTIONS = (
@@ -46,31 +44,6 @@ _CHANNEL_OPTIONS = (
 # Every address behind a name, in turn; without it gRPC keeps to the first that answers.
 _ALL_ADDRESSES = ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}')
 _SERVING = health_pb2.HealthCheckResponse.SERVING
-
-
-class Exchange(Protocol):
-    """One question in progress. All errors are `AlignedVQError`s."""
-
-    @property
-    def message_bytes(self) -> int:
-        """Serialised bytes handed to gRPC so far, its 5-byte message prefixes included."""
-        ...
-
-    def send(self, request: pb.AskRequest) -> None:
-        """Queue a message; never blocks."""
-        ...
-
-    def finish(self) -> None:
-        """Say that no message follows."""
-        ...
-
-    def __iter__(self) -> Iterator[pb.AskResponse]:
-        """Responses as they come."""
-        ...
-
-    def cancel(self) -> None:
-        """Hang up; the iterator ends with an error. Safe from any thread, any number of times."""
-        ...
 
 
 class Transport(Protocol):
@@ -118,6 +91,7 @@ class GrpcTransport:
         several = (_ALL_ADDRESSES,) if target.startswith("dns:") else ()
         self._channel = self._credentials.channel(target, (*_CHANNEL_OPTIONS, *several))
         self._stub = rpc.SplitInferenceStub(self._channel)
+        self._calls = Calls.on(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
         self._connected = False
         self._connecting = threading.Lock()
@@ -190,8 +164,9 @@ class GrpcTransport:
     def open(self, timeout_seconds: float, metadata: Metadata = ()) -> GrpcExchange:
         """See `Transport.open`."""
         metadata = (*self._credentials.metadata(), *metadata)
-        with self._unless_closed():
-            return GrpcExchange(self._stub, timeout_seconds, self._failed, metadata)
+        return GrpcExchange(
+            self._calls, timeout_seconds, metadata, self._failed, self._unless_closed
+        )
 
     def close(self) -> None:
         """See `Transport.close`."""
@@ -256,44 +231,3 @@ def _steps(end: float, cancelled: threading.Event) -> Iterator[float]:
 def _by_service(call: grpc.Call) -> bool:
     """Did our service itself end the call?"""
     return any(key == ERROR_KEY for key, _ in call.trailing_metadata() or ())
-
-
-class GrpcExchange:
-    """One `Ask` stream; `failed` turns gRPC's errors into ours."""
-
-    def __init__(
-        self,
-        stub: rpc.SplitInferenceStub,
-        timeout_seconds: float,
-        failed: Callable[[grpc.RpcError], AlignedVQError],
-        metadata: Metadata = (),
-    ) -> None:
-        self.message_bytes = 0
-        self._failed = failed
-        self._outgoing: queue.SimpleQueue[pb.AskRequest | None] = queue.SimpleQueue()
-        self._call = stub.Ask(
-            iter(self._outgoing.get, None), timeout=timeout_seconds, metadata=metadata
-        )
-
-    def send(self, request: pb.AskRequest) -> None:
-        """See `Exchange.send`."""
-        self.message_bytes += request.ByteSize() + _GRPC_PREFIX_BYTES
-        self._outgoing.put(request)
-
-    def finish(self) -> None:
-        """See `Exchange.finish`."""
-        self._outgoing.put(None)
-
-    def __iter__(self) -> Iterator[pb.AskResponse]:
-        """See `Exchange.__iter__`."""
-        try:
-            yield from self._call
-        except grpc.RpcError as error:
-            raise self._failed(error) from error
-        finally:
-            self.finish()
-
-    def cancel(self) -> None:
-        """See `Exchange.cancel`."""
-        self.finish()
-        self._call.cancel()

@@ -113,8 +113,11 @@ def _shortest(value: float) -> float:
     return float(str(np.float32(value)))
 
 
-def question_to_proto(question: Question) -> pb.QuestionOpen:
-    """The message that opens a stream of AskRequest."""
+def question_to_proto(
+    question: Question, first_part: pb.PayloadPart | None = None
+) -> pb.QuestionOpen:
+    """The message that opens a stream of AskRequest, with the first part of its payload if that is
+    to go with it."""
     return pb.QuestionOpen(
         request_id=question.request_id,
         manifest_digest=question.manifest_digest,
@@ -123,6 +126,7 @@ def question_to_proto(question: Question) -> pb.QuestionOpen:
         image_digest=question.image_digest,
         turns=[pb.Turn(question=asked, answer=said) for asked, said in question.turns],
         text_only=question.text_only,
+        payload=first_part,
     )
 
 

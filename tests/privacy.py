@@ -160,7 +160,7 @@ class SuiteLogs:
         found_in = self.secrets.found_in
         return [f"{where}: {leak}" for where, log in self.logs() for leak in found_in(log)]
 
-    def _asked(self, question: Question) -> None:
+    def _asked(self, question: Question, *_: object) -> None:
         for text in (question.text, *(text for turn in question.turns for text in turn)):
             self.secrets.add_text("question", text)
 

@@ -24,17 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#protos/alignedvq/v1/inference.proto\x12\x0c\x61lignedvq.v1\"-\n\x12GetManifestRequest\x12\x17\n\x0fmanifest_digest\x18\x01 \x01(\x0c\"\xad\x01\n\x13GetManifestResponse\x12\x15\n\rmanifest_json\x18\x01 \x01(\t\x12\x17\n\x0fmanifest_digest\x18\x02 \x01(\x0c\x12\x1a\n\x12max_question_chars\x18\x03 \x01(\r\x12\x19\n\x11max_answer_tokens\x18\x04 \x01(\r\x12\x17\n\x0fservice_version\x18\x05 \x01(\t\x12\x16\n\x0eserved_digests\x18\x06 \x03(\x0c\"n\n\nAskRequest\x12*\n\x04open\x18\x01 \x01(\x0b\x32\x1a.alignedvq.v1.QuestionOpenH\x00\x12,\n\x07payload\x18\x02 \x01(\x0b\x32\x19.alignedvq.v1.PayloadPartH\x00\x42\x06\n\x04kind\"\xc9\x01\n\x0cQuestionOpen\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x17\n\x0fmanifest_digest\x18\x02 \x01(\x0c\x12\x10\n\x08question\x18\x03 \x01(\t\x12.\n\x08sampling\x18\x04 \x01(\x0b\x32\x1c.alignedvq.v1.SamplingParams\x12\x14\n\x0cimage_digest\x18\x05 \x01(\x0c\x12!\n\x05turns\x18\x06 \x03(\x0b\x32\x12.alignedvq.v1.Turn\x12\x11\n\ttext_only\x18\x07 \x01(\x08\"(\n\x04Turn\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x02 \x01(\t\"r\n\x0eSamplingParams\x12\x12\n\nmax_tokens\x18\x01 \x01(\r\x12\x13\n\x0btemperature\x18\x02 \x01(\x02\x12\r\n\x05top_p\x18\x03 \x01(\x02\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x0c\n\x04stop\x18\x05 \x03(\tB\x07\n\x05_seed\"\x97\x01\n\rPayloadHeader\x12$\n\x06\x63oding\x18\x01 \x01(\x0e\x32\x14.alignedvq.v1.Coding\x12\x12\n\nnum_tokens\x18\x02 \x01(\r\x12\x12\n\nnum_stages\x18\x03 \x01(\r\x12\x15\n\rmasked_stages\x18\x04 \x01(\r\x12\x12\n\nbody_bytes\x18\x05 \x01(\r\x12\r\n\x05\x63rc32\x18\x06 \x01(\x07\"I\n\x0bPayloadPart\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x1b.alignedvq.v1.PayloadHeader\x12\r\n\x05\x63hunk\x18\x02 \x01(\x0c\"\xa0\x01\n\x0b\x41skResponse\x12(\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x17.alignedvq.v1.TextChunkH\x00\x12\x35\n\x0epayload_needed\x18\x02 \x01(\x0b\x32\x1b.alignedvq.v1.PayloadNeededH\x00\x12(\n\x04\x64one\x18\x03 \x01(\x0b\x32\x18.alignedvq.v1.CompletionH\x00\x42\x06\n\x04kind\",\n\tTextChunk\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\"\x0f\n\rPayloadNeeded\"\xa5\x01\n\nCompletion\x12\x31\n\rfinish_reason\x18\x01 \x01(\x0e\x32\x1a.alignedvq.v1.FinishReason\x12\"\n\x05usage\x18\x02 \x01(\x0b\x32\x13.alignedvq.v1.Usage\x12*\n\x07timings\x18\x03 \x03(\x0b\x32\x19.alignedvq.v1.StageTiming\x12\x14\n\x0cimage_digest\x18\x04 \x01(\x0c\"O\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12\x14\n\x0cimage_cached\x18\x03 \x01(\x08\"1\n\x0bStageTiming\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x13\n\x0b\x64uration_ns\x18\x02 \x01(\x04*h\n\x06\x43oding\x12\x16\n\x12\x43ODING_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x43ODING_FIXED\x10\x01\x12\x10\n\x0c\x43ODING_RANGE\x10\x02\x12\x0e\n\nCODING_RAW\x10\x03\x12\x12\n\x0e\x43ODING_CONTEXT\x10\x04*|\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1b\n\x17\x46INISH_REASON_CANCELLED\x10\x03\x32\xa4\x01\n\x0eSplitInference\x12R\n\x0bGetManifest\x12 .alignedvq.v1.GetManifestRequest\x1a!.alignedvq.v1.GetManifestResponse\x12>\n\x03\x41sk\x12\x18.alignedvq.v1.AskRequest\x1a\x19.alignedvq.v1.AskResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#protos/alignedvq/v1/inference.proto\x12\x0c\x61lignedvq.v1\"-\n\x12GetManifestRequest\x12\x17\n\x0fmanifest_digest\x18\x01 \x01(\x0c\"\xad\x01\n\x13GetManifestResponse\x12\x15\n\rmanifest_json\x18\x01 \x01(\t\x12\x17\n\x0fmanifest_digest\x18\x02 \x01(\x0c\x12\x1a\n\x12max_question_chars\x18\x03 \x01(\r\x12\x19\n\x11max_answer_tokens\x18\x04 \x01(\r\x12\x17\n\x0fservice_version\x18\x05 \x01(\t\x12\x16\n\x0eserved_digests\x18\x06 \x03(\x0c\"n\n\nAskRequest\x12*\n\x04open\x18\x01 \x01(\x0b\x32\x1a.alignedvq.v1.QuestionOpenH\x00\x12,\n\x07payload\x18\x02 \x01(\x0b\x32\x19.alignedvq.v1.PayloadPartH\x00\x42\x06\n\x04kind\"\xf5\x01\n\x0cQuestionOpen\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x17\n\x0fmanifest_digest\x18\x02 \x01(\x0c\x12\x10\n\x08question\x18\x03 \x01(\t\x12.\n\x08sampling\x18\x04 \x01(\x0b\x32\x1c.alignedvq.v1.SamplingParams\x12\x14\n\x0cimage_digest\x18\x05 \x01(\x0c\x12!\n\x05turns\x18\x06 \x03(\x0b\x32\x12.alignedvq.v1.Turn\x12\x11\n\ttext_only\x18\x07 \x01(\x08\x12*\n\x07payload\x18\x08 \x01(\x0b\x32\x19.alignedvq.v1.PayloadPart\"(\n\x04Turn\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x02 \x01(\t\"r\n\x0eSamplingParams\x12\x12\n\nmax_tokens\x18\x01 \x01(\r\x12\x13\n\x0btemperature\x18\x02 \x01(\x02\x12\r\n\x05top_p\x18\x03 \x01(\x02\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x0c\n\x04stop\x18\x05 \x03(\tB\x07\n\x05_seed\"\x97\x01\n\rPayloadHeader\x12$\n\x06\x63oding\x18\x01 \x01(\x0e\x32\x14.alignedvq.v1.Coding\x12\x12\n\nnum_tokens\x18\x02 \x01(\r\x12\x12\n\nnum_stages\x18\x03 \x01(\r\x12\x15\n\rmasked_stages\x18\x04 \x01(\r\x12\x12\n\nbody_bytes\x18\x05 \x01(\r\x12\r\n\x05\x63rc32\x18\x06 \x01(\x07\"I\n\x0bPayloadPart\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x1b.alignedvq.v1.PayloadHeader\x12\r\n\x05\x63hunk\x18\x02 \x01(\x0c\"\xa0\x01\n\x0b\x41skResponse\x12(\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x17.alignedvq.v1.TextChunkH\x00\x12\x35\n\x0epayload_needed\x18\x02 \x01(\x0b\x32\x1b.alignedvq.v1.PayloadNeededH\x00\x12(\n\x04\x64one\x18\x03 \x01(\x0b\x32\x18.alignedvq.v1.CompletionH\x00\x42\x06\n\x04kind\",\n\tTextChunk\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\"\x0f\n\rPayloadNeeded\"\xa5\x01\n\nCompletion\x12\x31\n\rfinish_reason\x18\x01 \x01(\x0e\x32\x1a.alignedvq.v1.FinishReason\x12\"\n\x05usage\x18\x02 \x01(\x0b\x32\x13.alignedvq.v1.Usage\x12*\n\x07timings\x18\x03 \x03(\x0b\x32\x19.alignedvq.v1.StageTiming\x12\x14\n\x0cimage_digest\x18\x04 \x01(\x0c\"O\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12\x14\n\x0cimage_cached\x18\x03 \x01(\x08\"1\n\x0bStageTiming\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x13\n\x0b\x64uration_ns\x18\x02 \x01(\x04*h\n\x06\x43oding\x12\x16\n\x12\x43ODING_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x43ODING_FIXED\x10\x01\x12\x10\n\x0c\x43ODING_RANGE\x10\x02\x12\x0e\n\nCODING_RAW\x10\x03\x12\x12\n\x0e\x43ODING_CONTEXT\x10\x04*|\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1b\n\x17\x46INISH_REASON_CANCELLED\x10\x03\x32\xa4\x01\n\x0eSplitInference\x12R\n\x0bGetManifest\x12 .alignedvq.v1.GetManifestRequest\x1a!.alignedvq.v1.GetManifestResponse\x12>\n\x03\x41sk\x12\x18.alignedvq.v1.AskRequest\x1a\x19.alignedvq.v1.AskResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.alignedvq.v1.inference_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CODING']._serialized_start=1505
-  _globals['_CODING']._serialized_end=1609
-  _globals['_FINISHREASON']._serialized_start=1611
-  _globals['_FINISHREASON']._serialized_end=1735
+  _globals['_CODING']._serialized_start=1549
+  _globals['_CODING']._serialized_end=1653
+  _globals['_FINISHREASON']._serialized_start=1655
+  _globals['_FINISHREASON']._serialized_end=1779
   _globals['_GETMANIFESTREQUEST']._serialized_start=53
   _globals['_GETMANIFESTREQUEST']._serialized_end=98
   _globals['_GETMANIFESTRESPONSE']._serialized_start=101
@@ -42,27 +42,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ASKREQUEST']._serialized_start=276
   _globals['_ASKREQUEST']._serialized_end=386
   _globals['_QUESTIONOPEN']._serialized_start=389
-  _globals['_QUESTIONOPEN']._serialized_end=590
-  _globals['_TURN']._serialized_start=592
-  _globals['_TURN']._serialized_end=632
-  _globals['_SAMPLINGPARAMS']._serialized_start=634
-  _globals['_SAMPLINGPARAMS']._serialized_end=748
-  _globals['_PAYLOADHEADER']._serialized_start=751
-  _globals['_PAYLOADHEADER']._serialized_end=902
-  _globals['_PAYLOADPART']._serialized_start=904
-  _globals['_PAYLOADPART']._serialized_end=977
-  _globals['_ASKRESPONSE']._serialized_start=980
-  _globals['_ASKRESPONSE']._serialized_end=1140
-  _globals['_TEXTCHUNK']._serialized_start=1142
-  _globals['_TEXTCHUNK']._serialized_end=1186
-  _globals['_PAYLOADNEEDED']._serialized_start=1188
-  _globals['_PAYLOADNEEDED']._serialized_end=1203
-  _globals['_COMPLETION']._serialized_start=1206
-  _globals['_COMPLETION']._serialized_end=1371
-  _globals['_USAGE']._serialized_start=1373
-  _globals['_USAGE']._serialized_end=1452
-  _globals['_STAGETIMING']._serialized_start=1454
-  _globals['_STAGETIMING']._serialized_end=1503
-  _globals['_SPLITINFERENCE']._serialized_start=1738
-  _globals['_SPLITINFERENCE']._serialized_end=1902
+  _globals['_QUESTIONOPEN']._serialized_end=634
+  _globals['_TURN']._serialized_start=636
+  _globals['_TURN']._serialized_end=676
+  _globals['_SAMPLINGPARAMS']._serialized_start=678
+  _globals['_SAMPLINGPARAMS']._serialized_end=792
+  _globals['_PAYLOADHEADER']._serialized_start=795
+  _globals['_PAYLOADHEADER']._serialized_end=946
+  _globals['_PAYLOADPART']._serialized_start=948
+  _globals['_PAYLOADPART']._serialized_end=1021
+  _globals['_ASKRESPONSE']._serialized_start=1024
+  _globals['_ASKRESPONSE']._serialized_end=1184
+  _globals['_TEXTCHUNK']._serialized_start=1186
+  _globals['_TEXTCHUNK']._serialized_end=1230
+  _globals['_PAYLOADNEEDED']._serialized_start=1232
+  _globals['_PAYLOADNEEDED']._serialized_end=1247
+  _globals['_COMPLETION']._serialized_start=1250
+  _globals['_COMPLETION']._serialized_end=1415
+  _globals['_USAGE']._serialized_start=1417
+  _globals['_USAGE']._serialized_end=1496
+  _globals['_STAGETIMING']._serialized_start=1498
+  _globals['_STAGETIMING']._serialized_end=1547
+  _globals['_SPLITINFERENCE']._serialized_start=1782
+  _globals['_SPLITINFERENCE']._serialized_end=1946
 # @@protoc_insertion_point(module_scope)

@@ -158,11 +158,11 @@ class AskRequest(_message.Message):
     PAYLOAD_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def open(self) -> Global___QuestionOpen:
-        """First message of the stream and only there, by client. May go out while it still encodes."""
+        """First message of the stream and only there, by client."""
 
     @_builtins.property
     def payload(self) -> Global___PayloadPart:
-        """Every later message, by client: the image, in order."""
+        """Every later message, by client: the image, or the rest of it, in order."""
 
     def __init__(
         self,
@@ -182,8 +182,8 @@ Global___AskRequest: _TypeAlias = AskRequest  # noqa: Y015
 
 @_typing.final
 class QuestionOpen(_message.Message):
-    """Opens a question. Its image follows as a payload, or is one that the service still holds; a
-    question about no image says so.
+    """Opens a question. Its image comes with it or follows, as a payload, or is one that the service
+    still holds; a question about no image says so.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -195,6 +195,7 @@ class QuestionOpen(_message.Message):
     IMAGE_DIGEST_FIELD_NUMBER: _builtins.int
     TURNS_FIELD_NUMBER: _builtins.int
     TEXT_ONLY_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Names the question in logs and for deduplication, chosen by the client: at most 64 of
     A-Z a-z 0-9 . _ : and -. Empty: the service chooses.
@@ -205,7 +206,7 @@ class QuestionOpen(_message.Message):
     """What the user asks, by client: data, never logged."""
     image_digest: _builtins.bytes
     """The 16 bytes that name an image already sent, by client: the service answers from it or sends
-    PayloadNeeded. Empty: the payload follows unasked.
+    PayloadNeeded. Empty: the payload comes unasked.
     """
     text_only: _builtins.bool
     """True for a question about no image, by client: no payload follows and image_digest is empty."""
@@ -219,6 +220,12 @@ class QuestionOpen(_message.Message):
         with its first question.
         """
 
+    @_builtins.property
+    def payload(self) -> Global___PayloadPart:
+        """The first part of the payload, by client: one that is no longer costs no message of its own.
+        Unset: it follows, or there is none.
+        """
+
     def __init__(
         self,
         *,
@@ -229,10 +236,11 @@ class QuestionOpen(_message.Message):
         image_digest: _builtins.bytes = ...,
         turns: _abc.Iterable[Global___Turn] | None = ...,
         text_only: _builtins.bool = ...,
+        payload: Global___PayloadPart | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["payload", b"payload", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_digest", b"image_digest", "manifest_digest", b"manifest_digest", "question", b"question", "request_id", b"request_id", "sampling", b"sampling", "text_only", b"text_only", "turns", b"turns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_digest", b"image_digest", "manifest_digest", b"manifest_digest", "payload", b"payload", "question", b"question", "request_id", b"request_id", "sampling", b"sampling", "text_only", b"text_only", "turns", b"turns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -59,8 +59,8 @@ class SplitInferenceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Ask(self, request_iterator, context):
-        """One question, one answer. Up: one QuestionOpen, then the payload in parts. Down: text as it is
-        generated, then one Completion.
+        """One question, one answer. Up: one QuestionOpen with the first part of the payload, then other
+        parts if there are any. Down: text as it is generated, then one Completion.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

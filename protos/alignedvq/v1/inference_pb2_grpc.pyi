@@ -39,8 +39,8 @@ class SplitInferenceStub:
     GetManifest: _grpc.UnaryUnaryMultiCallable[_inference_pb2.GetManifestRequest, _inference_pb2.GetManifestResponse]
     """A manifest that the service serves, and its limits. For clients that compare before they ask."""
     Ask: _grpc.StreamStreamMultiCallable[_inference_pb2.AskRequest, _inference_pb2.AskResponse]
-    """One question, one answer. Up: one QuestionOpen, then the payload in parts. Down: text as it is
-    generated, then one Completion.
+    """One question, one answer. Up: one QuestionOpen with the first part of the payload, then other
+    parts if there are any. Down: text as it is generated, then one Completion.
     """
 
 @_typing.type_check_only
@@ -51,8 +51,8 @@ class SplitInferenceAsyncStub(SplitInferenceStub):
     GetManifest: _aio.UnaryUnaryMultiCallable[_inference_pb2.GetManifestRequest, _inference_pb2.GetManifestResponse]  # type: ignore[assignment]
     """A manifest that the service serves, and its limits. For clients that compare before they ask."""
     Ask: _aio.StreamStreamMultiCallable[_inference_pb2.AskRequest, _inference_pb2.AskResponse]  # type: ignore[assignment]
-    """One question, one answer. Up: one QuestionOpen, then the payload in parts. Down: text as it is
-    generated, then one Completion.
+    """One question, one answer. Up: one QuestionOpen with the first part of the payload, then other
+    parts if there are any. Down: text as it is generated, then one Completion.
     """
 
 class SplitInferenceServicer(metaclass=_abc_1.ABCMeta):
@@ -72,8 +72,8 @@ class SplitInferenceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_inference_pb2.AskRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_inference_pb2.AskResponse], _abc.AsyncIterator[_inference_pb2.AskResponse]]:
-        """One question, one answer. Up: one QuestionOpen, then the payload in parts. Down: text as it is
-        generated, then one Completion.
+        """One question, one answer. Up: one QuestionOpen with the first part of the payload, then other
+        parts if there are any. Down: text as it is generated, then one Completion.
         """
 
 def add_SplitInferenceServicer_to_server(servicer: SplitInferenceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

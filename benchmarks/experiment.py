@@ -1,0 +1,180 @@
+"""What an experiment is told, in YAML, and the statistics of what it measures.
+
+seed: 0
+parts:                     # measured one after the other; a part is one comparison, in one run
+  bytes:                   # of its table and plot; the kind's name unless `kind` says another
+    tls: [false, true]     # any field of the kind's settings
+  bytes-long:
+    kind: bytes
+    characters: 400
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+from aligned_vq.errors import ConfigError
+from benchmarks.kinds import KINDS
+
+Row = dict[str, Any]
+"""Figures of one thing measured, JSON-able. Every list of numbers in it is raw samples."""
+STATISTICS = "statistics"
+"""Where a row has the statistics of its samples."""
+_TOP_KEYS = ("seed", "parts")
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+
+
+class Kind(Protocol):
+    """A module that measures one kind of thing and shows what it found."""
+
+    Settings: type[Any]
+    """A frozen dataclass with a default for every field. If it has a `seed`, the experiment's seed
+    is its default."""
+
+    def measure(self, settings: Any) -> list[Row]:
+        """Everything that is compared, in one run."""
+        ...
+
+    def table(self, rows: Sequence[Row]) -> str:
+        """Rows with their statistics, as Markdown."""
+        ...
+
+    def plot(self, rows: Sequence[Row], stem: Path) -> object:
+        """Rows with their statistics, as `stem`.png and `stem`.svg."""
+        ...
+
+
+@dataclass(frozen=True)
+class Part:
+    """One comparison of an experiment.
+
+    Args:
+        name: of its table and plot.
+        kind: a key of `KINDS`.
+        settings: of that kind.
+    """
+
+    name: str
+    kind: str
+    settings: Any
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Parts, and the seed of what is random in them."""
+
+    parts: tuple[Part, ...]
+    seed: int = 0
+
+
+def kind_of(name: str) -> Kind:
+    """The module of a kind, imported now; ConfigError if there is none."""
+    if name not in KINDS:
+        raise ConfigError(f"expected a kind, one of {', '.join(KINDS)}, got {name!r}")
+    return cast("Kind", importlib.import_module(KINDS[name]))
+
+
+def read_experiment(path: Path) -> Experiment:
+    """An experiment from its YAML file.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key or value is none of an experiment's; the
+            message names it.
+    """
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        told = " ".join(str(error).split())
+        raise ConfigError(f"{path}: expected a YAML file that can be read ({told})") from error
+    try:
+        return parse_experiment(loaded)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def parse_experiment(loaded: Any) -> Experiment:
+    """An experiment from what its YAML says; raises ConfigError as `read_experiment`."""
+    top = _mapping(loaded, "an experiment")
+    for key in top:
+        if key not in _TOP_KEYS:
+            raise ConfigError(f"unknown key {key}: expected one of {', '.join(_TOP_KEYS)}")
+    seed = top.get("seed", 0)
+    if type(seed) is not int or seed < 0:
+        raise ConfigError(f"seed must be a whole number of 0 or more, got {seed!r}")
+    parts = _mapping(top.get("parts") or {}, "parts")
+    if not parts:
+        raise ConfigError("parts must name at least one part, got none")
+    return Experiment(tuple(_part(str(name), told, seed) for name, told in parts.items()), seed)
+
+
+def with_statistics(row: Mapping[str, Any]) -> Row:
+    """A row with median, 95th percentile (linear between samples) and count of its samples."""
+    found = {
+        key: {
+            "median": float(np.median(value)),
+            "p95": float(np.quantile(value, 0.95)),
+            "count": len(value),
+        }
+        for key, value in row.items()
+        if _are_samples(value)
+    }
+    return {**row, STATISTICS: found}
+
+
+def markdown(head: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
+    """A table; numbers to the right."""
+    numeric = [bool(lines) and all(_is_number(line[n]) for line in lines) for n in range(len(head))]
+    rule = ["---:" if right else "---" for right in numeric]
+    rows = [head, rule, *([str(cell) for cell in line] for line in lines)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+def _part(name: str, told: Any, seed: int) -> Part:
+    where = f"parts.{name}"
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"a part's name becomes a file's: expected a-z, 0-9 and ._-, got {name!r}"
+        )
+    settings = dict(_mapping(told or {}, where))
+    kind = str(settings.pop("kind", name))
+    try:
+        settings_type = kind_of(kind).Settings
+    except ConfigError as error:
+        raise ConfigError(f"{where}.kind: {error}") from error
+    if "seed" in {field.name for field in fields(settings_type)}:
+        settings.setdefault("seed", seed)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--part", type=settings_type, default=settings_type())
+    try:
+        found = parser.instantiate(parser.parse_object({"part": settings})).part
+    except (ArgumentError, ConfigError, TypeError, ValueError) as error:
+        words = " ".join(str(error).split()).removeprefix("Group 'part' ")
+        words = words.removeprefix("Parser key ").replace('"part.', '"', 1)
+        raise ConfigError(f"{where}: {words}") from error
+    return Part(name, kind, found)
+
+
+def _are_samples(value: Any) -> bool:
+    return (
+        isinstance(value, list) and bool(value) and all(type(one) in (int, float) for one in value)
+    )
+
+
+def _is_number(cell: object) -> bool:
+    text = str(cell).replace(",", "").strip(" -%x")
+    return not text or text.replace(".", "", 1).isdigit()
+
+
+def _mapping(value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where} must be a mapping, got {value!r:.80}")
+    return value

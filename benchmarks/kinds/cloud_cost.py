@@ -1,0 +1,168 @@
+"""What a question costs the cloud: throughput and latency by clients, and where the time goes.
+
+Batching against one at a time: so many clients each ask about a picture of their own, and every
+answer must be the one a lone client gets. The share of time that is not the language model's is
+measured one question at a time, for pictures that are new to the service and for held ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, PercentFormatter
+
+from aligned_vq.errors import ConfigError
+from aligned_vq.evaluation.plots import line_style, save_figure
+from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
+from aligned_vq.reference.examination import exam_images
+from benchmarks.cloud_share import LAYERS, asked, differences, share, stage_ms
+from benchmarks.experiment import STATISTICS, Row, markdown
+from benchmarks.load import clients, run
+from benchmarks.processes import CloudProcess
+from benchmarks.real_service import real_dimensions
+
+MODES = {
+    "one at a time": ("--parallel_answers=1", "--decode_batch=1"),
+    "batched": ("--parallel_answers=32", "--decode_batch=8"),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much is asked, and of which models.
+
+    Args:
+        clients: at once; none: load is not measured.
+        questions: of each client.
+        question_kind: short answers with one description as in the examination, or sentences only.
+        share_questions: new pictures asked about one after the other; 0: shares are not measured.
+        share_layers: of a language model of LLaVA-1.5's dimensions with random weights, whose
+            time is scaled to 32 layers; 0: the reference model.
+    """
+
+    clients: tuple[int, ...] = (1, 4, 16, 64)
+    questions: int = 20
+    question_kind: Literal["mixed", "description"] = "mixed"
+    share_questions: int = 50
+    share_layers: int = 0
+
+    def __post_init__(self) -> None:
+        if min((1, *self.clients, self.questions)) < 1 or self.share_questions < 0:
+            raise ConfigError("expected a client and a question at least, got fewer")
+
+
+def measure(settings: Settings) -> list[Row]:
+    """A row for each mode and number of clients, and for each kind of question and picture."""
+    rows = _load(settings) if settings.clients else []
+    return rows + (_shares(settings) if settings.share_questions else [])
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Two tables: load, and shares of the time."""
+    head = ("mode", "clients", "questions/s", "p50 ms", "p95 ms", "as a lone client's")
+    lines = []
+    for row in _of(rows, "load"):
+        ms = row[STATISTICS]["latency_ms"]
+        equal = "all" if row["answers_equal"] else "NOT all"
+        rate = f"{row['questions_per_second']:.1f}"
+        times = (f"{ms['median']:.0f}", f"{ms['p95']:.0f}")
+        lines.append((row["mode"], row["clients"], rate, *times, equal))
+    load = markdown(head, lines) if lines else ""
+    stages = list(dict.fromkeys(stage for row in _of(rows, "share") for stage in row["stage_ms"]))
+    lines = [
+        (
+            row["name"],
+            *(f"{row['stage_ms'].get(stage, 0.0):.1f}" for stage in stages),
+            f"{100 * row['not_language_model']:.1f}",
+        )
+        for row in _of(rows, "share")
+    ]
+    shares = markdown(("question", *stages, "not language model, %"), lines) if lines else ""
+    return "\n".join(part for part in (load, shares) if part)
+
+
+def plot(rows: Sequence[Row], stem: Path) -> None:
+    """Questions per second and p95 by clients, and the shares."""
+
+    def draw(figure: Figure) -> None:
+        rate, late, shares = figure.subplots(1, 3)
+        for number, mode in enumerate(MODES):
+            own = [row for row in _of(rows, "load") if row["mode"] == mode]
+            count = [row["clients"] for row in own]
+            per_second = [row["questions_per_second"] for row in own]
+            rate.plot(count, per_second, label=mode, lw=1.3, **line_style(number))
+            p95 = [row[STATISTICS]["latency_ms"]["p95"] for row in own]
+            late.plot(count, p95, lw=1.3, **line_style(number))
+        rate.set(xlabel="clients", ylabel="questions per second", ylim=(0, None))
+        late.set(xlabel="clients", ylabel="p95 of a question, ms", ylim=(0, None))
+        for ax in (rate, late):
+            ax.set_xscale("log", base=2)
+            ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        own = _of(rows, "share")
+        bars = [row["not_language_model"] for row in own]
+        shares.barh([row["name"].replace(", ", "\n") for row in own], bars)
+        shares.set(xlabel="time that is not the language model's", xlim=(0, 1))
+        shares.xaxis.set_major_formatter(PercentFormatter(1.0))
+        shares.invert_yaxis()
+        figure.legend(loc="outside lower center", ncols=2)
+
+    save_figure(draw, stem, (10.5, 3.6))
+
+
+def _of(rows: Sequence[Row], what: str) -> list[Row]:
+    return [row for row in rows if row["what"] == what]
+
+
+def _load(settings: Settings) -> list[Row]:
+    own = clients(max(settings.clients), settings.questions, settings.question_kind)
+    with CloudProcess(BUNDLE, CHECKPOINT) as cloud:
+        _, _, expected = asyncio.run(run(cloud.target, own, together=False))
+    rows: list[Row] = []
+    for count in settings.clients:
+        for mode, options in MODES.items():
+            with CloudProcess(BUNDLE, CHECKPOINT, *options) as cloud:
+                seconds, times, answers = asyncio.run(run(cloud.target, own[:count], together=True))
+            rows.append(
+                {
+                    "what": "load",
+                    "mode": mode,
+                    "clients": count,
+                    "questions_per_second": len(times) / seconds,
+                    "latency_ms": [round(1e3 * spent, 2) for spent in times],
+                    "answers_equal": answers == expected[:count],
+                }
+            )
+    return rows
+
+
+def _shares(settings: Settings) -> list[Row]:
+    layers = settings.share_layers
+    images = list(exam_images(8 * settings.share_questions))[: settings.share_questions]
+    model: Any = real_dimensions(layers) if layers else nullcontext((BUNDLE, CHECKPOINT))
+    scale = LAYERS / layers if layers else 1.0
+    rows: list[Row] = []
+    with model as (bundle, checkpoint):
+        for kind in ("short answer", "description"):
+            with CloudProcess(bundle, checkpoint, "--http_port=0", "--dtype=float32") as cloud:
+                before = stage_ms(cloud, len(images))
+                for picture in ("new picture", "held picture"):
+                    asked(cloud, bundle, images, kind)
+                    after = stage_ms(cloud, len(images))
+                    stages, before = differences(after, before), after
+                    rows.append(
+                        {
+                            "what": "share",
+                            "name": f"{kind}, {picture}",
+                            "layers": layers,
+                            "questions": len(images),
+                            "stage_ms": stages,
+                            "not_language_model": share(stages, scale),
+                        }
+                    )
+    return rows

@@ -1,0 +1,60 @@
+"""How fast a backend's own library multiplies plain matrices: what a model's time is held to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import onnxruntime
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+Library = Literal["torch", "onnx"]
+ROWS, INNER, COLUMNS = 577, 1024, 4096
+"""Of ViT-L/14-336's largest product, tokens by width by MLP width."""
+FLOPS = 2 * ROWS * INNER * COLUMNS
+_REPEATS = 4
+
+
+def products(library: Library, threads: int) -> Callable[[], float]:
+    """Measures anew at every call: seconds for each floating-point operation of a product
+    `[577, 1024]` by `[1024, 4096]` in float32, from a few of them."""
+    multiply = _onnx(threads) if library == "onnx" else _torch(threads)
+    multiply()  # the first is slower
+
+    def measured() -> float:
+        started = time.perf_counter()
+        for _ in range(_REPEATS):
+            multiply()
+        return (time.perf_counter() - started) / (_REPEATS * FLOPS)
+
+    return measured
+
+
+def _torch(threads: int) -> Callable[[], object]:
+    torch.set_num_threads(threads)
+    left, right = torch.ones(ROWS, INNER), torch.ones(COLUMNS, INNER)
+    # As a layer multiplies: a weight holds its outputs in rows.
+    return lambda: torch.nn.functional.linear(left, right)
+
+
+def _onnx(threads: int) -> Callable[[], object]:
+    weight = numpy_helper.from_array(np.ones((INNER, COLUMNS), np.float32), "weight")
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["left", "weight"], ["product"])],
+        "product",
+        [helper.make_tensor_value_info("left", TensorProto.FLOAT, [ROWS, INNER])],
+        [helper.make_tensor_value_info("product", TensorProto.FLOAT, [ROWS, COLUMNS])],
+        [weight],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as the edge does
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    left = np.ones((ROWS, INNER), np.float32)
+    return lambda: session.run(None, {"left": left})

@@ -1,0 +1,52 @@
+"""Natural photographs of scikit-image and scikit-learn, so that nothing is downloaded."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from importlib.util import find_spec
+from typing import NamedTuple
+
+from PIL import Image
+
+from aligned_vq.errors import ConfigError
+
+
+class Source(NamedTuple):
+    """Where a photograph lies, and who may use it."""
+
+    package: str
+    path: str
+    distribution: str
+    licence: str
+
+
+PHOTOGRAPHS = {
+    "astronaut": Source("skimage", "data/astronaut.png", "scikit-image", "public domain, NASA"),
+    "chelsea": Source("skimage", "data/chelsea.png", "scikit-image", "CC0, Stefan van der Walt"),
+    "coffee": Source("skimage", "data/coffee.png", "scikit-image", "CC0, Rachel Michetti"),
+    "motorcycle": Source(
+        "skimage", "data/motorcycle_left.png", "scikit-image", "Middlebury stereo benchmark 2014"
+    ),
+    "rocket": Source("skimage", "data/rocket.jpg", "scikit-image", "public domain, SpaceX"),
+    "china": Source(
+        "sklearn", "datasets/images/china.jpg", "scikit-learn", "CC BY 2.0, danielbuechele"
+    ),
+    "flower": Source(
+        "sklearn", "datasets/images/flower.jpg", "scikit-learn", "CC BY 2.0, vultilion"
+    ),
+}
+"""300 to 512 pixels on their shorter side."""
+
+
+def photograph(name: str) -> Image.Image:
+    """A photograph in RGB, as it is; ConfigError: an unknown name, or a package is missing."""
+    if name not in PHOTOGRAPHS:
+        raise ConfigError(f"expected photographs of {', '.join(PHOTOGRAPHS)}, got {name!r}")
+    source = PHOTOGRAPHS[name]
+    if find_spec(source.package) is None:
+        raise ConfigError(
+            f"expected {source.distribution} to be installed for {name!r}, got none; run "
+            f"`pip install {source.distribution}`"
+        )
+    with files(source.package).joinpath(source.path).open("rb") as file:
+        return Image.open(file).convert("RGB")

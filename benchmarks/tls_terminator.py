@@ -1,0 +1,68 @@
+"""TLS in front of a service that speaks none, as a reverse proxy gives it."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import threading
+from pathlib import Path
+from typing import Self
+
+_CHUNK_BYTES = 65_536
+
+
+class TlsTerminator:
+    """Listens with TLS on a free port of 127.0.0.1 and forwards what is inside to `target_port`.
+
+    Args:
+        target_port: of a service on this machine.
+        certificate: PEM file.
+        key: PEM file of its key.
+    """
+
+    def __init__(self, target_port: int, certificate: Path, key: Path) -> None:
+        self._target_port = target_port
+        self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self._context.load_cert_chain(certificate, key)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        starting = asyncio.run_coroutine_threadsafe(self._start(), self._loop)
+        self._server = starting.result(timeout=10)
+        self.port: int = self._server.sockets[0].getsockname()[1]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(timeout=10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=10)
+        self._loop.close()
+
+    async def _start(self) -> asyncio.Server:
+        return await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._context)
+
+    async def _stop(self) -> None:
+        self._server.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    async def _serve(self, client: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:
+        service, questions = await asyncio.open_connection("127.0.0.1", self._target_port)
+        try:
+            await asyncio.gather(_copy(client, questions), _copy(service, answers))
+        except (OSError, asyncio.CancelledError):  # one side hung up, or this one ends
+            pass
+        finally:
+            for writer in (questions, answers):
+                writer.transport.abort()
+
+
+async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    while data := await source.read(_CHUNK_BYTES):
+        sink.write(data)
+        await sink.drain()
+    sink.close()
