@@ -31,7 +31,6 @@ from aligned_vq.split.loading import load_prefix
 from aligned_vq.split.residual_link import cut_norm_name
 from aligned_vq.stopwatch import Stopwatch
 from aligned_vq.types import Payload
-from cloud_server.app import server_options
 from cloud_server.backends import make_backend
 from cloud_server.config import CloudConfig
 from cloud_server.decoder import DecodedImage
@@ -45,6 +44,9 @@ from protos.alignedvq.v1 import inference_pb2_grpc as rpc
 from protos.messages import ServiceInfo
 
 MAX_BODY_BYTES = 32 * 2**20
+_UPLOADS = (("grpc.http2.ping_timeout_ms", 2**31 - 1),)
+"""Otherwise gRPC's own: windows that grow with the link, as whoever sends pictures has them. Their
+pings wait behind an upload, on a thin link for minutes."""
 
 
 def raw_payload(manifest_digest: bytes, body: bytes) -> Payload:
@@ -145,7 +147,7 @@ async def serve(config: CloudConfig) -> None:
         metrics,
     )
     service = SplitInferenceService(parts, config)
-    server = grpc.aio.server(options=server_options(config))
+    server = grpc.aio.server(options=_UPLOADS)
     rpc.add_SplitInferenceServicer_to_server(service, server)
     tls = tls_files(config)
     listen_at = f"{config.host}:{config.port}"

@@ -29,6 +29,11 @@ class ServerProcess:
     def __init__(self, module: str, *arguments: str) -> None:
         self._command = [sys.executable, "-m", module, *arguments]
 
+    def by(self, *command: str) -> Self:
+        """Let a command start it that becomes it, such as `ip netns exec NAME`."""
+        self._command = [*command, *self._command]
+        return self
+
     def __enter__(self) -> Self:
         # A file, not a pipe: a pipe that nobody reads fills up and stops the process.
         handle, name = tempfile.mkstemp(suffix=".log")

@@ -1,0 +1,41 @@
+"""Where one way stops being faster than another, from measured points alone."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable
+
+
+def crossings(points: Iterable[tuple[float, float]], level: float = 1.0) -> list[float]:
+    """Bandwidths at which a speed-up passes `level`, in order, upwards or downwards.
+
+    Between two measured points the speed-up is taken to be a straight line on logarithmic axes. A
+    point at the level itself counts once.
+
+    Args:
+        points: bandwidth and speed-up, both positive, in any order.
+        level: the speed-up looked for.
+    """
+    ordered = [(math.log(x), math.log(y / level)) for x, y in sorted(points)]
+    found = []
+    for (x0, y0), (x1, y1) in itertools.pairwise(ordered):
+        if y0 * y1 < 0:
+            found.append(math.exp(x0 + (x1 - x0) * y0 / (y0 - y1)))
+        elif y1 == 0 and y0 != 0:
+            found.append(math.exp(x1))
+    if ordered and ordered[0][1] == 0:
+        found.insert(0, math.exp(ordered[0][0]))
+    return found
+
+
+def pays_up_to(points: Iterable[tuple[float, float]], level: float = 1.0) -> float | None:
+    """The bandwidth up to which every speed-up is at least `level`: infinite if all measured ones
+    are, None if already the first is not."""
+    ordered = sorted(points)
+    if not ordered or ordered[0][1] < level:
+        return None
+    for (x0, y0), (x1, y1) in itertools.pairwise(ordered):
+        if y1 < level:
+            return x0 if y0 == level else crossings([(x0, y0), (x1, y1)], level)[0]
+    return math.inf

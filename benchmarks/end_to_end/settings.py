@@ -1,0 +1,85 @@
+"""What an end-to-end measurement is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from aligned_vq.errors import ConfigError
+from benchmarks.links.profiles import Link, profiles, sweep
+
+Model = Literal["reference", "real edge", "real"]
+MODELS = {
+    "reference": "the bundled reference model on both sides, on one machine's CPU",
+    "real edge": "the edge works at LLaVA-1.5's dimensions, with random weights, on a CPU; in both "
+    "clouds the reference model answers, on the same CPU",
+    "real": "both sides at LLaVA-1.5's dimensions, with random weights",
+}
+"""What was measured, for tables."""
+SPLIT, CLOUD_ONLY, EDGE_ONLY = WAYS = ("split", "cloud only", "edge only")
+NO_LINK = "none"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Links, pictures and models to be measured.
+
+    Args:
+        model: reference: the bundled one on both sides. real edge: the edge does the work of
+            LLaVA-1.5's dimensions (ViT-L/14-336, random weights), then sends a payload of the same
+            size that the reference model's cloud understands. real: both sides have these
+            dimensions.
+        layers: of the real language model; LLaVA-1.5-7B has 32.
+        device: of the clouds, as `cloud-server serve --device` has it.
+        quality: operating point of the bundle; None takes its default.
+        pictures: files, or names in the folder of `pictures.PACKAGE`.
+        question: asked about each.
+        max_tokens: of an answer.
+        ways: which to measure; edge only has no link, and is left out where the model does not fit.
+        profiles: links of `profiles.yaml`.
+        sweep_kbit: rates of further links, the same both ways.
+        sweep_delay_ms: their delay, one way.
+        rounds: questions of each way on each link, asked in turns.
+        seconds_a_link: of sending JPEGs on a link at most, as far as one round allows.
+        namespaces: of the kernel, where they are permitted; false: user space on 127.0.0.1.
+        seed: of jitter and loss in user space.
+    """
+
+    model: Model = "reference"
+    layers: int = 2
+    device: str = "auto"
+    quality: str | None = None
+    pictures: tuple[str, ...] = ("Picture_0B_by_freespace.jpg",)
+    question: str = "Describe the picture."
+    max_tokens: int = 16
+    ways: tuple[str, ...] = WAYS
+    profiles: tuple[str, ...] = ("3g", "lte", "5g", "wifi", "satellite")
+    sweep_kbit: tuple[float, ...] = (200, 1000, 5000, 10_000, 20_000, 50_000, 100_000)
+    sweep_delay_ms: float = 10.0
+    rounds: int = 10
+    seconds_a_link: float = 40.0
+    namespaces: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        unknown = set(self.ways) - set(WAYS)
+        if unknown or not self.ways:
+            raise ConfigError(f"ways: expected some of {', '.join(WAYS)}, got {self.ways}")
+        if self.rounds < 1 or self.layers < 1 or self.max_tokens < 1 or not self.pictures:
+            raise ConfigError(
+                "rounds, layers and max_tokens must be 1 or more and pictures not empty, got "
+                f"{self.rounds}, {self.layers}, {self.max_tokens} and {self.pictures}"
+            )
+        if not self.links:
+            raise ConfigError("expected profiles or sweep_kbit, got neither; give some links")
+
+    @property
+    def links(self) -> list[Link]:
+        """The sweep, then the profiles."""
+        return sweep(self.sweep_kbit, self.sweep_delay_ms) + profiles(self.profiles)
+
+
+def rounds_of(link: Link, jpeg_bytes: int, settings: Settings) -> int:
+    """How often a JPEG is sent over a link: at least once, and within the time it may take."""
+    seconds = 8 * jpeg_bytes / (1e3 * link.up_kbit)
+    return max(1, min(settings.rounds, int(settings.seconds_a_link / seconds)))

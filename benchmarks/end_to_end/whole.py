@@ -1,0 +1,77 @@
+"""The unsplit model in the edge's own process: nothing is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from aligned_vq.answers import Sampling, TokenChunk
+from aligned_vq.split.checkpoint import LlavaCheckpoint
+from aligned_vq.split.loading import load_prefix
+from aligned_vq.stopwatch import Stopwatch
+from benchmarks.end_to_end.edge import Sample, Task
+from cloud_server.backends import make_backend
+from cloud_server.config import CloudConfig
+from cloud_server.engine.base import EngineRequest
+from cloud_server.metrics import Metrics
+from cloud_server.model import load_cloud_model
+from edge_client.preprocess import preprocess
+
+
+class WholeModel:
+    """Tower, projector and language model, by the code that the cloud runs."""
+
+    def __init__(self, task: Task) -> None:
+        config = CloudConfig(Path(task.bundle), task.checkpoint, prefix_cache_mib=0)
+        self._model = load_cloud_model(config)
+        (self._cut,) = self._model.cuts.values()
+        split = self._cut.bundle.manifest.split
+        self._prefix = load_prefix(LlavaCheckpoint(task.checkpoint), split, self._model.dtype)
+        self._prefix.to(self._model.device)
+        backend = make_backend(self._model, config, Metrics())
+        self._engine, self._prompt = backend.engine, backend.prompts.build(task.question)
+        self._sampling = Sampling(task.max_tokens)
+
+    def ask(self, image: Image.Image) -> Sample:
+        """A question about a picture in memory."""
+        began = time.perf_counter()
+        embeds, edge_ms = self._embeds(image)
+        request = EngineRequest("edge", self._prompt, embeds, self._sampling)
+        first, last, ended = asyncio.run(self._generated(request))
+        engine_ns = ended.timings.stages_ns if ended.timings else {}
+        return {
+            "edge_ms": edge_ms,
+            "cloud_ms": {stage: ns / 1e6 for stage, ns in engine_ns.items()},
+            "first_token_ms": 1e3 * (first - began),
+            "total_ms": 1e3 * (last - began),
+            "body_bytes": 0,
+            "sent_bytes": 0,
+            "tokens": ended.usage.completion_tokens if ended.usage else 0,
+        }
+
+    @torch.inference_mode()
+    def _embeds(self, image: Image.Image) -> tuple[Tensor, dict[str, float]]:
+        """What the language model reads of a picture, and milliseconds by stage."""
+        watch = Stopwatch()
+        pixels = torch.from_numpy(preprocess(image, self._cut.bundle.manifest.processor))
+        watch.lap("preprocess")
+        features, residual = self._prefix(pixels[None].to(self._model.device, self._model.dtype))
+        watch.lap("prefix")
+        selected = self._cut.suffix(features, residual)
+        watch.lap("suffix")
+        embeds = self._model.llava.model.multi_modal_projector(selected)[0]
+        watch.lap("projector")
+        return embeds, {stage: ns / 1e6 for stage, ns in watch.timings().stages_ns.items()}
+
+    async def _generated(self, request: EngineRequest) -> tuple[float, float, TokenChunk]:
+        """When the first token and the last came, and the last piece."""
+        first = 0.0
+        async for chunk in self._engine.generate(request):
+            first = first or time.perf_counter()
+            last = chunk
+        return first, time.perf_counter(), last

@@ -1,0 +1,93 @@
+"""Where edge and cloud run and what lies between them: namespaces, or 127.0.0.1 and a relay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Self
+
+from benchmarks.links.namespaces import CLOUD_ADDRESS, Namespaces, NotPermitted
+from benchmarks.links.profiles import Link
+from benchmarks.processes import ServerProcess
+
+
+class RelayProcess(ServerProcess):
+    """`benchmarks.links.relay` to a target; `any_rate` leaves rates to something else."""
+
+    def __init__(self, target: str, link: Link, any_rate: bool, seed: int) -> None:
+        options = [f"--{name}={getattr(link, name)}" for name in ("up_kbit", "down_kbit")]
+        options += [f"--{name}={getattr(link, name)}" for name in ("delay_ms", "jitter_ms", "loss")]
+        super().__init__(
+            "benchmarks.links.relay",
+            *(target, *options, f"--seed={seed}", *(["--any_rate"] if any_rate else [])),
+        )
+
+
+class Network:
+    """Two places and a link that can be changed; a context manager.
+
+    Args:
+        namespaces: try the kernel's; without them, or where they are not permitted, both places are
+            127.0.0.1 and the relay does everything.
+        seed: of jitter and loss in user space.
+    """
+
+    def __init__(self, namespaces: bool = True, seed: int = 0) -> None:
+        self._wanted = namespaces
+        self._seed = seed
+        self._pair: Namespaces | None = None
+        self._stack = ExitStack()
+        self.why_not = "not asked for"
+        """Why there are no namespaces."""
+
+    def __enter__(self) -> Self:
+        if self._wanted:
+            try:
+                self._pair = self._stack.enter_context(Namespaces())
+            except NotPermitted as error:
+                self.why_not = str(error)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def shaped_by(self) -> str:
+        """Who does what, for reports."""
+        if self._pair is None:
+            return "user space: bandwidth, delay, jitter, loss (no namespaces)"
+        if self._pair.netem:
+            return "namespaces, kernel: bandwidth (tbf), delay, jitter, loss (netem)"
+        return "namespaces, kernel: bandwidth (tbf); user space: delay, jitter, loss"
+
+    @property
+    def edge_command(self) -> tuple[str, ...]:
+        """Begins the command of whatever runs on the edge's side."""
+        return () if self._pair is None else self._pair.inside(self._pair.edge)
+
+    @property
+    def cloud_command(self) -> tuple[str, ...]:
+        """Begins the command of whatever runs on the cloud's side."""
+        return () if self._pair is None else self._pair.inside(self._pair.cloud)
+
+    @property
+    def cloud_host(self) -> str:
+        """Where a cloud process listens. Nobody else reaches it, so it need not encrypt."""
+        return "127.0.0.1" if self._pair is None else CLOUD_ADDRESS
+
+    @contextmanager
+    def link(self, link: Link, *targets: str) -> Iterator[list[str]]:
+        """Shape the link; gives the addresses by which the edge reaches the targets through it."""
+        if self._pair is not None:
+            delay_ms = self._pair.shape(link)
+            if self._pair.netem:
+                yield list(targets)
+                return
+            link = replace(link, delay_ms=delay_ms)
+        with ExitStack() as stack:
+            relays = [
+                RelayProcess(target, link, self._pair is not None, self._seed + 2 * number)
+                for number, target in enumerate(targets)
+            ]
+            yield [stack.enter_context(own.by(*self.edge_command)).target for own in relays]
