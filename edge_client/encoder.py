@@ -113,6 +113,11 @@ class EdgeEncoder:
                 for point in self.manifest.operating_points
             }
 
+    def forget(self) -> None:
+        """Let go of the last image: the next is encoded from its pixels, also if it is the same."""
+        with self._lock:
+            self._last = None
+
     def _look(self, image: Image.Image | View) -> _Look:
         """Run the prefix, unless the last image was the same: a page asks several things of one."""
         watch = Stopwatch()

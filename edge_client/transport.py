@@ -30,6 +30,9 @@ NEVER = threading.Event()
 
 _CLOSED = "expected an open client, got one that was closed; open another"
 _STEP_SECONDS = 0.1
+_WATCHER_SECONDS = 0.4
+"""In which gRPC's thread that watches a channel has seen that nobody wants to know: it looks every
+0.2 seconds, and fails noisily on a channel that was closed meanwhile."""
 _PROBE_SECONDS = 0.25
 _NO_CONNECTION = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 _CHANNEL_OPTIONS = (
@@ -176,9 +179,12 @@ class GrpcTransport:
         self._channel.close()
 
     def _forget_ready(self) -> bool:
+        """Watch the channel no longer; did anybody?"""
         with self._watching:
             ready, self._ready = self._ready, None
-        return ready is not None and ready.cancel()
+        if ready is not None:
+            ready.cancel()
+        return ready is not None
 
     @contextmanager
     def _unless_closed(self) -> Iterator[None]:
