@@ -5,5 +5,6 @@ KINDS = {
     "cloud_cost": "benchmarks.kinds.cloud_cost",
     "edge_cost": "benchmarks.kinds.edge_cost",
     "end_to_end": "benchmarks.end_to_end",
+    "leakage": "benchmarks.leakage.kind",
 }
 """Modules by kind, imported only where an experiment names them."""

@@ -1,0 +1,1 @@
+"""What a small decoder recovers of the pictures from what the cloud holds."""
