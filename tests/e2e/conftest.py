@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from aligned_vq.types import Payload
 from benchmarks.processes import CloudProcess
 from tests.e2e.collector import Collector
 from tests.e2e.raw import RawClient, assert_serves, payload_of
@@ -47,9 +48,15 @@ def raw(cloud: CloudProcess) -> Iterator[RawClient]:
 
 
 @pytest.fixture(scope="module")
-def digest(bundle_directory: Path) -> bytes:
+def payload(bundle_directory: Path) -> Payload:
+    """Of the usual picture."""
+    return payload_of(bundle_directory)
+
+
+@pytest.fixture(scope="module")
+def digest(payload: Payload) -> bytes:
     """Of the bundle's manifest, as a question names it."""
-    return payload_of(bundle_directory).manifest_digest
+    return payload.manifest_digest
 
 
 @pytest.fixture(scope="module")

@@ -43,11 +43,6 @@ IN_FLIGHT = 2
 Requests = Sequence[pb.AskRequest | bytes]
 
 
-@pytest.fixture(scope="module")
-def payload(bundle_directory: Path) -> Payload:
-    return payload_of(bundle_directory)
-
-
 @pytest.fixture(autouse=True)
 def _still_serves(request: pytest.FixtureRequest, cloud: CloudProcess) -> Iterator[None]:
     """After every test the same service answers a good question."""

@@ -27,7 +27,6 @@ from tests.e2e.raw import (
     assert_clear,
     opening,
     parts,
-    payload_of,
     picture,
 )
 
@@ -62,11 +61,6 @@ def guarded(llava_directory: Path, bundle_directory: Path, folder: Path) -> Iter
         yield process
     assert "Traceback" not in process.log
     assert "secret-of" not in process.log
-
-
-@pytest.fixture(scope="module")
-def payload(bundle_directory: Path) -> Payload:
-    return payload_of(bundle_directory)
 
 
 def config(folder: Path, name: str, **settings: Any) -> EdgeConfig:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,20 +18,8 @@ from tests.e2e.raw import (
     assert_clear,
     opening,
     parts,
-    payload_of,
     picture,
 )
-
-
-@pytest.fixture(scope="module")
-def raw(cloud: CloudProcess) -> Iterator[RawClient]:
-    with RawClient(cloud.target) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def payload(bundle_directory: Path) -> Payload:
-    return payload_of(bundle_directory)
 
 
 def together(payload: Payload, max_chunk_bytes: int) -> list[pb.AskRequest]:
