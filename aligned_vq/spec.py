@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -14,8 +15,12 @@ Encode = Callable[[OperatingPoint | None], Encoded]
 
 LEAST_WEIGHT, MOST_WEIGHT = 1e-4, 1e6
 """Between these rate weights, every token is worth its bits and none is."""
-BUDGET_BISECTIONS = 6
-"""Of the last step by which the rate weight grew, to come close to a limit from below."""
+CLOSE_ENOUGH = 0.96
+"""Of a limit: a payload that fills so much of it is taken."""
+MOST_TRIES = 6
+"""Between a rate weight that is too small and one that is large enough."""
+USUAL_SLOPE = 0.7
+"""Bytes fall as the rate weight to this power; measured on photographs, where it is 0.6 to 0.9."""
 
 
 @dataclass(frozen=True)
@@ -69,33 +74,47 @@ class CodecSpec:
         payload = self.packed(encode(chosen), coding)
         if chosen.max_bytes is None or len(payload.body) <= chosen.max_bytes:
             return payload
-        return self._within(chosen.max_bytes, encode, chosen, coding)
-
-    def _within(
-        self, limit: int, encode: Encode, point: OperatingPoint, coding: Coding | None
-    ) -> Payload:
-        """The largest payload found that keeps the limit: first the rate weight grows until one
-        does, then the last step is bisected."""
 
         def tried(weight: float) -> Payload:
-            return self.packed(encode(replace(point, rate_weight=weight)), coding)
+            return self.packed(encode(replace(chosen, rate_weight=weight)), coding)
 
-        low = max(point.rate_weight, LEAST_WEIGHT)
-        high = low * 4
+        return _within(chosen, len(payload.body), tried)
+
+
+def _within(point: OperatingPoint, too_many: int, tried: Callable[[float], Payload]) -> Payload:
+    """A payload that keeps a point's limit and nearly fills it.
+
+    Bytes are taken to be a power of the rate weight, which they nearly are. The weight grows until
+    a payload keeps the limit; after that, it lies between the last two.
+
+    Args:
+        point: has a limit.
+        too_many: bytes at its own rate weight.
+        tried: the payload at a rate weight.
+    """
+    limit = point.max_bytes or 0
+    aim = limit * (1 + CLOSE_ENOUGH) / 2
+    low, low_bytes, slope = max(point.rate_weight, LEAST_WEIGHT), too_many, USUAL_SLOPE
+    while True:
+        high = low * min(max((low_bytes / aim) ** (1 / slope), 1.1), 4.0)
         best = tried(high)
-        while len(best.body) > limit:
-            if high > MOST_WEIGHT:
-                raise ConfigError(
-                    f"operating point {point.name!r} allows {limit} bytes, but this image needs "
-                    f"{len(best.body)} with its first stage alone: allow more"
-                )
-            low, high = high, high * 4
-            best = tried(high)
-        for _ in range(BUDGET_BISECTIONS):
-            middle = (low * high) ** 0.5
-            payload = tried(middle)
-            if len(payload.body) > limit:
-                low = middle
-            else:
-                best, high = payload, middle
-        return best
+        if len(best.body) <= limit:
+            break
+        if high > MOST_WEIGHT:
+            raise ConfigError(
+                f"operating point {point.name!r} allows {limit} bytes, but this image needs "
+                f"{len(best.body)} with its first stage alone: allow more"
+            )
+        slope = max(math.log(low_bytes / len(best.body)) / math.log(high / low), 0.1)
+        low, low_bytes = high, len(best.body)
+    for _ in range(MOST_TRIES):
+        if len(best.body) >= CLOSE_ENOUGH * limit:
+            break
+        share = math.log(low_bytes / aim) / math.log(low_bytes / len(best.body))
+        middle = low * (high / low) ** min(max(share, 0.1), 0.9)
+        payload = tried(middle)
+        if len(payload.body) > limit:
+            low, low_bytes = middle, len(payload.body)
+        else:
+            best, high = payload, middle
+    return best

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from aligned_vq.errors import ConfigError
+from aligned_vq.yaml_file import mapping, read_yaml
 from benchmarks.kinds import KINDS
 
 Row = dict[str, Any]
@@ -90,27 +90,16 @@ def read_experiment(path: Path) -> Experiment:
         ConfigError: the file cannot be read, or a key or value is none of an experiment's; the
             message names it.
     """
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        told = " ".join(str(error).split())
-        raise ConfigError(f"{path}: expected a YAML file that can be read ({told})") from error
-    try:
-        return parse_experiment(loaded)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+    return read_yaml(path, parse_experiment)
 
 
 def parse_experiment(loaded: Any) -> Experiment:
     """An experiment from what its YAML says; raises ConfigError as `read_experiment`."""
-    top = _mapping(loaded, "an experiment")
-    for key in top:
-        if key not in _TOP_KEYS:
-            raise ConfigError(f"unknown key {key}: expected one of {', '.join(_TOP_KEYS)}")
+    top = mapping(loaded, "an experiment", _TOP_KEYS)
     seed = top.get("seed", 0)
     if type(seed) is not int or seed < 0:
         raise ConfigError(f"seed must be a whole number of 0 or more, got {seed!r}")
-    parts = _mapping(top.get("parts") or {}, "parts")
+    parts = mapping(top.get("parts") or {}, "parts")
     if not parts:
         raise ConfigError("parts must name at least one part, got none")
     return Experiment(tuple(_part(str(name), told, seed) for name, told in parts.items()), seed)
@@ -144,7 +133,7 @@ def _part(name: str, told: Any, seed: int) -> Part:
         raise ConfigError(
             f"a part's name becomes a file's: expected a-z, 0-9 and ._-, got {name!r}"
         )
-    settings = dict(_mapping(told or {}, where))
+    settings = dict(mapping(told or {}, where))
     kind = str(settings.pop("kind", name))
     try:
         settings_type = kind_of(kind).Settings
@@ -172,9 +161,3 @@ def _are_samples(value: Any) -> bool:
 def _is_number(cell: object) -> bool:
     text = str(cell).replace(",", "").strip(" -%x")
     return not text or text.replace(".", "", 1).isdigit()
-
-
-def _mapping(value: Any, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{where} must be a mapping, got {value!r:.80}")
-    return value

@@ -28,14 +28,6 @@ class EncodedImage(NamedTuple):
     timings: Timings
 
 
-class _Look(NamedTuple):
-    """What the prefix made of a picture, which `digest` names, and how long that took."""
-
-    digest: bytes
-    encode: Encode
-    timings: Timings
-
-
 class EdgeEncoder:
     """The edge half of the model. Safe to call from several threads; runs one image at a time.
 
@@ -61,7 +53,6 @@ class EdgeEncoder:
         self.backend = open_backend(Path(bundle), self.manifest, backend, dtype, threads)
         self.digest = self.backend.spec.digest
         self._lock = threading.Lock()
-        self._last: _Look | None = None
 
     def check_quality(self, name: str | None) -> None:
         """InvalidInput unless the bundle has an operating point of that name (None: any)."""
@@ -96,39 +87,30 @@ class EdgeEncoder:
             ConfigError: the bundle has no such quality.
         """
         with self._lock:
-            look = self._look(image)
             watch = Stopwatch()
-            payload = self.backend.spec.compress(look.encode, quality, coding)
+            encode = self._look(image, watch)
+            payload = self.backend.spec.compress(encode, quality, coding)
             watch.lap("compress")
-        stages_ns = {**look.timings.stages_ns, **watch.timings().stages_ns}
-        return EncodedImage(payload, Timings(stages_ns))
+        return EncodedImage(payload, watch.timings())
 
     def payload_bytes(self, image: Image.Image | View) -> dict[str, int]:
         """What an RGB image costs at each of the bundle's operating points, by their names."""
         spec = self.backend.spec
         with self._lock:
-            encode = self._look(image).encode
+            encode = self._look(image, Stopwatch())
             return {
                 point.name: len(spec.compress(encode, point.name).body)
                 for point in self.manifest.operating_points
             }
 
-    def forget(self) -> None:
-        """Let go of the last image: the next is encoded from its pixels, also if it is the same."""
-        with self._lock:
-            self._last = None
-
-    def _look(self, image: Image.Image | View) -> _Look:
-        """Run the prefix, unless the last image was the same: a page asks several things of one."""
-        watch = Stopwatch()
+    def _look(self, image: Image.Image | View, watch: Stopwatch) -> Encode:
+        """Run the prefix."""
         view = image if isinstance(image, View) else self.view(image)
-        if self._last is None or self._last.digest != view.digest:
-            pixels = normalize(view, self.manifest.processor)
-            watch.lap("preprocess")
-            encode = self.backend.look(pixels)
-            watch.lap("prefix")
-            self._last = _Look(view.digest, encode, watch.timings())
-        return self._last
+        pixels = normalize(view, self.manifest.processor)
+        watch.lap("preprocess")
+        encode = self.backend.look(pixels)
+        watch.lap("prefix")
+        return encode
 
     def unpack(self, payload: Payload) -> Encoded:
         """The indices in a payload that this encoder made, stage by stage."""

@@ -23,12 +23,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import aligned_vq
 from aligned_vq.errors import ConfigError
 from aligned_vq.training.config import TrainConfig
 from aligned_vq.training.config_file import config_from
+from aligned_vq.yaml_file import mapping, read_yaml
 
 QUESTIONS = 2000
 Place = float | str
@@ -80,30 +79,20 @@ def read_sweep(path: Path) -> SweepConfig:
     """A sweep from its YAML file.
 
     Raises:
-        ConfigError: not YAML, an unknown key, a value of the wrong type, or runs that cannot be
-            compared.
-        OSError: the file cannot be read.
+        ConfigError: the file cannot be read, an unknown key, a value of the wrong type, or runs
+            that cannot be compared.
     """
-    text = path.read_text(encoding="utf-8")
-    try:
-        loaded = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    try:
-        return parse_sweep(loaded)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+    return read_yaml(path, parse_sweep)
 
 
 def parse_sweep(settings: Any) -> SweepConfig:
     """A sweep from what its YAML says; raises ConfigError as `read_sweep`."""
-    top = _mapping(settings, "a sweep")
-    _refuse_unknown(top, _TOP_KEYS, "")
+    top = mapping(settings, "a sweep", _TOP_KEYS)
     questions = top.get("questions", QUESTIONS)
     if type(questions) is not int or questions < 1:
         raise ConfigError(f"questions must be a positive whole number, got {questions!r}")
-    base = _mapping(top.get("base") or {}, "base")
-    named = _mapping(top.get("runs") or {}, "runs")
+    base = mapping(top.get("base") or {}, "base")
+    named = mapping(top.get("runs") or {}, "runs")
     if not named:
         raise ConfigError("runs must name at least one run, got none")
     config_from(base, "base")  # an error in the base is told once, and as the base's
@@ -185,7 +174,7 @@ def _run(name: str, overrides: Any, base: Mapping[str, Any]) -> SweepRun:
             f"a run's name becomes a file's: expected letters, digits and ._@+-, and not "
             f"'unsplit', got {name!r}"
         )
-    own = dict(_mapping(overrides or {}, where))
+    own = dict(mapping(overrides or {}, where))
     told = {key: own.pop(key) for key in _RUN_KEYS if key in own}
     config = config_from(merged(base, own), where)
     plan = config.codec.plan()
@@ -207,17 +196,3 @@ def _run(name: str, overrides: Any, base: Mapping[str, Any]) -> SweepRun:
             f"got {config.lora.rank}"
         )
     return SweepRun(name, config, group, x, tuple(points))
-
-
-def _mapping(value: Any, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{where} must be a mapping, got {value!r}")
-    return value
-
-
-def _refuse_unknown(
-    settings: Mapping[str, Any], known: list[str] | tuple[str, ...], at: str
-) -> None:
-    for key in settings:
-        if key not in known:
-            raise ConfigError(f"unknown key {at}{key}: expected one of {', '.join(known)}")

@@ -12,6 +12,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from aligned_vq.errors import ConfigError
 from aligned_vq.training.config import TrainConfig
+from aligned_vq.yaml_file import mapping, read_yaml
 
 _DEFAULTS = TrainConfig()
 
@@ -22,12 +23,7 @@ def read_config(path: Path, changes: Sequence[str] = ()) -> TrainConfig:
     Raises:
         ConfigError: the file cannot be read, or a key or value is not one of `TrainConfig`'s.
     """
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML ({error})") from error
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{path}: expected the keys of a training run, got {settings!r:.80}")
+    settings = read_yaml(path, lambda loaded: dict(mapping(loaded, "a training run")))
     for change in changes:
         key, equals, value = change.partition("=")
         if not equals:

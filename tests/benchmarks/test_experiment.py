@@ -51,7 +51,7 @@ def test_a_part_has_its_kinds_settings_and_the_experiments_seed() -> None:
         ({"parts": {"other": {}}}, "parts.other.kind: expected a kind, one of .*toy.*'other'"),
         ({"parts": {"../up": {"kind": "toy"}}}, "becomes a file's"),
         ({"parts": {}}, "at least one part"),
-        ({"part": {"toy": {}}}, "unknown key part: expected one of seed, parts"),
+        ({"part": {"toy": {}}}, "unknown key part in an experiment: expected one of seed, parts"),
         ({"seed": "a", "parts": {"toy": {}}}, "seed must be a whole number"),
         ([1], "an experiment must be a mapping"),
     ],

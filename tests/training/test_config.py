@@ -44,7 +44,7 @@ UNREADABLE: dict[str, tuple[Any, str]] = {
     "no number": ({"task": {"steps": "many"}}, "task.steps.*int.*many"),
     "no section": ({"task": 3}, "keys below 'task', got 3"),
     "no target": ({"lora": {"targets": ["nose"]}}, "lora.targets.*projector.*nose"),
-    "no mapping": ([1, 2], "keys of a training run"),
+    "no mapping": ([1, 2], "a training run must be a mapping"),
 }
 
 
@@ -61,7 +61,7 @@ def test_a_file_or_a_change_that_cannot_be_read_is_refused(tmp_path: Path) -> No
     with pytest.raises(ConfigError, match="No such file"):
         read_config(path)
     path.write_text("codec: [")
-    with pytest.raises(ConfigError, match="cannot be read as YAML"):
+    with pytest.raises(ConfigError, match="YAML file that can be read"):
         read_config(path)
     write(path, {"seed": 1})
     for change in ("seed", "seed.more=1", "task.steps=["):

@@ -1,0 +1,46 @@
+"""Files that people write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aligned_vq.errors import ConfigError
+from aligned_vq.yaml_file import mapping, read_yaml
+
+
+def parsed(loaded: Any) -> list[str]:
+    return list(mapping(loaded, "a menu", ("soup", "bread")))
+
+
+def test_a_file_is_parsed(tmp_path: Path) -> None:
+    path = tmp_path / "menu.yaml"
+    path.write_text("bread: 1\nsoup: 2\n")
+    assert read_yaml(path, parsed) == ["bread", "soup"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"bread: [", "expected a YAML file"),
+        (b"\xff\xfe\x00", "expected a YAML file"),
+        (b"- bread", "a menu must be a mapping, got \\['bread'\\]"),
+        (b"beer: 1", "unknown key beer in a menu: expected one of soup, bread"),
+        (b"1: 1", "unknown key 1 in a menu"),
+        (b"", "a menu must be a mapping, got None"),
+    ],
+)
+def test_an_error_names_the_file(tmp_path: Path, text: bytes, words: str) -> None:
+    path = tmp_path / "menu.yaml"
+    path.write_bytes(text)
+    with pytest.raises(ConfigError, match=words) as caught:
+        read_yaml(path, parsed)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_an_error_of_ours(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        read_yaml(tmp_path / "none.yaml", parsed)
