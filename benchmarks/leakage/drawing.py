@@ -21,10 +21,10 @@ _JPEG_HEAD = "JPEG bytes | PSNR | SSIM | answers"
 _FOOT = """Reference model; means over {count} pictures of the test split. PSNR in dB and SSIM at
 {side} x {side} pixels; the unsplit model's answers to {questions} questions about what was
 recovered, differences to those about the originals in points with paired 95 % intervals. It is
-what this small decoder recovers: a lower bound on what can be recovered. `calibrated`: one index
-for each token, not trained; `none`: features in float16, not quantized. JPEG: the best whole file
-of at most each payload's bytes; in brackets how many pictures have one that small, the others count
-as no bytes and the mean picture.
+what this small decoder recovers: a lower bound on what can be recovered. `calibrated`: so many
+bits for each token, from codebooks that were not trained; `none`: features in float16, not
+quantized. JPEG: the best whole file of at most each payload's bytes; in brackets how many pictures
+have one that small, the others count as no bytes and the mean picture.
 """
 
 
@@ -90,7 +90,7 @@ def _lines(ax: Axes, rows: Sequence[Row], figure_of: Callable[[Row], float]) -> 
     series: dict[str, list[Row]] = {}
     for row in recovered:
         if row["codec"] != UNQUANTIZED:
-            codec = CALIBRATED if row["codec"] == CALIBRATED else "shipped"
+            codec = CALIBRATED if row["codec"].startswith(CALIBRATED) else "shipped"
             series.setdefault(f"{row['cut']}, {codec}", []).append(row)
     for own in series.values():
         whole = (row for row in recovered if row["codec"] == UNQUANTIZED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +28,8 @@ from aligned_vq.types import SplitPoint
 from benchmarks.leakage.settings import Settings
 
 CALIBRATED, UNQUANTIZED = "calibrated", "none"
-"""Codecs beside the shipped one; the second stands for features as they are."""
+"""Codecs beside the shipped one: how the names of those that are calibrated here begin, and what
+stands for features as they are."""
 _BATCH = 16
 
 
@@ -37,7 +39,7 @@ class Held:
 
     cut: str
     codec: str
-    """The shipped one's operating point, `CALIBRATED`, or `UNQUANTIZED`."""
+    """The shipped one's operating point; `CALIBRATED` and bits a token; or `UNQUANTIZED`."""
     features: Tensor
     """`[M, N, D]` float16."""
     sizes_bytes: list[int]
@@ -70,13 +72,15 @@ def held_features(
             raw_bytes = features[0].numel() * features.element_size()
             yield Held(cut, UNQUANTIZED, features, [raw_bytes] * len(features))
         if cut in settings.cuts:
-            plan = CodecPlan(split, codebook_sizes=(settings.codebook_size,))
+            plan = CodecPlan(split, codebook_sizes=settings.codebook_sizes)
             codec = calibrate_codec(checkpoint, plan, first, settings.seed).codec
-            yield through(codec, codec, rest, cut, CALIBRATED)
+            for point in reversed(plan.operating_points):
+                bits = math.log2(math.prod(plan.codebook_sizes[stage] for stage in point.stages))
+                yield through(codec, codec, rest, cut, f"{CALIBRATED} {bits:g} bits", point=point)
         if cut == shipped_cut and settings.points:
             cloud = open_cloud_bundle(BUNDLE).codec
-            for point in settings.points:
-                yield through(shipped.codec, cloud, rest, cut, point, point=point)
+            for name in settings.points:
+                yield through(shipped.codec, cloud, rest, cut, name, point=name)
 
 
 def through(

@@ -13,8 +13,8 @@ class Settings:
 
     Args:
         points: operating points of the shipped bundle, at its own cut.
-        cuts: where a codec of one index for each token is calibrated.
-        codebook_size: entries of those codecs.
+        cuts: where a codec is calibrated that gives every token an index or more.
+        codebook_sizes: of those codecs' residual stages; also fewer of them are measured.
         unquantized: at every cut also the features themselves, in float16.
         train_pictures: that each decoder learns from, of the training split.
         calibration_pictures: others of it, for the codecs.
@@ -28,8 +28,8 @@ class Settings:
     """
 
     points: tuple[str, ...] = ("low", "medium", "high", "fixed")
-    cuts: tuple[str, ...] = ("pre", "ln1@1", "ln2@4")
-    codebook_size: int = 4096
+    cuts: tuple[str, ...] = ("pre", "ln1@0", "ln1@1", "ln2@0", "ln2@4")
+    codebook_sizes: tuple[int, ...] = (4096, 4096)
     unquantized: bool = True
     train_pictures: int = 192
     calibration_pictures: int = 128
@@ -43,9 +43,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         counts = (self.train_pictures, self.calibration_pictures, self.test_pictures, self.steps)
-        sizes = (self.codebook_size, self.width, self.blocks, self.pixels_per_token, self.samples)
-        if min(*counts, *sizes) < 1 or not (self.points or self.cuts):
+        sizes = (self.width, self.blocks, self.pixels_per_token, self.samples)
+        if min(*counts, *sizes, *self.codebook_sizes) < 1 or not (self.points or self.cuts):
             raise ConfigError("expected a point or a cut, and counts of 1 or more, got fewer")
+        if self.cuts and not self.codebook_sizes:
+            raise ConfigError("expected codebook_sizes for the cuts, got none; give one or more")
 
     @property
     def first_pictures(self) -> int:

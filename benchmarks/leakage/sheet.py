@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-TILE_PX, GAP_PX, GUTTER_PX, LABEL_PX = 84, 2, 14, 104
+TILE_PX, GAP_PX, GUTTER_PX, LABEL_PX = 84, 2, 14, 116
 _INK, _PAPER = (20, 20, 20), (255, 255, 255)
 Line = tuple[str, Sequence[Image.Image], Sequence[Image.Image]]
 """What it is, pictures recovered, and the JPEG pictures beside them (or none)."""

@@ -14,7 +14,7 @@ from benchmarks.leakage.sheet import TILE_PX
 TINY = Settings(
     points=("low",),
     cuts=("pre",),
-    codebook_size=16,
+    codebook_sizes=(16, 8),
     train_pictures=4,
     calibration_pictures=2,
     test_pictures=3,
@@ -23,7 +23,8 @@ TINY = Settings(
     blocks=1,
     samples=2,
 )
-RECOVERED = ("pre none", "pre calibrated", "ln1@1 none", "ln1@1 low")
+CALIBRATED = ("pre calibrated 4 bits", "pre calibrated 7 bits")
+RECOVERED = ("pre none", *CALIBRATED, "ln1@1 none", "ln1@1 low")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def rows() -> list[dict[str, Any]]:
 
 def test_every_row_is_there_with_figures_in_range(rows: list[dict[str, Any]]) -> None:
     by_name = {row["name"]: row for row in rows}
-    jpegs = [f"JPEG beside {name}" for name in ("pre calibrated", "ln1@1 low")]
+    jpegs = [f"JPEG beside {name}" for name in (*CALIBRATED, "ln1@1 low")]
     known = ["originals", "originals at 168 px", "mean picture"]
     assert set(by_name) == {*known, *RECOVERED, *jpegs}
     assert json.loads(json.dumps(rows)) == rows
@@ -47,6 +48,8 @@ def test_every_row_is_there_with_figures_in_range(rows: list[dict[str, Any]]) ->
         assert all(5 < db < 60 for db in row["psnr_db"])
         assert all(-1 <= value <= 1 for value in row["ssim"])
     assert by_name["originals"]["to_originals"] == {"mean": 0, "low": 0, "high": 0}
+    fewer, more = (np.mean(by_name[name]["bytes"]) for name in CALIBRATED)
+    assert 577 * 4 / 8 * 0.5 < fewer < more < 577 * 7 / 8 + 20
     assert by_name["ln1@1 none"]["bytes"] == [577 * 192 * 2] * TINY.test_pictures
 
 
@@ -63,7 +66,7 @@ def test_decoders_recover_something_and_jpeg_keeps_the_bytes(rows: list[dict[str
 
 def test_table_plot_and_sheet(rows: list[dict[str, Any]], tmp_path: Path) -> None:
     text = table(rows)
-    for cut, codec in (name.split() for name in RECOVERED):
+    for cut, codec in (name.split(maxsplit=1) for name in RECOVERED):
         assert f"| {cut} | {codec} |" in text
     assert "lower bound" in text
     plot(rows, tmp_path / "leakage")
@@ -76,6 +79,8 @@ def test_table_plot_and_sheet(rows: list[dict[str, Any]], tmp_path: Path) -> Non
 def test_settings_that_say_nothing_are_refused() -> None:
     with pytest.raises(ConfigError, match="1 or more"):
         Settings(steps=0)
+    with pytest.raises(ConfigError, match="codebook_sizes"):
+        Settings(codebook_sizes=())
     with pytest.raises(ConfigError, match="a point or a cut"):
         Settings(points=(), cuts=())
     settings = Settings(points=("best",), cuts=(), train_pictures=1, test_pictures=1)
