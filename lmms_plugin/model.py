@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
 from lmms_eval.api.instance import GenerationResult, TokenCounts
 from lmms_eval.api.model import lmms
 from tqdm import tqdm
@@ -17,6 +18,9 @@ from aligned_vq.answers import Sampling
 from lmms_plugin.asked import Asked, Told
 from lmms_plugin.options import batch_of, open_answerer
 from lmms_plugin.requests import question, sampling_of
+
+PATIENCE = timedelta(weeks=4)
+"""That a process waits for the slowest one."""
 
 
 class Place(NamedTuple):
@@ -52,7 +56,8 @@ class AlignedVQ(lmms):
         target: `host:port` of a running service, instead of `checkpoint`.
         bytes_log: file for a line of JSON for every question: `task`, `split`, `doc_id`,
             `payload_bytes` (null for the model in one piece), and with `target` `message_bytes`.
-            Every question pays for its picture, however many there are about it.
+            Every question pays for its picture, however many there are about it. Several
+            processes add to one file.
         device: where the model runs; left out, a GPU if there is one. The edge's part of it runs
             as on an edge.
         batch_size: questions answered at the same time.
@@ -80,7 +85,8 @@ class AlignedVQ(lmms):
     ) -> None:
         super().__init__()
         self.batch_size = batch_of(batch_size, max_batch_size)
-        self.accelerator = Accelerator()
+        patient = InitProcessGroupKwargs(timeout=PATIENCE)
+        self.accelerator = Accelerator(kwargs_handlers=[patient])
         self.device = self.accelerator.device
         if device is None and self.accelerator.num_processes > 1:
             device = str(self.device)  # every process of `accelerate launch` has its own
@@ -88,8 +94,9 @@ class AlignedVQ(lmms):
             target, checkpoint, bundle, point, device, self.batch_size, more
         )
         self._bytes_log = Path(bytes_log) if bytes_log else None
-        if self._bytes_log:
+        if self._bytes_log and self.accelerator.is_main_process:
             self._bytes_log.write_text("")
+        self.accelerator.wait_for_everyone()
 
     def generate_until(self, requests: Sequence[Any]) -> list[GenerationResult]:
         """Answers, with their tokens counted, in the requests' order.

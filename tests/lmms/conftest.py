@@ -47,15 +47,17 @@ Evaluate = Callable[..., Evaluated]
 
 @pytest.fixture(scope="session")
 def evaluate(tmp_path_factory: pytest.TempPathFactory) -> Evaluate:
-    """Runs `python -m lmms_eval` with tasks, model arguments and further options."""
+    """Runs `python -m lmms_eval` with tasks, model arguments and further options; in several
+    processes, `accelerate launch -m lmms_eval`."""
     tasks = tmp_path_factory.mktemp("tasks")
     write_tasks(tasks)
     home = tmp_path_factory.mktemp("hf")
 
-    def run(names: str, model_args: str, *options: str) -> Evaluated:
+    def run(names: str, model_args: str, *options: str, processes: int = 1) -> Evaluated:
         out = tmp_path_factory.mktemp("out")
         log = out / "bytes.jsonl"
-        command = [sys.executable, "-m", "lmms_eval", "--model=aligned_vq", f"--tasks={names}"]
+        command = [sys.executable, *_launched(processes), "-m", "lmms_eval"]
+        command += ["--model=aligned_vq", f"--tasks={names}"]
         command += [f"--model_args={model_args},bytes_log={log}", f"--include_path={tasks}"]
         command += [f"--output_path={out}", "--log_samples", *options]
         done = subprocess.run(
@@ -80,6 +82,13 @@ def evaluate(tmp_path_factory: pytest.TempPathFactory) -> Evaluate:
         )
 
     return run
+
+
+def _launched(processes: int) -> list[str]:
+    if processes == 1:
+        return []
+    own = ["--cpu", f"--num_processes={processes}", "--main_process_port=0"]
+    return ["-m", "accelerate.commands.launch", *own]
 
 
 @pytest.fixture(scope="session")
