@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from cloud_server import certs
+from cloud_server import certs, tokens
 
 Link = Literal["plain", "tls", "mtls", "token"]
-"""Nothing, TLS, TLS with certificates on both sides, or TLS and a bearer token of 32 bytes."""
+"""Nothing, TLS, TLS with certificates on both sides, or TLS and a bearer token."""
 CLIENT = "camera-1"
 
 
@@ -47,10 +45,7 @@ def secured(link: Link, folder: Path) -> Secured:
         client["certificate"] = folder / f"client-{CLIENT}.pem"
         client["key"] = folder / f"client-{CLIENT}-key.pem"
     elif link == "token":
-        token = secrets.token_urlsafe(32)
-        known = hashlib.sha256(token.encode()).hexdigest()
-        (folder / "tokens.yaml").write_text(f"{CLIENT}: {known}\n")
         client["token_file"] = own = folder / "token"
-        own.write_text(token)
+        (folder / "tokens.yaml").write_text(tokens.make(CLIENT, own))
         service.append(f"--tokens={folder / 'tokens.yaml'}")
     return Secured(tuple(service), client, folder)

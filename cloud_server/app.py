@@ -21,12 +21,13 @@ from aligned_vq.manifest import SplitManifest
 from aligned_vq.types import Encoded, Payload, StageIndices
 from cloud_server.backends import Loaded, load, make_backend
 from cloud_server.config import CloudConfig
-from cloud_server.gate import CUT_OFF_SECONDS, read_tokens
+from cloud_server.gate import CUT_OFF_SECONDS
 from cloud_server.http_face import HttpFace
 from cloud_server.incoming import ServedBundle
 from cloud_server.metrics import Metrics
 from cloud_server.service import ServiceParts, SplitInferenceService
 from cloud_server.tls import tls_files
+from cloud_server.tokens import read_tokens
 from protos.address import address, is_loopback
 from protos.alignedvq.v1 import inference_pb2, inference_pb2_grpc
 from protos.messages import ServiceInfo

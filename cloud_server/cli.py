@@ -1,4 +1,4 @@
-"""`cloud-server serve`: the cloud process; `cloud-server certs`: certificates to try it with."""
+"""`cloud-server serve`: the cloud process; `certs` and `token`: what its clients show it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from aligned_vq.errors import AlignedVQError
-from cloud_server import certs, logs
+from cloud_server import certs, logs, tokens
 from cloud_server.app import serve
 from cloud_server.config import CloudConfig
 from protos.address import address
@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     parsed = _parser().parse_args(argv)
     options: Namespace = parsed[parsed.subcommand]
     try:
-        {"serve": _serve, "certs": _certs}[parsed.subcommand](options)
+        {"serve": _serve, "certs": _certs, "token": _token}[parsed.subcommand](options)
     except AlignedVQError as error:
         print(f"cloud-server: {error}", file=sys.stderr)
         return 1
@@ -54,6 +54,10 @@ def _certs(options: Namespace) -> None:
         print(path)
 
 
+def _token(options: Namespace) -> None:
+    print(tokens.make(options.name, options.out))
+
+
 def _names(text: str | None) -> tuple[str, ...] | None:
     """What is between the commas; None if nothing was given."""
     if text is None:
@@ -84,10 +88,16 @@ def _parser() -> ArgumentParser:
         "--clients", type=str | None, default=None, help="identities, with commas between them"
     )
     certs_parser.add_argument("--days", type=int, default=365, help="until they end")
+    token_parser = ArgumentParser()
+    token_parser.add_argument("--name", required=True, type=str, help="the client's identity")
+    token_parser.add_argument("--out", required=True, type=Path, help="the client's token_file")
     commands = parser.add_subcommands()
     commands.add_subcommand("serve", serve_parser, help="serve a bundle and its checkpoint")
     commands.add_subcommand(
         "certs", certs_parser, help="make a test authority, a server's and clients' certificates"
+    )
+    commands.add_subcommand(
+        "token", token_parser, help="make a client's token and print its line for serve --tokens"
     )
     return parser
 

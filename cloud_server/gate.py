@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import logging
-import re
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import grpc
-import yaml
 
-from aligned_vq.errors import CloudUnreachable, ConfigError, Overloaded, Unauthenticated
+from aligned_vq.errors import CloudUnreachable, Overloaded, Unauthenticated
 from cloud_server.config import CloudConfig
 from cloud_server.quota import Quotas
+from cloud_server.tokens import is_name, read_tokens, token_name
 
 _log = logging.getLogger(__name__)
 
 ANONYMOUS = "anonymous"
 CUT_OFF_SECONDS = 5.0
 """At most, for telling those whose answers a shutdown cuts off."""
-_BEARER = "bearer "
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -61,7 +56,7 @@ class Gate:
         if self._certificates:
             return _common_name(context.auth_context())
         if self._tokens is not None:
-            return _token_name(context.invocation_metadata() or (), self._tokens)
+            return token_name(context.invocation_metadata() or (), self._tokens)
         return ANONYMOUS
 
     def arrive(self) -> Visit:
@@ -145,46 +140,6 @@ class Visit:
             self._limit.reschedule(asyncio.get_running_loop().time())
 
 
-def read_tokens(path: Path) -> dict[str, str]:
-    """Names by the SHA-256 of their tokens, as lower-case hex digits.
-
-    Raises:
-        ConfigError: the file is not a YAML mapping of names to such digests.
-    """
-    try:
-        # Names and digests may look like numbers to YAML; all of them are text.
-        found = yaml.load(path.read_text(), Loader=yaml.BaseLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "something else"
-        raise ConfigError(
-            f"{path}: expected a YAML file of tokens, got: {reason}; write a line `name: SHA-256` "
-            "for each client"
-        ) from error
-    if not isinstance(found, dict) or not found:
-        raise ConfigError(
-            f"{path}: expected a mapping of names to digests, got something else; write a line "
-            "`name: SHA-256` for each client"
-        )
-    names: dict[str, str] = {}
-    for name, digest in found.items():
-        if not isinstance(digest, str) or not re.fullmatch("[0-9a-fA-F]{64}", digest):
-            raise ConfigError(
-                f"{path}: expected the SHA-256 of the token of {name!r} as 64 hex digits, got "
-                "something else; write what `printf %s TOKEN | sha256sum` prints"
-            )
-        if not _is_name(name):
-            raise ConfigError(
-                f"{path}: expected names of printable text, got {name!r}; choose another"
-            )
-        if digest.lower() in names:
-            raise ConfigError(
-                f"{path}: expected one token for each name, got the same for {name!r} and "
-                f"{names[digest.lower()]!r}; draw another"
-            )
-        names[digest.lower()] = name
-    return names
-
-
 def _common_name(auth_context: Mapping[str, Any]) -> str:
     """Of a certificate that the handshake has checked against the authority."""
     for value in auth_context.get("x509_common_name", ()):
@@ -192,34 +147,9 @@ def _common_name(auth_context: Mapping[str, Any]) -> str:
             name = bytes(value).decode()
         except UnicodeDecodeError:
             continue
-        if _is_name(name):
+        if is_name(name):
             return name
     raise Unauthenticated(
         "expected a client certificate with a common name, got none; make one with "
         "`cloud-server certs` or ask the service's operator"
     )
-
-
-def _token_name(metadata: Any, tokens: Mapping[str, str]) -> str:
-    given = [value for key, value in metadata if key == "authorization"]
-    if len(given) != 1 or not str(given[0]).lower().startswith(_BEARER):
-        raise Unauthenticated(
-            "expected a token in the call's metadata, `authorization: Bearer TOKEN`, got none; "
-            "give the client its token file"
-        )
-    token = str(given[0])[len(_BEARER) :].strip()
-    digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
-    found = None
-    for known, name in tokens.items():  # all of them: the time taken tells nothing
-        if hmac.compare_digest(known, digest):
-            found = name
-    if found is None:
-        raise Unauthenticated(
-            "expected a token known here, got another; ask the service's operator for one"
-        )
-    return found
-
-
-def _is_name(name: object) -> bool:
-    """Fit for a log line."""
-    return isinstance(name, str) and 0 < len(name) <= 200 and name.isprintable()

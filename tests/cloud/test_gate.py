@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from aligned_vq.errors import ConfigError, Overloaded, QuotaExceeded, Unauthenticated
+from cloud_server.cli import main
 from cloud_server.config import CloudConfig
-from cloud_server.gate import Gate, read_tokens
+from cloud_server.gate import Gate
+from cloud_server.tokens import read_tokens
 from tests.e2e.raw import assert_clear
 
 CONFIG = CloudConfig(Path("bundle"), "model")
@@ -140,6 +142,31 @@ def test_a_file_of_tokens_that_cannot_be_used(tmp_path: Path, text: str, words: 
     assert words in str(caught.value)
     assert_clear(str(caught.value))
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["camera-1", "007", "yes", "Küche: links", "a" * 200])
+def test_a_token_that_was_made_is_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    own, known = tmp_path / "own", tmp_path / "tokens.yaml"
+    assert main(["token", f"--name={name}", f"--out={own}"]) == 0
+    line = capsys.readouterr().out
+    assert line.count("\n") == 1
+    token = own.read_text()
+    assert token not in line
+    assert own.stat().st_mode & 0o777 == 0o600
+    known.write_text(f"{line}other: {digest('other')}\n")
+    gate = Gate(replace(CONFIG, tokens=known))
+    assert gate.arrive().admit(bearer(token)) == name
+    assert main(["token", f"--name={name}", f"--out={own}"]) == 1
+    assert own.read_text() == token
+    assert "expected to write a new file" in capsys.readouterr().err
+
+
+def test_a_token_for_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["token", "--name=a\nb", f"--out={tmp_path / 'own'}"]) == 1
+    assert "printable" in capsys.readouterr().err
+    assert not (tmp_path / "own").exists()
 
 
 def test_no_file_of_tokens(tmp_path: Path) -> None:
