@@ -15,6 +15,7 @@ import pytest
 from aligned_vq.cli import main
 from aligned_vq.evaluation.vqav2.metric import normalise
 from benchmarks.processes import CloudProcess
+from benchmarks.secured_links import secured
 from tests.evaluation.vqav2.conftest import QUESTIONS
 from tests.evaluation.vqav2.folder import arguments, evaluated, results
 
@@ -141,18 +142,19 @@ def test_two_processes_write_what_one_writes(
     assert results(tmp_path)["unsplit"] == results(whole[0])["unsplit"]
 
 
-def test_through_a_cloud_the_answers_are_the_same(
+def test_through_a_cloud_that_wants_a_token_the_answers_are_the_same(
     whole: tuple[Path, Any],
     world: Path,
     llava_directory: Path,
     bundle_directory: Path,
-    cloud: CloudProcess,
     tmp_path: Path,
 ) -> None:
     common = (world, tmp_path, llava_directory)
     evaluated(*common, "--bundles", "--questions=16")
-    over_wire = [f"--bundles={bundle_directory}", f"--target={cloud.target}", "--questions=16"]
-    figures = evaluated(*common, *over_wire)
+    link = secured("token", tmp_path / "link")
+    with CloudProcess(bundle_directory, llava_directory, *link.service) as cloud:
+        over_wire = [f"--bundles={bundle_directory}", f"--target={cloud.target}", "--questions=16"]
+        figures = evaluated(*common, *over_wire, *link.client_options)
     assert [row["name"] for row in figures["rows"]] == [
         f"{name.format(bundle_directory.name)}, cloud" for name in ROWS[1:]
     ]
