@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import io
 import os
-import struct
 import warnings
-import zlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -21,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from aligned_vq.damaged import DAMAGE
 from aligned_vq.errors import InvalidInput
 
 ImageSource = (
@@ -42,22 +41,6 @@ _TRANSPOSES = {
     8: Image.Transpose.ROTATE_90,
 }
 _PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
-
-# What Pillow's decoders raise on damaged files.
-_DAMAGE = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -150,7 +133,7 @@ def _open(data: bytes, name: str, max_pixels: int, max_bytes: int) -> Image.Imag
         raise InvalidInput(
             f"expected at most {max_pixels} pixels, {name} has more ({error}): send a smaller image"
         ) from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise InvalidInput(
             f"expected an image in one of {', '.join(FORMATS)}, but {name} ({len(data)} bytes) "
             "is not one, or its header is damaged: convert it or send it again"
@@ -171,7 +154,7 @@ def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
     try:
         image.load()
         rgb = _to_rgb(image)
-    except (Image.DecompressionBombError, *_DAMAGE) as error:
+    except (Image.DecompressionBombError, *DAMAGE) as error:
         raise InvalidInput(
             f"expected a whole image, but {name} is truncated or damaged ({error}): send it again"
         ) from error
@@ -197,7 +180,7 @@ def _orientation(image: Image.Image) -> int:
     """EXIF's 1 to 8; 1 where the tag is absent or the block unreadable."""
     try:
         value = image.getexif().get(_ORIENTATION_TAG, 1)
-    except _DAMAGE:
+    except DAMAGE:
         return 1
     return value if isinstance(value, int) else 1
 

@@ -7,14 +7,13 @@ pixels it will be served: EXIF orientation applied, transparency composited onto
 from __future__ import annotations
 
 import os
-import struct
-import zlib
 from functools import cache
 from pathlib import Path
 from typing import NoReturn
 
 from PIL import Image, ImageOps
 
+from aligned_vq.damaged import DAMAGE
 from aligned_vq.errors import ConfigError, InvalidInput
 from aligned_vq.training.examples import Example
 
@@ -36,22 +35,7 @@ SUFFIXES = (
 """What the names of pictures end with, whatever the case."""
 _DEEP = ("F", "I", "I;16", "I;16B", "I;16L", "I;16N")
 
-# What Pillow's decoders raise on damaged files.
-_DAMAGE = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
+_REFUSED = (Image.DecompressionBombError, *DAMAGE)
 
 
 def open_picture(path: Path, owner: str, remedy: str) -> Image.Image:
@@ -72,7 +56,7 @@ def open_picture(path: Path, owner: str, remedy: str) -> Image.Image:
         with Image.open(path, formats=_readable_formats()) as image:
             image.load()
             return _to_rgb(image)
-    except _DAMAGE as error:
+    except _REFUSED as error:
         raise InvalidInput(
             f"{owner}: expected a whole picture in one of {', '.join(_FORMATS)} at {path}, but it "
             f"is truncated, damaged or of another kind ({error}); fetch it again or take it out"
@@ -143,7 +127,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         raise ValueError(f"more than 8 bits a channel, mode {image.mode}")
     try:
         upright = ImageOps.exif_transpose(image)
-    except _DAMAGE:  # an unreadable EXIF block does not spoil the picture
+    except _REFUSED:  # an unreadable EXIF block does not spoil the picture
         upright = image
     if "A" in upright.getbands() or upright.info.get("transparency") is not None:
         upright = upright.convert("RGBA")

@@ -22,22 +22,6 @@ from aligned_vq.training.json_stream import Record, stream_records
 from aligned_vq.training.record_file import RecordFile
 from tests.training.source_files import WRITERS, LlavaFolder, assert_refused, conversation, shade
 
-
-@pytest.fixture
-def workdir(tmp_path: Path) -> Path:
-    return tmp_path / "work" / "run"
-
-
-@pytest.fixture(params=[3, 64, json_stream.WINDOW_BYTES])
-def window(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_stream, "WINDOW_BYTES", request.param)
-
-
-@pytest.fixture
-def llava(tmp_path: Path) -> LlavaFolder:
-    return LlavaFolder(tmp_path / "llava")
-
-
 BROKEN_FILES = {
     "empty": b"",
     "no record": b"[]",

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from aligned_vq.training import json_stream
 from aligned_vq.training.examples import ExampleSource, QuestionAnswer, open_source
 from tests.training.source_files import (
     TRICKY,
@@ -20,21 +19,6 @@ from tests.training.source_files import (
     paint,
     shade,
 )
-
-
-@pytest.fixture
-def workdir(tmp_path: Path) -> Path:
-    return tmp_path / "work" / "run"
-
-
-@pytest.fixture(params=[3, 64, json_stream.WINDOW_BYTES])
-def window(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_stream, "WINDOW_BYTES", request.param)
-
-
-@pytest.fixture
-def llava(tmp_path: Path) -> LlavaFolder:
-    return LlavaFolder(tmp_path / "llava")
 
 
 @pytest.mark.parametrize("how", WRITERS)

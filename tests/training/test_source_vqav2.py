@@ -8,19 +8,8 @@ from typing import Any
 
 import pytest
 
-from aligned_vq.training import json_stream
 from aligned_vq.training.examples import open_source
 from tests.training.source_files import TRICKY, WRITERS, VqaFolder, assert_refused, shade
-
-
-@pytest.fixture
-def workdir(tmp_path: Path) -> Path:
-    return tmp_path / "work" / "run"
-
-
-@pytest.fixture(params=[3, 64, json_stream.WINDOW_BYTES])
-def window(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_stream, "WINDOW_BYTES", request.param)
 
 
 @pytest.fixture

@@ -1,0 +1,21 @@
+"""What Pillow's decoders raise on damaged files, beside their own warnings."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+DAMAGE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
