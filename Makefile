@@ -78,7 +78,7 @@ test-docker: setup ## build the images, start the pair of docker-compose.yml and
 demo: setup ## three questions about a picture, across two processes
 	$(BIN)/python -m benchmarks.demo
 
-bench: setup ## side-by-side measurements with tables and plots; PRESET=full measures all, for an hour
+bench: setup ## side-by-side measurements with tables and plots; PRESET=full measures at length
 	$(BIN)/python -m benchmarks.bench benchmarks/experiments/$(PRESET).yaml --out build/bench/$(PRESET)
 
 figures: setup ## the figures of the README, about an hour on two cores
