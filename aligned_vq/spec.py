@@ -95,8 +95,10 @@ def _within(point: OperatingPoint, too_many: int, tried: Callable[[float], Paylo
     limit = point.max_bytes or 0
     aim = limit * (1 + CLOSE_ENOUGH) / 2
     low, low_bytes, slope = max(point.rate_weight, LEAST_WEIGHT), too_many, USUAL_SLOPE
+    least = 1.1
     while True:
-        high = low * min(max((low_bytes / aim) ** (1 / slope), 1.1), 4.0)
+        high = low * min(max((low_bytes / aim) ** (1 / slope), least), 4.0)
+        least *= 2  # near a limit that cannot be kept, guesses would creep
         best = tried(high)
         if len(best.body) <= limit:
             break

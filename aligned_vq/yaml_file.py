@@ -1,4 +1,4 @@
-"""YAML files that people write: errors name the file, and keys that mean nothing are refused."""
+"""YAML files that people write: errors name the file; unknown keys and double ones are refused."""
 
 from __future__ import annotations
 
@@ -13,6 +13,36 @@ from aligned_vq.errors import ConfigError
 T = TypeVar("T")
 
 
+class DoubleKey(yaml.YAMLError):
+    """A mapping names a key twice, of which YAML would keep the last.
+
+    Args:
+        key: the one.
+        line: of the second, from 1.
+    """
+
+    def __init__(self, key: str, line: int) -> None:
+        super().__init__(f"the key {key!r} comes twice, again in line {line}; remove one")
+        self.key = key
+
+
+class SingleKeys:
+    """Before a loader of PyYAML's among a class's bases: raises DoubleKey."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        """See `yaml.constructor.BaseConstructor`."""
+        seen = set()
+        for key, _ in getattr(node, "value", ()):
+            if isinstance(key.value, str) and key.value in seen:
+                raise DoubleKey(key.value, key.start_mark.line + 1)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)  # type: ignore[misc]
+
+
+class _Loader(SingleKeys, yaml.SafeLoader):
+    """What `yaml.safe_load` takes, but for double keys."""
+
+
 def read_yaml(path: Path, parse: Callable[[Any], T]) -> T:
     """What `parse` makes of a file's contents.
 
@@ -20,7 +50,7 @@ def read_yaml(path: Path, parse: Callable[[Any], T]) -> T:
         ConfigError: the file cannot be read, is not YAML, or `parse` says so; it names the file.
     """
     try:
-        return parse(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return parse(yaml.load(path.read_text(encoding="utf-8"), _Loader))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

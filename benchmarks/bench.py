@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from aligned_vq.errors import AlignedVQError, ConfigError
-from aligned_vq.evaluation.sweep_config import write_record
+from aligned_vq.evaluation.sweep_config import git_commit, write_record
 from benchmarks.experiment import Experiment, Part, kind_of, read_experiment, with_statistics
 from benchmarks.provenance import provenance
 
@@ -29,13 +29,16 @@ Record = dict[str, Any]
 
 def measured(part: Part, seed: int) -> Record:
     """Rows of a part with all that is needed to judge them, or to measure them again."""
+    origin = provenance()
     started = time.perf_counter()
     rows = [with_statistics(row) for row in kind_of(part.kind).measure(part.settings)]
+    if git_commit() != origin["commit"]:  # processes started later ran other code
+        origin["commit"] = f"{origin['commit']}, changed while it measured"
     return {
         "kind": part.kind,
-        **provenance(),
+        **origin,
         "seed": seed,
-        "settings": json.loads(json.dumps(asdict(part.settings), default=str)),
+        "settings": _told(part),
         "seconds": round(time.perf_counter() - started, 1),
         "rows": rows,
     }
@@ -55,6 +58,16 @@ def read_parts(path: Path) -> dict[str, Record]:
         raise ConfigError(f"{path}: expected the record of an experiment; remove it") from error
     found: dict[str, Record] = parts
     return found
+
+
+def other_settings(part: Part, held: Record) -> list[str]:
+    """What a part was measured with where the experiment says something else now; as words."""
+    told = _told(part)
+    return [
+        f"{key} {own!r} instead of {told.get(key)!r}"
+        for key, own in held["settings"].items()
+        if told.get(key) != own
+    ]
 
 
 def draw(name: str, part: Record, folder: Path) -> str:
@@ -104,14 +117,22 @@ def run(options: argparse.Namespace) -> None:
     for part in parts:
         if not options.draw:
             held[part.name] = measured(part, experiment.seed)
+            held = {own.name: held[own.name] for own in experiment.parts if own.name in held}
             write_record(path, {"experiment": options.experiment.stem, "parts": held})
         elif part.name not in held:
             raise ConfigError(f"{path}: nothing was measured of {part.name}; leave out --draw")
+        elif other := other_settings(part, held[part.name]):
+            print(f"{part.name} was measured with {', '.join(other)}", file=sys.stderr)
         table = draw(part.name, held[part.name], options.out)
         if not options.json:
             print(f"{part.name}\n\n{table}", flush=True)
     if options.json:
         print(json.dumps({"experiment": options.experiment.stem, "parts": held}))
+
+
+def _told(part: Part) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(json.dumps(asdict(part.settings), default=str))
+    return told
 
 
 if __name__ == "__main__":

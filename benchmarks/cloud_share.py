@@ -7,6 +7,7 @@ is the worst case, and then once more about the same picture.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from tqdm import tqdm
@@ -41,12 +42,22 @@ def differences(after: dict[str, float], before: dict[str, float]) -> dict[str, 
     return {stage: spent - before.get(stage, 0.0) for stage, spent in after.items()}
 
 
-def share(stages: dict[str, float], scale: float = 1.0) -> float:
-    """Of the time that is not the language model's; `scale` is how many times as long that takes
-    with all its layers."""
-    model = sum(stages.get(stage, 0.0) for stage in LANGUAGE_MODEL)
-    rest = stages["in all"] - model
-    return rest / (rest + scale * model)
+def model_ms(stages: Mapping[str, float]) -> float:
+    """Of the language model, waiting for it included."""
+    return sum(stages.get(stage, 0.0) for stage in LANGUAGE_MODEL)
+
+
+def whole_model_ms(few: Mapping[str, float], twice: Mapping[str, float], layers: int) -> float:
+    """Of the language model with all its `LAYERS`, from stages with `layers` and with twice as
+    many: what both have in common, such as the head over the vocabulary, counts once."""
+    added = model_ms(twice) - model_ms(few)
+    return model_ms(few) + added * (LAYERS - layers) / layers
+
+
+def share(stages: Mapping[str, float], language_model_ms: float) -> float:
+    """Of the time that is not the language model's, if that takes so long."""
+    rest = stages["in all"] - model_ms(stages)
+    return rest / (rest + language_model_ms)
 
 
 def asked(cloud: CloudProcess, bundle: Path, images: list[ExamImage], kind: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from dataclasses import dataclass
 from typing import Self
 
@@ -43,6 +44,18 @@ class CountingProxy:
         with self._lock:
             seen, self._seen = self._seen, SocketBytes()
         return seen
+
+    def settled(self, quiet_seconds: float) -> SocketBytes:
+        """The same, once nothing has passed for so long."""
+        before = None
+        while before != (now := self._total()):
+            before = now
+            time.sleep(quiet_seconds)
+        return self.take()
+
+    def _total(self) -> int:
+        with self._lock:
+            return self._seen.up + self._seen.down
 
     def _accept(self) -> None:
         while True:

@@ -15,14 +15,3 @@ def samples(http: str) -> dict[tuple[str, str], float]:
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
-
-
-def histogram(http: str, name: str) -> dict[str, int]:
-    """A histogram of the service by upper bound, not cumulated."""
-    below = 0
-    found = {}
-    for (sample, bound), value in samples(http).items():
-        if sample == f"avq_{name}_bucket":
-            found[bound] = int(value) - below
-            below = int(value)
-    return found

@@ -15,10 +15,15 @@ from typing import Any
 import yaml
 
 from aligned_vq.errors import ConfigError, Unauthenticated
+from aligned_vq.yaml_file import DoubleKey, SingleKeys
 
 TOKEN_BYTES = 16
 """Of chance: nobody guesses them. A token goes with every question, 22 characters of it."""
 _BEARER = "bearer "
+
+
+class _Loader(SingleKeys, yaml.BaseLoader):
+    """All values are text, and no key comes twice."""
 
 
 def make(name: str, out: Path) -> str:
@@ -56,7 +61,11 @@ def read_tokens(path: Path) -> dict[str, str]:
     """
     try:
         # Names and digests may look like numbers to YAML; all of them are text.
-        found = yaml.load(path.read_text(), Loader=yaml.BaseLoader)
+        found = yaml.load(path.read_text(), _Loader)
+    except DoubleKey as error:
+        raise ConfigError(
+            f"{path}: expected each name once, got {error.key!r} twice; remove the old token's line"
+        ) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = error.strerror if isinstance(error, OSError) else "something else"
         raise ConfigError(

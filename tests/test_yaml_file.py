@@ -29,6 +29,8 @@ def test_a_file_is_parsed(tmp_path: Path) -> None:
         (b"- bread", "a menu must be a mapping, got \\['bread'\\]"),
         (b"beer: 1", "unknown key beer in a menu: expected one of soup, bread"),
         (b"1: 1", "unknown key 1 in a menu"),
+        (b"soup: 1\nbread: 2\nsoup: 3\n", "'soup' comes twice, again in line 3"),
+        (b"soup: {a: 1, a: 2}", "'a' comes twice"),
         (b"", "a menu must be a mapping, got None"),
     ],
 )

@@ -30,6 +30,7 @@ from benchmarks.links.network import Network
 from benchmarks.links.profiles import Link
 from benchmarks.processes import CloudProcess, ServerProcess
 from benchmarks.real_service import real_dimensions
+from cloud_server.model import chosen_device
 
 Row = dict[str, Any]
 """One way over one link with one picture: settings, and lists of samples."""
@@ -125,6 +126,7 @@ def _row(
     return {
         "model": settings.model,
         "layers": settings.layers if settings.model == "real" else None,
+        "device": chosen_device(settings.device).type,
         "link": link,
         **shape,
         "round_trip_ms": round_trip_ms,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,8 +15,16 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from aligned_vq.evaluation.plots import line_style, save_figure
 from benchmarks.end_to_end.crossing import pays_up_to
-from benchmarks.end_to_end.settings import CLOUD_ONLY, MODELS, NO_LINK, SPLIT, WAYS
+from benchmarks.end_to_end.settings import (
+    CLOUD_ONLY,
+    EDGE_ONLY,
+    MODELS,
+    NO_LINK,
+    SPLIT,
+    WAYS,
+)
 from benchmarks.end_to_end.stages import AFTER, CLOUD, EDGE, LINK, STAGES
+from benchmarks.experiment import markdown
 from benchmarks.links.profiles import SWEEP, rate_text
 
 Row = Mapping[str, Any]
@@ -63,18 +72,19 @@ def swept(rows: Sequence[Row], key: str = "first_token_ms") -> dict[str, list[tu
 def table(rows: Sequence[Row]) -> str:
     """Speed-ups by link, what they come to, and the stages; as Markdown."""
     lines = [_line(*pair) for pair in pairs(rows)]
-    parts = [_markdown(_HEAD, lines)] if lines else []
+    parts = [markdown(_HEAD, lines)] if lines else []
     parts += ["\n".join(f"- {told}" for told in findings(rows)) + "\n"]
     present = [stage for stage in STAGES if any(f"{stage}_ms" in row for row in rows)]
     head = ("link", "picture", "way", "first token", *present)
     parts += ["Medians of stages, in milliseconds:\n"]
-    parts += [_markdown(head, [_stages(row, present) for row in rows])]
+    parts += [markdown(head, [_stages(row, present) for row in rows])]
     return "\n".join(parts)
 
 
 def findings(rows: Sequence[Row]) -> list[str]:
     """What the rows come to, in sentences: crossings, targets, pictures and shaping."""
-    found = [_model(*own) for own in dict.fromkeys((r["model"], r["layers"]) for r in rows)]
+    kinds = dict.fromkeys((row["model"], row["layers"], row["device"]) for row in rows)
+    found = [_model(*own) for own in kinds]
     for picture, points in swept(rows).items():
         found.append(f"{picture}: {_crossing(points)}")
         for fastest, least in TARGETS:
@@ -85,6 +95,7 @@ def findings(rows: Sequence[Row]) -> list[str]:
                     f"{picture}, up to {rate_text(fastest)}: at least {min(own):.2f} times as fast "
                     f"(target {least:g}: {word})"
                 )
+    found += [_alone(row, rows) for row in rows if row["way"] == EDGE_ONLY]
     for row in {row["picture"]: row for row in rows}.values():
         found.append(
             f"{row['picture']}: {row['megapixels']:.1f} megapixels, JPEG 90 of "
@@ -166,9 +177,23 @@ def _bars(ax: Axes, rows: Sequence[Row]) -> None:
     ax.legend(ncols=6, loc="upper center", bbox_to_anchor=(0.5, -0.3))
 
 
-def _model(name: str, layers: int | None) -> str:
-    """What was measured; `layers` of a real language model."""
-    return MODELS[name] + (f", {layers} of 32 layers of its language model" if layers else "")
+def _model(name: str, layers: int | None, device: str) -> str:
+    """What was measured; `layers` of a real language model, the clouds' device."""
+    shown = MODELS[name] + (f", {layers} of 32 layers of its language model" if layers else "")
+    clouds = "a GPU" if device == "cuda" else "the same CPU"
+    return f"{shown}; the edge on a CPU, the clouds on {clouds}"
+
+
+def _alone(alone: Row, rows: Sequence[Row]) -> str:
+    """The edge without a cloud, beside the split on every link."""
+    spent_ms = statistics.median(alone["first_token_ms"])
+    split = [row for row in rows if (row["way"], row["picture"]) == (SPLIT, alone["picture"])]
+    faster = [row["link"] for row in split if statistics.median(row["first_token_ms"]) < spent_ms]
+    told = f"faster than that on {', '.join(faster)}" if faster else "no faster on any link"
+    return (
+        f"{alone['picture']}: {spent_ms:.0f} ms on the edge alone, where the whole model fits; "
+        f"split, it is {told}"
+    )
 
 
 def _crossing(points: Sequence[tuple[float, float]]) -> str:
@@ -188,9 +213,9 @@ def _line(split: Row, cloud: Row) -> tuple[str, ...]:
         rate_text(split["up_kbit"]),
         f"{cloud['jpeg_bytes'] / 1e3:.0f}",
         f"{statistics.median(split[first]):.0f}",
-        f"{_quantile(split[first], p95):.0f}",
+        f"{np.quantile(split[first], p95):.0f}",
         f"{statistics.median(cloud[first]):.0f}",
-        f"{_quantile(cloud[first], p95):.0f}",
+        f"{np.quantile(cloud[first], p95):.0f}",
         f"{speed_up(split, cloud):.2f}",
         f"{speed_up(split, cloud, 'total_ms'):.2f}",
         f"{statistics.median(split['tokens']):g} and {statistics.median(cloud['tokens']):g}",
@@ -203,17 +228,3 @@ def _stages(row: Row, present: Sequence[str]) -> tuple[str, ...]:
     cells = ["" if own is None else f"{statistics.median(own):.1f}" for own in medians]
     whole = f"{statistics.median(row['first_token_ms']):.0f}"
     return (row["link"], row["picture"], row["way"], whole, *cells)
-
-
-def _quantile(samples: Sequence[float], share: float) -> float:
-    """Linear between samples, as NumPy has it."""
-    ordered = sorted(samples)
-    place = share * (len(ordered) - 1)
-    low = int(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
-
-
-def _markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rows = [head, ["---"] * len(head), *lines]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"

@@ -10,12 +10,12 @@ from benchmarks.links.profiles import Link, profiles, sweep
 
 Model = Literal["reference", "real edge", "real"]
 MODELS = {
-    "reference": "the bundled reference model on both sides, on one machine's CPU",
-    "real edge": "the edge works at LLaVA-1.5's dimensions, with random weights, on a CPU; in both "
-    "clouds the reference model answers, on the same CPU",
-    "real": "both sides at LLaVA-1.5's dimensions, with random weights",
+    "reference": "the bundled reference model on both sides",
+    "real edge": "the edge works at LLaVA-1.5's dimensions, with random weights, and sends 12 bits "
+    "for every token; in both clouds the reference model answers",
+    "real": "both sides at LLaVA-1.5's dimensions, with random weights and 12 bits for every token",
 }
-"""What was measured, for tables."""
+"""What was measured, for tables. The edge's side is always on a CPU."""
 SPLIT, CLOUD_ONLY, EDGE_ONLY = WAYS = ("split", "cloud only", "edge only")
 NO_LINK = "none"
 
@@ -31,7 +31,7 @@ class Settings:
             dimensions.
         layers: of the real language model; LLaVA-1.5-7B has 32.
         device: of the clouds, as `cloud-server serve --device` has it.
-        quality: operating point of the bundle; None takes its default.
+        quality: operating point of the reference model's bundle; None takes its default.
         pictures: files, or names in the folder of `pictures.PACKAGE`.
         question: asked about each.
         max_tokens: of an answer.
@@ -69,6 +69,11 @@ class Settings:
             raise ConfigError(
                 "rounds, layers and max_tokens must be 1 or more and pictures not empty, got "
                 f"{self.rounds}, {self.layers}, {self.max_tokens} and {self.pictures}"
+            )
+        if self.quality is not None and self.model != "reference":
+            raise ConfigError(
+                f"quality: expected none, as a codec of real dimensions has one operating point, "
+                f"got {self.quality!r}; leave it out"
             )
         if not self.links:
             raise ConfigError("expected profiles or sweep_kbit, got neither; give some links")

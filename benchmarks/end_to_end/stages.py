@@ -15,8 +15,8 @@ LINK = ("uplink", "downlink")
 AFTER = ("decode",)
 """From the first token to the last, as the edge sees it."""
 STAGES = (*EDGE, "uplink", *CLOUD, "downlink", *AFTER)
-"""In the order they run. `load` is what the client does before it encodes (copies, a digest of the
-pixels); `rebuild` is codebooks and residual link or, of a JPEG, its decoding, preprocessing and the
+"""In the order they run. `load` is what the client does before it encodes (a copy, the question);
+`rebuild` is codebooks and residual link or, of a JPEG, its decoding, preprocessing and the
 first blocks of the tower; `turn` and `wait` are waiting."""
 
 

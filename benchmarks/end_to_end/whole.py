@@ -27,7 +27,7 @@ class WholeModel:
     """Tower, projector and language model, by the code that the cloud runs."""
 
     def __init__(self, task: Task) -> None:
-        config = CloudConfig(Path(task.bundle), task.checkpoint, prefix_cache_mib=0)
+        config = CloudConfig(Path(task.bundle), task.checkpoint, device="cpu", prefix_cache_mib=0)
         self._model = load_cloud_model(config)
         (self._cut,) = self._model.cuts.values()
         split = self._cut.bundle.manifest.split

@@ -20,8 +20,15 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 from aligned_vq.errors import ConfigError
 from aligned_vq.evaluation.plots import line_style, save_figure
 from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
-from aligned_vq.reference.examination import exam_images
-from benchmarks.cloud_share import LAYERS, asked, differences, share, stage_ms
+from aligned_vq.reference.examination import ExamImage, exam_images
+from benchmarks.cloud_share import (
+    asked,
+    differences,
+    model_ms,
+    share,
+    stage_ms,
+    whole_model_ms,
+)
 from benchmarks.experiment import STATISTICS, Row, markdown
 from benchmarks.load import clients, run
 from benchmarks.processes import CloudProcess
@@ -42,8 +49,9 @@ class Settings:
         questions: of each client.
         question_kind: short answers with one description as in the examination, or sentences only.
         share_questions: new pictures asked about one after the other; 0: shares are not measured.
-        share_layers: of a language model of LLaVA-1.5's dimensions with random weights, whose
-            time is scaled to 32 layers; 0: the reference model.
+        share_layers: of a language model of LLaVA-1.5's dimensions with random weights; its time
+            with 32 layers is told from that with so many and with twice as many. 0: the reference
+            model.
     """
 
     clients: tuple[int, ...] = (1, 4, 16, 64)
@@ -79,11 +87,13 @@ def table(rows: Sequence[Row]) -> str:
         (
             row["name"],
             *(f"{row['stage_ms'].get(stage, 0.0):.1f}" for stage in stages),
+            f"{row['language_model_ms']:.1f}",
             f"{100 * row['not_language_model']:.1f}",
         )
         for row in _of(rows, "share")
     ]
-    shares = markdown(("question", *stages, "not language model, %"), lines) if lines else ""
+    tail = ("language model, all layers", "not language model, %")
+    shares = markdown(("question", *stages, *tail), lines) if lines else ""
     return "\n".join(part for part in (load, shares) if part)
 
 
@@ -144,9 +154,29 @@ def _load(settings: Settings) -> list[Row]:
 def _shares(settings: Settings) -> list[Row]:
     layers = settings.share_layers
     images = list(exam_images(8 * settings.share_questions))[: settings.share_questions]
-    model: Any = real_dimensions(layers) if layers else nullcontext((BUNDLE, CHECKPOINT))
-    scale = LAYERS / layers if layers else 1.0
+    measured = _stages(layers, images)
+    twice = _stages(2 * layers, images) if layers else {}
     rows: list[Row] = []
+    for name, stages in measured.items():
+        own_ms = whole_model_ms(stages, twice[name], layers) if layers else model_ms(stages)
+        rows.append(
+            {
+                "what": "share",
+                "name": name,
+                "layers": layers,
+                "questions": len(images),
+                "stage_ms": stages,
+                "language_model_ms": own_ms,
+                "not_language_model": share(stages, own_ms),
+            }
+        )
+    return rows
+
+
+def _stages(layers: int, images: list[ExamImage]) -> dict[str, dict[str, float]]:
+    """Mean milliseconds by stage, by kind of question and picture."""
+    model: Any = real_dimensions(layers) if layers else nullcontext((BUNDLE, CHECKPOINT))
+    found = {}
     with model as (bundle, checkpoint):
         for kind in ("short answer", "description"):
             with CloudProcess(bundle, checkpoint, "--http_port=0", "--dtype=float32") as cloud:
@@ -154,15 +184,6 @@ def _shares(settings: Settings) -> list[Row]:
                 for picture in ("new picture", "held picture"):
                     asked(cloud, bundle, images, kind)
                     after = stage_ms(cloud, len(images))
-                    stages, before = differences(after, before), after
-                    rows.append(
-                        {
-                            "what": "share",
-                            "name": f"{kind}, {picture}",
-                            "layers": layers,
-                            "questions": len(images),
-                            "stage_ms": stages,
-                            "not_language_model": share(stages, scale),
-                        }
-                    )
-    return rows
+                    found[f"{kind}, {picture}"] = differences(after, before)
+                    before = after
+    return found

@@ -1,7 +1,8 @@
 """Bytes at the socket, both ways, of one question: what each way of sending a picture costs.
 
 Counted by a proxy between the processes: TLS, HTTP/2, gRPC or HTTP/1.1 are in, TCP and IP are not.
-Each connection begins with a question that also pays for the handshake; the others find it warm.
+Each connection begins with a question about the mirror image of the first picture, which also pays
+for the handshake; the others find it warm.
 Files and features go to a service that is the production one but for how it reads a body, over the
 same gRPC; OpenAI's JSON goes through OpenAI's client to the gateway, behind TLS where it is asked.
 """
@@ -10,7 +11,6 @@ from __future__ import annotations
 
 import ssl
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from typing import Any, Literal
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from openai import DefaultHttpxClient, OpenAI
-from PIL import Image
+from PIL import Image, ImageOps
 
 from aligned_vq.errors import ConfigError
 from aligned_vq.evaluation.plots import save_figure
@@ -58,7 +58,7 @@ class Settings:
         model: the bundled reference model, or LLaVA-1.5's dimensions with random weights and one
             layer of a language model of width 512.
         links: how connections are secured.
-        photographs: natural ones, names of `PHOTOGRAPHS`; the first meets the fresh connection.
+        photographs: natural ones, names of `PHOTOGRAPHS`.
         scenes: so many pictures of the reference world in their place, unless 0.
         connections: made anew for each way of sending.
         question: asked about every picture.
@@ -72,11 +72,8 @@ class Settings:
     question: str = QUESTION
 
     def __post_init__(self) -> None:
-        if (self.scenes or len(self.photographs)) < 2:
-            raise ConfigError(
-                "expected two photographs or scenes at least, as the first pays for the "
-                f"connection, got {self.scenes or list(self.photographs)}"
-            )
+        if not (self.scenes or self.photographs):
+            raise ConfigError("expected photographs or scenes, got neither; name some")
         if self.connections < 1 or not self.links or not self.question.strip():
             raise ConfigError("expected a question, a link and a connection at least, got fewer")
 
@@ -93,13 +90,17 @@ def measure(settings: Settings) -> list[Row]:
                         rows += _measured(services, thing, settings)
     baseline = {row["link"]: row for row in rows if row["name"] == BASELINE}
     for row in rows:
-        jpeg = baseline[row["link"]]["warm_up_bytes"]
-        row["baseline_times"] = [a / b for a, b in zip(jpeg, row["warm_up_bytes"], strict=True)]
+        jpeg = baseline[row["link"]]
+        up = zip(jpeg["warm_up_bytes"], row["warm_up_bytes"], strict=True)
+        row["baseline_times"] = [a / b for a, b in up]
+        for saved, key in (("saved", "warm_up_bytes"), ("saved_of_bodies", "body_bytes")):
+            row[saved] = round(1 - sum(row[key]) / sum(jpeg[key]), 5)
     return rows
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Medians; `around` is what is neither body nor question."""
+    """Medians; `around` is what is neither body nor question, what is saved is of all pictures'
+    bytes together."""
     head = ("what is sent", "link", "body", "up", "around", "down", "first up", "first down")
     lines = []
     for row in rows:
@@ -108,8 +109,10 @@ def table(rows: Sequence[Row]) -> str:
         times = row["baseline_times"]
         least = f"{found['baseline_times']:.2f} ({min(times):.2f})"
         body = f"{found['body_bytes']:,.0f}"
-        lines.append((row["name"], row["link"], body, *numbers, least))
-    return markdown((*head, f"{BASELINE} is times as much (least)"), lines)
+        saved = [f"{100 * row[key]:.2f}" for key in ("saved", "saved_of_bodies")]
+        lines.append((row["name"], row["link"], body, *numbers, least, *saved))
+    more = (f"{BASELINE} is times as much (least)", "saved of it, %", "of its body, %")
+    return markdown((*head, *more), lines)
 
 
 def plot(rows: Sequence[Row], stem: Path) -> None:
@@ -141,10 +144,13 @@ def _model(settings: Settings) -> Any:
 
 
 def _pictures(settings: Settings) -> list[Image.Image]:
+    """What meets the fresh connection, and then what is compared."""
     if settings.scenes:
         found = list(exam_images(8 * settings.scenes))[: settings.scenes]
-        return [image.picture.convert("RGB") for image in found]
-    return [photograph(name) for name in settings.photographs]
+        pictures = [image.picture.convert("RGB") for image in found]
+    else:
+        pictures = [photograph(name) for name in settings.photographs]
+    return [ImageOps.mirror(pictures[0]), *pictures]
 
 
 class _Services:
@@ -180,7 +186,8 @@ class _Services:
             with _openai(self._secured, port) as client:
                 yield lambda body: _ask_openai(client, body, question)
             return
-        config = EdgeConfig(first_token_seconds=300, total_seconds=600, **self._secured.client)  # type: ignore[arg-type]
+        patient: dict[str, Any] = {"first_token_seconds": 300, "total_seconds": 600, "attempts": 1}
+        config = EdgeConfig(**patient, **self._secured.client)  # type: ignore[arg-type]
         with EdgeClient(f"127.0.0.1:{port}", self.bundle, config) as edge:
             yield lambda body: edge.ask(body, question, max_tokens=ANSWER_TOKENS)
 
@@ -243,5 +250,4 @@ def _row(name: str, seen: Sequence[SocketBytes], sizes: Sequence[int], spoken: i
 def _counted(proxy: CountingProxy, ask: Ask, body: Payload | str) -> SocketBytes:
     proxy.take()
     ask(body)
-    time.sleep(SETTLE_SECONDS)
-    return proxy.take()
+    return proxy.settled(SETTLE_SECONDS)

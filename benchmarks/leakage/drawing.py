@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from aligned_vq.evaluation.plots import line_style, save_figure
+from benchmarks.experiment import markdown
 from benchmarks.leakage.held import CALIBRATED, UNQUANTIZED
 from benchmarks.leakage.judge import Row, sample_pictures
 from benchmarks.leakage.sheet import Line, write_sheet
@@ -44,7 +45,14 @@ def table(rows: Sequence[Row]) -> str:
     mean = _named(rows, MEAN)
     side = sample_pictures(mean)[0].width
     foot = _FOOT.format(count=len(mean["ssim"]), side=side, questions=mean["questions"])
-    return "\n".join([*lines, "", foot])
+    return "\n".join([*lines, "", foot, _by_kind(rows)])
+
+
+def _by_kind(rows: Sequence[Row]) -> str:
+    """Right answers by kind of question: which attributes of the objects are recovered."""
+    kinds = list(_named(rows, ORIGINALS)["kinds"])
+    lines = [[row["name"], *(f"{row['kinds'][kind]:.1%}" for kind in kinds)] for row in rows]
+    return "Right answers by kind of question:\n\n" + markdown(("what", *kinds), lines)
 
 
 def plot(rows: Sequence[Row], stem: Path) -> None:

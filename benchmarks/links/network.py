@@ -56,7 +56,7 @@ class Network:
     def shaped_by(self) -> str:
         """Who does what, for reports."""
         if self._pair is None:
-            return "user space: bandwidth, delay, jitter, loss (no namespaces)"
+            return f"user space: bandwidth, delay, jitter, loss (namespaces: {self.why_not})"
         if self._pair.netem:
             return "namespaces, kernel: bandwidth (tbf), delay, jitter, loss (netem)"
         return "namespaces, kernel: bandwidth (tbf); user space: delay, jitter, loss"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from aligned_vq.errors import ConfigError
+from benchmarks.cloud_share import share, whole_model_ms
 from benchmarks.experiment import Row, kind_of, parse_experiment, with_statistics
 
 EDGE: list[Row] = [
@@ -45,6 +46,7 @@ CLOUD: list[Row] = [
         "layers": 0,
         "questions": 4,
         "stage_ms": {"unpack": 1.0, "in all": 50.0},
+        "language_model_ms": 40.0,
         "not_language_model": 0.482,
     },
 ]
@@ -65,7 +67,7 @@ def test_tables_and_plots(kind: str, rows: list[Row], tmp_path: Path) -> None:
 
 def test_shares_are_a_table_of_their_own() -> None:
     text = kind_of("cloud_cost").table([with_statistics(row) for row in CLOUD])
-    assert "| short answer, new picture | 1.0 | 50.0 | 48.2 |" in text
+    assert "| short answer, new picture | 1.0 | 50.0 | 40.0 | 48.2 |" in text
 
 
 @pytest.mark.parametrize(
@@ -78,10 +80,18 @@ def test_shares_are_a_table_of_their_own() -> None:
         ({"cloud_cost": {"clients": [0]}}, "parts.cloud_cost: .*a client"),
         ({"cloud_cost": {"question_kind": "long"}}, "parts.cloud_cost: .*question_kind"),
         ({"bytes": {"links": ["dtls"]}}, "parts.bytes: .*links"),
-        ({"bytes": {"photographs": ["china"]}}, "parts.bytes: .*two photographs"),
+        ({"bytes": {"photographs": []}}, "parts.bytes: .*got neither"),
         ({"bytes": {"question": " "}}, "parts.bytes: .*a question"),
     ],
 )
 def test_settings_that_cannot_be_measured(part: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         parse_experiment({"parts": part})
+
+
+def test_a_whole_language_model_is_told_from_two_short_ones() -> None:
+    few = {"prefill": 2 * 10.0 + 7.0, "decode": 2 * 5.0 + 3.0, "suffix": 40.0, "in all": 90.0}
+    twice = {"prefill": 4 * 10.0 + 7.0, "decode": 4 * 5.0 + 3.0, "suffix": 41.0}
+    whole_ms = whole_model_ms(few, twice, layers=2)
+    assert whole_ms == pytest.approx(32 * 15.0 + 10.0)
+    assert share(few, whole_ms) == pytest.approx(50 / (50 + whole_ms))

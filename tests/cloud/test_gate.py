@@ -131,6 +131,7 @@ def test_a_place_is_taken_and_given_back(tokens: Path) -> None:
         (f"edge-1: {'g' * 64}", "64 hex digits"),
         (f"edge-1:\n  - {'0' * 64}", "64 hex digits"),
         (f"a: {'0' * 64}\nb: {'0' * 64}\n", "the same for 'b' and 'a'"),
+        (f"a: {'0' * 64}\n'a': {'1' * 64}\n", "each name once, got 'a' twice"),
         (f'"a\\nb": {"0" * 64}', "printable"),
     ],
 )

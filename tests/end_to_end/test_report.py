@@ -23,6 +23,7 @@ def row(way: str, link: Any, first: list[float], **more: Any) -> dict[str, Any]:
     return {
         "model": "reference",
         "layers": None,
+        "device": "cpu",
         "link": link.name if link else "none",
         **({"up_kbit": link.up_kbit, "source": link.source} if link else {}),
         "picture": "photo.jpg",
@@ -86,7 +87,9 @@ def test_the_crossing_and_the_targets_are_named() -> None:
     assert "up to 1 Mbit/s: at least 38.00 times as fast (target 5: met)" in told
     assert "up to 20 Mbit/s: at least 4.00 times as fast (target 1: met)" in told
     assert "0.200 bytes a pixel" in told
-    assert "the bundled reference model on both sides" in told
+    assert "the bundled reference model on both sides; the edge on a CPU, the clouds on " in told
+    assert "photo.jpg: 150 ms on the edge alone" in told
+    assert "split, it is no faster on any link" in told
     assert "shaped by user space" in told
     assert "target 5: missed" in "\n".join(findings(rows(4.9, 2.0, 0.8)))
     assert "on every link measured, up to 100 Mbit/s" in "\n".join(findings(rows(9, 4, 2)))
