@@ -112,6 +112,27 @@ def test_some_parts_are_measured_and_the_others_kept(tmp_path: Path) -> None:
     assert counts == {"toy": 2, "more": 3}
 
 
+def test_what_was_measured_with_other_settings_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = _written(tmp_path, parts={"toy": {"count": 1}, "more": {"kind": "toy"}})
+    main([str(path), "--out", str(tmp_path)])
+    _written(tmp_path, parts={"toy": {"count": 2}, "later": {"kind": "toy"}})
+    assert main([str(path), "--out", str(tmp_path), "--draw"]) == 0
+    assert capsys.readouterr().err == "toy was measured with count 1 instead of 2\n"
+    main([str(path), "--out", str(tmp_path), "--parts", "later"])
+    assert set(_parts(tmp_path)) == {"toy", "later"}
+
+
+def test_a_commit_that_changed_meanwhile_is_not_named_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _written(tmp_path, parts={"toy": {}})
+    monkeypatch.setattr("benchmarks.bench.git_commit", lambda: "another")
+    main([str(path), "--out", str(tmp_path)])
+    assert _parts(tmp_path)["toy"]["commit"].endswith(", changed while it measured")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
