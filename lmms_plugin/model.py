@@ -5,11 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate import Accelerator
 from lmms_eval.api.instance import GenerationResult, TokenCounts
 from lmms_eval.api.model import lmms
 from tqdm import tqdm
@@ -19,8 +18,8 @@ from lmms_plugin.asked import Asked, Told
 from lmms_plugin.options import batch_of, open_answerer
 from lmms_plugin.requests import question, sampling_of
 
-PATIENCE = timedelta(weeks=4)
-"""That a process waits for the slowest one."""
+_ASKED_AGAIN = "__padding_only__"
+"""lmms-eval's mark on a request of no document, which gives all processes the same number."""
 
 
 class Place(NamedTuple):
@@ -57,7 +56,8 @@ class AlignedVQ(lmms):
         bytes_log: file for a line of JSON for every question: `task`, `split`, `doc_id`,
             `payload_bytes` (null for the model in one piece), and with `target` `message_bytes`.
             Every question pays for its picture, however many there are about it. Several
-            processes add to one file.
+            processes add to one file, in no order; what lmms-eval asks again to give them equally
+            much is left out.
         device: where the model runs; left out, a GPU if there is one. The edge's part of it runs
             as on an edge.
         batch_size: questions answered at the same time.
@@ -85,8 +85,7 @@ class AlignedVQ(lmms):
     ) -> None:
         super().__init__()
         self.batch_size = batch_of(batch_size, max_batch_size)
-        patient = InitProcessGroupKwargs(timeout=PATIENCE)
-        self.accelerator = Accelerator(kwargs_handlers=[patient])
+        self.accelerator = Accelerator()
         self.device = self.accelerator.device
         if device is None and self.accelerator.num_processes > 1:
             device = str(self.device)  # every process of `accelerate launch` has its own
@@ -107,15 +106,13 @@ class AlignedVQ(lmms):
         found: list[GenerationResult] = []
         with self._progress(requests) as bar:
             for start in range(0, len(requests), self.batch_size):
-                asked, places = [], []
-                for context, settings, visuals, *rest in (
-                    own.args for own in requests[start : start + self.batch_size]
-                ):
+                batch = requests[start : start + self.batch_size]
+                asked = []
+                for context, settings, visuals, *rest in (own.args for own in batch):
                     place = Place(*rest)
                     pictures = visuals(self._document(place))
                     asked.append(question(str(place), context, pictures, sampling_of(settings)))
-                    places.append(place)
-                told = self._told(asked, places)
+                told = self._told(asked, batch)
                 found += [_result(own) for own in told]
                 bar.update(len(told))
         return found
@@ -126,7 +123,7 @@ class AlignedVQ(lmms):
         found = []
         with self._progress(requests) as bar:
             for request in requests:
-                found.append(self._rounds(*request.args))
+                found.append(self._rounds(request))
                 bar.update()
         return found
 
@@ -158,16 +155,15 @@ class AlignedVQ(lmms):
         self._answerer.close()
         super().clean()
 
-    def _rounds(
-        self, context: str, settings: Any, visuals: Any, next_round: Any, *rest: Any
-    ) -> list[str]:
+    def _rounds(self, request: Any) -> list[str]:
+        context, settings, visuals, next_round, *rest = request.args
         place = Place(*rest)
         document = self._document(place)
         pictures, notes = visuals(document), None
         answers: Sequence[str] = ()
         for number in itertools.count(1):
             asked = question(str(place), context, pictures, sampling_of(settings))
-            (told,) = self._told([asked], [place])
+            (told,) = self._told([asked], [request])
             pictures, context, ended, answers, notes = next_round(
                 document,
                 previous_output=[*answers, told.text],
@@ -178,12 +174,16 @@ class AlignedVQ(lmms):
                 break
         return list(answers)
 
-    def _told(self, asked: Sequence[Asked], places: Sequence[Place]) -> list[Told]:
+    def _told(self, asked: Sequence[Asked], requests: Sequence[Any]) -> list[Told]:
         told = self._answerer.answer(asked)
         if self._bytes_log:
-            with self._bytes_log.open("a") as log:
-                for own, place in zip(told, places, strict=True):
-                    log.write(json.dumps({**place._asdict(), **_bytes(own)}) + "\n")
+            lines = "".join(
+                json.dumps({**Place(*request.args[-3:])._asdict(), **_bytes(own)}) + "\n"
+                for own, request in zip(told, requests, strict=True)
+                if not request.metadata.get(_ASKED_AGAIN)
+            )
+            with self._bytes_log.open("ab", buffering=0) as log:
+                log.write(lines.encode())  # at once: no line lands within another process's
         return told
 
     def _document(self, place: Place) -> Any:

@@ -53,7 +53,10 @@ def add_options(parser: ArgumentParser) -> None:
         help="vqav2: of the model's weights; auto: float16 on a GPU",
     )
     parser.add_argument(
-        "--target", type=str | None, default=None, help="vqav2: ask this cloud, host:port"
+        "--target",
+        type=str | None,
+        default=None,
+        help="vqav2: ask this cloud, host:port; answers kept of that address are taken to be its",
     )
     parser.add_argument("--tls", type=bool, default=False, help="target: encrypt")
     parser.add_argument("--ca", type=Path | None, default=None, help="target: its authority, PEM")
@@ -123,7 +126,7 @@ def _plans(
         settings, tower = model.checkpoint.processor(), model.checkpoint.tower
     else:
         connect = partial(_connect, options, stack)
-        plans = cloud_plans(options.bundles, connect, options.max_tokens)
+        plans = cloud_plans(options.bundles, options.target, connect, options.max_tokens)
         manifest = read_manifest(options.bundles[0])
         settings, tower = manifest.processor, manifest.tower
     suffix = options.suffix

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from aligned_vq.errors import ConfigError
 from aligned_vq.processor import ProcessorSettings
+from aligned_vq.split.checkpoint_digest import FILES, checkpoint_digest
 from aligned_vq.split.tower import TowerConfig
 
 CONVERTED_EXAMPLE = "llava-hf/llava-1.5-7b-hf"
@@ -91,16 +92,19 @@ class LlavaCheckpoint:
             state.update(tensor.contiguous().view(torch.uint8).numpy().data)
         return state.hexdigest()
 
+    def digest(self) -> str:
+        """SHA-256 over all of the checkpoint's files, whatever its folder's name; reads them."""
+        return checkpoint_digest(self.directory())
+
     def directory(self) -> Path:
         """A local directory with the whole checkpoint; fetched from the hub if it has to be."""
         if self._directory is None:
             from huggingface_hub import snapshot_download
             from huggingface_hub.errors import HfHubHTTPError
 
-            allowed = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
             try:
                 fetched = snapshot_download(
-                    self.source, revision=self.revision, allow_patterns=allowed
+                    self.source, revision=self.revision, allow_patterns=list(FILES)
                 )
             except (OSError, HfHubHTTPError) as error:
                 raise self._cannot_fetch(error) from error

@@ -48,7 +48,7 @@ Evaluate = Callable[..., Evaluated]
 @pytest.fixture(scope="session")
 def evaluate(tmp_path_factory: pytest.TempPathFactory) -> Evaluate:
     """Runs `python -m lmms_eval` with tasks, model arguments and further options; in several
-    processes, `accelerate launch -m lmms_eval`."""
+    processes, `torchrun`'s, as `accelerate launch` starts a single one where there is no GPU."""
     tasks = tmp_path_factory.mktemp("tasks")
     write_tasks(tasks)
     home = tmp_path_factory.mktemp("hf")
@@ -87,8 +87,7 @@ def evaluate(tmp_path_factory: pytest.TempPathFactory) -> Evaluate:
 def _launched(processes: int) -> list[str]:
     if processes == 1:
         return []
-    own = ["--cpu", f"--num_processes={processes}", "--main_process_port=0"]
-    return ["-m", "accelerate.commands.launch", *own]
+    return ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
 
 
 @pytest.fixture(scope="session")

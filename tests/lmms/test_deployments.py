@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
@@ -14,9 +15,12 @@ def test_two_processes_answer_as_one(evaluate: Evaluate) -> None:
     model_args = "checkpoint=reference,bundle=reference,point=low"
     alone = evaluate("world", model_args, "--limit=7")
     shared = evaluate("world", model_args, "--limit=7", processes=2)
+    assert re.findall(r"Running on rank (\d)", alone.output) == ["0"]
+    assert sorted(re.findall(r"Running on rank (\d)", shared.output)) == ["0", "1"]
     assert shared.answers("world") == alone.answers("world")
     assert len(shared.samples["world"]) == 7
     assert shared.scores["world"]["exact_match,none"] == alone.scores["world"]["exact_match,none"]
+    assert len(alone.bytes_log) == 7  # one of the two asks three, and one of them again
     in_order = sorted(shared.bytes_log, key=lambda row: int(row["doc_id"]))
     assert in_order == alone.bytes_log
 

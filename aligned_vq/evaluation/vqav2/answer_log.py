@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from aligned_vq.errors import ConfigError
 
+NAME = "checkpoint"
+"""In what a row says of itself, the name of its model: for people, and never compared."""
 _IDENTITY = "row.json"
 
 
@@ -83,28 +86,43 @@ def claim(folder: Path, identity: Mapping[str, Any]) -> None:
         partial = path.with_name(f"{_IDENTITY}.partial")
         partial.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
         partial.replace(path)
-    different = differences(folder, identity)
+    kept = _kept(folder)
+    different = _differences(kept, identity)
     if different:
         raise ConfigError(
-            f"{folder} holds answers with another {' and '.join(different)}; give what they were "
-            "asked with, or another --out"
+            f"{folder}: expected what the answers in it were asked with, "
+            f"{_words(kept, different)}, got {_words(identity, different)}; give that, or another "
+            "--out"
         )
 
 
-def differences(folder: Path, identity: Mapping[str, Any]) -> list[str]:
-    """In which of these the answers in a row's folder were asked otherwise.
+def asked_alike(folder: Path, identity: Mapping[str, Any]) -> bool:
+    """Whether a row's folder was claimed, and by one that shares this.
 
     Raises:
-        ConfigError: the folder does not say; OSError: there is none.
+        ConfigError: what the folder says of itself cannot be read.
     """
+    return (folder / _IDENTITY).is_file() and not _differences(_kept(folder), identity)
+
+
+def _kept(folder: Path) -> dict[str, Any]:
     path = folder / _IDENTITY
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
+        kept = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ConfigError(f"{path} is not JSON ({error}); remove {folder}") from error
-    if not isinstance(known, dict):
-        raise ConfigError(f"{path}: expected an object, got {known!s:.60}; remove {folder}")
-    return [key for key, value in identity.items() if known.get(key) != value]
+    if not isinstance(kept, dict):
+        raise ConfigError(f"{path}: expected an object, got {kept!s:.60}; remove {folder}")
+    return kept
+
+
+def _differences(kept: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
+    return [key for key, value in identity.items() if key != NAME and kept.get(key) != value]
+
+
+def _words(identity: Mapping[str, Any], keys: Iterable[str]) -> str:
+    """Of a long text its two ends."""
+    return ", ".join(f"{key} {reprlib.repr(identity.get(key))}" for key in keys)
 
 
 def _parsed(line: bytes) -> Answered | None:

@@ -15,8 +15,8 @@ from tqdm import tqdm
 from aligned_vq.evaluation.vqav2.answer_log import (
     Answered,
     AnswerLog,
+    asked_alike,
     claim,
-    differences,
     read_answers,
 )
 from aligned_vq.evaluation.vqav2.answerers import Answerer, padded
@@ -52,8 +52,9 @@ class RowPlan:
     """Who is to answer, and how to get hold of them once there is something to ask."""
 
     name: str
-    identity: Mapping[str, Any]
-    """JSON-able: what a row that goes on must share with the one that was stopped."""
+    identity: Callable[[], Mapping[str, Any]]
+    """JSON-able: what a row that goes on must share with the one that was stopped. It may take long
+    at the first call."""
     open: Callable[[], Answerer]
 
     def folder(self, out: Path) -> Path:
@@ -75,8 +76,8 @@ def answer_row(
         InvalidInput: a picture is damaged, or a question cannot be asked.
     """
     folder = plan.folder(out)
-    with state.main_process_first():
-        claim(folder, {"questions": split.digest, **asking.identity, **plan.identity})
+    if state.is_main_process:  # one for all: a model may have to be read whole
+        claim(folder, {"questions": split.digest, **asking.identity, **plan.identity()})
     known = read_answers(folder).keys()
     state.wait_for_everyone()  # nobody writes before everybody has read
     images = range(state.process_index, len(split.image_ids), state.num_processes)
@@ -118,7 +119,7 @@ def finished_answers(
     """All answers of a row that an earlier job asked in the same way; None if there are none."""
     folder = _folder(out, name)
     identity = {"questions": split.digest, **asking.identity}
-    if not folder.is_dir() or differences(folder, identity):
+    if not asked_alike(folder, identity):
         return None
     found = read_answers(folder)
     wanted = split.ids_in_file()

@@ -13,11 +13,10 @@ import torch
 from aligned_vq.bundle_files import read_manifest
 from aligned_vq.evaluation.codec_path import bundle_path
 from aligned_vq.evaluation.llava import LoadedLlava
+from aligned_vq.evaluation.vqav2.answer_log import NAME
 from aligned_vq.evaluation.vqav2.answerers import Client, CloudAnswerer, LocalAnswerer
 from aligned_vq.evaluation.vqav2.job import RowPlan
 from aligned_vq.split.checkpoint import LlavaCheckpoint
-from aligned_vq.split.loading import suffix_names
-from aligned_vq.types import SplitPoint
 
 UNSPLIT = "unsplit"
 
@@ -47,7 +46,7 @@ class ModelHere:
         """The row of the model in one piece."""
         return RowPlan(
             UNSPLIT,
-            self._identity,
+            lambda: self._identity,
             lambda: LocalAnswerer(self._llava, None, self._max_tokens),
         )
 
@@ -58,11 +57,7 @@ class ModelHere:
             ConfigError: a bundle cannot be used; when a row is opened, also if it is of another
                 tower.
         """
-        plans = []
-        for folder, name, point in _points(folders):
-            identity = self._identity | _bundle_identity(folder, point)
-            plans.append(RowPlan(name, identity, self._opener(folder, point)))
-        return plans
+        return [self._of_bundle(*found) for found in _points(folders)]
 
     @cached_property
     def _llava(self) -> LoadedLlava:
@@ -70,42 +65,38 @@ class ModelHere:
 
     @cached_property
     def _identity(self) -> dict[str, Any]:
-        names = suffix_names(self.checkpoint, SplitPoint(0, "pre"))
         return {
-            "checkpoint": self.checkpoint.model_id,
-            "revision": self.checkpoint.revision,
-            "tower": self.checkpoint.vision_digest(names),
+            NAME: self.checkpoint.model_id,
+            "files": self.checkpoint.digest(),
             "dtype": str(self._dtype).removeprefix("torch."),
         }
 
-    def _opener(self, folder: Path, point: str | None) -> Callable[[], LocalAnswerer]:
+    def _of_bundle(self, folder: Path, name: str, point: str | None) -> RowPlan:
         def opened() -> LocalAnswerer:
             how = {} if point is None else {"point": point}
             path = bundle_path(self._llava, folder, how=how)
             return LocalAnswerer(self._llava, path, self._max_tokens)
 
-        return opened
+        return RowPlan(name, lambda: self._identity | _bundle_identity(folder, point), opened)
 
 
 def cloud_plans(
-    folders: Sequence[Path], connect: Callable[[Path], Client], max_tokens: int
+    folders: Sequence[Path], target: str, connect: Callable[[Path], Client], max_tokens: int
 ) -> list[RowPlan]:
     """A row for every operating point of every bundle, asked of a cloud that serves it.
 
-    `connect` gives the edge client of a bundle; it is called when a row has something to ask.
+    The cloud's address stands for its model, of which nothing is known here. `connect` gives the
+    edge client of a bundle; it is called when a row has something to ask.
     """
 
-    def opener(folder: Path, point: str | None) -> Callable[[], CloudAnswerer]:
-        return lambda: CloudAnswerer(connect(folder), point, max_tokens)
-
-    return [
-        RowPlan(
+    def plan(folder: Path, name: str, point: str | None) -> RowPlan:
+        return RowPlan(
             f"{name}, cloud",
-            {**_bundle_identity(folder, point), "cloud": True},
-            opener(folder, point),
+            lambda: {**_bundle_identity(folder, point), "cloud": target},
+            lambda: CloudAnswerer(connect(folder), point, max_tokens),
         )
-        for folder, name, point in _points(folders)
-    ]
+
+    return [plan(*found) for found in _points(folders)]
 
 
 def _points(folders: Sequence[Path]) -> list[tuple[Path, str, str | None]]:

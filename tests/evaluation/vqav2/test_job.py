@@ -148,6 +148,7 @@ def test_through_a_cloud_that_wants_a_token_the_answers_are_the_same(
     llava_directory: Path,
     bundle_directory: Path,
     tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     common = (world, tmp_path, llava_directory)
     evaluated(*common, "--bundles", "--questions=16")
@@ -163,6 +164,13 @@ def test_through_a_cloud_that_wants_a_token_the_answers_are_the_same(
         assert entry == here[entry["question_id"]]
     assert all(row["to_unsplit"] is not None for row in figures["rows"])  # of the job before
     assert figures["rows"][2]["mean_bytes"] < figures["rows"][1]["mean_bytes"]
+    # All is answered, so that nobody is asked; of another address nothing was answered.
+    assert evaluated(*common, *over_wire)["rows"] == figures["rows"]
+    over_wire[1] = "--target=other.example:443"
+    capsys.readouterr()
+    assert main(arguments(world, tmp_path, llava_directory, *over_wire)) == 1
+    words = capsys.readouterr().err
+    assert f"cloud {cloud.target!r}, got cloud 'other.example:443'" in words
 
 
 def answers(row: Any) -> Any:

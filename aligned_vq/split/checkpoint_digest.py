@@ -1,0 +1,40 @@
+"""All files of a checkpoint in one digest: what two of them answer is the same if it is."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from aligned_vq.errors import ConfigError
+
+FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")
+"""A checkpoint's: settings, weights, tokenizer and chat template; not its pictures and words."""
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def checkpoint_digest(directory: Path) -> str:
+    """SHA-256 over the names and contents of a folder's `FILES`, wherever it lies.
+
+    What the hub's cache keeps under its SHA-256 is not read again; other files are, whole.
+
+    Raises:
+        ConfigError: a file cannot be read.
+    """
+    paths = {path for pattern in FILES for path in directory.glob(pattern) if path.is_file()}
+    state = hashlib.sha256()
+    for path in sorted(paths):
+        state.update(f"{path.name} {_content_digest(path)}\n".encode())
+    return state.hexdigest()
+
+
+def _content_digest(path: Path) -> str:
+    target = path.resolve()
+    # The cache's names for small files are git's, of another kind.
+    if path.is_symlink() and target.parent.name == "blobs" and _SHA256.fullmatch(target.name):
+        return target.name
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); fetch it again") from error
