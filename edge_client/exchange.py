@@ -121,11 +121,12 @@ class GrpcExchange:
 
     def cancel(self) -> None:
         """See `Exchange.cancel`."""
-        self.finish()
         with self._starting:
             self._cancelled = True
-            if self._call is not None:
-                self._call.cancel()
+            if self._call is None:  # what is still to be sent comes before the end
+                return
+            self._call.cancel()
+        self.finish()
 
     def _start(self) -> Any:
         told: dict[str, Any] = {

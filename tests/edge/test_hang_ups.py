@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -11,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from aligned_vq.errors import CloudUnreachable
+from aligned_vq.errors import CloudUnreachable, DeadlineExceeded
 from edge_client import EdgeClient, EdgeConfig
-from tests.e2e.raw import GOOD_QUESTION, assert_clear
+from edge_client.encoder import EncodedImage
+from tests.e2e.raw import GOOD_QUESTION, assert_clear, picture
 from tests.edge.fake_service import FakeService, server, whole_answer
 
 PATIENT = EdgeConfig(connect_seconds=90, failures=1)
@@ -77,3 +79,25 @@ def test_closed_once_connected(bundle_directory: Path) -> None:
         for verb in (client.check, lambda: client.ask(None, GOOD_QUESTION)):
             with pytest.raises(CloudUnreachable, match="one that was closed"):
                 verb()
+
+
+def test_late_before_anything_is_sent(
+    bundle_directory: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The picture takes longer than the first piece of the answer may."""
+    hurried = EdgeConfig(first_token_seconds=0.1, total_seconds=ENDED_S, attempts=1)
+    service = FakeService(lambda _: whole_answer())
+    with (
+        server(service) as target,
+        EdgeClient(target, bundle_directory, hurried) as client,
+    ):
+        encode = client.encoder.encode
+
+        def slowly(*image: Any, **how: Any) -> EncodedImage:
+            time.sleep(0.5)
+            return encode(*image, **how)
+
+        monkeypatch.setattr(client.encoder, "encode", slowly)
+        with pytest.raises(DeadlineExceeded, match="first piece of the answer within 0.1 s"):
+            client.ask(picture(), GOOD_QUESTION)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
