@@ -98,6 +98,6 @@ def test_late_before_anything_is_sent(
             return encode(*image, **how)
 
         monkeypatch.setattr(client.encoder, "encode", slowly)
-        with pytest.raises(DeadlineExceeded, match="first piece of the answer within 0.1 s"):
+        with pytest.raises(DeadlineExceeded, match="first piece of the answer"):
             client.ask(picture(), GOOD_QUESTION)
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
