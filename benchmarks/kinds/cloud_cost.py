@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
@@ -98,31 +99,42 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def plot(rows: Sequence[Row], stem: Path) -> None:
-    """Questions per second and p95 by clients, and the shares."""
+    """Questions per second and p95 by clients, and the shares, as far as they were measured."""
+    load, shares = _of(rows, "load"), _of(rows, "share")
+    panels = 2 * bool(load) + bool(shares)
 
     def draw(figure: Figure) -> None:
-        rate, late, shares = figure.subplots(1, 3)
-        for number, mode in enumerate(MODES):
-            own = [row for row in _of(rows, "load") if row["mode"] == mode]
-            count = [row["clients"] for row in own]
-            per_second = [row["questions_per_second"] for row in own]
-            rate.plot(count, per_second, label=mode, lw=1.3, **line_style(number))
-            p95 = [row[STATISTICS]["latency_ms"]["p95"] for row in own]
-            late.plot(count, p95, lw=1.3, **line_style(number))
-        rate.set(xlabel="clients", ylabel="questions per second", ylim=(0, None))
-        late.set(xlabel="clients", ylabel="p95 of a question, ms", ylim=(0, None))
-        for ax in (rate, late):
-            ax.set_xscale("log", base=2)
-            ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        own = _of(rows, "share")
-        bars = [row["not_language_model"] for row in own]
-        shares.barh([row["name"].replace(", ", "\n") for row in own], bars)
-        shares.set(xlabel="time that is not the language model's", xlim=(0, 1))
-        shares.xaxis.set_major_formatter(PercentFormatter(1.0))
-        shares.invert_yaxis()
-        figure.legend(loc="outside lower center", ncols=2)
+        axes = list(figure.subplots(1, panels, squeeze=False)[0])
+        if load:
+            _draw_load(axes[0], axes[1], load)
+            figure.legend(loc="outside lower center", ncols=2)
+        if shares:
+            _draw_shares(axes[-1], shares)
 
-    save_figure(draw, stem, (10.5, 3.6))
+    save_figure(draw, stem, (3.5 * panels, 3.6 if load else 2.4))
+
+
+def _draw_load(rate: Axes, late: Axes, rows: Sequence[Row]) -> None:
+    for number, mode in enumerate(MODES):
+        own = [row for row in rows if row["mode"] == mode]
+        count = [row["clients"] for row in own]
+        per_second = [row["questions_per_second"] for row in own]
+        rate.plot(count, per_second, label=mode, lw=1.3, **line_style(number))
+        p95 = [row[STATISTICS]["latency_ms"]["p95"] for row in own]
+        late.plot(count, p95, lw=1.3, **line_style(number))
+    rate.set(xlabel="clients", ylabel="questions per second", ylim=(0, None))
+    late.set(xlabel="clients", ylabel="p95 of a question, ms", ylim=(0, None))
+    for ax in (rate, late):
+        ax.set_xscale("log", base=2)
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _draw_shares(ax: Axes, rows: Sequence[Row]) -> None:
+    bars = [row["not_language_model"] for row in rows]
+    ax.barh([row["name"].replace(", ", "\n") for row in rows], bars)
+    ax.set(xlabel="time that is not the language model's", xlim=(0, 1))
+    ax.xaxis.set_major_formatter(PercentFormatter(1.0))
+    ax.invert_yaxis()
 
 
 def _of(rows: Sequence[Row], what: str) -> list[Row]:
