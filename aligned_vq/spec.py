@@ -82,7 +82,7 @@ class CodecSpec:
 
 
 def _within(point: OperatingPoint, too_many: int, tried: Callable[[float], Payload]) -> Payload:
-    """A payload that keeps a point's limit and nearly fills it.
+    """A payload that keeps a point's limit, and nearly fills it where bytes change smoothly.
 
     Bytes are taken to be a power of the rate weight, which they nearly are. The weight grows until
     a payload keeps the limit; after that, it lies between the last two.
@@ -118,5 +118,5 @@ def _within(point: OperatingPoint, too_many: int, tried: Callable[[float], Paylo
         if len(payload.body) > limit:
             low, low_bytes = middle, len(payload.body)
         else:
-            best, high = payload, middle
+            best, high = max(best, payload, key=lambda own: len(own.body)), middle
     return best

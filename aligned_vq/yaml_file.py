@@ -29,14 +29,17 @@ class DoubleKey(yaml.YAMLError):
 class SingleKeys:
     """Before a loader of PyYAML's among a class's bases: raises DoubleKey."""
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        """See `yaml.constructor.BaseConstructor`."""
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        """See `yaml.composer.Composer`; what `<<` merges comes later and may be named again."""
+        node = super().compose_mapping_node(anchor)  # type: ignore[misc]
         seen = set()
-        for key, _ in getattr(node, "value", ()):
-            if isinstance(key.value, str) and key.value in seen:
+        for key, _ in node.value:
+            told = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else None
+            if told in seen:
                 raise DoubleKey(key.value, key.start_mark.line + 1)
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)  # type: ignore[misc]
+            if told is not None:
+                seen.add(told)
+        return node
 
 
 class _Loader(SingleKeys, yaml.SafeLoader):
@@ -50,12 +53,14 @@ def read_yaml(path: Path, parse: Callable[[Any], T]) -> T:
         ConfigError: the file cannot be read, is not YAML, or `parse` says so; it names the file.
     """
     try:
-        return parse(yaml.load(path.read_text(encoding="utf-8"), _Loader))
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        loaded = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # a date may be none
         told = " ".join(str(error).split())
         raise ConfigError(f"{path}: expected a YAML file that can be read ({told})") from error
+    try:
+        return parse(loaded)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def mapping(value: Any, where: str, keys: Iterable[str] | None = None) -> Mapping[str, Any]:

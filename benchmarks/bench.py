@@ -62,11 +62,12 @@ def read_parts(path: Path) -> dict[str, Record]:
 
 def other_settings(part: Part, held: Record) -> list[str]:
     """What a part was measured with where the experiment says something else now; as words."""
-    told = _told(part)
+    told = {"kind": part.kind, **_told(part)}
+    known = {"kind": held["kind"], **held["settings"]}
     return [
-        f"{key} {own!r} instead of {told.get(key)!r}"
-        for key, own in held["settings"].items()
-        if told.get(key) != own
+        f"{key} {known.get(key)!r} instead of {told.get(key)!r}"
+        for key in {**told, **known}
+        if told.get(key) != known.get(key)
     ]
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from aligned_vq.errors import ConfigError
 from aligned_vq.reference.examination import ExamImage
 from benchmarks.processes import CloudProcess
 from benchmarks.scraped import samples
@@ -49,8 +50,17 @@ def model_ms(stages: Mapping[str, float]) -> float:
 
 def whole_model_ms(few: Mapping[str, float], twice: Mapping[str, float], layers: int) -> float:
     """Of the language model with all its `LAYERS`, from stages with `layers` and with twice as
-    many: what both have in common, such as the head over the vocabulary, counts once."""
+    many: what both have in common, such as the head over the vocabulary, counts once.
+
+    Raises:
+        ConfigError: twice as many took no longer; the machine is too busy to tell.
+    """
     added = model_ms(twice) - model_ms(few)
+    if added <= 0:
+        raise ConfigError(
+            f"expected {2 * layers} layers to take longer than {layers}, got {model_ms(twice):.0f} "
+            f"and {model_ms(few):.0f} ms; measure again on a quiet machine"
+        )
     return model_ms(few) + added * (LAYERS - layers) / layers
 
 

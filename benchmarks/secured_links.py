@@ -46,6 +46,6 @@ def secured(link: Link, folder: Path) -> Secured:
         client["key"] = folder / f"client-{CLIENT}-key.pem"
     elif link == "token":
         client["token_file"] = own = folder / "token"
-        (folder / "tokens.yaml").write_text(tokens.make(CLIENT, own))
+        (folder / "tokens.yaml").write_text(tokens.make(CLIENT, own) + "\n")
         service.append(f"--tokens={folder / 'tokens.yaml'}")
     return Secured(tuple(service), client, folder)

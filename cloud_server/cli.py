@@ -1,4 +1,4 @@
-"""`cloud-server serve`: the cloud process; `certs` and `token`: what its clients show it."""
+"""`cloud-server serve`: the cloud process; `certs` and `token`: what both sides show."""
 
 from __future__ import annotations
 

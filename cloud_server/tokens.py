@@ -48,7 +48,8 @@ def make(name: str, out: Path) -> str:
             file.write(token)
     except OSError as error:
         raise ConfigError(
-            f"expected to write a new file {out}, got: {error.strerror}; choose another"
+            f"expected to write a new file {out}, got: {error.strerror}; mend that, or choose "
+            "another"
         ) from error
     return f"{json.dumps(name, ensure_ascii=False)}: {_digest(token)}"  # JSON is YAML
 
@@ -67,7 +68,9 @@ def read_tokens(path: Path) -> dict[str, str]:
             f"{path}: expected each name once, got {error.key!r} twice; remove the old token's line"
         ) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "something else"
+        mark = getattr(error, "problem_mark", None)
+        told = f"something else in line {mark.line + 1}" if mark else "something else"
+        reason = error.strerror if isinstance(error, OSError) else told
         raise ConfigError(
             f"{path}: expected a YAML file of tokens, got: {reason}; write a line `name: SHA-256` "
             "for each client"

@@ -31,6 +31,9 @@ def test_a_file_is_parsed(tmp_path: Path) -> None:
         (b"1: 1", "unknown key 1 in a menu"),
         (b"soup: 1\nbread: 2\nsoup: 3\n", "'soup' comes twice, again in line 3"),
         (b"soup: {a: 1, a: 2}", "'a' comes twice"),
+        (b"soup: 2021-99-99", "expected a YAML file that can be read .month"),
+        (b"[" * 3000, "expected a YAML file that can be read"),
+        (b"!!map [1, 2]", "expected a YAML file"),
         (b"", "a menu must be a mapping, got None"),
     ],
 )
@@ -41,6 +44,15 @@ def test_an_error_names_the_file(tmp_path: Path, text: bytes, words: str) -> Non
         read_yaml(path, parsed)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_merged_may_be_named_again(tmp_path: Path) -> None:
+    path = tmp_path / "menu.yaml"
+    path.write_text(
+        "soup: &a {x: 1}\nbread:\n  b: &b {<<: *a, x: 2}\n  c: {<<: *b, x: 3, 1: 1, '1': 2}\n"
+    )
+    bread = read_yaml(path, lambda loaded: loaded["bread"])
+    assert bread == {"b": {"x": 2}, "c": {"x": 3, 1: 1, "1": 2}}
 
 
 def test_a_missing_file_is_an_error_of_ours(tmp_path: Path) -> None:

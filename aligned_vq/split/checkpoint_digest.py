@@ -21,7 +21,7 @@ def checkpoint_digest(directory: Path) -> str:
     Raises:
         ConfigError: a file cannot be read.
     """
-    paths = {path for pattern in FILES for path in directory.glob(pattern) if path.is_file()}
+    paths = {path for pattern in FILES for path in directory.glob(pattern) if not path.is_dir()}
     state = hashlib.sha256()
     for path in sorted(paths):
         state.update(f"{path.name} {_content_digest(path)}\n".encode())

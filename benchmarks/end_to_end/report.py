@@ -191,8 +191,8 @@ def _alone(alone: Row, rows: Sequence[Row]) -> str:
     faster = [row["link"] for row in split if statistics.median(row["first_token_ms"]) < spent_ms]
     told = f"faster than that on {', '.join(faster)}" if faster else "no faster on any link"
     return (
-        f"{alone['picture']}: {spent_ms:.0f} ms on the edge alone, where the whole model fits; "
-        f"split, it is {told}"
+        f"{alone['picture']}: {spent_ms:.0f} ms on the edge alone, where the whole model fits"
+        + (f"; split, it is {told}" if split else "")
     )
 
 

@@ -62,8 +62,18 @@ class Settings:
     share_layers: int = 0
 
     def __post_init__(self) -> None:
-        if min((1, *self.clients, self.questions)) < 1 or self.share_questions < 0:
-            raise ConfigError("expected a client and a question at least, got fewer")
+        if min((1, *self.clients, self.questions)) < 1:
+            raise ConfigError(
+                f"expected a client and a question at least, got clients {list(self.clients)} and "
+                f"questions {self.questions}; leave out clients to measure shares alone"
+            )
+        if min(self.share_questions, self.share_layers) < 0:
+            raise ConfigError(
+                "expected share_questions and share_layers of 0 or more, got "
+                f"{self.share_questions} and {self.share_layers}"
+            )
+        if not (self.clients or self.share_questions):
+            raise ConfigError("expected clients or share_questions, got neither; give one of them")
 
 
 def measure(settings: Settings) -> list[Row]:
@@ -178,6 +188,7 @@ def _shares(settings: Settings) -> list[Row]:
                 "layers": layers,
                 "questions": len(images),
                 "stage_ms": stages,
+                "stage_ms_twice": twice.get(name),
                 "language_model_ms": own_ms,
                 "not_language_model": share(stages, own_ms),
             }

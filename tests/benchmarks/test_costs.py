@@ -63,6 +63,7 @@ def test_tables_and_plots(kind: str, rows: list[Row], tmp_path: Path) -> None:
     assert LINES[kind] in module.table(found)
     module.plot(found, tmp_path / kind)
     assert (tmp_path / f"{kind}.png").stat().st_size > 1000
+    assert (tmp_path / f"{kind}.svg").stat().st_size > 1000
 
 
 @pytest.mark.parametrize("what", ["load", "share"])
@@ -86,6 +87,8 @@ def test_shares_are_a_table_of_their_own() -> None:
         ({"edge_cost": {"backends": ["tpu"]}}, "parts.edge_cost: .*backends"),
         ({"edge_cost": {"rounds": 0}}, "parts.edge_cost: .*a round"),
         ({"cloud_cost": {"clients": [0]}}, "parts.cloud_cost: .*a client"),
+        ({"cloud_cost": {"clients": [], "share_questions": 0}}, "parts.cloud_cost: .*got neither"),
+        ({"cloud_cost": {"share_layers": -1}}, "parts.cloud_cost: .*0 or more, got 50 and -1"),
         ({"cloud_cost": {"question_kind": "long"}}, "parts.cloud_cost: .*question_kind"),
         ({"bytes": {"links": ["dtls"]}}, "parts.bytes: .*links"),
         ({"bytes": {"photographs": []}}, "parts.bytes: .*got neither"),
@@ -103,3 +106,5 @@ def test_a_whole_language_model_is_told_from_two_short_ones() -> None:
     whole_ms = whole_model_ms(few, twice, layers=2)
     assert whole_ms == pytest.approx(32 * 15.0 + 10.0)
     assert share(few, whole_ms) == pytest.approx(50 / (50 + whole_ms))
+    with pytest.raises(ConfigError, match="expected 4 layers to take longer than 2"):
+        whole_model_ms(few, few, layers=2)

@@ -126,6 +126,7 @@ def test_a_place_is_taken_and_given_back(tokens: Path) -> None:
         ("- a\n- b\n", "mapping of names"),
         ("just text", "mapping of names"),
         ("a: [", "something else"),
+        (f'a: {"0" * 64}"b": {"1" * 64}\n', "something else in line 1"),
         ("edge-1: secret", "token of 'edge-1' as 64 hex digits"),
         (f"edge-1: {'0' * 63}", "64 hex digits"),
         (f"edge-1: {'g' * 64}", "64 hex digits"),

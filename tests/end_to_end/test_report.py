@@ -91,6 +91,10 @@ def test_the_crossing_and_the_targets_are_named() -> None:
     assert "photo.jpg: 150 ms on the edge alone" in told
     assert "split, it is no faster on any link" in told
     assert "shaped by user space" in told
+    slow = [*rows(38.0, 4.0, 0.8)[:-1], row(EDGE_ONLY, None, [210.0])]
+    assert "split, it is faster than that on 1 Mbit/s, 10 Mbit/s, 100 Mbit/s" in "\n".join(
+        findings(slow)
+    )
     assert "target 5: missed" in "\n".join(findings(rows(4.9, 2.0, 0.8)))
     assert "on every link measured, up to 100 Mbit/s" in "\n".join(findings(rows(9, 4, 2)))
     assert "already on the thinnest link" in "\n".join(findings(rows(0.9, 4, 2)))
@@ -108,6 +112,7 @@ def test_table_and_figure_show_every_link(tmp_path: Path) -> None:
 def test_only_the_edge_has_a_table_and_a_figure_too(tmp_path: Path) -> None:
     found = [row(EDGE_ONLY, None, [150.0])]
     assert "edge only" in table(found)
+    assert "split" not in table(found)
     assert len(plot(found, tmp_path / "alone")) == 2
 
 

@@ -75,14 +75,15 @@ def read_answers(folder: Path) -> dict[int, Answered]:
 
 
 def claim(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Make a row's folder, or check that what is there was asked in the same way.
+    """Make a row's folder, or check that what is there was asked in the same way. A folder without
+    answers is anybody's: what claimed it may have been mistaken. Nobody may write meanwhile.
 
     Raises:
         ConfigError: it holds answers that were asked in another way.
     """
     path = folder / _IDENTITY
     folder.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
+    if not path.exists() or not read_answers(folder):
         partial = path.with_name(f"{_IDENTITY}.partial")
         partial.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
         partial.replace(path)
@@ -121,8 +122,9 @@ def _differences(kept: Mapping[str, Any], identity: Mapping[str, Any]) -> list[s
 
 
 def _words(identity: Mapping[str, Any], keys: Iterable[str]) -> str:
-    """Of a long text its two ends."""
-    return ", ".join(f"{key} {reprlib.repr(identity.get(key))}" for key in keys)
+    """Of a long text its two ends; what an older version did not keep is nothing."""
+    shown = {key: reprlib.repr(identity[key]) if key in identity else "untold" for key in keys}
+    return ", ".join(f"{key} {value}" for key, value in shown.items())
 
 
 def _parsed(line: bytes) -> Answered | None:
