@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
+
+from benchmarks.json_process import JsonProcess
 
 
-class EdgeProcess:
+class EdgeProcess(JsonProcess):
     """The process as its user sees it; a context manager.
 
     Args:
@@ -24,15 +25,7 @@ class EdgeProcess:
 
     def __init__(self, bundle: Path, backend: str, threads: int = 0) -> None:
         module = [sys.executable, "-m", "benchmarks.edge_process"]
-        self._command = [*module, str(bundle), backend, str(threads)]
-
-    def __enter__(self) -> Self:
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(self._command, stdin=pipe, stdout=pipe, text=True)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.communicate(timeout=60)  # closes its input, which ends it
+        super().__init__([*module, str(bundle), backend, str(threads)])
 
     def encode(self) -> Mapping[str, Any]:
         """One picture: milliseconds by stage, and peak memory of the process so far.
@@ -40,15 +33,7 @@ class EdgeProcess:
         Raises:
             RuntimeError: the process ended; its words are on stderr.
         """
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        try:
-            self._process.stdin.write("\n")
-            self._process.stdin.flush()
-            told: dict[str, Any] = json.loads(self._process.stdout.readline())
-        except (BrokenPipeError, ValueError) as error:
-            raise RuntimeError(f"{' '.join(self._command)} ended: see above") from error
-        return told
+        return self.told(None)
 
 
 def _peak_mb() -> float:

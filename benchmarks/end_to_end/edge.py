@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any
+
+from benchmarks.json_process import JsonProcess
 
 SECONDS = 900.0
 Sample = dict[str, Any]
@@ -27,7 +28,7 @@ class Task:
     real_bundle: str | None = None
 
 
-class EdgeProcess:
+class EdgeProcess(JsonProcess):
     """The process as the measurement sees it; a context manager.
 
     Args:
@@ -37,21 +38,11 @@ class EdgeProcess:
 
     def __init__(self, task: Task, command: Sequence[str] = ()) -> None:
         module = [sys.executable, "-m", "benchmarks.end_to_end.edge_main", json.dumps(asdict(task))]
-        self._command = [*command, *module]
-
-    def __enter__(self) -> Self:
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(self._command, stdin=pipe, stdout=pipe, text=True)
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is not None:
-            self._process.kill()
-        self._process.communicate(timeout=60)  # closes its input, which ends it
+        super().__init__([*command, *module])
 
     def connect(self, targets: Mapping[str, str]) -> float:
         """Connect anew, by way; returns milliseconds of a small call's round trip."""
-        return float(self._call(connect=dict(targets))["round_trip_ms"])
+        return float(self.told({"connect": dict(targets)})["round_trip_ms"])
 
     def ask(self, way: str, picture: str) -> Sample:
         """One question.
@@ -59,15 +50,4 @@ class EdgeProcess:
         Raises:
             RuntimeError: the process ended; its words are on stderr.
         """
-        return self._call(way=way, picture=picture)
-
-    def _call(self, **said: Any) -> Sample:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        try:
-            self._process.stdin.write(json.dumps(said) + "\n")
-            self._process.stdin.flush()
-            told: Sample = json.loads(self._process.stdout.readline())
-        except (BrokenPipeError, ValueError) as error:
-            raise RuntimeError("the edge's process ended: see above") from error
-        return told
+        return self.told({"way": way, "picture": picture})
