@@ -74,16 +74,21 @@ def read_answers(folder: Path) -> dict[int, Answered]:
     return found
 
 
-def claim(folder: Path, identity: Mapping[str, Any]) -> None:
+def claim(folder: Path, identity: Mapping[str, Any], answered: bool) -> None:
     """Make a row's folder, or check that what is there was asked in the same way. A folder without
     answers is anybody's: what claimed it may have been mistaken. Nobody may write meanwhile.
+
+    Args:
+        folder: the row's.
+        identity: how it is asked; JSON-able.
+        answered: whether the folder holds answers, as `read_answers` says.
 
     Raises:
         ConfigError: it holds answers that were asked in another way.
     """
     path = folder / _IDENTITY
     folder.mkdir(parents=True, exist_ok=True)
-    if not path.exists() or not read_answers(folder):
+    if not (answered and path.exists()):
         partial = path.with_name(f"{_IDENTITY}.partial")
         partial.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
         partial.replace(path)

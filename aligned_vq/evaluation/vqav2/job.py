@@ -76,9 +76,10 @@ def answer_row(
         InvalidInput: a picture is damaged, or a question cannot be asked.
     """
     folder = plan.folder(out)
-    if state.is_main_process:  # one for all: a model may have to be read whole
-        claim(folder, {"questions": split.digest, **asking.identity, **plan.identity()})
     known = read_answers(folder).keys()
+    if state.is_main_process:  # one for all: a model may have to be read whole
+        identity = {"questions": split.digest, **asking.identity, **plan.identity()}
+        claim(folder, identity, answered=bool(known))
     state.wait_for_everyone()  # nobody writes before everybody has read
     images = range(state.process_index, len(split.image_ids), state.num_processes)
     missing = {

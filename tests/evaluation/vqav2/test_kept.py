@@ -13,7 +13,12 @@ from safetensors.torch import load_file, save_file
 
 from aligned_vq.cli import main
 from aligned_vq.errors import ConfigError
-from aligned_vq.evaluation.vqav2.answer_log import Answered, AnswerLog, claim
+from aligned_vq.evaluation.vqav2.answer_log import (
+    Answered,
+    AnswerLog,
+    claim,
+    read_answers,
+)
 from aligned_vq.split.checkpoint import LlavaCheckpoint
 from tests.evaluation.vqav2.folder import arguments, evaluated
 
@@ -122,10 +127,10 @@ def test_a_row_killed_before_it_was_claimed_is_one_without_answers(
 
 def test_what_was_claimed_and_never_answered_is_anybodys(tmp_path: Path) -> None:
     folder = tmp_path / "row"
-    claim(folder, {"cloud": "clodu:50051"})
-    claim(folder, {"cloud": "cloud:50051"})
+    claim(folder, {"cloud": "clodu:50051"}, answered=bool(read_answers(folder)))
+    claim(folder, {"cloud": "cloud:50051"}, answered=bool(read_answers(folder)))
     with AnswerLog(folder, 0) as log:
         log.add([Answered(1, 1, "yes", 300)])
-    claim(folder, {"cloud": "cloud:50051"})
+    claim(folder, {"cloud": "cloud:50051"}, answered=bool(read_answers(folder)))
     with pytest.raises(ConfigError, match="with, cloud 'cloud:50051', got cloud 'clodu:50051'"):
-        claim(folder, {"cloud": "clodu:50051"})
+        claim(folder, {"cloud": "clodu:50051"}, answered=bool(read_answers(folder)))
