@@ -8,9 +8,18 @@ VLLM_STAMP := $(VLLM)/.installed
 LMMS := .venv-lmms
 LMMS_STAMP := $(LMMS)/.installed
 PRESET ?= smallest
+SECONDS ?= 600
+IMAGE ?= python:3.11-slim
 
-.PHONY: help setup protos check node test vllm test-vllm lmms test-lmms test-docker demo bench figures \
-  soak bundle reference clean
+LOCKS := docker/locks
+SBOM := build
+VALIDATE := --validate
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --only-binary :all: --no-annotate --custom-compile-command 'make locks' -c constraints.txt
+TORCH := (torch|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==
+
+.PHONY: help setup protos check node test vllm test-vllm lmms test-lmms test-arm test-docker locks sbom \
+  base-image demo bench figures fuzz soak bundle reference clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -72,8 +81,34 @@ $(LMMS_STAMP): pyproject.toml constraints.txt constraints-lmms.txt
 test-lmms: lmms ## run the tests of lmms-eval's plug-in, some four minutes
 	$(LMMS)/bin/pytest tests/lmms -W default --timeout 300
 
+test-arm: setup ## the edge on an emulated ARM, some minutes (needs Debian's qemu-user and its archive)
+	$(BIN)/pytest tests/arm --timeout 600
+
 test-docker: setup ## build the images, start the pair of docker-compose.yml and test it (needs an engine)
 	$(BIN)/pytest tests/docker
+
+# torch and what only torch brings have a file of their own, which a base image may replace.
+locks: setup ## pin what the images install, with hashes (UPGRADE=--upgrade: the newest that fits)
+	mkdir -p build/locks
+	cat $(LOCKS)/cloud.txt $(LOCKS)/torch.txt > build/locks/cloud.txt
+	$(COMPILE) $(UPGRADE) --extra cloud pyproject.toml -o build/locks/cloud.txt
+	$(COMPILE) $(UPGRADE) --extra edge --extra gateway pyproject.toml -o $(LOCKS)/edge.txt
+	echo hatchling | $(COMPILE) $(UPGRADE) - -o $(LOCKS)/build.txt
+	awk '/^[a-z]/ { torch = /^$(TORCH)/ } !torch' build/locks/cloud.txt > $(LOCKS)/cloud.txt
+	awk '/^[a-z]/ { torch = /^$(TORCH)/ } torch || /^#/' build/locks/cloud.txt > $(LOCKS)/torch.txt
+
+sbom: setup ## CycloneDX bills of materials of both images, from the locks, in build/
+	mkdir -p $(SBOM)
+	cat $(LOCKS)/cloud.txt $(LOCKS)/torch.txt > $(SBOM)/cloud.txt
+	cat $(LOCKS)/edge.txt > $(SBOM)/edge.txt
+	for side in cloud edge; do \
+	  $(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible $(VALIDATE) \
+	    --output-format JSON --output-file $(SBOM)/sbom-$$side.json $(SBOM)/$$side.txt || exit 1; \
+	  rm $(SBOM)/$$side.txt; \
+	done
+
+base-image: ## print the base image with its digest, for .env (IMAGE=python:3.11-slim)
+	@docker buildx imagetools inspect --format 'BASE_IMAGE=$(IMAGE)@{{.Manifest.Digest}}' $(IMAGE)
 
 demo: setup ## three questions about a picture, across two processes
 	$(BIN)/python -m benchmarks.demo
@@ -92,6 +127,9 @@ figures: setup ## the figures of the README, about an hour on two cores
 	$(BIN)/python -m benchmarks.edge_installed --out benchmarks/results/edge/installed.json
 	$(BIN)/python -m benchmarks.edge_int8 --out benchmarks/results/edge/int8.json
 	$(BIN)/python -m benchmarks.equality
+
+fuzz: setup ## coverage-guided fuzzing of what strangers send, SECONDS for each target
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 soak: setup ## half an hour of mixed load against a cloud process
 	$(BIN)/python -m benchmarks.soak

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,10 +16,10 @@ from torch import Tensor
 
 from aligned_vq.bitstream import EntropyTables
 from aligned_vq.bundle_files import (
+    BUNDLE_FILES,
     CLOUD,
     EDGE,
     ENTROPY,
-    GRAPH,
     file_digest,
     read_manifest,
     read_spec,
@@ -32,6 +32,7 @@ from aligned_vq.manifest import SplitManifest
 from aligned_vq.quantizer.aligned import AlignedVQ
 from aligned_vq.split.residual_link import ResidualLink, build_link, link_norm_names
 from aligned_vq.split.vision import VisionPrefix, build_prefix
+from aligned_vq.whole_folder import new_folder
 
 _EDGE_CODEC = ("position_mean", "project_down", "codebooks")
 _CLOUD_CODEC = ("position_mean", "project_up", "codebooks", "refiner")
@@ -106,40 +107,47 @@ def write_bundle(
     quantizer: AlignedVQ | None,
     link: ResidualLink,
     tables: EntropyTables | None,
+    finish: Callable[[Path], object] | None = None,
 ) -> SplitManifest:
-    """Write a bundle; returns the manifest with the digests of what was written.
+    """Write a bundle whole; returns the manifest with the digests of what was written.
 
     Args:
-        directory: made if it is missing; a bundle already there is replaced.
+        directory: made if it is missing; a bundle already there is replaced, in one step.
         manifest: its weight and entropy digests are filled in here.
         prefix: the edge half, in the dtype it is to be stored in.
         norms: the tower's LayerNorm tensors the link needs (`link_norm_names`).
         quantizer: None for the identity quantizer.
         link: the residual link.
         tables: entropy tables, None for fixed-width coding only.
+        finish: called with the folder before it takes its place, such as `write_graph`.
+
+    Raises:
+        ConfigError: the directory holds other files than a bundle's, or cannot be replaced.
+        NotWritten: there is no room, or no right to write there.
     """
-    folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
+    Path(directory).parent.mkdir(parents=True, exist_ok=True)
     codec = {} if quantizer is None else quantizer.state_dict()
     edge = {f"prefix.{name}": tensor for name, tensor in prefix.state_dict().items()}
     edge |= {f"codec.{name}": t for name, t in codec.items() if name.startswith(_EDGE_CODEC)}
     cloud = {f"codec.{name}": t for name, t in codec.items() if name.startswith(_CLOUD_CODEC)}
     cloud |= {f"link.{name}": tensor for name, tensor in link.state_dict().items()}
     cloud |= {f"norms.{name}": norms[name] for name in link_norm_names(manifest.split)}
-    save_file({name: t.detach().clone().contiguous() for name, t in edge.items()}, folder / EDGE)
-    save_file({name: t.detach().clone().contiguous() for name, t in cloud.items()}, folder / CLOUD)
-    for stale in (ENTROPY, GRAPH):
-        (folder / stale).unlink(missing_ok=True)
-    if tables is not None:
-        tables.save(folder / ENTROPY)
-    written = replace(
-        manifest,
-        edge_weights_digest=file_digest((folder / EDGE).read_bytes()),
-        cloud_weights_digest=file_digest((folder / CLOUD).read_bytes()),
-        entropy_digest=None if tables is None else tables.digest().hex(),
-        edge_graph_digest=None,
-    )
-    write_manifest(folder, written)
+    with new_folder(directory, BUNDLE_FILES) as folder:
+        for name, tensors in ((EDGE, edge), (CLOUD, cloud)):
+            own = {key: tensor.detach().clone().contiguous() for key, tensor in tensors.items()}
+            save_file(own, folder / name)
+        if tables is not None:
+            tables.save(folder / ENTROPY)
+        written = replace(
+            manifest,
+            edge_weights_digest=file_digest((folder / EDGE).read_bytes()),
+            cloud_weights_digest=file_digest((folder / CLOUD).read_bytes()),
+            entropy_digest=None if tables is None else tables.digest().hex(),
+            edge_graph_digest=None,
+        )
+        write_manifest(folder, written)
+        if finish is not None:
+            finish(folder)
     return written
 
 

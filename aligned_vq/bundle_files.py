@@ -19,6 +19,8 @@ from aligned_vq.bitstream import EntropyTables
 from aligned_vq.errors import ConfigError
 from aligned_vq.manifest import SplitManifest
 from aligned_vq.spec import CodecSpec
+from aligned_vq.whole_file import write_file
+from aligned_vq.whole_folder import recover
 
 MANIFEST, EDGE, GRAPH, CLOUD, ENTROPY = (
     "manifest.json",
@@ -27,17 +29,19 @@ MANIFEST, EDGE, GRAPH, CLOUD, ENTROPY = (
     "cloud.safetensors",
     "entropy.safetensors",
 )
+BUNDLE_FILES = (MANIFEST, EDGE, GRAPH, CLOUD, ENTROPY)
 
 
 def read_manifest(directory: str | Path) -> SplitManifest:
     """The manifest of a bundle; ConfigError if there is none or it is not usable."""
     path = Path(directory) / MANIFEST
+    recover(directory)
     return SplitManifest.from_json(_read(path).decode("utf-8", "replace").strip(), str(path))
 
 
 def write_manifest(directory: str | Path, manifest: SplitManifest) -> None:
     """Write the manifest of a bundle."""
-    (Path(directory) / MANIFEST).write_text(manifest.to_json() + "\n", encoding="utf-8")
+    write_file(Path(directory) / MANIFEST, manifest.to_json() + "\n")
 
 
 def read_verified(path: Path, digest: str) -> bytes:

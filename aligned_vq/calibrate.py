@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -213,9 +213,13 @@ def with_link(calibrated: CalibratedCodec, kind: LinkKind) -> CalibratedCodec:
 
 
 def export_bundle(
-    checkpoint: LlavaCheckpoint, calibrated: CalibratedCodec, directory: str | Path
+    checkpoint: LlavaCheckpoint,
+    calibrated: CalibratedCodec,
+    directory: str | Path,
+    finish: Callable[[Path], object] | None = None,
 ) -> SplitManifest:
-    """Write a calibrated codec and the checkpoint's prefix as a bundle; returns its manifest."""
+    """Write a calibrated codec and the checkpoint's prefix as a bundle; returns its manifest.
+    `finish` and errors as of `write_bundle`."""
     manifest = calibrated.manifest
     prefix = load_prefix(checkpoint, manifest.split, dtype=None)
     codec = calibrated.codec
@@ -227,4 +231,5 @@ def export_bundle(
         codec.quantizer,
         calibrated.link,
         codec.spec.tables,
+        finish,
     )

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from aligned_vq.bitstream import BITSTREAM_VERSION
+from aligned_vq.declared import check_declared
 from aligned_vq.errors import AlignedVQError, ConfigError
 from aligned_vq.processor import ProcessorSettings
 from aligned_vq.split.tower import TowerConfig
@@ -113,8 +114,8 @@ class SplitManifest:
     def from_json(cls, text: str, source: str = "manifest") -> SplitManifest:
         """From JSON; ConfigError names `source` and what is wrong with it."""
         try:
-            raw = json.loads(text)
-        except ValueError as error:
+            raw = json.loads(text, parse_constant=_no_number)
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"{source}: not JSON ({error}); export the bundle again") from error
         if not isinstance(raw, dict) or "schema_version" not in raw:
             raise ConfigError(f"{source}: expected a manifest with a schema_version, got none")
@@ -138,7 +139,7 @@ class SplitManifest:
     def _from_dict(cls, raw: Mapping[str, Any]) -> SplitManifest:
         quantizer = dict(raw["quantizer"])
         quantizer["codebook_sizes"] = tuple(quantizer["codebook_sizes"])
-        return cls(
+        found = cls(
             **{
                 **raw,
                 "tower": TowerConfig.from_dict(raw["tower"]),
@@ -148,10 +149,17 @@ class SplitManifest:
                 "operating_points": tuple(map(_point, raw["operating_points"])),
             }
         )
+        check_declared(found)
+        return found
 
 
 def _point(raw: Mapping[str, Any]) -> OperatingPoint:
     return OperatingPoint(**{**raw, "stages": tuple(raw["stages"])})
+
+
+def _no_number(name: str) -> None:
+    """Called for what Python's parser takes for a number, but JSON does not."""
+    raise ValueError(f"{name} is no number")
 
 
 def _newer(schema: object) -> bool:

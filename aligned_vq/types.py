@@ -128,6 +128,11 @@ class QuantizerConfig:
                 f"codebook_dim must be 1 to {self.dim} and num_groups positive, "
                 f"got {width} and {groups}"
             )
+        if self.refiner_blocks < 0 or self.refiner_width < 1:
+            raise ConfigError(
+                "refiner_blocks must be 0 or more and refiner_width positive, "
+                f"got {self.refiner_blocks} and {self.refiner_width}"
+            )
         if width % groups:
             raise ConfigError(f"codebook_dim {width} is not divisible by num_groups {groups}")
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from aligned_vq.errors import AlignedVQError, ConfigError
 from aligned_vq.evaluation.sweep_config import git_commit, write_record
+from aligned_vq.whole_file import write_file
 from benchmarks.experiment import Experiment, Part, kind_of, read_experiment, with_statistics
 from benchmarks.provenance import provenance
 
@@ -75,7 +76,7 @@ def draw(name: str, part: Record, folder: Path) -> str:
     """Write table and plot of a part; returns the table."""
     kind = kind_of(part["kind"])
     table = kind.table(part["rows"])
-    (folder / f"{name}.md").write_text(table, encoding="utf-8")
+    write_file(folder / f"{name}.md", table)
     kind.plot(part["rows"], folder / name)
     return table
 

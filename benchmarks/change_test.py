@@ -24,7 +24,8 @@ from tqdm import tqdm
 from aligned_vq.bundle import open_edge_bundle
 from aligned_vq.reference.assets import BUNDLE
 from aligned_vq.reference.scenes import COLOURS, Scene, render, sample_scene, scene_rng
-from edge_client.preprocess import preprocess
+from aligned_vq.whole_file import write_file
+from edge_client.preprocess import preprocess, view_of
 from edge_client.watch.change import DEFAULT_LEVEL, ChangeTest, change
 
 SAME = ("noise 5", "noise 10", "noise 20", "noise 10, JPEG-60", "8 % brighter", "JPEG-30")
@@ -71,7 +72,7 @@ def measures() -> dict[
 ]:
     """By name: what is kept of a picture, and how two of them are compared."""
     bundle = open_edge_bundle(BUNDLE)
-    settings = bundle.manifest.processor
+    settings, test = bundle.manifest.processor, ChangeTest(bundle.manifest)
 
     @torch.inference_mode()
     def first_stage(image: Image.Image) -> NDArray[np.generic]:
@@ -81,7 +82,7 @@ def measures() -> dict[
         return next(stage.indices for stage in stages if len(stage.indices))
 
     return {
-        "patch means": (ChangeTest(bundle.manifest).means, change),
+        "patch means": (lambda image: test.means(view_of(image, settings)), change),
         "mean difference": (
             lambda image: preprocess(image, settings),
             lambda before, after: float(np.abs(after - before).mean()),
@@ -130,7 +131,7 @@ def main() -> int:
     print(f"patch means at {DEFAULT_LEVEL}: taken for changed {false}, missed {missed}")
     if options.out:
         report = {"level": DEFAULT_LEVEL, "false": false, "missed": missed, "measures": figures}
-        options.out.write_text(json.dumps(report, indent=2) + "\n")
+        write_file(options.out, json.dumps(report, indent=2) + "\n")
     return 1 if any(false.values()) or any(missed.values()) else 0
 
 

@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+from aligned_vq.whole_file import write_file
 from benchmarks.compose import KNOWN_GOOD, ComposePair, docker
 
 TARGETS = {"edge_image_mb": 450.0, "edge_packages_mb": 200.0, "first_answer_s": 60.0}
@@ -53,7 +54,7 @@ def main() -> int:
     )
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(told + "\n")
+        write_file(options.out, told + "\n")
     if options.json:
         print(told)
     else:

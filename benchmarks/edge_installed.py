@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from aligned_vq.whole_file import write_file
+
 ROOT = Path(__file__).parents[1]
 TOOLS = ("pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils-precedence")
 OURS = ("aligned_vq", "edge_client", "cloud_server", "protos")
@@ -53,7 +55,7 @@ def main() -> int:
         print(f"{name}: {mb}")
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        write_file(options.out, json.dumps(found, indent=1) + "\n")
     return 0
 
 

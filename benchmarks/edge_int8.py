@@ -28,6 +28,7 @@ from aligned_vq.graph.writing import write_graph
 from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
 from aligned_vq.reference.examination import exam_images
 from aligned_vq.types import Encoded, Payload, StageIndices
+from aligned_vq.whole_file import write_file
 from edge_client.backends.base import Backend
 from edge_client.backends.choice import open_backend
 
@@ -104,7 +105,7 @@ def main() -> int:
                 print(path.name, json.dumps(figures), flush=True)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        write_file(options.out, json.dumps(results, indent=1) + "\n")
     return 0
 
 

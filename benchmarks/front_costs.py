@@ -25,6 +25,7 @@ from aligned_vq.bundle import open_cloud_bundle
 from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
 from aligned_vq.reference.examination import exam_images
 from aligned_vq.types import Payload
+from aligned_vq.whole_file import write_file
 from benchmarks.counting_proxy import CountingProxy
 from benchmarks.processes import CloudProcess
 from cloud_server import certs
@@ -133,7 +134,7 @@ def main() -> int:
     print(text)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text + "\n")
+        write_file(options.out, text + "\n")
     return 0
 
 

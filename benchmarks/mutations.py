@@ -27,7 +27,19 @@ WORDS = (
     "a" * 3000,
     " ",
     "\ud7ff",
+    "\ufeff",
+    "\u200d\U0001f469\u200d",
+    "e\u0301" * 20,
+    "\U000e0001\ufff9",
+    "\ufdfa\u0130\u212a",
+    "\r\n\x7f\x1b[2J",
 )
+_SMALL = (1e-45, 2.8e-45, 1.1754942e-38, 1.1754944e-38, 1e-30, 1e-10, 1e-5, 1e-4)
+_NAN_PAYLOADS = (0x7FC00000, 0x7F800001, 0xFFC00000, 0x7FFFFFFF, 0xFF800001)
+TEMPERATURES = (*_SMALL, 0.0, -0.0, 1e-3, 0.7, 9.999999, 10, 10.000001, 3.4e38, np.inf, -np.inf, -1)
+TOP_PS = (*_SMALL, 0.0, -0.0, 0.5, 0.9999999, 1, 1.0000001, 2, np.inf, -1)
+SEEDS = (0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**53 + 1, 2**63 - 1, 2**63, 2**64 - 1)
+MAX_TOKENS = (0, 1, 2, 3, 4095, 65_535, 65_536, 2**31 - 1, 2**32 - 1)
 
 
 def whole(payload: Payload, text: str, tokens: int = 2) -> Messages:
@@ -130,9 +142,9 @@ def _set_question(rng: np.random.Generator, request: pb.AskRequest) -> None:
     if request.WhichOneof("kind") != "open":
         return
     opened = request.open
-    match int(rng.integers(8)):
+    match int(rng.integers(7)):
         case 0:
-            opened.question += str(rng.choice(WORDS))
+            opened.question += _word(rng)
         case 1:
             opened.question = ""
         case 2:
@@ -140,17 +152,60 @@ def _set_question(rng: np.random.Generator, request: pb.AskRequest) -> None:
         case 3:
             opened.image_digest = rng.bytes(int(rng.choice([1, 15, 16, 17])))
         case 4:
-            opened.request_id = "x" * int(rng.choice([1, 64, 65, 1000])) + str(rng.choice(WORDS))
+            opened.request_id = "x" * int(rng.choice([1, 64, 65, 1000])) + _word(rng)
         case 5:
             for _ in range(int(rng.choice([1, 2, 33, 4000]))):
-                words = rng.choice(WORDS, 2)
-                opened.turns.add(question=f"why{words[0]}", answer=str(words[1]))
-        case 6:
-            opened.text_only = True
+                opened.turns.add(question=f"why{_word(rng)}", answer=_word(rng))
         case _:
-            opened.sampling.max_tokens = int(rng.choice([0, 1, 65_535, 65_536, 2**32 - 1]))
-            opened.sampling.temperature = float(rng.choice([-1, 0, 11, np.inf, np.nan, 1e-30]))
-            opened.sampling.top_p = float(rng.choice([-1, 0, 1, 2, np.nan]))
+            opened.text_only = True
+
+
+def _sampling(rng: np.random.Generator, messages: Messages) -> Messages:
+    """Settings at the edges of what floats, integers and texts can be, some of them allowed."""
+    return _edited(messages, lambda request: _set_sampling(rng, request))
+
+
+def _set_sampling(rng: np.random.Generator, request: pb.AskRequest) -> None:
+    if request.WhichOneof("kind") != "open":
+        return
+    sampling = request.open.sampling
+    sampling.temperature = _float32(rng, TEMPERATURES)
+    if rng.random() < 0.7:
+        sampling.top_p = _float32(rng, TOP_PS)
+    if rng.random() < 0.5:
+        sampling.seed = SEEDS[int(rng.integers(len(SEEDS)))]
+    if rng.random() < 0.3:
+        sampling.max_tokens = int(rng.choice(MAX_TOKENS))
+    if rng.random() < 0.4:
+        del sampling.stop[:]
+        for _ in range(int(rng.choice([1, 2, 4, 5]))):
+            sampling.stop.append(_stop_text(rng))
+
+
+def _float32(rng: np.random.Generator, values: tuple[float, ...]) -> float:
+    """One of some values, or a NaN or a subnormal number of random bits."""
+    match int(rng.integers(10)):
+        case 0:
+            bits = np.uint32(rng.choice(_NAN_PAYLOADS))
+        case 1:
+            bits = np.uint32(rng.integers(1, 1 << 23))
+        case _:
+            return float(rng.choice(values))
+    return float(bits.view(np.float32))
+
+
+def _word(rng: np.random.Generator) -> str:
+    """One of the words; numpy's own choice would take a NUL at the end away."""
+    return WORDS[int(rng.integers(len(WORDS)))]
+
+
+def _stop_text(rng: np.random.Generator) -> str:
+    """Words, a character of any plane, or a length about the limit."""
+    if rng.random() < 0.5:
+        return _word(rng)
+    point = int(rng.integers(1, 0x110000))
+    text = chr(point if not 0xD800 <= point < 0xE000 else 0xFFFD)
+    return text * int(rng.choice([1, 2, 255, 256, 257]))
 
 
 def _edited(messages: Messages, edit: Callable[[pb.AskRequest], None]) -> Messages:
@@ -181,5 +236,6 @@ MUTATIONS: tuple[Mutation, ...] = (
     _reorder,
     _header,
     _question,
+    _sampling,
     _large,
 )

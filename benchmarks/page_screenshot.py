@@ -12,6 +12,7 @@ from PIL import Image
 from playwright.sync_api import ViewportSize
 
 from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
+from aligned_vq.whole_file import new_file
 from benchmarks.browser import chromium
 from benchmarks.processes import CloudProcess, GatewayProcess
 
@@ -41,8 +42,8 @@ def main() -> None:
         page.wait_for_selector("#conversation .note")
         page.evaluate("scrollTo(0, 0)")
         png = page.screenshot(full_page=True)
-    with Image.open(io.BytesIO(png)) as screen:
-        screen.convert("RGB").quantize(COLOURS).save(SCREENSHOT, optimize=True)
+    with Image.open(io.BytesIO(png)) as screen, new_file(SCREENSHOT) as part:
+        screen.convert("RGB").quantize(COLOURS).save(part, optimize=True)
     print(f"{SCREENSHOT}: {SCREENSHOT.stat().st_size} bytes")
 
 

@@ -35,12 +35,12 @@ from cloud_server.backends import make_backend
 from cloud_server.config import CloudConfig
 from cloud_server.decoder import DecodedImage
 from cloud_server.incoming import ServedBundle
+from cloud_server.methods import Methods
 from cloud_server.metrics import Metrics
 from cloud_server.model import CloudModel, load_cloud_model
 from cloud_server.service import ServiceParts, SplitInferenceService
 from cloud_server.tls import tls_files
 from edge_client.preprocess import preprocess
-from protos.alignedvq.v1 import inference_pb2_grpc as rpc
 from protos.messages import ServiceInfo
 
 MAX_BODY_BYTES = 32 * 2**20
@@ -148,7 +148,9 @@ async def serve(config: CloudConfig) -> None:
     )
     service = SplitInferenceService(parts, config)
     server = grpc.aio.server(options=_UPLOADS)
-    rpc.add_SplitInferenceServicer_to_server(service, server)
+    methods = Methods(service.gate.arrivals, service.gate.connections, config.question_seconds)
+    methods.add_split_inference(service)
+    server.add_generic_rpc_handlers((methods,))
     tls = tls_files(config)
     listen_at = f"{config.host}:{config.port}"
     secret = tls.credentials() if tls else None

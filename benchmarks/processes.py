@@ -34,6 +34,11 @@ class ServerProcess:
         self._command = [*command, *self._command]
         return self
 
+    def run_by(self, python: Path) -> Self:
+        """Let another Python run it than this one."""
+        self._command[self._command.index(sys.executable)] = str(python)
+        return self
+
     def __enter__(self) -> Self:
         # A file, not a pipe: a pipe that nobody reads fills up and stops the process.
         handle, name = tempfile.mkstemp(suffix=".log")
@@ -65,7 +70,12 @@ class ServerProcess:
     @property
     def log(self) -> str:
         """What the process wrote to stderr so far; all of it once it ended."""
-        return self._log_file.read_text() if self._log_file.exists() else self._last_log
+        return (
+            # gRPC's own lines may hold a peer's bytes.
+            self._log_file.read_text(errors="replace")
+            if self._log_file.exists()
+            else self._last_log
+        )
 
     def resident_bytes(self) -> int:
         """Memory of the process now."""

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from aligned_vq.answers import Sampling
 from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
+from aligned_vq.whole_file import write_file
 from benchmarks.engines import EngineProcess
 from benchmarks.load import Client, clients, run
 from benchmarks.processes import CloudProcess
@@ -159,7 +160,7 @@ def main() -> int:
     print(text)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text + "\n")
+        write_file(options.out, text + "\n")
     return int(bool(found.wrong or found.answered_twice or found.failed_before_first_token))
 
 

@@ -28,6 +28,7 @@ from PIL.Image import Image
 from aligned_vq.errors import AlignedVQError
 from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
 from aligned_vq.reference.examination import exam_images
+from aligned_vq.whole_file import write_file
 from benchmarks.processes import CloudProcess
 from edge_client import EdgeClient, EdgeConfig
 
@@ -223,7 +224,7 @@ def main() -> int:
         for words in sorted({str(each.error) for each in endings if each.error})[:3]:
             print(f"  {words}")
     if options.out:
-        options.out.write_text(text + "\n")
+        write_file(options.out, text + "\n")
     late = CONFIG.total_seconds + GRACE_SECONDS
     bad = any(row["answered_otherwise"] or row["longest_seconds"] > late for row in rows.values())
     return 1 if bad or twice else 0

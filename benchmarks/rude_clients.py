@@ -24,6 +24,7 @@ from typing import Any
 import grpc
 
 from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
+from aligned_vq.whole_file import write_file
 from benchmarks.load import Client, ask, clients
 from benchmarks.processes import CloudProcess
 from protos import convert
@@ -179,7 +180,7 @@ def main() -> int:
     for kind, own_figures in figures.items():
         print(f"{kind:>14}: p95 {own_figures['p95_ms']} ms, {own_figures['ratio']} of alone")
     if options.out:
-        options.out.write_text(json.dumps(figures, indent=2) + "\n")
+        write_file(options.out, json.dumps(figures, indent=2) + "\n")
     return 0 if max(own_figures["ratio"] for own_figures in figures.values()) <= 1.5 else 1
 
 

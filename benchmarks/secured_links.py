@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from cloud_server import certs, tokens
+from cloud_server import certs
+from protos.access import tokens
 
 Link = Literal["plain", "tls", "mtls", "token"]
 """Nothing, TLS, TLS with certificates on both sides, or TLS and a bearer token."""

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from aligned_vq.bundle import open_edge_bundle
 from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
+from aligned_vq.whole_file import write_file
 from benchmarks.fuzz import BUGS, METHOD, outcome
 from benchmarks.load import Client, clients
 from benchmarks.mutations import mutated, shuffled, whole
@@ -104,7 +105,7 @@ def main() -> int:
     }
     print(json.dumps(figures, indent=2))
     if options.out:
-        options.out.write_text(json.dumps(figures, indent=2) + "\n")
+        write_file(options.out, json.dumps(figures, indent=2) + "\n")
     bad = BUGS.union({"WRONG"}).intersection(found)
     return 0 if alive and not bad and memory[-1][1] <= 1.1 * mark else 1
 

@@ -22,6 +22,7 @@ from aligned_vq.answers import Sampling
 from aligned_vq.errors import EngineError
 from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
 from aligned_vq.reference.examination import exam_images
+from aligned_vq.whole_file import write_file
 from benchmarks.engines import IN_PROCESS, prepare
 from benchmarks.processes import CloudProcess
 from cloud_server.backends import load, make_backend
@@ -105,7 +106,7 @@ def main() -> int:
     print(text)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text + "\n")
+        write_file(options.out, text + "\n")
     return 0 if equal == len(expected) and all(no.values()) else 1
 
 

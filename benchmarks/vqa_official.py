@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 from aligned_vq.evaluation.vqav2.metric import accuracies, normalise, question_accuracy
 from aligned_vq.training.vqav2_files import annotations_path, questions_path
+from aligned_vq.whole_file import write_file
 from benchmarks.vqa_cases import Case, cases
 
 _LOADER = "PythonHelperTools/vqaTools/vqa.py"
@@ -94,7 +95,7 @@ def write_cases(path: Path, given: Sequence[Case], official: Official) -> None:
     ]
     content = {"cases": rows, "accuracy": official.accuracy}
     text = json.dumps(content, ensure_ascii=True, separators=(",", ":"))
-    path.write_bytes(lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME))
+    write_file(path, lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME))
 
 
 def job_differences(checkout: Path, data: Path, job: Path) -> int:

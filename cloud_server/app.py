@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import grpc
 import numpy as np
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from aligned_vq import __version__
 from aligned_vq.bitstream import max_body_bytes, pack
@@ -21,22 +21,25 @@ from aligned_vq.manifest import SplitManifest
 from aligned_vq.types import Encoded, Payload, StageIndices
 from cloud_server.backends import Loaded, load, make_backend
 from cloud_server.config import CloudConfig
+from cloud_server.expiry import Expiry
 from cloud_server.gate import CUT_OFF_SECONDS
 from cloud_server.http_face import HttpFace
+from cloud_server.identity import Identities
 from cloud_server.incoming import ServedBundle
+from cloud_server.interceptor import CertificateInterceptor
+from cloud_server.methods import Methods
 from cloud_server.metrics import Metrics
 from cloud_server.service import ServiceParts, SplitInferenceService
 from cloud_server.tls import tls_files
-from cloud_server.tokens import read_tokens
 from protos.address import address, is_loopback
-from protos.alignedvq.v1 import inference_pb2, inference_pb2_grpc
+from protos.alignedvq.v1 import inference_pb2
 from protos.messages import ServiceInfo
 from protos.traces import open_traces
 
 _log = logging.getLogger(__name__)
 
 SERVICE_NAME: str = inference_pb2.DESCRIPTOR.services_by_name["SplitInference"].full_name
-ENGINE_WATCH_SECONDS = 0.5
+WATCH_SECONDS = 0.5
 FLUSH_SECONDS = 0.25
 _MESSAGE_OVERHEAD_BYTES = 65_536
 _CHANNEL_OPTIONS = (
@@ -46,6 +49,8 @@ _CHANNEL_OPTIONS = (
     # Measures the link with a ping for each question; what comes is too little to gain by it.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.max_receive_message_length", _MESSAGE_OVERHEAD_BYTES),
+    # Payloads are entropy coded, and a message that is inflated first may be anything.
+    ("grpc.compression_enabled_algorithms_bitset", 1),
     ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
 )
 
@@ -67,6 +72,10 @@ class CloudServer:
         self._decode_many = backend.decode_many
         self._warm_up_payloads = [own for own in map(_blank_payload, backend.manifests) if own]
         bundles = _served(backend.manifests, config)
+        tls = tls_files(config)
+        self.identities = Identities(config, tls)
+        self._expiry = Expiry(tls, self.identities)
+        self._expiry.add_to(self._metrics)
         parts = ServiceParts(
             bundles=bundles,
             decode_many=backend.decode_many,
@@ -74,25 +83,39 @@ class CloudServer:
             engine=backend.engine,
             metrics=self._metrics,
             traces=self._traces,
+            identities=self.identities,
         )
         self.service = SplitInferenceService(parts, config)
+        self._gate = self.service.gate
+        self._metrics.build_info(config.engine, bundles)
+        self._metrics.gauge(
+            "ready", "1 while questions may come, else 0.", lambda: not self.trouble()
+        )
+        self._metrics.gauge(
+            "in_flight_limit",
+            "Questions that may be in flight: max_in_flight.",
+            lambda: config.max_in_flight,
+        )
         self._health = health.aio.HealthServicer()
-        self._server = grpc.aio.server(options=server_options(config))
-        tls = tls_files(config)
+        self._server = grpc.aio.server(
+            options=server_options(config),
+            interceptors=(CertificateInterceptor(self.identities, SERVICE_NAME),),
+        )
         # Held here: gRPC calls back into it at every handshake without keeping it alive.
         self._credentials = tls.credentials() if tls else None
         self._serving = False
-        self._http = HttpFace(
-            self._metrics, bundles, lambda: not self._engine.lost, lambda: self.ready
-        )
-        self._watching: asyncio.Task[None] | None = None
+        self._http = HttpFace(self._metrics, bundles, lambda: not self._engine.lost, self.trouble)
+        self._watching: list[asyncio.Task[None]] = []
         self.port = 0
         self.http_port: int | None = None
 
-    @property
-    def ready(self) -> bool:
-        """May questions come now?"""
-        return self._serving and self._engine.healthy
+    def trouble(self) -> str:
+        """Why questions may not come now; empty where they may."""
+        if not self._serving:
+            return "the service starts or stops"
+        if not self._engine.healthy:
+            return "the engine cannot answer"
+        return self._expiry.trouble()
 
     async def start(self) -> int:
         """Bind, warm up, and only then report healthy; returns the port.
@@ -100,11 +123,7 @@ class CloudServer:
         Raises:
             ConfigError: the address cannot be bound.
         """
-        inference_pb2_grpc.add_SplitInferenceServicer_to_server(self.service, self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        if self._config.reflection:
-            names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, self._server)
+        self._server.add_generic_rpc_handlers((self._methods(),))
         await self._report(health_pb2.HealthCheckResponse.NOT_SERVING)
         listen_at = address(self._config.host, self._config.port)
         try:
@@ -115,6 +134,7 @@ class CloudServer:
         except RuntimeError as error:
             raise _cannot_listen(self._config, str(error)) from error
         await self._server.start()
+        self._gate.connections.start(self.port)
         if self._config.http_port is not None:
             self.http_port = await self._http.start(self._config.http_host, self._config.http_port)
         for payload in self._warm_up_payloads:
@@ -122,15 +142,17 @@ class CloudServer:
         await self._engine.warm_up()
         self._serving = True
         await self._report(health_pb2.HealthCheckResponse.SERVING)
-        self._watching = asyncio.create_task(self._watch_engine())
+        self._watching = [
+            asyncio.create_task(each) for each in (self._watch(), self.identities.watch())
+        ]
         return self.port
 
     async def stop(self) -> None:
         """Report unhealthy, send clients elsewhere, let running answers finish within the drain
         time, then close."""
         self._serving = False
-        if self._watching is not None:
-            self._watching.cancel()
+        for each in self._watching:
+            each.cancel()
         await self._report(health_pb2.HealthCheckResponse.NOT_SERVING)
         # Tells clients to connect anew, so that their next question goes to another replica, and
         # takes no more connections; calls that run go on.
@@ -140,6 +162,7 @@ class CloudServer:
         # Our own calls are done but for their last bytes; a health watcher's never ends by itself.
         await self._server.stop(FLUSH_SECONDS)
         await closing
+        await self._gate.connections.stop()
         await self._engine.close()
         await self.service.close()
         await asyncio.to_thread(self._traces.close)
@@ -150,20 +173,34 @@ class CloudServer:
         del self._server, self._credentials
         gc.collect()
 
-    async def _watch_engine(self) -> None:
+    def _methods(self) -> Methods:
+        """What the gRPC port serves."""
+        methods = Methods(
+            self._gate.arrivals, self._gate.connections, self._config.question_seconds
+        )
+        methods.add_split_inference(self.service)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, methods)
+        if self._config.reflection:
+            names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+                reflection.aio.ReflectionServicer(names), methods
+            )
+        return methods
+
+    async def _watch(self) -> None:
         """Report whether questions may come, until the service stops."""
-        told = True
+        told = ""
         while True:
-            await asyncio.sleep(ENGINE_WATCH_SECONDS)
-            if self._engine.healthy != told:
-                told = self._engine.healthy
-                _log.log(
-                    logging.INFO if told else logging.ERROR,
-                    "the engine %s",
-                    "answers again" if told else "cannot answer: no questions are taken",
-                )
+            self._expiry.check()
+            if (why := self.trouble()) != told:
+                told = why
+                if why:
+                    _log.error("no questions are taken: %s", why)
+                else:
+                    _log.info("questions are taken again")
                 states = health_pb2.HealthCheckResponse
-                await self._report(states.SERVING if told else states.NOT_SERVING)
+                await self._report(states.NOT_SERVING if why else states.SERVING)
+            await asyncio.sleep(WATCH_SECONDS)
 
     async def _report(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for name in ("", SERVICE_NAME):
@@ -181,7 +218,11 @@ async def serve(config: CloudConfig, announce: Callable[[int, int | None], None]
     model = await asyncio.to_thread(load, config)
     server = CloudServer(model, config)
     try:
-        announce(await server.start(), server.http_port)
+        ports = await server.start(), server.http_port
+        # What was loaded stays: a look through all of it for garbage would stop every question.
+        gc.collect()
+        gc.freeze()
+        announce(*ports)
         await stopped.wait()
         _log.info("draining")
     finally:
@@ -190,9 +231,7 @@ async def serve(config: CloudConfig, announce: Callable[[int, int | None], None]
 
 def _check_before_loading(config: CloudConfig) -> None:
     """ConfigError for what need not wait for a large model: address, certificates, tokens."""
-    tls_files(config)
-    if config.tokens is not None:
-        read_tokens(config.tokens)
+    Identities(config, tls_files(config))
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     try:
         socket.create_server((config.host, config.port), family=family).close()
@@ -206,6 +245,11 @@ def server_options(config: CloudConfig) -> tuple[tuple[str, int], ...]:
     """gRPC's options of a service."""
     return (
         *_CHANNEL_OPTIONS,
+        # With it come the core's own limits of streams that were reset and not forgotten yet.
+        ("grpc.max_concurrent_streams", config.stream_limit),
+        # Room for a rush: beyond this the core hangs up, on whoever comes.
+        ("grpc.max_allowed_incoming_connections", 2 * config.connection_limit),
+        ("grpc.server_handshake_timeout_ms", _milliseconds(config.handshake_seconds)),
         ("grpc.max_connection_age_ms", _milliseconds(config.max_connection_seconds)),
         ("grpc.max_connection_age_grace_ms", _milliseconds(config.connection_grace_seconds)),
     )

@@ -7,7 +7,6 @@ passphrase: whoever reads it can make themselves any client.
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,13 +18,12 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
-    NoEncryption,
-    PrivateFormat,
     load_pem_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from aligned_vq.errors import ConfigError
+from cloud_server.cert_files import PemPair, key_pem, lone_key, pair_names, write_pairs
 
 DEFAULT_HOSTS = ("localhost", "127.0.0.1")
 AUTHORITY_DAYS = 3650
@@ -46,7 +44,7 @@ class Pair:
 
     def key_pem(self) -> bytes:
         """The key as a file holds it, without a passphrase."""
-        return self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        return key_pem(self.key)
 
 
 def make(
@@ -54,6 +52,9 @@ def make(
 ) -> list[Path]:
     """Write what is missing: `ca.pem`, `server.pem` and a certificate for each client, each with a
     `-key.pem` beside it that only its owner may read. An authority that is there signs the others.
+
+    All of it is written at once where there was nothing. Into a directory that holds files already
+    come whole pairs, each key before its certificate; a key that a kill left without one gets one.
 
     Args:
         out: directory; made if it is missing.
@@ -82,20 +83,31 @@ def make(
                 f"underscores, not ending in -key, got {name!r}; choose another"
             )
     stems = [*(["server"] if alternatives else []), *(f"client-{name}" for name in clients)]
-    old = all((out / name).exists() for name in _files("ca"))
-    _check_free(out, stems if old else ["ca", *stems])
-    authority = _opened(out) if old else new_authority(max(days, AUTHORITY_DAYS))
+    old = all((out / name).exists() for name in pair_names("ca"))
+    lone = {stem: lone_key(out, stem) for stem in (stems if old else ["ca", *stems])}
+    authority = (
+        open_authority(out) if old else new_authority(max(days, AUTHORITY_DAYS), key=lone["ca"])
+    )
     end = datetime.now(UTC) + timedelta(days=days)
     made = [] if old else [("ca", authority)]
     if alternatives:
-        made.append(("server", issue(authority, (hosts or ("",))[0], end, alternatives)))
-    made += [(f"client-{name}", issue(authority, name, end)) for name in clients]
-    return [path for stem, pair in made for path in _written(out, stem, pair)]
+        first = (hosts or ("",))[0]
+        pair = issue(authority, first, end, alternatives, key=lone["server"])
+        made.append(("server", pair))
+    for name in clients:
+        stem = f"client-{name}"
+        made.append((stem, issue(authority, name, end, key=lone[stem])))
+    pems = [PemPair(stem, pair.certificate_pem(), pair.key_pem()) for stem, pair in made]
+    return write_pairs(out, pems)
 
 
-def new_authority(days: int = AUTHORITY_DAYS, name: str = "aligned-vq test authority") -> Pair:
-    """An authority that signs itself; it may sign no other authority."""
-    key = ec.generate_private_key(ec.SECP256R1())
+def new_authority(
+    days: int = AUTHORITY_DAYS,
+    name: str = "aligned-vq test authority",
+    key: ec.EllipticCurvePrivateKey | None = None,
+) -> Pair:
+    """An authority that signs itself; it may sign no other authority. `key`: None draws one."""
+    key = key or ec.generate_private_key(ec.SECP256R1())
     own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     builder = (
         _builder(name, _named(name), key, datetime.now(UTC) + timedelta(days=days))
@@ -107,7 +119,11 @@ def new_authority(days: int = AUTHORITY_DAYS, name: str = "aligned-vq test autho
 
 
 def issue(
-    authority: Pair, name: str, end: datetime, hosts: Sequence[x509.GeneralName] = ()
+    authority: Pair,
+    name: str,
+    end: datetime,
+    hosts: Sequence[x509.GeneralName] = (),
+    key: ec.EllipticCurvePrivateKey | None = None,
 ) -> Pair:
     """A certificate with this common name: a server's where there are hosts, else a client's.
 
@@ -116,8 +132,9 @@ def issue(
         name: what it is called; of a client its identity.
         end: when it ends; the authority's own end if that is earlier.
         hosts: where the server is found.
+        key: of the certificate; None draws one.
     """
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = key or ec.generate_private_key(ec.SECP256R1())
     signer = authority.certificate
     purpose = ExtendedKeyUsageOID.SERVER_AUTH if hosts else ExtendedKeyUsageOID.CLIENT_AUTH
     builder = (
@@ -182,22 +199,9 @@ def _alternative(host: str) -> x509.GeneralName:
     return x509.DNSName(host)
 
 
-def _files(stem: str) -> tuple[str, str]:
-    return f"{stem}.pem", f"{stem}-key.pem"
-
-
-def _check_free(out: Path, stems: Sequence[str]) -> None:
-    for stem in stems:
-        for name in _files(stem):
-            if (out / name).exists():
-                raise ConfigError(
-                    f"expected to make {out / name}, got one that is there already; move it away, "
-                    "or ask for what is missing only"
-                )
-
-
-def _opened(out: Path) -> Pair:
-    certificate, key = (out / name for name in _files("ca"))
+def open_authority(out: Path) -> Pair:
+    """The authority in a directory; ConfigError: there is none that can sign now."""
+    certificate, key = (out / name for name in pair_names("ca"))
     try:
         authority = x509.load_pem_x509_certificate(certificate.read_bytes())
         secret = load_pem_private_key(key.read_bytes(), None)
@@ -219,21 +223,3 @@ def _opened(out: Path) -> Pair:
             "another directory"
         )
     return Pair(authority, secret)
-
-
-def _written(out: Path, stem: str, pair: Pair) -> list[Path]:
-    paths = [out / name for name in _files(stem)]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for path, content, mode in zip(
-            paths, (pair.certificate_pem(), pair.key_pem()), (0o644, 0o600), strict=True
-        ):
-            # Exclusive: what came there meanwhile is not overwritten either.
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-    except OSError as error:
-        raise ConfigError(
-            f"expected to write {out / stem}*.pem, got: {error.strerror}; choose another directory"
-        ) from error
-    return paths

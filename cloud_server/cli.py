@@ -9,10 +9,13 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from aligned_vq.errors import AlignedVQError
-from cloud_server import certs, logs, tokens
+from cloud_server import certs, logs
 from cloud_server.app import serve
 from cloud_server.config import CloudConfig
+from cloud_server.revoke import revoke
+from protos.access import tokens
 from protos.address import address
+from protos.descriptors import raise_limit
 from protos.logs import FORMATS
 
 
@@ -29,6 +32,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _serve(options: Namespace) -> None:
+    raise_limit()
     logs.configure(options.log_level, options.log_format)
     config = _config(options)
 
@@ -47,6 +51,10 @@ def _config(options: Namespace) -> CloudConfig:
 
 
 def _certs(options: Namespace) -> None:
+    if revoked := _names(options.revoke):
+        print(revoke(options.out, revoked, options.days))
+        if options.hosts is None and options.clients is None:
+            return
     written = certs.make(
         options.out, _names(options.hosts), _names(options.clients) or (), options.days
     )
@@ -86,6 +94,13 @@ def _parser() -> ArgumentParser:
     )
     certs_parser.add_argument(
         "--clients", type=str | None, default=None, help="identities, with commas between them"
+    )
+    certs_parser.add_argument(
+        "--revoke",
+        type=str | None,
+        default=None,
+        help="clients whose certificates there are no longer good, with commas between them: adds "
+        "them to refused.pem, for serve --tls_refused",
     )
     certs_parser.add_argument("--days", type=int, default=365, help="until they end")
     token_parser = ArgumentParser()

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from aligned_vq.errors import ConfigError
 from protos.address import is_loopback
+from protos.descriptors import default_connections
 from protos.traces import check_endpoint
 
 
@@ -32,8 +33,13 @@ class CloudConfig:
         tls_key: PEM file of that certificate's key, without a passphrase.
         tls_clients: PEM file of the authority that signs client certificates: who has none cannot
             connect, health checks included, and a certificate's common name is the identity.
+        tls_refused: file with certificates that are refused before they end: CRLs in PEM that the
+            authority signed, or YAML with lists at `names` (common names), `serials` or
+            `fingerprints`. Read again every second, as tls_clients and tokens are: who is not
+            accepted any more is refused at once, and its answers and connections end.
         tokens: YAML file that maps a client's name, its identity, to the SHA-256 of its token as 64
-            hex digits; a call without a certificate must bring one of these tokens.
+            hex digits, or to a mapping of that as `sha256` and limits of its own at `per_second`,
+            `burst` and `at_once`; a call without a certificate must bring one of these tokens.
         plaintext: listen for questions beyond loopback without encryption; for where something else
             encrypts.
         http_plaintext: listen for operators beyond loopback; for where a firewall keeps others out.
@@ -56,12 +62,26 @@ class CloudConfig:
         burst: questions that an identity may ask at once after a pause; 0 is one second's worth.
         questions_at_once: questions of one identity in flight; 0 is no limit.
         max_in_flight: questions accepted at the same time; one more is refused as overloaded.
+        max_share: of the places in flight, of the room for questions on their way and of the
+            connections: how much of each one identity, or one address among the anonymous, may
+            hold; 1 is all.
+        max_arriving: calls at the same time whose message has not come yet; where there are more,
+            the one that came first gives way.
+        max_streams: calls at the same time on one connection; 0 is what one caller may have in
+            flight, at least 64. More wait at the client, or are refused as unavailable.
+        max_connections: connections at the same time; 0 is three eighths of the descriptors that
+            the system allows, at most 4,096. Where there are more, those idle for longest give way;
+            twice as many are taken until they do.
+        max_abandoned: calls of one connection that may end before their question came, in 10
+            seconds; one more ends the connection.
+        handshake_seconds: longest wait until a new connection speaks TLS and HTTP/2.
         max_question_chars: longest question.
         max_turns: questions and answers that a question may bring along as its conversation.
         max_history_chars: characters of all of them together.
         default_answer_tokens: token limit of an answer when the question sets none.
         max_answer_tokens: largest token limit a question may set.
         max_answer_seconds: longest time one question may take, whatever deadline it sets.
+        question_seconds: longest wait for the first message of a call.
         payload_seconds: longest wait for a payload after its question was opened.
         image_cache_mib: memory for images that follow-up questions can name by digest.
         drain_seconds: time running answers get to finish after SIGTERM.
@@ -85,6 +105,7 @@ class CloudConfig:
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     tls_clients: Path | None = None
+    tls_refused: Path | None = None
     tokens: Path | None = None
     plaintext: bool = False
     http_plaintext: bool = False
@@ -103,12 +124,19 @@ class CloudConfig:
     burst: int = 0
     questions_at_once: int = 0
     max_in_flight: int = 128
+    max_share: float = 0.5
+    max_arriving: int = 512
+    max_streams: int = 0
+    max_connections: int = 0
+    max_abandoned: int = 200
+    handshake_seconds: float = 5.0
     max_question_chars: int = 2000
     max_turns: int = 32
     max_history_chars: int = 16_000
     default_answer_tokens: int = 128
     max_answer_tokens: int = 512
     max_answer_seconds: float = 120.0
+    question_seconds: float = 5.0
     payload_seconds: float = 20.0
     image_cache_mib: int = 256
     drain_seconds: float = 20.0
@@ -122,6 +150,16 @@ class CloudConfig:
         """All of them, the first the one that is told of unasked."""
         return (self.bundle, *self.more_bundles)
 
+    @property
+    def connection_limit(self) -> int:
+        """`max_connections`, or what the descriptors allow."""
+        return self.max_connections or default_connections()
+
+    @property
+    def stream_limit(self) -> int:
+        """`max_streams`, or what one caller can make use of."""
+        return self.max_streams or max(64, int(self.max_in_flight * self.max_share))
+
     def __post_init__(self) -> None:
         for name in ("port", "http_port"):
             if not 0 <= (getattr(self, name) or 0) <= 65_535:
@@ -133,6 +171,11 @@ class CloudConfig:
             "cache_tokens",
             "decode_batch",
             "max_in_flight",
+            "max_share",
+            "max_arriving",
+            "max_abandoned",
+            "handshake_seconds",
+            "question_seconds",
             "max_question_chars",
             "default_answer_tokens",
             "max_answer_tokens",
@@ -143,6 +186,8 @@ class CloudConfig:
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be positive, got {getattr(self, name)}")
         for name in (
+            "max_connections",
+            "max_streams",
             "max_turns",
             "max_history_chars",
             "image_cache_mib",
@@ -155,6 +200,8 @@ class CloudConfig:
         ):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.max_share > 1:
+            raise ConfigError(f"max_share must be at most 1, got {self.max_share}")
         if self.burst and not self.questions_per_second:
             raise ConfigError(
                 f"expected questions_per_second beside burst, got burst={self.burst} alone; "
@@ -176,6 +223,11 @@ class CloudConfig:
             raise ConfigError(
                 "expected tls_certificate and tls_key beside tls_clients, got neither; clients "
                 "show certificates only where the service has one: give them"
+            )
+        if self.tls_refused is not None and self.tls_clients is None:
+            raise ConfigError(
+                "expected tls_clients beside tls_refused, got tls_refused alone; without it nobody "
+                "shows a certificate: give both"
             )
         if self.tls_certificate is None and not (self.plaintext or is_loopback(self.host)):
             raise ConfigError(

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
-import uvicorn
 from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -15,6 +12,12 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from aligned_vq.errors import ConfigError, ManifestMismatch
 from cloud_server.incoming import ServedBundles, bundle_named
 from cloud_server.metrics import Metrics
+from protos import http_server
+from protos.descriptors import default_connections
+from protos.http_server import HttpServer
+
+MOST_CONNECTIONS = 256
+"""Or an eighth of the descriptors. Where there are more, the one idle for longest is closed."""
 
 
 class HttpFace:
@@ -24,7 +27,7 @@ class HttpFace:
         metrics: of the service.
         bundles: what is served.
         alive: False where only a restart of the process recovers.
-        ready: may questions come now?
+        trouble: why questions may not come now; empty where they may.
     """
 
     def __init__(
@@ -32,7 +35,7 @@ class HttpFace:
         metrics: Metrics,
         bundles: ServedBundles,
         alive: Callable[[], bool],
-        ready: Callable[[], bool],
+        trouble: Callable[[], str],
     ) -> None:
         app = FastAPI(title="aligned-vq cloud", docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -44,8 +47,9 @@ class HttpFace:
 
         @app.get("/readyz")
         async def readyz() -> Response:
-            """Questions may come, or 503."""
-            words, status = ("ready\n", 200) if ready() else ("not ready\n", 503)
+            """Questions may come, or 503 and why not."""
+            why = trouble()
+            words, status = (f"not ready: {why}\n", 503) if why else ("ready\n", 200)
             return Response(words, status, media_type="text/plain")
 
         @app.get("/metrics")
@@ -77,9 +81,8 @@ class HttpFace:
         Raises:
             ConfigError: the address cannot be bound.
         """
-        config = uvicorn.Config(
-            self._app, host=host, port=port, log_config=None, access_log=False, lifespan="off"
-        )
+        most = default_connections(MOST_CONNECTIONS, 0.125)
+        config = http_server.config(self._app, most, host=host, port=port)
         try:
             listening = config.bind_socket()
         except SystemExit as error:  # uvicorn's way to say that the address is taken
@@ -88,30 +91,13 @@ class HttpFace:
                 "bound; choose another http_port"
             ) from error
         self.port = listening.getsockname()[1]
-        self._server = _Server(config)
+        up = asyncio.Event()
+        self._server = HttpServer(config, up.set)
         self._serving = asyncio.create_task(self._server.serve([listening]))
-        await self._server.up.wait()
+        await up.wait()
         return self.port
 
     async def stop(self) -> None:
         """Stop listening."""
         self._server.should_exit = True
         await self._serving
-
-
-class _Server(uvicorn.Server):
-    """Leaves signals to the service, which drains before it stops."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.up = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and say so."""
-        await super().startup(sockets)
-        self.up.set()
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Capture none."""
-        yield

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from google.protobuf.message import DecodeError
 
-from aligned_vq.errors import CorruptPayload, DeadlineExceeded, ImageNotHeld, ManifestMismatch
+from aligned_vq.errors import (
+    CorruptPayload,
+    DeadlineExceeded,
+    ImageNotHeld,
+    InvalidInput,
+    ManifestMismatch,
+)
 from aligned_vq.types import Payload
 from protos import convert
 from protos.alignedvq.v1 import inference_pb2 as pb
 from protos.messages import Question, ServiceInfo
 
-Requests = AsyncIterator[pb.AskRequest]
+
+class Requests(Protocol):
+    """The messages of a call. gRPC's own iterator of them holds the call, and a place among its
+    connection's streams, until garbage is collected."""
+
+    async def read(self) -> pb.AskRequest:
+        """The next one, or `grpc.aio.EOF`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -46,19 +60,41 @@ def bundle_named(bundles: ServedBundles, digest: bytes) -> ServedBundle:
     return found
 
 
+def manifest_digest_of(request: bytes) -> bytes:
+    """The manifest that a serialised `GetManifestRequest` names; empty if it names none.
+
+    Raises:
+        InvalidInput: it is no such message.
+    """
+    try:
+        return pb.GetManifestRequest.FromString(request).manifest_digest
+    except DecodeError as error:
+        raise InvalidInput(
+            "expected a GetManifestRequest of alignedvq.v1, got bytes that are not one; send one"
+        ) from error
+
+
 class Incoming:
     """Reads one call's messages, each within its time.
 
     Args:
         requests: the messages.
         bundles: served here.
-        message_seconds: longest wait for the next message.
+        question_seconds: longest wait for the first message.
+        message_seconds: longest wait for each further one.
     """
 
-    def __init__(self, requests: Requests, bundles: ServedBundles, message_seconds: float) -> None:
+    def __init__(
+        self,
+        requests: Requests,
+        bundles: ServedBundles,
+        question_seconds: float,
+        message_seconds: float,
+    ) -> None:
         self._requests = requests
         self._bundles = bundles
-        self._seconds = message_seconds
+        self._question_seconds = question_seconds
+        self._message_seconds = message_seconds
         self._first_part: pb.PayloadPart | None = None
 
     async def question(self) -> Question:
@@ -70,7 +106,7 @@ class Incoming:
             ManifestMismatch: the bundle is not served.
             InvalidInput: as `question_from_proto` says.
         """
-        first = await self._next()
+        first = await self._next(self._question_seconds)
         if first is None or first.WhichOneof("kind") != "open":
             raise CorruptPayload(
                 f"expected a question as the first message, got {_kind(first)}; open with one"
@@ -100,7 +136,7 @@ class Incoming:
         if self._first_part is not None and (whole := parts.add(self._first_part)):
             return whole
         while True:
-            message = await self._next()
+            message = await self._next(self._message_seconds)
             if message is None:
                 if question.image_digest and not begun:
                     raise ImageNotHeld(
@@ -118,13 +154,11 @@ class Incoming:
             if payload is not None:
                 return payload
 
-    async def _next(self) -> pb.AskRequest | None:
-        waiting: Awaitable[pb.AskRequest] = anext(self._requests)
+    async def _next(self, seconds: float) -> pb.AskRequest | None:
         try:
-            async with asyncio.timeout(self._seconds):
-                return await waiting
-        except StopAsyncIteration:
-            return None
+            async with asyncio.timeout(seconds):
+                message: object = await self._requests.read()
+                return message if isinstance(message, pb.AskRequest) else None
         except DecodeError as error:
             raise CorruptPayload(
                 "expected a message of alignedvq.v1, got bytes that are not one; send it again, "
@@ -132,7 +166,7 @@ class Incoming:
             ) from error
         except TimeoutError as error:
             raise DeadlineExceeded(
-                f"expected the next message within {self._seconds:g} s, got none; "
+                f"expected the next message within {seconds:g} s, got none; "
                 "check the link and ask again"
             ) from error
 

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 
+from aligned_vq import __version__
 from aligned_vq.answers import TokenChunk
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 120)
@@ -21,11 +30,15 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)  # memory, CPU time, file descriptors
         self.questions = Counter(
             "avq_questions", "Questions by how they ended.", ["outcome"], registry=self.registry
         )
         self.seconds = self._histogram(
             "question_seconds", "From the first message to the last token.", SECONDS
+        )
+        self.first_token = self._histogram(
+            "first_token_seconds", "From the first message to the first token.", SECONDS
         )
         self.stages = Histogram(
             "avq_stage_seconds",
@@ -59,6 +72,25 @@ class Metrics:
     def gauge(self, name: str, words: str, value: Callable[[], float]) -> None:
         """Something that is looked up when it is asked for."""
         Gauge(f"avq_{name}", words, registry=self.registry).set_function(value)
+
+    def gauges(
+        self, name: str, words: str, label: str, values: Mapping[str, Callable[[], float]]
+    ) -> None:
+        """Several of one kind, by the value of a label."""
+        own = Gauge(f"avq_{name}", words, [label], registry=self.registry)
+        for each, value in values.items():
+            own.labels(each).set_function(value)
+
+    def build_info(self, engine: str, digests: Iterable[bytes]) -> None:
+        """What serves: one series of value 1 for each manifest, by the manifest's digest."""
+        info = Gauge(
+            "avq_build_info",
+            "Always 1: version, Python, engine, and the manifest served.",
+            ["version", "python", "engine", "manifest"],
+            registry=self.registry,
+        )
+        for digest in digests:
+            info.labels(__version__, platform.python_version(), engine, digest.hex()).set(1)
 
     def _histogram(self, name: str, words: str, buckets: Sequence[float]) -> Histogram:
         return Histogram(f"avq_{name}", words, buckets=buckets, registry=self.registry)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aligned_vq.errors import InvalidInput
+from aligned_vq.errors import AlignedVQError, InvalidInput
 from cloud_server.template import PROBE, ChatTemplate
 from protos.messages import Turn
 
@@ -85,7 +85,7 @@ class PromptBuilder:
             texts.append(self._checked(turn.question, f"question {number} of the conversation"))
             texts.append(self._checked(turn.answer, f"answer {number} of the conversation", True))
         texts.append(self._checked(question, "the question"))
-        ids = self._encode(texts, text_only)
+        ids = self._tokens_of(texts, text_only)
         if self._marks(ids) != self._marks_of_template(len(turns), text_only):
             raise InvalidInput(
                 "expected plain text, got a question whose tokens act as a role marker or special "
@@ -145,6 +145,17 @@ class PromptBuilder:
                     f"expected plain text, got the role marker {role!r} in {name}; reword it"
                 )
         return text.strip()
+
+    def _tokens_of(self, texts: Sequence[str], text_only: bool) -> list[int]:
+        try:
+            return self._encode(texts, text_only)
+        except (AlignedVQError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a tokenizer's panic is no Exception
+            raise InvalidInput(
+                "expected text that the model's tokenizer can read, got one that it failed "
+                f"on ({type(error).__name__}); reword it"
+            ) from error
 
     def _encode(self, texts: Sequence[str], text_only: bool) -> list[int]:
         """Ids with one placeholder, if any, which stands for as many as the image takes."""

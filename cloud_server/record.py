@@ -48,6 +48,11 @@ class QuestionRecord:
         """For the `extra` of a log call: what is known so far."""
         return {EVENT: dict(self._fields)}
 
+    @property
+    def seconds(self) -> float:
+        """Since the question came."""
+        return time.monotonic() - self._started
+
     def note(self, **fields: Unpack[QuestionFields]) -> None:
         """Take in what is known now; empty names are not."""
         self._fields.update({name: value for name, value in fields.items() if value != ""})  # type: ignore[typeddict-item]
@@ -66,7 +71,7 @@ class QuestionRecord:
 
     def end(self, outcome: str, identity: str | None) -> float:
         """End the span; the seconds that the question took."""
-        seconds = time.monotonic() - self._started
+        seconds = self.seconds
         self.note(outcome=outcome, seconds=round(seconds, 6), identity=identity or "")
         self.span.note({name: value for name, value in self._fields.items() if name != "trace_id"})  # type: ignore[misc]
         if outcome in (ANSWERED, CANCELLED):

@@ -8,32 +8,34 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 from torch import Tensor
 
 from aligned_vq.answers import Sampling, Timings, TokenChunk, Usage
-from aligned_vq.errors import (
-    AlignedVQError,
-    CloudUnreachable,
-    DeadlineExceeded,
-    EngineError,
-)
+from aligned_vq.errors import AlignedVQError, CloudUnreachable, DeadlineExceeded
 from aligned_vq.stopwatch import Stopwatch
 from aligned_vq.types import Payload, digest_of
 from cloud_server.batcher import DecodeBatcher, DecodeMany
 from cloud_server.budget import ByteBudget
 from cloud_server.config import CloudConfig
+from cloud_server.connections import Connections
 from cloud_server.engine.base import EngineRequest, LanguageEngine
-from cloud_server.gate import Gate
-from cloud_server.incoming import Incoming, Requests, ServedBundles, bundle_named
+from cloud_server.gate import Gate, Visit
+from cloud_server.identity import Identities
+from cloud_server.incoming import (
+    Incoming,
+    ServedBundles,
+    bundle_named,
+    manifest_digest_of,
+)
 from cloud_server.metrics import ImageSource, Metrics
 from cloud_server.prompt import PromptBuilder
 from cloud_server.record import ANSWERED, QuestionRecord
 from protos import convert
 from protos.alignedvq.v1 import inference_pb2 as pb
-from protos.alignedvq.v1 import inference_pb2_grpc as rpc
+from protos.log_limit import LIMIT
 from protos.status import status_of
 from protos.traces import CANCELLED, NO_TRACES, Traces
 
@@ -52,6 +54,9 @@ class ServiceParts:
     engine: LanguageEngine
     metrics: Metrics
     traces: Traces = NO_TRACES
+    identities: Identities | None = None
+    """Who may ask; None: as the settings say."""
+    connections: Connections | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ class _Image:
     stages_ns: dict[str, int] = field(default_factory=dict)
 
 
-class SplitInferenceService(rpc.SplitInferenceServicer):
+class SplitInferenceService:
     """Answers questions; holds no state a second replica would miss but a cache of images."""
 
     def __init__(self, parts: ServiceParts, config: CloudConfig) -> None:
@@ -83,43 +88,54 @@ class SplitInferenceService(rpc.SplitInferenceServicer):
             config.max_in_flight,
             self._metrics.decode_batch.observe,
         )
-        self._gate = Gate(config)
+        self.gate = self._gate = Gate(config, parts.identities, parts.connections)
         self._metrics.gauge("in_flight", "Questions being answered.", lambda: self._gate.in_flight)
+        self._metrics.gauge(
+            "arriving",
+            "Calls whose message has not come yet.",
+            lambda: len(self._gate.arrivals),
+        )
+        self._metrics.gauge("connections", "Of the gRPC port.", lambda: self._gate.connections.open)
         self._metrics.gauge(
             "decode_queue", "Payloads that wait to be decoded.", lambda: len(self._decoder)
         )
 
     async def GetManifest(  # noqa: N802 - the wire's name
         self,
-        request: pb.GetManifestRequest,
-        context: grpc.aio.ServicerContext[pb.GetManifestRequest, pb.GetManifestResponse],
-    ) -> pb.GetManifestResponse:
-        """What is served here, and its limits."""
+        request: bytes,
+        context: grpc.aio.ServicerContext[bytes, pb.GetManifestResponse],
+    ) -> pb.GetManifestResponse | None:
+        """What is served here, and its limits; None if the call was refused. The request comes as
+        bytes: strangers are refused before it is looked at."""
         try:
             self._gate.identity(context)
             bundles = self._parts.bundles
-            found = bundle_named(bundles, request.manifest_digest or next(iter(bundles)))
+            digest = manifest_digest_of(request)
+            found = bundle_named(bundles, digest or next(iter(bundles)))
         except AlignedVQError as error:
-            await _abort(context, error)
+            _refuse(context, error)
+            return None
         return convert.service_info_to_proto(found.info)
 
-    async def Ask(  # type: ignore[override]  # noqa: N802 - a coroutine that writes is one, too
-        self, request_iterator: Requests, context: Context
+    async def Ask(  # noqa: N802 - the wire's name
+        self, _: object, context: Context
     ) -> None:
         """One question and its image in, text out; every failure is one clear status."""
+        if self._gate.connections.ending(peer := context.peer()):
+            raise asyncio.CancelledError
         record = QuestionRecord(
             self._parts.traces.join("answer", context.invocation_metadata() or ())
         )
         outcome = CANCELLED
-        visit = self._gate.arrive()
+        visit = self._gate.arrive(peer)
         try:
-            identity = visit.admit(context)
+            visit.enter(context)
             if not self._parts.engine.healthy:
                 raise CloudUnreachable(
                     "the language engine here has stopped; ask again, another replica serves"
                 )
             async with visit.time(self._config.max_answer_seconds):
-                responses = self._answer(request_iterator, identity, record)
+                responses = self._answer(visit, context, record)
                 async with aclosing(responses):
                     async for response in responses:
                         # Not `yield`: gRPC would be the one that waits for a slow reader, and time
@@ -127,24 +143,30 @@ class SplitInferenceService(rpc.SplitInferenceServicer):
                         await context.write(response)
             outcome = ANSWERED
         except TimeoutError:
+            why = visit.ended_by
             outcome = "cut off" if self._gate.draining else "timeout"
-            await _abort(context, self._too_long())
+            outcome = outcome if why is None else type(why).__name__
+            _refuse(context, why or self._too_long())
         except AlignedVQError as error:
             outcome = type(error).__name__
-            await _abort(context, error)
+            visit.refuse(error)
+            _refuse(context, error)
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - a bug must end one call, not the service
             outcome = "bug"
             _log.exception("a question failed", extra=record.extra)
-            await _abort(context, error)
+            _refuse(context, error)
         finally:
             visit.leave()
             spent = record.end(outcome, visit.identity)
             self._metrics.questions.labels(outcome).inc()
             self._metrics.seconds.observe(spent)
             words = (outcome, spent, visit.identity or "-")
-            _log.info("question %s after %.3f s, from %s", *words, extra=record.extra)
+            # One line for each answer; of the others, which cost their sender little, a few.
+            kind = None if outcome == ANSWERED else f"question {outcome}"
+            told = {**record.extra, LIMIT: kind}
+            _log.info("question %s after %.3f s, from %s", *words, extra=told)
 
     def _too_long(self) -> AlignedVQError:
         if self._gate.draining:
@@ -166,22 +188,31 @@ class SplitInferenceService(rpc.SplitInferenceServicer):
         await self._decoder.close()
 
     async def _answer(
-        self, requests: Requests, identity: str, record: QuestionRecord
+        self, visit: Visit, context: Context, record: QuestionRecord
     ) -> AsyncGenerator[pb.AskResponse]:
         watch = Stopwatch()
-        incoming = Incoming(requests, self._parts.bundles, self._config.payload_seconds)
+        incoming = Incoming(
+            context,
+            self._parts.bundles,
+            self._config.question_seconds,
+            self._config.payload_seconds,
+        )
         question = await incoming.question()
+        visit.begun()
         record.note(request_id=question.request_id)
         prompt_ids = self._parts.prompts.build(
             question.text, question.turns, text_only=question.text_only
         )
         sampling = self._sampling(question.sampling, len(prompt_ids))
+        identity = visit.identity or ""
         image: _Image | None = None
         if question.text_only:
             image = _Image("none", key=_image_key(identity, b""))
         elif question.image_digest:
             image = self._held(identity, question.image_digest)
-        if image is None:
+        if image is not None:
+            visit.admit(context)
+        else:
             if question.image_digest:
                 yield convert.payload_needed_response()
             payload = await incoming.payload(question)
@@ -189,10 +220,15 @@ class SplitInferenceService(rpc.SplitInferenceServicer):
             record.span.stages(watch.timings().stages_ns)
             record.note(payload_bytes=len(payload.body))
             self._metrics.payload.observe(len(payload.body))
+            visit.admit(context)
             image = await self._decoded(identity, payload, watch.timings().stages_ns, record)
         request_id = f"{question.request_id or 'anonymous'}-{uuid.uuid4().hex}"
         request = EngineRequest(request_id, prompt_ids, image.embeds, sampling, image.key)
+        begun = False
         async for chunk in self._chunks(request):
+            if not begun:
+                begun = True
+                self._metrics.first_token.observe(record.seconds)
             whole = _completed(chunk, image)
             if whole.finish_reason is not None:
                 self._metrics.answered(whole, image.source)
@@ -253,11 +289,10 @@ def _image_key(identity: str, digest: bytes) -> bytes:
     return digest_of(identity.encode(), digest)
 
 
-async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: BaseException) -> NoReturn:
+def _refuse(context: grpc.aio.ServicerContext[Any, Any], error: BaseException) -> None:
+    """End the call with an error once its method returns. Not by `abort`: what that raises holds
+    the call, and a place among its connection's streams, until garbage is collected."""
     code, details, metadata = status_of(error)
-    try:
-        await context.abort(code, details, metadata)
-    except grpc.aio.InternalError as ended:
-        # The client hung up, or gRPC refused its message: nobody is left to be told.
-        raise asyncio.CancelledError from ended
-    raise EngineError("unreachable: abort raises")
+    context.set_code(code)
+    context.set_details(details)
+    context.set_trailing_metadata(metadata)

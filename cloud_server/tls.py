@@ -1,4 +1,4 @@
-"""The service's side of TLS: certificates from files, read again for every new connection."""
+"""The service's side of TLS: certificates from files that are read again while serving."""
 
 from __future__ import annotations
 
@@ -34,6 +34,17 @@ class _Pems:
         )
 
 
+@dataclass(frozen=True)
+class Served:
+    """What new connections get, taken apart."""
+
+    pems: _Pems
+    certificate: x509.Certificate
+    """The service's own, without its chain."""
+    authorities: tuple[x509.Certificate, ...]
+    """That sign client certificates; empty: none are asked for."""
+
+
 class TlsFiles:
     """The files behind a service's TLS, and what it serves of them.
 
@@ -55,14 +66,15 @@ class TlsFiles:
         self._key = key
         self._clients = clients
         self._changing = threading.Lock()
-        self._served = self._read()
         self._complaint = ""
-        self._check(self._served)
+        self.served = self._checked(self._read())
+        """Replaced as a whole; may be read from any thread."""
+        self._given = self.served.pems
 
     def credentials(self) -> grpc.ServerCredentials:
         """For `add_secure_port`; keep them for as long as the server runs, gRPC does not."""
         return grpc.dynamic_ssl_server_credentials(
-            self._served.configuration(),
+            self._given.configuration(),
             self.changed,  # type: ignore[arg-type]  # None is allowed: nothing changed
             require_client_authentication=self._clients is not None,
         )
@@ -71,20 +83,31 @@ class TlsFiles:
         """The files' new contents, once; None if there are none that can be used. gRPC calls it
         before every handshake, from threads of its own."""
         with self._changing:
-            try:
-                found = self._read()
-                if found == self._served:
-                    self._complaint = ""
-                    return None
-                self._check(found)
-            except ConfigError as error:
-                if str(error) != self._complaint:  # once, not at every handshake
-                    self._complaint = str(error)
-                    _log.warning("the certificates in use are kept: %s", error)
+            self._refresh()
+            if self._given == self.served.pems:
                 return None
-            self._served, self._complaint = found, ""
-            _log.info("new connections get the certificate that %s holds now", self._certificate)
-            return found.configuration()
+            self._given = self.served.pems
+            return self._given.configuration()
+
+    def refresh(self) -> None:
+        """Read the files again, so that `served` is what they hold now. From any thread."""
+        with self._changing:
+            self._refresh()
+
+    def _refresh(self) -> None:
+        try:
+            found = self._read()
+            if found == self.served.pems:
+                self._complaint = ""
+                return
+            self.served = self._checked(found)
+        except ConfigError as error:
+            if str(error) != self._complaint:  # once, not at every handshake
+                self._complaint = str(error)
+                _log.warning("the certificates in use are kept: %s", error)
+            return
+        self._complaint = ""
+        _log.info("new connections get the certificate that %s holds now", self._certificate)
 
     def _read(self) -> _Pems:
         return _Pems(
@@ -93,7 +116,7 @@ class TlsFiles:
             None if self._clients is None else _contents(self._clients),
         )
 
-    def _check(self, pems: _Pems) -> None:
+    def _checked(self, pems: _Pems) -> Served:
         """ConfigError unless a handshake with them can succeed."""
         own = _certificates(pems.certificate, self._certificate)[0]
         try:
@@ -113,9 +136,11 @@ class TlsFiles:
                 f"{self._certificate}: expected a certificate that is valid now, got one that "
                 f"ended {own.not_valid_after_utc:%Y-%m-%d %H:%M} UTC; make a new one"
             )
+        authorities: list[x509.Certificate] = []
         if pems.clients is not None:
             assert self._clients is not None  # it was read from there
-            _certificates(pems.clients, self._clients)
+            authorities = _certificates(pems.clients, self._clients)
+        return Served(pems, own, tuple(authorities))
 
 
 def tls_files(config: CloudConfig) -> TlsFiles | None:

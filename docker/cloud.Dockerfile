@@ -1,21 +1,33 @@
 # The cloud: `cloud-server`. Beside the libraries it holds the reference model, 20 MB, as /models/llava
 # and /models/bundle; a volume mounted at /models takes its place.
 #
-# PyPI's torch for Linux brings CUDA along. For CPUs alone, give an index that has another as
-# PIP_EXTRA_INDEX_URL, or a base image whose pip knows one.
+# What is installed is in docker/locks, with hashes; docs/supply-chain.md says what is pinned and what is
+# not. torch is, in this order:
+#   - the wheel of that version in the base image, where its pip has a folder of wheels (find-links);
+#   - that of TORCH_LOCK, a file with hashes: PyPI's, with CUDA, unless another is given;
+#   - with TORCH_LOCK=none what the indexes have of that version, such as a build for CPUs of
+#     PIP_EXTRA_INDEX_URL, without a hash.
 ARG BASE_IMAGE=python:3.11-slim
 
 FROM ${BASE_IMAGE} AS build
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
+ARG TORCH_LOCK=docker/locks/torch.txt
+ENV PIP_NO_CACHE_DIR=1 PIP_NO_DEPS=1 PIP_ONLY_BINARY=:all:
 WORKDIR /build
 RUN python -m venv --without-pip /opt/venv
 # The libraries first: they stay as they are while only the code changes.
-COPY LICENSE README.md constraints.txt pyproject.toml ./
-COPY aligned_vq/__init__.py aligned_vq/
-RUN pip --python /opt/venv/bin/python install --no-cache-dir -c constraints.txt '.[cloud]'
+COPY constraints.txt ./
+COPY docker/locks docker/locks
+RUN if pip --python /opt/venv/bin/python install --no-index -c constraints.txt torch; then :; \
+    elif [ "$TORCH_LOCK" = none ]; then \
+      pip --python /opt/venv/bin/python install -c constraints.txt torch; \
+    else pip --python /opt/venv/bin/python install --require-hashes -r "$TORCH_LOCK"; fi
+RUN pip --python /opt/venv/bin/python install --require-hashes -r docker/locks/cloud.txt \
+    && pip install --require-hashes --target /backend -r docker/locks/build.txt
 COPY . .
-RUN pip --python /opt/venv/bin/python install --no-cache-dir --no-deps --force-reinstall . \
+RUN PYTHONPATH=/backend pip wheel --no-index --no-build-isolation --wheel-dir /wheel . \
+    && pip --python /opt/venv/bin/python install --no-index /wheel/*.whl \
     && cd /opt/venv/lib/python3*/site-packages/aligned_vq/reference \
     && mkdir /models \
     && mv bundle /models/bundle \

@@ -1,20 +1,22 @@
 # The edge: `edge-client` with its gateway, and ONNX Runtime instead of torch. Beside the libraries it
 # holds the reference model's bundle, 6 MB, as /models/bundle; a volume mounted at /models takes its
-# place.
+# place. What is installed is in docker/locks, with hashes.
 ARG BASE_IMAGE=python:3.11-slim
 
 FROM ${BASE_IMAGE} AS build
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
+ENV PIP_NO_CACHE_DIR=1 PIP_NO_DEPS=1 PIP_ONLY_BINARY=:all:
 WORKDIR /build
 RUN python -m venv --without-pip /opt/venv
 # The libraries first: they stay as they are while only the code changes. Their own tests go.
-COPY LICENSE README.md constraints.txt pyproject.toml ./
-COPY aligned_vq/__init__.py aligned_vq/
-RUN pip --python /opt/venv/bin/python install --no-cache-dir -c constraints.txt '.[edge,gateway]' \
-    && find /opt/venv -type d -name tests -prune -exec rm -r {} +
+COPY docker/locks docker/locks
+RUN pip --python /opt/venv/bin/python install --require-hashes -r docker/locks/edge.txt \
+    && find /opt/venv -type d -name tests -prune -exec rm -r {} + \
+    && pip install --require-hashes --target /backend -r docker/locks/build.txt
 COPY . .
-RUN pip --python /opt/venv/bin/python install --no-cache-dir --no-deps --force-reinstall . \
+RUN PYTHONPATH=/backend pip wheel --no-index --no-build-isolation --wheel-dir /wheel . \
+    && pip --python /opt/venv/bin/python install --no-index /wheel/*.whl \
     && cd /opt/venv/lib/python3*/site-packages/aligned_vq/reference \
     && mkdir /models \
     && mv bundle /models/bundle \

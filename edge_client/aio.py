@@ -93,6 +93,10 @@ class AsyncEdgeClient:
         """Reach the service and compare bundles; see `EdgeClient.check`."""
         return await self._awaited(self._client.check)
 
+    def targets(self) -> dict[str, bool]:
+        """By address: do questions go there now? See `EdgeClient.targets`."""
+        return self._client.targets()
+
     async def _awaited(self, blocking: Callable[[], T]) -> T:
         return await _in_thread(self._threads, blocking)
 

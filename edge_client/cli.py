@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -12,14 +13,19 @@ from jsonargparse import ArgumentParser, Namespace
 
 from aligned_vq.bitstream import to_frame
 from aligned_vq.errors import AlignedVQError, ConfigError
+from aligned_vq.whole_file import write_file
 from edge_client.client import EdgeClient, SamplingOptions
 from edge_client.config import EdgeConfig
 from edge_client.gateway.config import GatewayConfig
+from edge_client.probe import probe, write_textfile
 from edge_client.watch.cli import add_options, watch
+from protos.access import tokens
 from protos.logs import FORMATS, configure
 
 _QUALITY = "operating point of the bundle: low, medium, high, fixed; its default if left out"
 DEFAULT_TARGET = "127.0.0.1:50051"
+_ISOLATE = "isolate_images"
+"""Not an option: files on a command line are of unknown origin."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,9 +33,16 @@ def main(argv: list[str] | None = None) -> int:
     parsed = _parser().parse_args(argv)
     options: Namespace = parsed[parsed.subcommand]
     try:
-        config = EdgeConfig(**{f.name: options[f.name] for f in fields(EdgeConfig)})
+        if parsed.subcommand == "key":
+            print(tokens.make(options.name, options.out))
+            return 0
+        given = {f.name: options[f.name] for f in fields(EdgeConfig) if f.name != _ISOLATE}
+        config = EdgeConfig(**given, isolate_images=hasattr(os, "fork"))
         if parsed.subcommand == "serve":
             _serve(config, options)
+            return 0
+        if parsed.subcommand == "check" and _wants_probe(options):
+            _probe(config, options)
             return 0
         verbs = {"ask": _ask, "watch": _watch, "compress": _compress, "check": _check}
         run = verbs[parsed.subcommand]
@@ -80,7 +93,7 @@ def _ask(client: EdgeClient, options: Namespace) -> None:
 def _compress(client: EdgeClient, options: Namespace) -> None:
     encoded = client.compress(options.image, quality=options.quality)
     frame = to_frame(encoded.payload)
-    Path(options.output).write_bytes(frame)
+    write_file(options.output, frame)
     payload = encoded.payload
     figures = {
         "output": str(options.output),
@@ -124,6 +137,31 @@ def _check(client: EdgeClient, options: Namespace) -> None:
         print(f"  {name.replace('_', ' ')}: {figures[name]}")
 
 
+def _wants_probe(options: Namespace) -> bool:
+    if not options.ask and (options.text_only or options.prometheus is not None):
+        raise ConfigError("expected --ask beside --text_only and --prometheus; give it, too")
+    return bool(options.ask)
+
+
+def _probe(config: EdgeConfig, options: Namespace) -> None:
+    result = probe(
+        options.target,
+        options.bundle,
+        config,
+        with_image=not options.text_only,
+        deadline_seconds=options.deadline,
+    )
+    if options.prometheus is not None:
+        write_textfile(result, options.prometheus)
+    if options.json:
+        print(json.dumps(result.to_dict()))
+    if result.error is not None:
+        raise result.error
+    if not options.json:
+        about = "a generated image" if result.with_image else "no image"
+        print(f"ok: a question about {about} was answered in {1e3 * result.seconds:.0f} ms")
+
+
 def _serve(config: EdgeConfig, options: Namespace) -> None:
     try:
         from edge_client.gateway.process import serve
@@ -158,8 +196,14 @@ def _parser() -> ArgumentParser:
     compress.add_argument("--quality", type=str | None, default=None, help=_QUALITY)
     compress.add_argument("-o", "--output", required=True, help="file to write")
     commands.add_subcommand("compress", compress, help="write an image's payload to a file")
-    commands.add_subcommand("check", _command(), help="reach the service and compare bundles")
+    commands.add_subcommand("check", _check_command(), help="reach the service, compare bundles")
     commands.add_subcommand("serve", _serve_command(), help="serve the OpenAI API on this machine")
+    key = ArgumentParser()
+    key.add_argument("--name", required=True, type=str, help="of the caller")
+    key.add_argument("--out", required=True, type=Path, help="file for the caller's key")
+    commands.add_subcommand(
+        "key", key, help="make a caller's key and print its line for serve --api_keys"
+    )
     return parser
 
 
@@ -167,10 +211,32 @@ def _add_sampling(command: ArgumentParser) -> None:
     command.add_argument(
         "--max_tokens", type=int, default=0, help="of the answer; 0: service's default"
     )
-    command.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
+    command.add_argument("--temperature", type=float, default=0.0, help="0: greedy; else 0.01 to 2")
     command.add_argument("--quality", type=str | None, default=None, help=_QUALITY)
     command.add_argument("--seed", type=int | None, default=None, help="makes sampling repeatable")
     command.add_argument("--stop", type=str, action="append", help="text before which it ends")
+
+
+def _check_command() -> ArgumentParser:
+    command = _command()
+    command.add_argument(
+        "--ask",
+        action="store_true",
+        help="ask for one token about a generated image instead; exit status 1 if none comes",
+    )
+    command.add_argument(
+        "--text_only", action="store_true", help="with --ask: ask about no image, which costs less"
+    )
+    command.add_argument(
+        "--deadline", type=float, default=10.0, help="with --ask: seconds for the whole question"
+    )
+    command.add_argument(
+        "--prometheus",
+        type=Path | None,
+        default=None,
+        help="with --ask: also write the result to this file, for a textfile collector",
+    )
+    return command
 
 
 def _serve_command() -> ArgumentParser:
@@ -194,7 +260,7 @@ def _command(figures: bool = True) -> ArgumentParser:
     command.add_argument("--bundle", required=True, type=Path, help="bundle directory")
     if figures:
         command.add_argument("--json", action="store_true", help="print figures as one JSON object")
-    command.add_class_arguments(EdgeConfig, nested_key=None)
+    command.add_class_arguments(EdgeConfig, nested_key=None, skip={_ISOLATE})
     return command
 
 

@@ -12,6 +12,9 @@ from edge_client.answer import Answer
 from edge_client.config import EdgeConfig
 from edge_client.credentials import read_credentials
 from edge_client.encoder import EdgeEncoder, EncodedImage
+from edge_client.image_opener import ImageOpener
+from edge_client.images import ImageSource
+from edge_client.preprocess import View
 from edge_client.remembered import PictureSource, RememberedPictures
 from edge_client.route import Route
 from edge_client.stream import AnswerStream
@@ -48,7 +51,7 @@ class EdgeClient:
         target: `host:port` of the cloud service; several, in a list or with commas between them,
             share the questions, and a question that one fails goes on to another.
         bundle: directory written by `aligned-vq export`, the same as the service's.
-        config: deadlines, retries, precision, certificates, token and traces.
+        config: deadlines, retries, precision, image formats, certificates, token and traces.
         transport: another way to reach the service, for tests.
 
     Raises:
@@ -68,7 +71,10 @@ class EdgeClient:
         self.encoder = EdgeEncoder(bundle, own.backend, own.dtype, own.threads)
         self._targets = Targets([transport] if transport else _transports(target, own), own)
         self._traces = open_traces(self.config.traces, "edge-client")
-        self._pictures = RememberedPictures(self.encoder, self.config.remembered_images)
+        self._opener = ImageOpener(self.encoder, self.config)
+        self._pictures = RememberedPictures(
+            self.encoder, self.config.remembered_images, self._opener.view
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -78,6 +84,7 @@ class EdgeClient:
 
     def close(self) -> None:
         """Hang up."""
+        self._opener.close()
         self._targets.close()
         self._traces.close()
 
@@ -144,10 +151,25 @@ class EdgeClient:
             turns=turns,
         )
 
+    def view(self, image: ImageSource) -> View:
+        """What the model sees of an image: small, and all that the other verbs need of it.
+
+        Raises:
+            InvalidInput: the image cannot be used.
+            Overloaded: as many as may be are being decoded.
+        """
+        return self._opener.view(image)
+
     def compress(self, image: PictureSource, *, quality: str | None = None) -> EncodedImage:
         """The payload of an image, without asking anything; arguments as for `stream`."""
         self.encoder.check_quality(quality)
         return self._pictures.picture(image, quality).encoded()
+
+    def targets(self) -> dict[str, bool]:
+        """By address: True while questions go to that service, False while it is left out after
+        failures. Nothing is sent to find out."""
+        able = {target.name for target in self._targets.able()}
+        return {target.name: target.name in able for target in self._targets.all}
 
     def check(self) -> ServiceInfo:
         """Reach the service, or the first of several that would serve us, and compare bundles.

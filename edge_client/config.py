@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from aligned_vq.errors import ConfigError
 from edge_client.backends.base import BackendChoice, Precision
+from edge_client.image_formats import DECODE_SECONDS, DEFAULT_FORMATS, FORMATS
 from protos.traces import check_endpoint
 
 
@@ -19,6 +21,7 @@ class EdgeConfig:
         first_token_seconds: longest wait for the first piece of the answer, once connected.
         total_seconds: longest wait for the whole answer, retries included.
         attempts: tries of one question; only failures before the first piece of text are retried.
+            Lost connections do not count for the first `connect_seconds`, unless this is 1.
         backoff_seconds: wait before the first retry; doubles with every further one.
         failures: of a target in a row, after which it is left alone until it says that it is well.
         pause_seconds: wait before it is asked that for the first time; doubles up to 10 s.
@@ -30,6 +33,13 @@ class EdgeConfig:
             it.
         threads: that compute; 0 leaves it to the backend. With torch, of the whole process.
         remembered_images: payloads kept so that a follow-up question sends 16 bytes.
+        image_formats: of files and encoded bytes that may be opened, from AVIF, BMP, GIF, JPEG,
+            JPEG2000, PNG, PPM, TIFF and WEBP.
+        isolate_images: decode files and encoded bytes in processes with limits of time and memory
+            that can be killed, in place of this process: for images that strangers made. The first
+            image then takes some tenths of a second more. Not on Windows; memory is bounded on
+            Linux only. The command line and the gateway always do it.
+        image_seconds: longest time that an image may take to decode there.
         tls: encrypt, and speak only to a service whose certificate can be checked.
         ca: PEM file of the authority that signed the service's certificate; left out, gRPC's own
             list of public authorities.
@@ -55,6 +65,9 @@ class EdgeConfig:
     dtype: Precision = "float32"
     threads: int = 0
     remembered_images: int = 8
+    image_formats: tuple[str, ...] = DEFAULT_FORMATS
+    isolate_images: bool = False
+    image_seconds: float = DECODE_SECONDS
     tls: bool = False
     ca: Path | None = None
     certificate: Path | None = None
@@ -65,9 +78,17 @@ class EdgeConfig:
 
     def __post_init__(self) -> None:
         positive = ("connect_seconds", "first_token_seconds", "total_seconds", "attempts")
-        for name in (*positive, "failures", "pause_seconds", "silence_seconds"):
+        for name in (*positive, "failures", "pause_seconds", "silence_seconds", "image_seconds"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.isolate_images and not hasattr(os, "fork"):
+            raise ConfigError("expected a system that forks for isolate_images; leave it out")
+        unknown = [name for name in self.image_formats if name not in FORMATS]
+        if unknown or not self.image_formats:
+            raise ConfigError(
+                f"expected image_formats from {', '.join(FORMATS)}, got "
+                f"{', '.join(unknown) or 'none'}; name some of these"
+            )
         if self.threads < 0:
             raise ConfigError(f"threads must be 0 or more, got {self.threads}")
         if self.backoff_seconds < 0 or self.remembered_images < 0:

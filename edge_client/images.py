@@ -1,8 +1,8 @@
 """Whatever a caller calls an image becomes an RGB `PIL.Image`, or one clear InvalidInput.
 
 Untrusted bytes end here: the formats are a short list of plain raster ones (PostScript, which
-Pillow hands to an outside program, is not among them), and the size is checked from the header
-before a pixel is decoded.
+Pillow hands to an outside program, is not among them), and what can be told from the header, such
+as the size, is checked before a pixel is decoded. Time and memory are bounded by `decoding`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -21,6 +20,9 @@ from PIL import Image
 
 from aligned_vq.damaged import DAMAGE
 from aligned_vq.errors import InvalidInput
+from edge_client.image_formats import FORMATS, check_format, readable
+from edge_client.jpeg_segments import check_jpeg
+from edge_client.reduced import Header, prepare
 
 ImageSource = (
     str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[np.generic]
@@ -28,7 +30,8 @@ ImageSource = (
 
 MAX_PIXELS = 64 * 2**20
 MAX_ENCODED_BYTES = 64 * 2**20
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+STRIP_PIXELS = 2**19
+"""Images above this are converted in strips of as many pixels."""
 
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSES = {
@@ -51,6 +54,9 @@ def load_image(
     *,
     max_pixels: int = MAX_PIXELS,
     max_bytes: int = MAX_ENCODED_BYTES,
+    formats: Sequence[str] = FORMATS,
+    admit: Callable[[Header], None] | None = None,
+    name: str = "the image",
 ) -> Image.Image:
     """An RGB image of 8 bits a channel, upright, decoded and detached from its source.
 
@@ -59,8 +65,12 @@ def load_image(
             `[H, W, 1]`, `[H, W, 3]` or `[H, W, 4]` of uint8, uint16 (0 to 65535) or float (0 to 1).
         max_pixels: Refuse more than this, before decoding.
         max_bytes: Refuse longer files and byte strings.
+        formats: Of files and byte strings, from `FORMATS`.
+        admit: Called with what is known of a file or byte string before it is decoded.
+        name: Of bytes or a Pillow image, for messages.
 
-    The EXIF orientation is applied and then gone, so loading the result again changes nothing.
+    The EXIF orientation is applied and then gone, so loading the result again changes nothing. A
+    JPEG file of more than `WHOLE_JPEG_PIXELS` is decoded at a half, a quarter or an eighth.
     Transparency is composited onto white, as the reference processors do. Of an animation, an
     encoded source gives the first frame and a Pillow image its current one. Gray deeper than 8
     bits is scaled, not clipped: modes `I` and `I;16` hold 0 to 65535, mode `F` holds 0 to 1.
@@ -69,16 +79,18 @@ def load_image(
         InvalidInput: The source is missing, is no image of these kinds, is damaged, empty, too
             large, or holds values outside its range.
     """
+    opening = (max_pixels, max_bytes, tuple(formats), admit)
     match source:
         case np.ndarray():
             return _to_rgb(_from_array(source, max_pixels))
         case Image.Image():
-            return _quietly(_decode, source, "the image", max_pixels)
+            _check_pixels(source.size, name, max_pixels)
+            return _quietly(_decode, source, name)
         case bytes() | bytearray() | memoryview():
-            return _quietly(_open, bytes(source), "the image", max_pixels, max_bytes)
+            return _quietly(_open, bytes(source), name, *opening)
         case str() | os.PathLike():
-            data = _read(source, max_bytes)
-            return _quietly(_open, data, os.fspath(source), max_pixels, max_bytes)
+            data = read_image_file(source, max_bytes)
+            return _quietly(_open, data, os.fspath(source), *opening)
         case other:
             raise InvalidInput(
                 "expected an image as a path, bytes, a PIL image or a numpy array, "
@@ -99,7 +111,12 @@ def _quietly(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) ->
             return function(*args, **kwargs)
 
 
-def _read(source: str | os.PathLike[str], max_bytes: int) -> bytes:
+def read_image_file(source: str | os.PathLike[str], max_bytes: int = MAX_ENCODED_BYTES) -> bytes:
+    """The bytes of a file, or the first `max_bytes` + 1 of them.
+
+    Raises:
+        InvalidInput: It cannot be read, or is a directory, a device or a pipe.
+    """
     path = Path(source)
     try:
         if path.is_dir():
@@ -119,7 +136,14 @@ def _read(source: str | os.PathLike[str], max_bytes: int) -> bytes:
         ) from error
 
 
-def _open(data: bytes, name: str, max_pixels: int, max_bytes: int) -> Image.Image:
+def _open(
+    data: bytes,
+    name: str,
+    max_pixels: int,
+    max_bytes: int,
+    formats: tuple[str, ...],
+    admit: Callable[[Header], None] | None,
+) -> Image.Image:
     if not data:
         raise InvalidInput(f"expected an encoded image, but {name} has 0 bytes: send a whole file")
     if len(data) > max_bytes:
@@ -127,38 +151,43 @@ def _open(data: bytes, name: str, max_pixels: int, max_bytes: int) -> Image.Imag
             f"expected at most {max_bytes} bytes of encoded image, {name} has more: "
             "send a smaller image"
         )
+    check_format(data, name, formats)
+    check_jpeg(data, name)
     try:
-        image = Image.open(io.BytesIO(data), formats=_readable_formats())
+        image = Image.open(io.BytesIO(data), formats=readable(formats))
     except Image.DecompressionBombError as error:
         raise InvalidInput(
             f"expected at most {max_pixels} pixels, {name} has more ({error}): send a smaller image"
         ) from error
     except DAMAGE as error:
         raise InvalidInput(
-            f"expected an image in one of {', '.join(FORMATS)}, but {name} ({len(data)} bytes) "
+            f"expected an image in one of {', '.join(formats)}, but {name} ({len(data)} bytes) "
             "is not one, or its header is damaged: convert it or send it again"
         ) from error
     with image:
-        return _decode(image, name, max_pixels)
+        _check_pixels(image.size, name, max_pixels)
+        header = prepare(image)
+        if admit is not None:
+            admit(header)
+        return _decode(image, name, opened_here=True)
 
 
-@cache
-def _readable_formats() -> tuple[str, ...]:
-    """The formats this build of Pillow knows; it refuses a list that names another."""
-    Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
-
-
-def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
-    _check_pixels(image.size, name, max_pixels)
+def _decode(image: Image.Image, name: str, *, opened_here: bool = False) -> Image.Image:
+    """Upright RGB; an image that was `opened_here` may be the result itself, or is let go."""
     try:
         image.load()
-        rgb = _to_rgb(image)
+        transpose = _TRANSPOSES.get(_orientation(image))
+        if opened_here and image.mode == "RGB" and image.info.get("transparency") is None:
+            image.info = {}
+            rgb = image
+        else:
+            rgb = _to_rgb(image)
+            if opened_here:
+                image.close()
     except (Image.DecompressionBombError, *DAMAGE) as error:
         raise InvalidInput(
             f"expected a whole image, but {name} is truncated or damaged ({error}): send it again"
         ) from error
-    transpose = _TRANSPOSES.get(_orientation(image))
     return rgb if transpose is None else rgb.transpose(transpose)
 
 
@@ -187,6 +216,17 @@ def _orientation(image: Image.Image) -> int:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     """A new RGB image without metadata, which would otherwise rotate or composite it twice."""
+    if image.width * image.height <= STRIP_PIXELS:
+        return _converted(image)
+    rgb = Image.new("RGB", image.size)
+    step = max(1, STRIP_PIXELS // image.width)
+    for row in range(0, image.height, step):
+        end = min(row + step, image.height)
+        rgb.paste(_converted(image.crop((0, row, image.width, end))), (0, row))
+    return rgb
+
+
+def _converted(image: Image.Image) -> Image.Image:
     image = _to_eight_bits(image)
     if image.mode in _PREMULTIPLIED:
         image = image.convert(_PREMULTIPLIED[image.mode])

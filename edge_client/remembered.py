@@ -11,7 +11,7 @@ from aligned_vq.answers import Timings
 from aligned_vq.types import Payload
 from edge_client.encoder import EdgeEncoder, EncodedImage
 from edge_client.given import given_payload
-from edge_client.images import ImageSource, load_image
+from edge_client.images import ImageSource
 from edge_client.preprocess import View
 
 PictureSource = ImageSource | View | Payload | EncodedImage
@@ -33,10 +33,14 @@ class RememberedPictures:
     Args:
         encoder: makes payloads.
         most: pictures to remember.
+        view_of: what the model sees of an image that was given as such.
     """
 
-    def __init__(self, encoder: EdgeEncoder, most: int) -> None:
+    def __init__(
+        self, encoder: EdgeEncoder, most: int, view_of: Callable[[ImageSource], View]
+    ) -> None:
         self._encoder = encoder
+        self._view_of = view_of
         self._most = most
         self._known: OrderedDict[bytes, _Remembered] = OrderedDict()
         self._lock = threading.Lock()
@@ -57,7 +61,7 @@ class RememberedPictures:
             return Picture(self, payload.digest(), lambda: encoded)
         assert not isinstance(given, Payload)  # it would have been given
         # The whole picture may be a thousand times as large, and is needed no longer.
-        view = given if isinstance(given, View) else self._encoder.view(load_image(given))
+        view = given if isinstance(given, View) else self._view_of(given)
         return Picture(
             self,
             view.digest + (quality or "").encode(),

@@ -51,8 +51,8 @@ class Route:
         """Choose a target that can be reached.
 
         Raises:
-            CloudUnreachable: none can within that time, or, at once, all are left alone; or it was
-                cancelled, or the client closed.
+            CloudUnreachable: none can within that time, or, at once, all are left alone and none
+                was asked before; or it was cancelled, or the client closed.
         """
         deadline = time.monotonic() + timeout_seconds
         slice_seconds = _FIRST_SLICE_SECONDS if len(self._targets.all) > 1 else timeout_seconds
@@ -132,9 +132,10 @@ class Route:
             self._targets.failed(target, mark, error)
 
     def _hopeful(self) -> bool:
-        """Does another question just find out whether a target is well again?"""
+        """Does another question just find out whether a target is well again? Or is this one on its
+        way already, and worth waiting until one says that it is?"""
         return any(
-            target.breaker.state == "trial"
+            target.breaker.state == "trial" or bool(self._asked)
             for target in self._targets.all
             if target not in self._refused
         )

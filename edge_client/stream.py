@@ -222,9 +222,18 @@ class AnswerStream:
         """Only before the first text, and only what another try or another target can mend."""
         return (
             not self._chunks
-            and attempt < self._config.attempts
+            and (attempt < self._config.attempts or self._lost_lately(error))
             and pause < self._ends_in()
             and (elsewhere or not (isinstance(error, DeadlineExceeded) or is_refusal(error)))
+        )
+
+    def _lost_lately(self, error: AlignedVQError) -> bool:
+        """A connection that ends costs no work, and tells nothing of the next one; so as long as
+        connecting may take, further ones are tried, unless nothing is to be tried again."""
+        return (
+            isinstance(error, CloudUnreachable)
+            and self._config.attempts > 1
+            and time.monotonic() < self._started + self._config.connect_seconds
         )
 
     def _pause(self, error: AlignedVQError, attempt: int, elsewhere: bool) -> float:

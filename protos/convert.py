@@ -58,7 +58,7 @@ FINISH_REASONS: dict[FinishReason, pb.FinishReason.ValueType] = {
 _FINISH_REASONS_BACK: dict[int, FinishReason] = {
     value: reason for reason, value in FINISH_REASONS.items()
 }
-_SMALLEST_FLOAT32 = float(np.finfo(np.float32).tiny)
+_MAX_UINT64 = (1 << 64) - 1
 
 
 def finish_reason_to_proto(reason: FinishReason) -> pb.FinishReason.ValueType:
@@ -80,12 +80,10 @@ def finish_reason_from_proto(value: int) -> FinishReason:
 def sampling_to_proto(sampling: Sampling) -> pb.SamplingParams:
     """Sampling as sent: defaults of the wire cost no bytes; InvalidInput when out of range."""
     check_sampling(sampling)
-    # A top_p that float32 rounds to 0 would mean the opposite, "all tokens", on the wire.
-    top_p = 0.0 if sampling.top_p == 1 else max(sampling.top_p, _SMALLEST_FLOAT32)
     return pb.SamplingParams(
         max_tokens=sampling.max_tokens,
         temperature=sampling.temperature,
-        top_p=top_p,
+        top_p=0.0 if sampling.top_p == 1 else sampling.top_p,
         seed=sampling.seed,
         stop=sampling.stop,
     )
@@ -195,10 +193,12 @@ def timings_to_proto(timings: Timings) -> list[pb.StageTiming]:
 
 
 def timings_from_proto(messages: Iterable[pb.StageTiming]) -> Timings:
-    """Nanoseconds by stage in the order received; a stage named twice counts its sum."""
+    """Nanoseconds by stage in the order received; a stage named twice counts its sum, which stays
+    within the wire's 64 bits."""
     stages_ns: dict[str, int] = {}
     for message in messages:
-        stages_ns[message.stage] = stages_ns.get(message.stage, 0) + message.duration_ns
+        total = stages_ns.get(message.stage, 0) + message.duration_ns
+        stages_ns[message.stage] = min(total, _MAX_UINT64)
     return Timings(stages_ns)
 
 

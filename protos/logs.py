@@ -2,19 +2,21 @@
 
 Nothing a user said may get there, whichever library logs: exceptions are told by type and place, as
 their words may quote what failed, and what does not print cannot begin a new line. Only gRPC's
-core writes lines of its own, of handshakes and the like; GRPC_VERBOSITY=ERROR in the environment
-leaves them out.
+core writes lines of its own, one for each failed handshake; `quiet_grpc` leaves them out.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import threading
 import traceback
 from collections.abc import Iterator
 from datetime import UTC, datetime
+
+from protos.log_limit import GRPC, LimitedHandler
 
 FORMATS = ("text", "json")
 EVENT = "event"
@@ -63,7 +65,7 @@ def configure(level: str, form: str) -> bool:
     Returns:
         Whether it did.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = LimitedHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler])
     if handler not in logging.getLogger().handlers:
@@ -71,6 +73,15 @@ def configure(level: str, form: str) -> bool:
     logging.captureWarnings(True)
     threading.excepthook = _thread_ended
     return True
+
+
+def quiet_grpc() -> None:
+    """Let gRPC's core write nothing, unless the environment's GRPC_VERBOSITY says what.
+
+    It has to be called before gRPC is imported. A stranger decides how often a handshake fails, and
+    what such lines quote.
+    """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 def printable(text: str) -> str:
@@ -87,7 +98,10 @@ def _thread_ended(ended: threading.ExceptHookArgs) -> None:
 
 
 def _message(record: logging.LogRecord) -> str:
-    """What is logged; of asyncio the first line, as the others show tasks and what they hold."""
+    """What is logged; of asyncio the first line, as the others show tasks and what they hold; of
+    gRPC neither headers, among which are tokens, nor the path that a stranger called."""
+    if record.name.startswith(GRPC):
+        return str(record.msg).partition(" [/")[0]
     words = record.getMessage()
     return words.partition("\n")[0] if record.name == "asyncio" else words
 

@@ -17,7 +17,11 @@ from aligned_vq.errors import InvalidInput, ManifestMismatch
 from aligned_vq.types import DIGEST_BYTES
 
 MAX_ANSWER_TOKENS = 65_535
-MAX_TEMPERATURE = 10.0
+MIN_TEMPERATURE = 0.01
+"""Of an answer that is sampled: below, one token has all of the probability, and 0 says so."""
+MAX_TEMPERATURE = 2.0
+MIN_TOP_P = 1e-6
+"""Far below any share of a likeliest token; float32 carries it and what it leaves of 1."""
 MAX_SEED = (1 << 64) - 1
 MAX_STOPS = 4
 MAX_STOP_CHARS = 256
@@ -45,11 +49,17 @@ _UNICODE = (
 )
 
 
+def is_temperature(value: float) -> bool:
+    """Is it 0 (greedy) or one to sample by? NaN is neither."""
+    return value == 0 or MIN_TEMPERATURE <= value <= MAX_TEMPERATURE
+
+
 def check_sampling(sampling: Sampling) -> None:
     """InvalidInput unless every number is one, finite and in range.
 
-    `max_tokens` 0 to 65535 (0: the service's default), `temperature` 0 to 10, `top_p` above 0 to 1,
-    `seed` None or an unsigned 64-bit integer, `stop` at most 4 texts of 1 to 256 characters.
+    `max_tokens` 0 to 65535 (0: the service's default), `temperature` 0 (greedy) or 0.01 to 2,
+    `top_p` 0.000001 to 1, `seed` None or an unsigned 64-bit integer, `stop` at most 4 texts of 1 to
+    256 characters.
     """
     for name, kind in _KINDS.items():
         value = getattr(sampling, name)
@@ -60,21 +70,22 @@ def check_sampling(sampling: Sampling) -> None:
     if not 0 <= sampling.max_tokens <= MAX_ANSWER_TOKENS:
         raise InvalidInput(
             f"max_tokens must be 0 (the service's default) to {MAX_ANSWER_TOKENS}, "
-            f"got {sampling.max_tokens}: ask for fewer"
+            f"got {_shown(sampling.max_tokens)}: ask for fewer"
         )
-    if not (math.isfinite(sampling.temperature) and 0 <= sampling.temperature <= MAX_TEMPERATURE):
+    if not is_temperature(sampling.temperature):
         raise InvalidInput(
-            f"temperature must be 0 to {MAX_TEMPERATURE:g}, got {sampling.temperature}: "
-            "give 0 for greedy answers"
+            f"temperature must be 0 or {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g}, "
+            f"got {_shown(sampling.temperature)}: give 0 for greedy answers"
         )
-    if not (math.isfinite(sampling.top_p) and 0 < sampling.top_p <= 1):
+    if not MIN_TOP_P <= sampling.top_p <= 1:
         raise InvalidInput(
-            f"top_p must be above 0 and at most 1, got {sampling.top_p}: "
+            f"top_p must be {MIN_TOP_P:f} to 1, got {_shown(sampling.top_p)}: "
             "give 1 to sample from all tokens"
         )
     if sampling.seed is not None and not 0 <= sampling.seed <= MAX_SEED:
         raise InvalidInput(
-            f"seed must be 0 to {MAX_SEED}, got {sampling.seed}: give another or leave it out"
+            f"seed must be 0 to {MAX_SEED}, got {_shown(sampling.seed)}: give another or leave it "
+            "out"
         )
     if not all(isinstance(text, str) for text in sampling.stop):
         raise InvalidInput("stop must be texts, got something else: give them as str")
@@ -113,7 +124,7 @@ class Question:
     none (`text_only`).
 
     `request_id` is at most 64 of `A-Z a-z 0-9 . _ : -` (empty: the service chooses), for logs and
-    deduplication. `image_digest` is empty, or 16 bytes that offer an image sent earlier. `text` is
+    traces alone. `image_digest` is empty, or 16 bytes that offer an image sent earlier. `text` is
     the user's: like the digest and the `turns` before it, it stays out of `repr`, hence out of
     logs. InvalidInput or ManifestMismatch when a field is not so.
     """
@@ -170,6 +181,13 @@ class ServiceInfo:
         """Check the digests."""
         for digest in (self.manifest_digest, *self.served_digests):
             check_manifest_digest(digest)
+
+
+def _shown(number: float) -> str:
+    """A number in an error. Python writes no whole number of thousands of digits."""
+    if 10**30 < abs(number) < math.inf:
+        return "a number of more than 30 digits"
+    return str(number)
 
 
 def _broken(text: str) -> bool:

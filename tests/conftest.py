@@ -25,9 +25,10 @@ from aligned_vq.types import OperatingPoint, SplitPoint
 from benchmarks.processes import CloudProcess
 from tests.privacy import LAST, SUITE
 
-# They have commands of their own: `make test-docker`; `make test-vllm` and `make test-lmms`, each
-# with an environment.
+# They have commands of their own: `make test-arm`, `make test-docker`; and `make test-vllm`,
+# `make test-lmms`, each with an environment.
 collect_ignore = [
+    "arm",
     "docker",
     *([] if find_spec("vllm") else ["vllm"]),
     *([] if find_spec("lmms_eval") else ["lmms"]),

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
+import uuid
 
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 from google.protobuf import text_format
 
+from protos import convert
 from protos.alignedvq.v1 import inference_pb2 as pb
+from protos.messages import Question
 from tests.privacy import SUITE, Secrets
 
 QUESTION = "Is the zeppelin über the harbour violet?"
@@ -56,6 +61,20 @@ def test_the_search_finds_nothing_where_there_is_nothing() -> None:
         secrets.add_text("answer", word)
     secrets.add_bytes("payload", bytes(500))
     assert secrets.found_in("a red star: 2, digest 00000000000000000000000000000000") == []
+
+
+@hypothesis.given(st.text(alphabet="qxzjkv", min_size=200, max_size=200))
+@hypothesis.settings(max_examples=3)
+def test_what_a_property_test_draws_was_not_asked(text: str) -> None:
+    before = len(SUITE.secrets)
+    convert.question_to_proto(Question("", bytes(16), text))
+    assert len(SUITE.secrets) == before
+
+
+def test_what_is_asked_is_looked_for() -> None:
+    text = f"Is the {uuid.uuid4()} in the picture?"
+    convert.question_to_proto(Question("", bytes(16), text))
+    assert SUITE.secrets.found_in(f"asked {text}")
 
 
 def test_no_log_of_the_suite_says_what_was_asked_answered_or_sent() -> None:

@@ -1,7 +1,8 @@
 """Indices to bytes and back: fixed-width packing, range and context coding, and the file frame.
 
 `pack` and `unpack` are the two verbs; `to_frame` and `from_frame` wrap a payload into a file.
-Numpy and constriction only, so that an edge device can use it without a tensor library.
+Numpy only, and constriction where it is installed, so that an edge device can use it without a
+tensor library.
 """
 
 from aligned_vq.bitstream.body import CODECS, Codec, pack, unpack

@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import constriction
 import numpy as np
 
+from aligned_vq.bitstream import coders
 from aligned_vq.bitstream.context_rules import Grid, Numbers, Past, Rule, grid_of, walk
 from aligned_vq.bitstream.contexts import ContextTables
 from aligned_vq.bitstream.counts import Models
@@ -27,8 +27,6 @@ from aligned_vq.types import Encoded, Indices, Mask, StageIndices
 
 # The value under a context, and what it says to the contexts of its neighbours.
 _Reader = Callable[[int], tuple[int, int]]
-
-_WORD_BYTES = 4
 
 
 def encode_context(encoded: Encoded, tables: ContextTables) -> bytes:
@@ -44,16 +42,8 @@ def decode_context(body: bytes, layout: Layout, tables: ContextTables) -> Encode
         CorruptPayload: the bytes are not exactly what `encode_context` makes of any indices.
     """
     statistics, coded = layout.split_body(body)
-    if len(coded) % _WORD_BYTES:
-        raise CorruptPayload(
-            f"expected a multiple of {_WORD_BYTES} bytes from the range coder, got {len(coded)}; "
-            f"{RESEND}"
-        )
-    decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(coded, "<u4").astype(np.uint32))
-    try:
+    with coders.reading(coded) as decoder:
         stages = _decode_stages(decoder, layout, tables)
-    except AssertionError as error:  # how constriction reports words that no message leads to
-        raise CorruptPayload(f"expected range-coded indices, got: {error} {RESEND}") from error
     encoded = Encoded(layout.num_tokens, stages, statistics)
     if _encode_stages(encoded, tables) != coded:
         raise CorruptPayload(
@@ -63,7 +53,7 @@ def decode_context(body: bytes, layout: Layout, tables: ContextTables) -> Encode
 
 
 def _encode_stages(encoded: Encoded, tables: ContextTables) -> bytes:
-    encoder = constriction.stream.queue.RangeEncoder()
+    encoder = coders.CODER.encoder()
     walked = walk(encoded, tables.rules)
     for stage, models, at in zip(encoded.stages, tables.stages, walked, strict=False):
         if stage.mask is not None:
@@ -73,8 +63,7 @@ def _encode_stages(encoded: Encoded, tables: ContextTables) -> bytes:
                 encoder.encode(int(bit), models.mask_models[context])
         for group, coder in enumerate(models.groups):
             _encode_indices(encoder, coder, stage.indices[:, group], at.indices[:, group])
-    words: bytes = encoder.get_compressed().astype("<u4").tobytes()
-    return words
+    return coders.to_bytes(encoder)
 
 
 def _encode_indices(encoder: Any, coder: GroupCoder, entries: Indices, contexts: Numbers) -> None:

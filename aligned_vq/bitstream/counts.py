@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import constriction
 import numpy as np
 from numpy.typing import NDArray
 
+from aligned_vq.bitstream import coders
 from aligned_vq.errors import ConfigError
 
 Counts = NDArray[np.uint32]
@@ -27,7 +27,7 @@ _UNITS = 256
 
 
 class Models(dict[int, Any]):
-    """The constriction model of each row of counts, built when first asked for and kept.
+    """The model of each row of counts, built when first asked for and kept.
 
     Args:
         rows: uint32 counts, each of two entries or more.
@@ -43,9 +43,9 @@ class Models(dict[int, Any]):
 
 
 def categorical(counts: Counts) -> Any:
-    """The constriction model of one row of counts `[S]`, two entries or more."""
+    """The model of one row of counts `[S]`, two entries or more."""
     # Unnormalised integers: their partial sums are exact in float64 on any machine.
-    return constriction.stream.model.Categorical(counts.astype(np.float64), perfect=False)
+    return coders.CODER.categorical(counts.astype(np.float64))
 
 
 def check_counts(name: str, counts: Counts, axes: Sequence[str]) -> None:

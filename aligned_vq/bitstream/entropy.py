@@ -14,15 +14,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import constriction
 import numpy as np
 
+from aligned_vq.bitstream import coders
 from aligned_vq.bitstream.layout import RESEND, Layout
 from aligned_vq.bitstream.tables import EntropyTables
 from aligned_vq.errors import CorruptPayload
 from aligned_vq.types import Encoded, Mask, StageIndices
-
-_WORD_BYTES = 4
 
 
 def encode_range(encoded: Encoded, tables: EntropyTables) -> bytes:
@@ -38,18 +36,10 @@ def decode_range(body: bytes, layout: Layout, tables: EntropyTables) -> Encoded:
         CorruptPayload: the bytes are not exactly what `encode_range` makes of any indices.
     """
     statistics, coded = layout.split_body(body)
-    if len(coded) % _WORD_BYTES:
-        raise CorruptPayload(
-            f"expected a multiple of {_WORD_BYTES} bytes from the range coder, got {len(coded)}; "
-            f"{RESEND}"
-        )
-    decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(coded, "<u4").astype(np.uint32))
-    try:
+    with coders.reading(coded) as decoder:
         stages = tuple(
             _decode_stage(decoder, layout, tables, stage) for stage in range(layout.num_stages)
         )
-    except AssertionError as error:  # how constriction reports words that no message leads to
-        raise CorruptPayload(f"expected range-coded indices, got: {error} {RESEND}") from error
     if _encode_stages(layout.num_tokens, stages, tables) != coded:
         raise CorruptPayload(
             f"expected the one range-coded form of these indices, got another; {RESEND}"
@@ -60,7 +50,7 @@ def decode_range(body: bytes, layout: Layout, tables: EntropyTables) -> Encoded:
 def _encode_stages(
     num_tokens: int, stages: tuple[StageIndices, ...], tables: EntropyTables
 ) -> bytes:
-    encoder = constriction.stream.queue.RangeEncoder()
+    encoder = coders.CODER.encoder()
     for number, stage in enumerate(stages):
         if stage.mask is not None:
             covered = len(stage.indices)
@@ -69,8 +59,7 @@ def _encode_stages(
         for group in range(stage.indices.shape[1]):
             column = np.ascontiguousarray(stage.indices[:, group])
             encoder.encode(column, tables.model(number, group))
-    words: bytes = encoder.get_compressed().astype("<u4").tobytes()
-    return words
+    return coders.to_bytes(encoder)
 
 
 def _decode_stage(
@@ -97,8 +86,8 @@ def _decode_stage(
 
 
 def _covered_model(num_tokens: int) -> Any:
-    return constriction.stream.model.Uniform(num_tokens + 1)
+    return coders.CODER.uniform(num_tokens + 1)
 
 
 def _mask_model(covered: int, num_tokens: int) -> Any:
-    return constriction.stream.model.Bernoulli((covered + 0.5) / (num_tokens + 1), perfect=False)
+    return coders.CODER.bernoulli((covered + 0.5) / (num_tokens + 1))

@@ -2,7 +2,7 @@
 
     magic            4 B    93 41 56 51
     version          1 B    BITSTREAM_VERSION
-    coding           1 B    its number in CODING_NUMBERS
+    coding           1 B    its number in CODING_NUMBERS, one less than on the wire
     num_tokens       2 B
     num_stages       1 B
     masked_stages    4 B

@@ -20,6 +20,7 @@ from aligned_vq.bitstream.counts import RELEARN, Counts, categorical, check_coun
 from aligned_vq.bitstream.stage_contexts import EntryClasses
 from aligned_vq.errors import ConfigError
 from aligned_vq.types import Encoded, QuantizerConfig, digest_of
+from aligned_vq.whole_file import new_file
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +85,7 @@ class EntropyTables:
             self.contexts.check(config)
 
     def model(self, stage: int, group: int) -> Any:
-        """The constriction model of one codebook, built once and kept."""
+        """The model of one codebook, built once and kept."""
         key = (stage, group)
         if key not in self._models:
             self._models[key] = categorical(self.counts[stage][group])
@@ -103,7 +104,8 @@ class EntropyTables:
         tensors = {_name(s): np.ascontiguousarray(c) for s, c in enumerate(self.counts)}
         if self.contexts is not None:
             tensors |= self.contexts.tensors()
-        save_file(tensors, path)
+        with new_file(path) as part:
+            save_file(tensors, part)
 
     @classmethod
     def load(cls, path: Path, config: QuantizerConfig) -> EntropyTables:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from aligned_vq.bundle_files import BUNDLE_FILES, GRAPH
 from aligned_vq.errors import ConfigError
 from aligned_vq.reference.assets import NAME, checkpoint_source
 from aligned_vq.types import LinkKind, SplitPoint
+from aligned_vq.whole_folder import check_replaceable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -35,7 +38,9 @@ def export_parser() -> ArgumentParser:
     parser.add_argument("--identity", action="store_true", help="raw features, no codebook")
     parser.add_argument("--seed", type=int, default=0, help="of k-means")
     parser.add_argument("--onnx", action="store_true", help="with a graph, as by export-onnx")
-    parser.add_argument("--out", required=True, type=Path, help="bundle directory to write")
+    parser.add_argument(
+        "--out", required=True, type=Path, help="bundle directory: new, or a bundle to replace"
+    )
     return parser
 
 
@@ -51,6 +56,8 @@ def export(options: Namespace) -> None:
     from aligned_vq.split.checkpoint import LlavaCheckpoint
     from aligned_vq.split.loading import load_prefix
 
+    check_replaceable(options.out, BUNDLE_FILES)  # before the work of calibrating
+    finish = _graph_writer() if options.onnx else None
     plan = CodecPlan(
         split=SplitPoint.parse(options.split),
         link=options.link,
@@ -63,9 +70,9 @@ def export(options: Namespace) -> None:
     pixels = pixel_batches(checkpoint, _pictures(options.images))
     examples = features_at(load_prefix(checkpoint, plan.split), pixels)
     calibrated = calibrate_codec(checkpoint, plan, examples, options.seed)
-    manifest = export_bundle(checkpoint, calibrated, options.out)
+    manifest = export_bundle(checkpoint, calibrated, options.out, finish)
     if options.onnx:
-        _add_graph(options.out, int8=False)
+        _show_graph(options.out)
     body = manifest.quantizer.payload_bytes(manifest.features.num_tokens)
     print(
         f"{options.out}: {manifest.split}, {manifest.link} link, {body} B per image at fixed width"
@@ -86,10 +93,11 @@ def export_onnx_parser() -> ArgumentParser:
 
 def export_onnx(options: Namespace) -> None:
     """Run the command."""
-    _add_graph(options.bundle, options.int8)
+    _graph_writer()(options.bundle, int8=options.int8)
+    _show_graph(options.bundle)
 
 
-def _add_graph(bundle: Path, int8: bool) -> None:
+def _graph_writer() -> Callable[..., Path]:
     try:
         from aligned_vq.graph.writing import write_graph
     except ModuleNotFoundError as error:
@@ -99,7 +107,11 @@ def _add_graph(bundle: Path, int8: bool) -> None:
             "a graph is written with the package onnx, which is not installed; pip install "
             "'aligned-vq[train]'"
         ) from error
-    path = write_graph(bundle, int8=int8)
+    return write_graph
+
+
+def _show_graph(bundle: Path) -> None:
+    path = bundle / GRAPH
     print(f"{path}: {path.stat().st_size} B beside the bundle's weights")
 
 

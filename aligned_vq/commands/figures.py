@@ -10,6 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 from aligned_vq.commands import vqav2
 from aligned_vq.errors import ConfigError
 from aligned_vq.reference.assets import BUNDLE, NAME, checkpoint_source
+from aligned_vq.whole_file import write_file
 
 REFERENCE_QUESTIONS = 5000
 
@@ -109,7 +110,7 @@ def _evaluate_reference(options: Namespace, questions: int) -> None:
         options.out.mkdir(parents=True, exist_ok=True)
         figures = [row.to_dict() for row in rows]
         text = json.dumps(figures, indent=1) + "\n"
-        (options.out / "eval.json").write_text(text, encoding="utf-8")
+        write_file(options.out / "eval.json", text)
         plot_rate_accuracy(figures, options.out / "rate_accuracy")
 
 

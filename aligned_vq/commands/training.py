@@ -6,6 +6,9 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
+from aligned_vq.bundle_files import BUNDLE_FILES
+from aligned_vq.whole_folder import check_replaceable
+
 
 def train_parser() -> ArgumentParser:
     """Options of `train`."""
@@ -26,6 +29,7 @@ def train(options: Namespace) -> None:
     from aligned_vq.training.export import export_run
     from aligned_vq.training.run import TrainingRun
 
+    check_replaceable(options.out / "bundle", BUNDLE_FILES)  # before the hours of training
     run = TrainingRun(read_config(options.config, options.set), options.out)
     run.train()
     if run.accelerator.is_main_process:
@@ -40,6 +44,13 @@ def reference_parser() -> ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="checkpoint directory to write")
     parser.add_argument("--work", type=Path, default=Path("work/reference"), help="resumable state")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument(
+        "--start",
+        type=str | None,
+        default=None,
+        help="a reference checkpoint, or 'reference', the shipped one: its vision tower stays as "
+        "it is, its language model goes on with conversations",
+    )
     return parser
 
 
@@ -47,8 +58,10 @@ def reference_train(options: Namespace) -> None:
     """Run the command."""
     import torch
 
+    from aligned_vq.reference.assets import checkpoint_source
     from aligned_vq.reference.recipe import Recipe, train_reference
 
     found = "cuda" if torch.cuda.is_available() else "cpu"
     device = found if options.device == "auto" else options.device
-    train_reference(Recipe(), options.work, options.out, device)
+    start = Path(checkpoint_source(options.start)) if options.start else None
+    train_reference(Recipe(), options.work, options.out, device, start)

@@ -29,6 +29,7 @@ from aligned_vq.split.checkpoint import LlavaCheckpoint
 from aligned_vq.split.loading import load_prefix, load_suffix
 from aligned_vq.split.vision import Block
 from aligned_vq.types import SplitPoint
+from aligned_vq.whole_file import write_file
 
 LOCATIONS = {
     "residual_in": "residual stream into the block",
@@ -213,7 +214,7 @@ def main_locations(
         "pictures": pictures,
         "locations": [row.to_dict() for row in rows],
     }
-    (out / "locations.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    write_file(out / "locations.json", json.dumps(figures, indent=1) + "\n")
     plot_locations(rows, out / "locations")
     return rows
 

@@ -19,6 +19,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentF
 
 from aligned_vq.errors import ConfigError
 from aligned_vq.types import NORMS, Encoded, QuantizerConfig, SplitPoint
+from aligned_vq.whole_file import new_file
 
 MODEL = "reference model"
 CURVE_POINTS = 256
@@ -73,8 +74,10 @@ def save_figure(
     with matplotlib.rc_context(_SETTINGS):
         figure = Figure(figsize=size, layout="constrained")  # without pyplot: no display, no state
         draw(figure)
-        figure.savefig(paths[0], dpi=150, metadata={"Software": None})
-        figure.savefig(paths[1], metadata={"Date": None, "Creator": None})
+        with new_file(paths[0]) as part:
+            figure.savefig(part, dpi=150, metadata={"Software": None})
+        with new_file(paths[1]) as part:
+            figure.savefig(part, metadata={"Date": None, "Creator": None})
     return paths
 
 

@@ -43,6 +43,7 @@ from aligned_vq.training.config import TrainConfig
 from aligned_vq.training.export import trained_codec
 from aligned_vq.training.run import TrainingRun
 from aligned_vq.types import SplitPoint
+from aligned_vq.whole_file import write_file
 
 UNSPLIT = "unsplit"
 _IDENTITY = ("config", "points", "questions", "model")  # what makes two records one
@@ -136,7 +137,7 @@ class Sweep:
                 _log.exception("%s failed", run.name)
                 failed[run.name] = f"{type(error).__name__}: {error}"
         table = sweep_table(self._unsplit_record(), self._records, failed)
-        (self.out / "table.md").write_text(table, encoding="utf-8")
+        write_file(self.out / "table.md", table)
         return SweepOutcome(table, failed)
 
     def _one(self, number: int, run: SweepRun) -> dict[str, Any]:

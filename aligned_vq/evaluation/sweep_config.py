@@ -27,6 +27,7 @@ import aligned_vq
 from aligned_vq.errors import ConfigError
 from aligned_vq.training.config import TrainConfig
 from aligned_vq.training.config_file import config_from
+from aligned_vq.whole_file import write_file
 from aligned_vq.yaml_file import mapping, read_yaml
 
 QUESTIONS = 2000
@@ -138,9 +139,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
     """Write a record whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_file(path, json.dumps(record, indent=1) + "\n")
 
 
 def provenance() -> dict[str, Any]:

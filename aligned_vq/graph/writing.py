@@ -8,6 +8,7 @@ Latents come out too: an image over its byte limit is quantized again without it
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +31,9 @@ from aligned_vq.graph.prefix import PrefixWriter
 from aligned_vq.graph.quantizer import QuantizerWriter
 from aligned_vq.graph.weights import stored_tensors
 from aligned_vq.manifest import SplitManifest
+from aligned_vq.staging import is_unfinished
+from aligned_vq.whole_file import write_file
+from aligned_vq.whole_folder import new_folder
 
 OPSET, IR_VERSION = 20, 10
 """What every ONNX Runtime from 1.18 on can read."""
@@ -45,7 +49,8 @@ def write_graph(directory: str | Path, *, int8: bool = False) -> Path:
         int8: weights of the blocks in 8 bits, multiplied as integers.
 
     Raises:
-        ConfigError: the bundle is incomplete or damaged, or has no codebooks.
+        ConfigError: the bundle is incomplete or damaged, has no codebooks, or cannot be replaced.
+        NotWritten: there is no room, or no right to write there.
     """
     folder = Path(directory)
     manifest = read_manifest(folder)
@@ -56,11 +61,18 @@ def write_graph(directory: str | Path, *, int8: bool = False) -> Path:
         )
     content = read_verified(folder / EDGE, manifest.edge_weights_digest)
     model = edge_model(manifest, content, int8).SerializeToString(deterministic=True)
-    path = folder / GRAPH
-    path.write_bytes(model)
-    checker.check_model(path)
-    write_manifest(folder, replace(manifest, edge_graph_digest=file_digest(model)))
-    return path
+    with new_folder(folder, ("*",)) as new:
+        shutil.copytree(
+            folder,
+            new,
+            symlinks=True,
+            ignore=lambda _, names: {name for name in names if is_unfinished(name)},
+            dirs_exist_ok=True,
+        )
+        write_file(new / GRAPH, model)
+        checker.check_model(new / GRAPH)
+        write_manifest(new, replace(manifest, edge_graph_digest=file_digest(model)))
+    return folder / GRAPH
 
 
 def edge_model(manifest: SplitManifest, content: bytes, int8: bool = False) -> ModelProto:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import Image
 
+from aligned_vq.reference.conversations import conversation
 from aligned_vq.reference.questions import Question, describe, short_questions
-from aligned_vq.reference.scenes import Split, render, sample_scene, scene_rng
+from aligned_vq.reference.scenes import SPLITS, Split, render, sample_scene, scene_rng
 
 QUESTIONS_PER_IMAGE = 8
+_CONVERSATIONS = 7  # what is asked is drawn apart from the scene, of which the split is the seed
 
 
 @dataclass(frozen=True)
 class ExamImage:
-    """A test picture with its questions; the last one asks for a description."""
+    """A test picture with its questions; `exam_images` ends them with one for a description."""
 
     picture: Image.Image
     questions: tuple[Question, ...]
@@ -33,6 +37,25 @@ def exam_images(num_questions: int, split: Split = "test") -> Iterator[ExamImage
         index += 1
         picture = Image.fromarray(render(scene).pixels)
         yield ExamImage(picture, (*short, describe(scene, rng)))
+
+
+def exam_conversations(
+    count: int, num_turns: int, split: Split = "test", first: int = 0
+) -> Iterator[ExamImage]:
+    """Pictures of a split from the scene `first` on, each with a conversation of so many turns.
+
+    A description is asked for in some, at any turn; scenes with fewer questions are left out.
+    """
+    given = 0
+    for index in itertools.count(first):
+        if given == count:
+            return
+        rng = np.random.default_rng([_CONVERSATIONS, SPLITS.index(split), index])
+        scene = sample_scene(scene_rng(split, index))
+        asked = conversation(scene, rng, num_turns)
+        if len(asked) == num_turns:
+            given += 1
+            yield ExamImage(Image.fromarray(render(scene).pixels), tuple(asked))
 
 
 def training_pictures(count: int) -> Iterator[Image.Image]:

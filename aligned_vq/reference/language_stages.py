@@ -2,12 +2,15 @@
 
 First over symbols (a handful of patches described by their true labels, no pictures), where
 thousands of scenes a minute teach it to read attributes, count and compare; then over the frozen
-tower's features, with most background patches left out; last over all 576 patches, as it is served.
+tower's features, with most background patches left out; then over all 576 patches, as it is served;
+last in conversations.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +22,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import LlavaForConditionalGeneration
 
+from aligned_vq.reference.conversations import conversation, learned_turns
 from aligned_vq.reference.loop import Loss, Stage, optimise
 from aligned_vq.reference.patches import (
     NUM_PATCHES,
@@ -31,11 +35,27 @@ from aligned_vq.reference.pool import ScenePool
 from aligned_vq.reference.questions import Question, describe, short_questions
 from aligned_vq.reference.scenes import Scene, sample_scene
 from aligned_vq.reference.vision_stages import DenseTower, picture_batch
-from aligned_vq.training.packing import PackedText, Packer, answer_loss, packed_logits
+from aligned_vq.training.packing import PackedText, Packer, Turn, answer_loss, packed_logits
+from aligned_vq.whole_file import new_file
 
 SYMBOL_PATCHES = 32
 SYMBOL_NOISE = 0.1
 QUESTIONS_PER_IMAGE = 10
+MOST_TURNS = 8
+
+
+@dataclass(frozen=True)
+class SpeakerStage(Stage):
+    """What a stage of `train_speaker` shows and asks."""
+
+    num_patches: int = NUM_PATCHES
+    """Of an image; fewer are its objects' first."""
+    emphasis: tuple[str, ...] = ()
+    """Half the short questions are of these kinds, if there are any."""
+    questions: int = QUESTIONS_PER_IMAGE
+    """Short ones about an image, each alone."""
+    conversations: int = 0
+    """About an image, of two turns or more."""
 
 
 class SymbolReader(nn.Module):
@@ -97,18 +117,17 @@ def cache_features(tower: DenseTower, pool: ScenePool, workdir: Path) -> NDArray
     path = workdir / f"features-{pool.split}-{pool.count}.npy"
     if not path.exists():
         width = tower.tower.config.hidden_size
-        partial = path.with_suffix(".partial.npy")
-        cache = np.lib.format.open_memmap(
-            partial, mode="w+", dtype=np.float16, shape=(pool.count, NUM_PATCHES, width)
-        )
         device = next(tower.parameters()).device
-        for start in tqdm(range(0, pool.count, 16), desc="features", unit="batch"):
-            indices = np.arange(start, min(start + 16, pool.count))
-            with torch.inference_mode():
-                features = tower.features(picture_batch(pool, indices).to(device))
-            cache[indices] = features.half().cpu().numpy()
-        cache.flush()
-        partial.replace(path)
+        with new_file(path) as part:
+            cache = np.lib.format.open_memmap(
+                part, mode="w+", dtype=np.float16, shape=(pool.count, NUM_PATCHES, width)
+            )
+            for start in tqdm(range(0, pool.count, 16), desc="features", unit="batch"):
+                indices = np.arange(start, min(start + 16, pool.count))
+                with torch.inference_mode():
+                    features = tower.features(picture_batch(pool, indices).to(device))
+                cache[indices] = features.half().cpu().numpy()
+            cache.flush()
     loaded: NDArray[np.float16] = np.load(path, mmap_mode="r")
     return loaded
 
@@ -147,28 +166,25 @@ def train_speaker(
     packer: Packer,
     pool: ScenePool,
     features: NDArray[np.float16],
-    stage: Stage,
-    num_patches: int,
-    emphasis: Sequence[str],
+    stage: SpeakerStage,
     workdir: Path,
 ) -> None:
-    """Projector and language model over the tower's features of `num_patches` patches.
-
-    Half the questions are of the kinds in `emphasis`, if there are any.
-    """
+    """Projector and language model over the tower's features of some or all patches."""
     speaker = Speaker(model)
     speaker.train()
+    name = zlib.crc32(stage.name.encode())  # no stage draws what another one did
 
     def batch_of(step: int) -> SpokenBatch:
-        rng = np.random.default_rng([5, num_patches, step])
+        rng = np.random.default_rng([5, name, step])
         indices = rng.integers(0, pool.count, stage.batch_size)
-        if num_patches == NUM_PATCHES:
+        if stage.num_patches == NUM_PATCHES:
             chosen = np.tile(np.arange(NUM_PATCHES), (stage.batch_size, 1))
         else:
-            chosen = _few_patches(pool.labels(indices), rng, num_patches, num_patches)
+            labels = pool.labels(indices)
+            chosen = _few_patches(labels, rng, stage.num_patches, stage.num_patches)
         patches = torch.from_numpy(chosen)
         scenes = [pool.scene(int(index))[0] for index in indices]
-        text = packer.pack([_questions(scene, rng, emphasis) for scene in scenes])
+        text = packer.pack_conversations([_lesson(scene, rng, stage) for scene in scenes])
         return SpokenBatch(_gather(features, indices, patches), patches, text)
 
     def loss_of(batch: SpokenBatch) -> Loss:
@@ -185,16 +201,30 @@ def _spoken_loss(
     return answer_loss(packed_logits(model, packer, embeds, batch.text, patches), batch.text)
 
 
-def _questions(
-    scene: Scene, rng: np.random.Generator, emphasis: Sequence[str] = ()
-) -> list[Question]:
-    special = QUESTIONS_PER_IMAGE // 2 if emphasis else 0
-    chosen = short_questions(scene, rng, special, emphasis) if special else []
-    return [
-        *chosen,
-        *short_questions(scene, rng, QUESTIONS_PER_IMAGE - special),
-        describe(scene, rng),
+def _lesson(scene: Scene, rng: np.random.Generator, stage: SpeakerStage) -> list[tuple[Turn, ...]]:
+    """Questions alone, and as many conversations as the stage has."""
+    alone = _questions(scene, rng, stage.questions, stage.emphasis)
+    talks = [
+        learned_turns(
+            conversation(scene, rng, int(rng.integers(2, MOST_TURNS + 1)), stage.emphasis),
+            scene,
+            rng,
+        )
+        for _ in range(stage.conversations)
     ]
+    return [*((Turn(question.text, question.answer),) for question in alone), *talks]
+
+
+def _questions(
+    scene: Scene,
+    rng: np.random.Generator,
+    count: int = QUESTIONS_PER_IMAGE,
+    emphasis: Sequence[str] = (),
+) -> list[Question]:
+    """Short ones and a description. Half the short ones are of the kinds in `emphasis`, if any."""
+    special = count // 2 if emphasis else 0
+    chosen = short_questions(scene, rng, special, emphasis) if special else []
+    return [*chosen, *short_questions(scene, rng, count - special), describe(scene, rng)]
 
 
 def _stack(labels: list[SceneLabels]) -> SceneLabels:

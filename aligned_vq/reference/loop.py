@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from aligned_vq.training.schedule import warm_cosine
+from aligned_vq.whole_file import write_file
 
 BatchT = TypeVar("BatchT")
 Loss = tuple[Tensor, dict[str, float]]
@@ -100,12 +102,12 @@ def _save(
     optimiser: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LambdaLR,
 ) -> None:
-    partial = path.with_suffix(".partial")
     state = {
         "step": step,
         "module": module.state_dict(),
         "optimiser": optimiser.state_dict(),
         "schedule": schedule.state_dict(),
     }
-    torch.save(state, partial)
-    partial.replace(path)
+    written = io.BytesIO()  # on a full disk torch says something unclear
+    torch.save(state, written)
+    write_file(path, written.getbuffer())

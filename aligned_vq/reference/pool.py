@@ -21,6 +21,7 @@ from aligned_vq.reference.scenes import (
     sample_scene,
     scene_rng,
 )
+from aligned_vq.whole_folder import new_folder
 
 _FIELDS: dict[str, tuple[tuple[int, ...], type]] = {
     "pixels": ((IMAGE_SIZE_PX, IMAGE_SIZE_PX, 3), np.uint8),
@@ -29,6 +30,8 @@ _FIELDS: dict[str, tuple[tuple[int, ...], type]] = {
     "attributes": ((MAX_OBJECTS, 3), np.int8),
     "place": ((MAX_OBJECTS, 2), np.float32),
 }
+
+_DONE = "done"
 
 
 class ScenePool:
@@ -41,12 +44,14 @@ class ScenePool:
         self.split: Split = split
         self.count = count
         folder = directory / f"{split}-{count}"
-        done = folder / "done"
-        if not done.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            self._open(folder, "w+")
-            self._draw()
-            done.touch()
+        if not (folder / _DONE).exists():  # an older release filled the folder where it lay
+            directory.mkdir(parents=True, exist_ok=True)
+            with new_folder(folder, ("*.npy", _DONE)) as new:
+                self._open(new, "w+")
+                self._draw()
+                for array in self._arrays.values():
+                    array.flush()
+                (new / _DONE).touch()
         self._open(folder, "r")
 
     def labels(self, indices: NDArray[np.int64]) -> SceneLabels:

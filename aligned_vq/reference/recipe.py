@@ -7,11 +7,15 @@ CPU cores it takes about an hour and a half, on a GPU minutes.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, LlavaForConditionalGeneration
 
 from aligned_vq.reference.blueprint import build_model, build_processor, build_tokenizer
 from aligned_vq.reference.language_stages import (
+    SpeakerStage,
     align_projector,
     cache_features,
     train_speaker,
@@ -20,67 +24,112 @@ from aligned_vq.reference.language_stages import (
 from aligned_vq.reference.loop import Stage
 from aligned_vq.reference.patches import NUM_PATCHES
 from aligned_vq.reference.pool import ScenePool
-from aligned_vq.reference.vision_stages import train_vision
+from aligned_vq.reference.vision_stages import DenseTower, train_vision
+from aligned_vq.split.checkpoint_digest import FILES
 from aligned_vq.training.packing import Packer
+from aligned_vq.whole_folder import check_replaceable, new_folder
 
 _log = logging.getLogger(__name__)
+
+FEW_PATCHES = 160
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Every number of the recipe; stages run in this order."""
 
-    scenes: int = 6000
+    scenes: int = 12_000
     windows: Stage = Stage("vision-windows", 4000, 48, 1e-3, bfloat16=True)
     whole: Stage = Stage("vision-whole", 500, 12, 3e-4, bfloat16=True)
     symbols: Stage = Stage("symbols", 2500, 32, 1.5e-3, bfloat16=True)
     projector: Stage = Stage("projector", 400, 24, 2e-3)
-    few_patches: int = 160
-    few: Stage = Stage("speaker-few", 1200, 20, 1e-3, bfloat16=True)
-    every: Stage = Stage("speaker-all", 500, 10, 5e-4, bfloat16=True)
-    relations: Stage = Stage("speaker-relations", 900, 20, 1e-3, bfloat16=True)
-    polish: Stage = Stage("speaker-polish", 200, 10, 3e-4, bfloat16=True)
+    few: SpeakerStage = SpeakerStage(
+        "speaker-few", 1200, 20, 1e-3, bfloat16=True, num_patches=FEW_PATCHES
+    )
+    every: SpeakerStage = SpeakerStage("speaker-all", 500, 10, 5e-4, bfloat16=True)
+    # The kind that comes last.
+    relations: SpeakerStage = SpeakerStage(
+        "speaker-relations",
+        900,
+        20,
+        1e-3,
+        bfloat16=True,
+        num_patches=FEW_PATCHES,
+        emphasis=("relation",),
+    )
+    polish: SpeakerStage = SpeakerStage(
+        "speaker-polish", 200, 10, 3e-4, bfloat16=True, emphasis=("relation",)
+    )
+    conversations: SpeakerStage = SpeakerStage(
+        "speaker-conversations",
+        1300,
+        16,
+        1e-3,
+        bfloat16=True,
+        num_patches=FEW_PATCHES,
+        emphasis=("relation",),
+        questions=6,
+        conversations=2,
+    )
+    whole_conversations: SpeakerStage = SpeakerStage(
+        "speaker-whole-conversations",
+        100,
+        8,
+        3e-4,
+        bfloat16=True,
+        emphasis=("relation",),
+        questions=6,
+        conversations=2,
+    )
 
     def shortened(self, steps: int) -> Recipe:
         """The same recipe with tiny stages, to try it out."""
-
-        def short(stage: Stage) -> Stage:
-            return replace(stage, steps=steps, warmup_steps=1, batch_size=2)
-
-        return replace(
-            self,
-            scenes=8,
-            windows=short(self.windows),
-            whole=short(self.whole),
-            symbols=short(self.symbols),
-            projector=short(self.projector),
-            few=short(self.few),
-            every=short(self.every),
-            relations=short(self.relations),
-            polish=short(self.polish),
-        )
+        stages: dict[str, Any] = {
+            field.name: replace(stage, steps=steps, warmup_steps=1, batch_size=2)
+            for field in fields(self)
+            if isinstance(stage := getattr(self, field.name), Stage)
+        }
+        return replace(self, scenes=8, **stages)
 
 
-def train_reference(recipe: Recipe, workdir: Path, out: Path, device: str = "cpu") -> None:
-    """Train from random weights and write a float16 checkpoint in Hugging Face format to `out`."""
+def train_reference(
+    recipe: Recipe, workdir: Path, out: Path, device: str = "cpu", start: Path | None = None
+) -> None:
+    """Train and write a float16 checkpoint in Hugging Face format to `out`.
+
+    From random weights; from a reference checkpoint `start`, only the conversations, and the vision
+    tower stays as it is there, so that bundles made for it stay valid.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    check_replaceable(out, FILES)  # before the hours of training
     workdir.mkdir(parents=True, exist_ok=True)
-    tokenizer = build_tokenizer()
-    model = build_model(tokenizer).to(device)
-    packer = Packer(build_processor(tokenizer), NUM_PATCHES)
+    if start is None:
+        tokenizer = build_tokenizer()
+        model = build_model(tokenizer).to(device)
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(start)
+        loaded = LlavaForConditionalGeneration.from_pretrained(start, dtype="auto")
+        for part in (loaded.config.text_config, loaded.config.vision_config):
+            part.dtype = None  # is said of the whole
+        model = loaded.float().to(device)
+    processor = build_processor(tokenizer)
+    packer = Packer(processor, NUM_PATCHES)
     pool = ScenePool(workdir, "train", recipe.scenes)
     tower = model.model.vision_tower
-    dense = train_vision(tower, pool, recipe.windows, recipe.whole, workdir)
+    if start is None:
+        dense = train_vision(tower, pool, recipe.windows, recipe.whole, workdir)
+    else:
+        dense = DenseTower(tower).to(device).eval()
     tower.requires_grad_(False)
-    reader = train_symbols(model, packer, recipe.symbols, workdir)
     features = cache_features(dense, pool, workdir)
-    align_projector(model, reader, pool, features, recipe.projector, workdir)
-    for stage, patches, emphasis in (
-        (recipe.few, recipe.few_patches, ()),
-        (recipe.every, NUM_PATCHES, ()),
-        (recipe.relations, recipe.few_patches, ("relation",)),  # the kind that comes last
-        (recipe.polish, NUM_PATCHES, ("relation",)),
-    ):
-        train_speaker(model, packer, pool, features, stage, patches, emphasis, workdir)
-    model.half().save_pretrained(out)
-    build_processor(tokenizer).save_pretrained(out)
+    if start is None:
+        reader = train_symbols(model, packer, recipe.symbols, workdir)
+        align_projector(model, reader, pool, features, recipe.projector, workdir)
+        for stage in (recipe.few, recipe.every, recipe.relations, recipe.polish):
+            train_speaker(model, packer, pool, features, stage, workdir)
+    for stage in (recipe.conversations, recipe.whole_conversations):
+        train_speaker(model, packer, pool, features, stage, workdir)
+    with new_folder(out, FILES) as new:
+        model.half().save_pretrained(new)
+        processor.save_pretrained(new)
     _log.info("wrote %s", out)

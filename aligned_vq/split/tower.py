@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
+from aligned_vq.declared import check_declared
 from aligned_vq.errors import ConfigError
 from aligned_vq.types import FeatureSpec, SplitPoint
 
@@ -46,6 +47,10 @@ class VisionConfig:
                 f"vision_config.hidden_act must be one of {', '.join(_ACTIVATIONS)}, "
                 f"got {self.hidden_act!r}"
             )
+        if not 0 < self.layer_norm_eps < 1:
+            raise ConfigError(
+                f"vision_config.layer_norm_eps must lie between 0 and 1, got {self.layer_norm_eps}"
+            )
         if self.hidden_size % self.num_attention_heads:
             raise ConfigError(
                 f"vision_config.hidden_size {self.hidden_size} is not divisible by its "
@@ -72,9 +77,22 @@ class TowerConfig:
     """Indices into the hidden states, 0 (embeddings) to `num_hidden_layers`; never negative."""
     select_strategy: SelectStrategy
 
+    def __post_init__(self) -> None:
+        check_declared(self)
+        states = range(self.vision.num_hidden_layers + 1)
+        if not self.feature_layers or any(layer not in states for layer in self.feature_layers):
+            raise ConfigError(
+                f"feature_layers must name hidden states 0 to {states[-1]}, one or more, "
+                f"got {self.feature_layers}"
+            )
+
     @classmethod
     def from_llava(cls, config: Mapping[str, Any]) -> TowerConfig:
         """From LLaVA's `config.json`. ConfigError when a setting is not supported."""
+        if not isinstance(config["vision_config"], Mapping):
+            raise ConfigError(
+                f"vision_config must be an object, got {config['vision_config']!r:.80}"
+            )
         vision = VisionConfig.from_dict(config["vision_config"])
         wanted = config.get("vision_feature_layer", -2)
         layers = tuple(wanted) if isinstance(wanted, list) else (wanted,)

@@ -12,9 +12,11 @@ from aligned_vq.errors import ConfigError
 from aligned_vq.manifest import SplitManifest
 from aligned_vq.rate import fit_points
 from aligned_vq.split.checkpoint import LlavaCheckpoint
+from aligned_vq.split.checkpoint_digest import FILES
 from aligned_vq.split.residual_link import link_norm_names
 from aligned_vq.training.lora import adapter_changes
 from aligned_vq.training.run import TrainingRun
+from aligned_vq.whole_folder import new_folder
 
 TABLE_IMAGES, FITTING_IMAGES = 320, 96
 """Pictures from which entropy tables are learned, and others on which rate weights are fitted."""
@@ -92,6 +94,7 @@ def merged_checkpoint(run: TrainingRun) -> LlavaCheckpoint:
             weight = weights[name if name in weights else f"vision_model.{name}"]
             with torch.no_grad():
                 weight.copy_(weight.float() + change.cpu())
-    whole.save_pretrained(folder)
-    AutoProcessor.from_pretrained(source, use_fast=False).save_pretrained(folder)
+    with new_folder(folder, FILES) as new:
+        whole.save_pretrained(new)
+        AutoProcessor.from_pretrained(source, use_fast=False).save_pretrained(new)
     return LlavaCheckpoint(folder)

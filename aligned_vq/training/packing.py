@@ -1,12 +1,15 @@
 """Many questions behind one image prefix: one forward pass teaches or examines them all.
 
-Every question is its own segment: it sees the prefix and itself, and its positions start right
-after the image, so each is computed exactly as if it had been asked alone.
+Every question, or conversation of several turns, is its own segment: it sees the prefix and itself,
+and its positions start right after the image, so each is computed exactly as if it were the only
+one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -33,13 +36,27 @@ class Pair(Protocol):
         """What the model shall say."""
 
 
+@dataclass(frozen=True)
+class Turn:
+    """A question of a conversation and its answer, which is only read where it is not `learned`."""
+
+    text: str
+    answer: str
+    learned: bool = True
+
+
 class PackedText(NamedTuple):
-    """Text of a batch, all `[B, S]` int64; `labels` is the next token where it is an answer's."""
+    """Text of a batch, all `[B, S]` int64.
+
+    `labels` is the next token where that is a learned answer's, and `answers` says which answer of
+    the row it belongs to, from 1 on (0: none).
+    """
 
     ids: Tensor
     labels: Tensor
     segments: Tensor
     positions: Tensor
+    answers: Tensor
 
 
 class Packer:
@@ -66,6 +83,7 @@ class Packer:
         )
         before, image, after = prompt.partition(self._image)
         self._lead, probe, self._tail = after.partition(_PROBE)
+        self._processor = processor
         if not image or not probe:
             raise ConfigError(
                 "expected a chat template that puts the image before the question, "
@@ -80,9 +98,20 @@ class Packer:
         Raises:
             InvalidInput: a text would become a special token.
         """
+        alone = [[(Turn(pair.text, pair.answer),) for pair in row] for row in batch]
+        return self.pack_conversations(alone)
+
+    def pack_conversations(self, batch: Sequence[Sequence[Sequence[Turn]]]) -> PackedText:
+        """One row per image, its conversations one after the other.
+
+        Raises:
+            InvalidInput: a text would become a special token.
+            ConfigError: a conversation has several turns, and the chat template does not show an
+                answer between two questions.
+        """
         rows = [self._row(row) for row in batch]
-        longest = max(1, *(len(ids) for ids, _, _, _ in rows))
-        fill = (self._pad, IGNORED, _PADDING_SEGMENT, self.text_start)
+        longest = max(1, *(len(row[0]) for row in rows))
+        fill = (self._pad, IGNORED, _PADDING_SEGMENT, self.text_start, 0)
         columns = zip(*rows, strict=True)
         return PackedText(
             *(
@@ -104,28 +133,72 @@ class Packer:
             self._refuse_specials(question, ids)
         return prompts
 
-    def _row(self, pairs: Sequence[Pair]) -> tuple[list[int], ...]:
-        ids: list[int] = []
-        labels: list[int] = []
-        segments: list[int] = []
-        positions: list[int] = []
-        # After the image token, so that the text is cut into tokens as in a whole prompt.
-        prompts = [f"{self._image}{self._lead}{pair.text}{self._tail}" for pair in pairs]
-        wholes = [f"{prompt} {pair.answer}" for prompt, pair in zip(prompts, pairs, strict=True)]
-        encoded = self._fast.encode_batch([*prompts, *wholes], add_special_tokens=False)
-        asked, answered = encoded[: len(pairs)], encoded[len(pairs) :]
-        for number, (before, after) in enumerate(zip(asked, answered, strict=True), 1):
-            own = after.ids[1:]
-            self._refuse_specials(pairs[number - 1].text, own)
-            start = len(before.ids) - 1
-            ids += own  # the end token is a label only
-            labels += [IGNORED] * (start - 1) + [*own[start:], self._eos]
-            segments += [number] * len(own)
-            positions += range(self.text_start, self.text_start + len(own))
-        return ids, labels, segments, positions
+    def _row(self, conversations: Sequence[Sequence[Turn]]) -> tuple[list[int], ...]:
+        """The columns of `PackedText` for one image."""
+        row: tuple[list[int], ...] = ([], [], [], [], [])
+        learned = 0
+        # Every text from its beginning: then it is cut into tokens as in a whole prompt.
+        texts = [text for turns in conversations for text in self._texts(turns)]
+        encoded = iter(self._fast.encode_batch(texts, add_special_tokens=False))
+        for number, turns in enumerate(conversations, 1):
+            of_segment: list[int] = []
+            answer_of: list[int] = []
+            for turn in turns:
+                # The first token is the image's; an answer's end token is a label only.
+                start, whole = len(next(encoded).ids) - 1, next(encoded).ids[1:]
+                between = self._between_specials if of_segment else 0
+                self._refuse_specials(turn.text, whole[len(of_segment) :], between)
+                learned += turn.learned
+                own = learned if turn.learned else 0
+                answer_of += [0] * (start - 1 - len(of_segment)) + [own] * (len(whole) - start + 1)
+                of_segment = whole
+            following = zip([*of_segment[1:], self._eos], answer_of, strict=True)
+            labels = [token if answer else IGNORED for token, answer in following]
+            positions = range(self.text_start, self.text_start + len(of_segment))
+            segments = [number] * len(of_segment)
+            columns = (of_segment, labels, segments, positions, answer_of)
+            for column, more in zip(row, columns, strict=True):
+                column += more
+        return row
 
-    def _refuse_specials(self, question: str, ids: Sequence[int]) -> None:
-        if self._specials.intersection(ids):
+    def _texts(self, turns: Sequence[Turn]) -> list[str]:
+        """A conversation up to where each answer begins, and up to where it ends."""
+        texts = []
+        said = f"{self._image}{self._lead}"
+        for number, turn in enumerate(turns):
+            said += f"{self._between if number else ''}{turn.text}{self._tail}"
+            texts.append(said)
+            said += f" {turn.answer}"
+            texts.append(said)
+        return texts
+
+    @cached_property
+    def _between(self) -> str:
+        """What the chat template shows between an answer and the next question."""
+        said = [{"type": "text", "text": _PROBE}]
+        prompt: str = self._processor.apply_chat_template(
+            [
+                {"role": "user", "content": [{"type": "image"}, *said]},
+                {"role": "assistant", "content": said},
+                {"role": "user", "content": said},
+            ],
+            add_generation_prompt=True,
+        )
+        pieces = prompt.partition(self._image)[2].split(_PROBE)
+        if len(pieces) != 4 or (pieces[1], pieces[3]) != (f"{self._tail} ", self._tail):
+            raise ConfigError(
+                "expected a chat template that shows an answer, behind a space, between two "
+                f"questions, got {prompt!r}; use the processor of a LLaVA checkpoint"
+            )
+        return pieces[2]
+
+    @cached_property
+    def _between_specials(self) -> int:
+        ids = self._fast.encode(self._between, add_special_tokens=False).ids
+        return sum(token in self._specials for token in ids)
+
+    def _refuse_specials(self, question: str, ids: Sequence[int], expected: int = 0) -> None:
+        if sum(token in self._specials for token in ids) != expected:
             raise InvalidInput(
                 "expected plain text, got a question or answer that holds the text of a special "
                 f"token ({question[:80]!r}): remove it"
@@ -195,24 +268,23 @@ def answer_loss(logits: Tensor, text: PackedText) -> tuple[Tensor, dict[str, flo
 
 
 def _answer_lengths(text: PackedText) -> Tensor:
-    """For every token, how many label tokens its segment has, at least 1, `[B, S]` float32."""
-    slots = text.segments.clamp(min=0)
-    counts = torch.zeros(len(slots), int(slots.max()) + 1, device=slots.device)
-    counts.scatter_add_(1, slots, (text.labels != IGNORED).float())
-    return counts.gather(1, slots).clamp(min=1)
+    """For every token, how many label tokens its answer has, at least 1, `[B, S]` float32."""
+    counts = torch.zeros(len(text.answers), int(text.answers.max()) + 1)
+    counts.scatter_add_(1, text.answers, (text.labels != IGNORED).float())
+    return counts.gather(1, text.answers).clamp(min=1)
 
 
 def right_answers(logits: Tensor, text: PackedText) -> list[list[bool]]:
-    """Per image and question: would greedy decoding give exactly the expected answer?
+    """Per image and learned answer: would greedy decoding give exactly the expected one?
 
     It would if the largest logit is the expected token at every answer position, end included.
     """
     labels = text.labels.to(logits.device)
     wrong = (logits.argmax(-1) != labels) & (labels != IGNORED)
     verdicts = []
-    for row_wrong, row_segments in zip(wrong.cpu(), text.segments.cpu(), strict=True):
-        count = int(row_segments.max())
-        verdicts.append([not bool(row_wrong[row_segments == s].any()) for s in range(1, count + 1)])
+    for row_wrong, row_answers in zip(wrong.cpu(), text.answers.cpu(), strict=True):
+        count = int(row_answers.max())
+        verdicts.append([not bool(row_wrong[row_answers == a].any()) for a in range(1, count + 1)])
     return verdicts
 
 

@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 import zipfile
 from array import array
 from collections.abc import Callable, Iterable
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from aligned_vq.errors import ConfigError
 from aligned_vq.training.json_stream import Record, stream_records
+from aligned_vq.whole_file import new_file
 
 _log = logging.getLogger(__name__)
 
@@ -150,11 +150,8 @@ def _load(kept: Path, key: str) -> tuple[Table, int] | None:
 def _save(kept: Path, key: str, table: Table, left_out: int) -> None:
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        # Moved into place when whole: another run may start at the same time.
-        with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
-            part = Path(folder) / kept.name
-            np.savez(part, key=np.array(key), table=table, left_out=np.array(left_out))
-            part.replace(kept)
+        with new_file(kept) as part, part.open("wb") as file:  # another run may start meanwhile
+            np.savez(file, key=np.array(key), table=table, left_out=np.array(left_out))
     except OSError as error:
         raise ConfigError(
             f"expected to keep an index in the work directory, got {error}; name a directory that "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from aligned_vq.errors import ConfigError
+from aligned_vq.whole_file import write_file
+from aligned_vq.whole_folder import new_folder, recover
 
 TENSORS, FACTS = "state.safetensors", "state.json"
 _OPTIMISER = "optimiser."
@@ -34,32 +35,17 @@ def save_state(
         optimiser: its moments are kept too, by the number of their parameter.
 
     Raises:
-        OSError: the disk is full or cannot be written; nothing has changed then.
+        NotWritten: the disk is full or cannot be written; nothing has changed then.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
     every = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     if optimiser is not None:
         for number, moments in optimiser.state_dict()["state"].items():
             for name, value in moments.items():
                 every[f"{_OPTIMISER}{number}.{name}"] = torch.as_tensor(value).cpu().clone()
-    try:
-        partial.mkdir()
-        try:
-            save_file(every, partial / TENSORS)
-        except SafetensorError as error:  # how safetensors reports a full disk
-            raise OSError(f"{partial}: cannot write the checkpoint ({error})") from error
-        (partial / FACTS).write_text(json.dumps(dict(facts), indent=1) + "\n", encoding="utf-8")
-    except OSError:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    partial.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    with new_folder(folder, (TENSORS, FACTS)) as new:
+        save_file(every, new / TENSORS)
+        write_file(new / FACTS, json.dumps(dict(facts), indent=1) + "\n")
 
 
 def load_state(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
@@ -68,10 +54,9 @@ def load_state(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     Raises:
         ConfigError: there is one, but it cannot be read.
     """
+    recover(folder)
     if not folder.exists():
-        folder = folder.with_name(folder.name + ".old")  # stopped between two renames
-        if not folder.exists():
-            return None
+        return None
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         return facts, load_file(folder / TENSORS)
@@ -99,11 +84,11 @@ def trim_log(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+    for line in path.read_text(encoding="utf-8").splitlines():
         try:
             figures = json.loads(line)
         except ValueError:  # the run was killed while it wrote this line
             continue
         if keep(figures):
-            kept.append(line)
-    path.write_text("".join(kept), encoding="utf-8")
+            kept.append(f"{line}\n")  # its end may be what the kill cut off
+    write_file(path, "".join(kept))

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from aligned_vq.whole_file import new_file
+
 TILE_PX, GAP_PX, GUTTER_PX, LABEL_PX = 84, 2, 14, 116
 _INK, _PAPER = (20, 20, 20), (255, 255, 255)
 Line = tuple[str, Sequence[Image.Image], Sequence[Image.Image]]
@@ -29,4 +31,5 @@ def write_sheet(lines: Sequence[Line], path: Path) -> None:
             for left, picture in zip(lefts, pictures, strict=False):
                 tile = picture.resize((TILE_PX, TILE_PX), Image.Resampling.BOX)
                 sheet.paste(tile, (left + shift, top))
-    sheet.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    with new_file(path) as part:
+        sheet.quantize(256, dither=Image.Dither.NONE).save(part, optimize=True)

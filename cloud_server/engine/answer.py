@@ -23,7 +23,6 @@ class RunningAnswer:
         request: what was asked.
         text: turns its tokens into text.
         device: of the logits it picks from.
-        stop: set when nobody waits for the answer any more.
         emit: told every piece, or the error that ended it; from the engine's thread.
     """
 
@@ -32,11 +31,11 @@ class RunningAnswer:
         request: EngineRequest,
         text: TextStream,
         device: torch.device,
-        stop: threading.Event,
         emit: Emit,
     ) -> None:
         self.request = request
-        self.stop = stop
+        self.stop = threading.Event()
+        """Set when nobody waits for the answer any more."""
         self.emit = emit
         self.picker = Picker(request.sampling, device)
         self.need = len(request.prompt_ids) + request.sampling.max_tokens
@@ -56,7 +55,7 @@ class RunningAnswer:
             finish = "stop"
         elif self.stop.is_set():
             finish = "cancelled"
-        elif self._count == self.request.sampling.max_tokens:
+        elif self._count >= self.request.sampling.max_tokens:
             finish = "length"
         last = finish is not None
         piece, stopped = self._stops.push(self._text.push(token, last), last)

@@ -1,19 +1,27 @@
 """A batch that answers join and leave between tokens.
 
 Every answer is computed as if it ran alone: its own row of keys and values, its own positions, and
-a mask that shows it nothing else.
+a mask that shows it nothing else. Keys and values are written in place, and lengths grow only after
+a pass that went through.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from cloud_server.engine.slots import SlotCache, in_blocks
+from cloud_server.engine.slots import BLOCK_TOKENS, SlotCache, in_blocks
+
+
+class Mark(NamedTuple):
+    """How far each row was, and what it may hold at most."""
+
+    lengths: tuple[int, ...]
+    needs: tuple[int, ...]
 
 
 class RunningBatch:
@@ -36,6 +44,20 @@ class RunningBatch:
 
     def __len__(self) -> int:
         return len(self._lengths)
+
+    @property
+    def longest(self) -> int:
+        """Tokens that one row may hold, prompt and answer: memory comes in whole blocks."""
+        return self.max_tokens // BLOCK_TOKENS * BLOCK_TOKENS
+
+    def mark(self) -> Mark:
+        """The rows as they are, for `restore`."""
+        return Mark(tuple(self._lengths), tuple(self._needs))
+
+    def restore(self, mark: Mark) -> None:
+        """Make a pass that failed undone: it may be repeated, as it writes the same to the same
+        places. Rows that joined or grew since are as before; none may have left."""
+        self._lengths, self._needs = list(mark.lengths), list(mark.needs)
 
     def fits(self, needs: Sequence[int]) -> bool:
         """Could rows that will hold so many tokens join now?"""
@@ -68,13 +90,13 @@ class RunningBatch:
         tokens = in_blocks(max([*self._needs, *needs]))
         cache = self._cache
         if rows > cache.num_rows or tokens > cache.row_tokens:
-            tokens = max(tokens, cache.row_tokens)
+            if rows * cache.row_tokens <= self.max_tokens:
+                tokens = max(tokens, cache.row_tokens)
             spare = min(self.max_rows, self.max_tokens // tokens, 2 * cache.num_rows)
             cache.reserve(max(rows, spare), tokens)
         starts = [0 if prefix is None else prefix.shape[3] for prefix in prefixes]
         for row, prefix in enumerate(prefixes, first):
-            if prefix is not None:
-                cache.put(row, prefix)
+            cache.put(row, prefix)
         counts = [len(own) for own in embeds]
         padded = torch.nn.utils.rnn.pad_sequence(list(embeds), batch_first=True)
         logits = self._forward(padded, first, starts, counts)
@@ -85,25 +107,47 @@ class RunningBatch:
     @torch.inference_mode()
     def step(self, tokens: Sequence[int]) -> Tensor:
         """One more token for every row; returns the logits of the next, `[B, V]`."""
-        ids = torch.tensor(tokens, device=self._llava.device)[:, None]
-        embeds: Tensor = self._llava.get_input_embeddings()(ids)
-        logits = self._forward(embeds, 0, self._lengths, [1] * len(self))
-        self._lengths = [length + 1 for length in self._lengths]
-        return logits
+        return self._next(tokens, 0)
+
+    @torch.inference_mode()
+    def step_alone(self, row: int, token: int) -> Tensor:
+        """The same for one row, logits `[1, V]`; the others stay as they are."""
+        return self._next([token], row)
+
+    def spoil(self, row: int) -> None:
+        """The model failed over a row, which is to leave: nothing of it may stay."""
+        self._cache.spoil(row)
 
     @torch.inference_mode()
     def leave(self, row: int) -> None:
         """Remove a row; the last one takes its place."""
         last = len(self) - 1
         if row != last:
-            self._cache.move(last, row, self._lengths[last])
+            self._cache.move(last, row)
             self._lengths[row], self._needs[row] = self._lengths[last], self._needs[last]
         del self._lengths[last], self._needs[last]
+
+    @torch.inference_mode()
+    def keep(self, rows: Sequence[int]) -> None:
+        """Only these rows, in this order. Copies them all: `leave` is faster."""
+        self._cache.keep(rows)
+        lengths, needs = self._lengths, self._needs
+        self._lengths = [lengths[row] for row in rows]
+        self._needs = [needs[row] for row in rows]
 
     def clear(self) -> None:
         """Remove all rows, and give their memory back."""
         self._lengths, self._needs = [], []
         self._cache.release()
+
+    def _next(self, tokens: Sequence[int], first: int) -> Tensor:
+        ids = torch.tensor(tokens, device=self._llava.device)[:, None]
+        embeds: Tensor = self._llava.get_input_embeddings()(ids)
+        end = first + len(tokens)
+        lengths = self._lengths[first:end]
+        logits = self._forward(embeds, first, lengths, [1] * len(lengths))
+        self._lengths[first:end] = [length + 1 for length in lengths]
+        return logits
 
     def _forward(
         self, embeds: Tensor, first: int, starts: Sequence[int], counts: Sequence[int]
@@ -118,9 +162,9 @@ class RunningBatch:
         padding = steps >= count
         positions = torch.where(padding, 0, start + steps)
         places = torch.where(padding, self._cache.row_tokens, start + steps)
-        extent = max(a + b for a, b in zip(starts, counts, strict=True))
-        self._cache.window = (first, first + len(embeds), places, extent)
-        visible = torch.arange(extent, device=device) <= positions[:, :, None]
+        ends_at = [a + b for a, b in zip(starts, counts, strict=True)]
+        self._cache.open(first, places, ends_at)
+        visible = torch.arange(max(ends_at), device=device) <= positions[:, :, None]
         out = self._model(
             inputs_embeds=embeds,
             attention_mask=visible[:, None],

@@ -8,6 +8,7 @@ so where they lie does not matter.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -50,15 +51,11 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is not t
         return self.keys[first:last, :, :extent], self.values[first:last, :, :extent]
 
     def resize(self, rows: int, tokens: int) -> None:
-        """More or less memory; what fits is kept."""
-        if not self.is_initialized:
-            return
-        for name in ("keys", "values"):
-            before: Tensor = getattr(self, name)
-            after = before.new_zeros(rows, before.shape[1], tokens + 1, before.shape[3])
-            kept, length = min(rows, len(before)), min(tokens, before.shape[2] - 1)
-            after[:kept, :, :length] = before[:kept, :, :length]
-            setattr(self, name, after)
+        """More or less memory; what fits is kept. Where there is none, nothing changes."""
+        if self.is_initialized:
+            self.keys, self.values = (
+                _resized(before, rows, tokens) for before in (self.keys, self.values)
+            )
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Of the rows that are read now; the mask itself is given."""
@@ -85,36 +82,98 @@ class SlotCache(Cache):  # type: ignore[misc]
         self.row_tokens = 0
         self.window: tuple[int, int, Tensor, int] = (0, 0, torch.zeros(0, 0, dtype=torch.int64), 0)
         """First and last row, places `[B, Q]` of the new tokens, and tokens to read."""
+        self._written: list[int] = []
+        """Tokens of each row behind which there are zeros."""
         self.slots = [SlotLayer(self) for _ in range(num_layers)]
         super().__init__(layers=self.slots)
 
     def reserve(self, rows: int, tokens: int) -> None:
-        """Memory for `rows` rows of `tokens` tokens."""
-        if (rows, tokens) != (self.num_rows, self.row_tokens):
-            self.num_rows, self.row_tokens = rows, tokens
-            for layer in self.slots:
-                layer.resize(rows, tokens)
-
-    def put(self, row: int, prefix: Tensor) -> None:
-        """Start a row with keys and values `[layers, 2, heads, P, width]`."""
-        for layer, (keys, values) in zip(self.slots, prefix, strict=True):
-            if not layer.is_initialized:
-                layer.lazy_initialization(keys[None], values[None])
-            layer.keys[row, :, : keys.shape[1]] = keys
-            layer.values[row, :, : values.shape[1]] = values
-
-    def move(self, source: int, target: int, tokens: int) -> None:
-        """Copy a row's first `tokens` tokens over another row."""
+        """Memory for `rows` rows of `tokens` tokens. Where it runs out on the way, every row and
+        token that was there before and is still asked for stays usable."""
+        if (rows, tokens) == (self.num_rows, self.row_tokens):
+            return
+        before = self.num_rows, self.row_tokens
+        self._written += [0] * (rows - len(self._written))
+        # Until all layers have the new size: what the old and the new one have in common.
+        self.num_rows, self.row_tokens = min(rows, before[0]), min(tokens, before[1])
         for layer in self.slots:
-            layer.keys[target, :, :tokens] = layer.keys[source, :, :tokens]
-            layer.values[target, :, :tokens] = layer.values[source, :, :tokens]
+            layer.resize(rows, tokens)
+        self.num_rows, self.row_tokens = rows, tokens
+
+    def open(self, first: int, places: Tensor, ends: Sequence[int]) -> None:
+        """What the next forward pass writes and reads: rows from `first` on.
+
+        Args:
+            first: row.
+            places: `[B, Q]` of the new tokens.
+            ends: tokens of each row after the pass.
+        """
+        self.window = first, first + len(ends), places, max(ends)
+        for row, end in enumerate(ends, first):
+            self._written[row] = max(self._written[row], end)
+
+    def put(self, row: int, prefix: Tensor | None) -> None:
+        """Start a row with keys and values `[layers, 2, heads, P, width]`, if any, and zeros.
+
+        What a mask hides still spoils a sum where it is not a number, so nothing may be left of a
+        row whose numbers overflowed.
+        """
+        length = 0 if prefix is None else prefix.shape[3]
+        # As it was until all is done: what fails on the way may have written anything.
+        end = self._written[row] = max(length, self._written[row])
+        for number, layer in enumerate(self.slots):
+            if prefix is not None:
+                keys, values = prefix[number]
+                if not layer.is_initialized:
+                    layer.lazy_initialization(keys[None], values[None])
+                layer.keys[row, :, :length] = keys
+                layer.values[row, :, :length] = values
+            if layer.is_initialized:
+                layer.keys[row, :, length:end] = 0
+                layer.values[row, :, length:end] = 0
+        self._written[row] = length
+
+    def spoil(self, row: int) -> None:
+        """A row may hold anything anywhere: all of it is cleared before it is used again."""
+        self._written[row] = self.row_tokens
+
+    def move(self, source: int, target: int) -> None:
+        """Copy a row over another one."""
+        written = self._written
+        end = written[target] = max(written[source], written[target])
+        for layer in self.slots:
+            layer.keys[target, :, :end] = layer.keys[source, :, :end]
+            layer.values[target, :, :end] = layer.values[source, :, :end]
+        written[target] = written[source]
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Copy some rows to the front, in the order given."""
+        chosen = list(rows)
+        after = [self._written[row] for row in chosen]
+        self._written[: len(chosen)] = [max(self._written, default=0)] * len(chosen)
+        for layer in self.slots:
+            if layer.is_initialized:
+                layer.keys[: len(chosen)] = layer.keys[chosen]
+                layer.values[: len(chosen)] = layer.values[chosen]
+        self._written[: len(chosen)] = after
 
     def release(self) -> None:
         """Give all memory back."""
         self.num_rows = self.row_tokens = 0
+        self._written = []
         for layer in self.slots:
             layer.is_initialized = False
             layer.keys = layer.values = torch.zeros(0)
+
+
+def _resized(before: Tensor, rows: int, tokens: int) -> Tensor:
+    shape = (rows, before.shape[1], tokens + 1, before.shape[3])
+    if before.shape == shape:
+        return before
+    after = before.new_zeros(shape)
+    kept, length = min(rows, len(before)), min(tokens, before.shape[2] - 1)
+    after[:kept, :, :length] = before[:kept, :, :length]
+    return after
 
 
 def in_blocks(tokens: int) -> int:

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from aligned_vq.answers import FinishReason, Timings, TokenChunk, Usage
+from aligned_vq.errors import EngineError
 from cloud_server.engine.base import EngineRequest
+from cloud_server.engine.failures import log_failure
 from cloud_server.engine.text import StopTexts, TextStream
 
 
@@ -36,7 +38,23 @@ class AnswerStream:
     def take(self, token_ids: Sequence[int], finish: FinishReason | None) -> TokenChunk:
         """What these tokens add; `finish` says why they are the last (None: they are not). The
         chunk's own reason is `stop` where a stop text ends the answer: tokens behind it do not
-        count, and the engine need not make more."""
+        count, and the engine need not make more.
+
+        Raises:
+            EngineError: no text could be made of them; nobody else's answer is concerned.
+        """
+        try:
+            return self._taken(token_ids, finish)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a tokenizer's panic is no Exception
+            log_failure("no text could be made of an answer", error)
+            raise EngineError(
+                f"the service failed to make text of this answer ({type(error).__name__}); its log "
+                "says why"
+            ) from error
+
+    def _taken(self, token_ids: Sequence[int], finish: FinishReason | None) -> TokenChunk:
         if token_ids and self._first_ns is None:
             self._first_ns = time.perf_counter_ns()
         pieces = []

@@ -8,36 +8,43 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp
 
 from aligned_vq.errors import AlignedVQError
 from edge_client.aio import AsyncEdgeClient
+from edge_client.decoding.decoders import ImageDecoders
 from edge_client.gateway.chat import Chat
 from edge_client.gateway.config import GatewayConfig
 from edge_client.gateway.guard import Guard
 from edge_client.gateway.index_map import grid_side
+from edge_client.gateway.keys import Keys
 from edge_client.gateway.page import add_page
 from edge_client.gateway.readiness import Readiness
 from edge_client.gateway.refusal import Refusal
 from protos.address import is_loopback
 
 
-def make_app(client: AsyncEdgeClient, config: GatewayConfig, key: str | None) -> ASGIApp:
+def make_app(
+    client: AsyncEdgeClient, decoders: ImageDecoders, config: GatewayConfig, keys: Keys
+) -> Guard:
     """The application behind its guard.
 
     Args:
         client: asks the cloud; its owner closes it.
+        decoders: decode images; likewise.
         config: limits, and the model's name.
-        key: that callers must give, if any.
+        keys: that callers must give, if any.
     """
     app = FastAPI(title="aligned-vq gateway", docs_url=None, redoc_url=None, openapi_url=None)
-    chat = Chat(client, config)
+    chat = Chat(client, decoders, config, keyed=keys.named)
+    metrics, encoder = chat.desk.metrics, client.encoder
+    metrics.build_info(encoder.backend.name, encoder.digest)
+    metrics.targets(client.targets(), lambda name: client.targets()[name])
     _add_openai(app, chat)
     _add_own(app, chat, config.max_body_mib * 2**20)
-    _add_operators(app, chat, Readiness(client), key is None)
+    _add_operators(app, chat, Readiness(client), not keys.wanted)
     add_page(app)
     _add_errors(app)
-    return Guard(app, key, key is None or is_loopback(config.host))
+    return Guard(app, keys, not keys.wanted or is_loopback(config.host))
 
 
 def _add_openai(app: FastAPI, chat: Chat) -> None:

@@ -14,10 +14,14 @@ from edge_client.gateway.refusal import Refusal
 MAX_MARKS = 20_000
 """Of JSON's own characters in a request; a conversation as long as the cloud takes has fewer."""
 
+
+MAX_WORDS = 300
+"""Characters of what the parser says: it may quote the request."""
+
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-async def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
+async def read_body(request: Request, max_bytes: int, seconds: float) -> bytearray:
     """The JSON of a request.
 
     Raises:
@@ -42,12 +46,15 @@ async def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced[:20]) > max_bytes:
         raise _too_large(max_bytes)
-    body = bytearray()
+    # Of its whole size at once: growing would copy it. Pages are only taken as it comes.
+    body = bytearray(int(announced[:20]) if announced.isdecimal() else 0)
+    length = 0
     try:
         async with asyncio.timeout(seconds):
             async for chunk in request.stream():
-                body += chunk
-                if len(body) > max_bytes:
+                body[length : length + len(chunk)] = chunk
+                length += len(chunk)
+                if length > max_bytes:
                     raise _too_large(max_bytes)
     except TimeoutError:
         raise Refusal(
@@ -55,7 +62,13 @@ async def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
             f"expected a whole request within {seconds:g} s, got a part of it; check the link",
             code="timeout",
         ) from None
-    return bytes(body)
+    return body
+
+
+def announced_bytes(request: Request, max_bytes: int) -> int:
+    """How long the body will be, as far as is known."""
+    announced = request.headers.get("content-length", "")
+    return min(int(announced[:20]), max_bytes) if announced.isdecimal() else max_bytes
 
 
 def parse(model: type[_Model], body: bytes) -> _Model:
@@ -64,7 +77,7 @@ def parse(model: type[_Model], body: bytes) -> _Model:
     Raises:
         Refusal: naming the first field that is wrong.
     """
-    # Pictures are long but one value; millions of values would keep everybody else waiting.
+    # Millions of values would keep everybody else waiting.
     if sum(map(body.count, (b",", b"{", b"["))) > MAX_MARKS:
         raise Refusal(
             400,
@@ -83,7 +96,7 @@ def parse(model: type[_Model], body: bytes) -> _Model:
     raise Refusal(
         400,
         f"expected what the OpenAI API describes, got something else in {param or 'the request'}: "
-        f"{first['msg']}; mend it",
+        f"{first['msg']:.{MAX_WORDS}}; mend it",
         param,
         "missing_required_parameter" if first["type"] == "missing" else "invalid_value",
     )

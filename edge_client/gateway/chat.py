@@ -12,7 +12,9 @@ from starlette.responses import JSONResponse, Response
 from aligned_vq.errors import AlignedVQError
 from edge_client.aio import AsyncEdgeClient
 from edge_client.answer import Answer
-from edge_client.gateway.body import parse, read_body
+from edge_client.decoding.decoders import ImageDecoders
+from edge_client.decoding.job import DecodedImage
+from edge_client.gateway.body import announced_bytes, parse, read_body
 from edge_client.gateway.chat_request import ChatRequest
 from edge_client.gateway.completion import Completion
 from edge_client.gateway.config import GatewayConfig
@@ -20,13 +22,20 @@ from edge_client.gateway.conversation import Conversation, read_conversation
 from edge_client.gateway.delivery import EventStream, unless_gone
 from edge_client.gateway.desk import Desk, Visit
 from edge_client.gateway.index_map import IndexMapRequest, RatesRequest, grid_side, stages_of
-from edge_client.gateway.pictures import Picture, open_picture
+from edge_client.gateway.inline_images import Body, without_images
+from edge_client.gateway.keys import CALLER
+from edge_client.gateway.pictures import open_image
 from edge_client.gateway.refusal import Refusal
 from edge_client.gateway.split_figures import figures, sizes
+from protos.access.quota import Quotas
 
 CLIENT_GONE = 499
-DECODED_AT_ONCE = 2
-"""Pictures that are whole in memory; of others there is the file, or what the model sees."""
+SHORT_BYTES = 65_536
+"""A body that is longer counts as one with an image until it was read."""
+LONG_BYTES = 2**20
+"""A body that is longer takes its share of memory, too; images of cameras are."""
+LONG_AT_ONCE = 2
+"""Bodies of the greatest length."""
 
 
 class Chat:
@@ -34,20 +43,34 @@ class Chat:
 
     Args:
         client: asks the cloud; its owner closes it.
+        decoders: decode images; likewise.
         config: limits, and the model's name.
+        keyed: whether callers have keys of their own, and so limits.
     """
 
-    def __init__(self, client: AsyncEdgeClient, config: GatewayConfig) -> None:
+    def __init__(
+        self,
+        client: AsyncEdgeClient,
+        decoders: ImageDecoders,
+        config: GatewayConfig,
+        *,
+        keyed: bool = False,
+    ) -> None:
         self._client = client
+        self._decoders = decoders
         self._config = config
         self.manifest = client.encoder.manifest
         self.model = config.model_name or self.manifest.model_id
-        self.desk = Desk(config.max_requests)
-        self._decoding = asyncio.Semaphore(DECODED_AT_ONCE)
+        limits = (config.requests_per_second, config.burst, config.places_of_one)
+        self.desk = Desk(
+            config.max_requests,
+            LONG_AT_ONCE * config.max_body_mib * 2**20,
+            Quotas(*limits, noun="requests") if keyed else None,
+        )
 
     async def complete(self, request: Request) -> Response:
         """The response to a chat completion; raises what `Refusal.of` knows to tell."""
-        visit = self.desk.enter("chat")
+        visit = self.desk.enter("chat", request.scope.get("state", {}).get(CALLER))
         try:
             return await self._answer(request, visit)
         except ClientDisconnect as error:
@@ -66,13 +89,16 @@ class Chat:
         return await self._here("rates", request, self._rates)
 
     async def _here(
-        self, route: str, request: Request, work: Callable[[bytes], Awaitable[dict[str, Any]]]
+        self,
+        route: str,
+        request: Request,
+        work: Callable[[Request, Visit], Awaitable[dict[str, Any]]],
     ) -> Response:
-        """The response to what is done without the cloud, of the request's body."""
-        visit = self.desk.enter(route)
+        """The response to what is done without the cloud."""
+        visit = self.desk.enter(route, request.scope.get("state", {}).get(CALLER))
         failure: BaseException | None = None
         try:
-            return JSONResponse(await work(await self._body(request)))
+            return JSONResponse(await work(request, visit))
         except BaseException as error:
             failure = error
             if isinstance(error, ClientDisconnect):
@@ -80,12 +106,13 @@ class Chat:
             raise
         finally:
             visit.leave(failure)
+            del failure  # its traceback has this frame
 
     async def _answer(self, request: Request, visit: Visit) -> Response:
-        asked, conversation, picture = await self._read(request)
+        asked, conversation, image = await self._read(request, visit)
         quality = self._quality(asked.quality)
         stream = self._client.stream(
-            None if picture is None else picture.view,
+            None if image is None else image.view,
             conversation.question,
             conversation.turns,
             quality=quality,
@@ -94,7 +121,7 @@ class Chat:
 
         def split(answer: Answer) -> dict[str, Any]:
             visit.answered(answer.details)
-            return figures(answer.details, quality, picture)
+            return figures(answer.details, quality, image)
 
         completion = Completion(stream, self.model, split)
         try:
@@ -114,25 +141,41 @@ class Chat:
         events = completion.events(asked.include_usage)
         return EventStream(events, self._config.stall_seconds, ended)
 
-    async def _read(self, request: Request) -> tuple[ChatRequest, Conversation, Picture | None]:
-        """The request, checked, with its picture decoded."""
-        asked = parse(ChatRequest, await self._body(request))
+    async def _read(
+        self, request: Request, visit: Visit
+    ) -> tuple[ChatRequest, Conversation, DecodedImage | None]:
+        """The request, checked, with its image decoded."""
+        body = await self._body(request, visit)
+        asked = parse(ChatRequest, body.json)
         if asked.model != self.model:
             raise self.unknown_model(asked.model)
         asked.check_others()
         conversation = read_conversation(asked.messages)
-        url, param = conversation.image_url, conversation.image_param
-        picture = None if url is None else await self._picture(url, param)
-        return asked, conversation, picture
+        url, image = conversation.image_url, None
+        if url is not None:
+            image = await self._image(request, visit, body, url, conversation.image_param)
+        visit.end_image()
+        return asked, conversation, image
 
-    async def _picture(self, url: str, param: str) -> Picture:
-        async with self._decoding:
-            return await asyncio.to_thread(open_picture, url, param, self._client.encoder.view)
+    async def _image(
+        self, request: Request, visit: Visit, body: Body, url: str, param: str
+    ) -> DecodedImage:
+        """The image at a place of a request; given up as soon as the client hangs up."""
+        visit.begin_image()
+        holder = request.scope.get("state", {}).get(CALLER)
+        address = request.client.host if request.client else ""
+        caller = address if holder is None else f"key {holder.name}"
+        work = open_image(self._decoders, url, param, body.images, caller)
+        image = await unless_gone(request.receive, work)
+        visit.end_image()
+        return image
 
-    async def _body(self, request: Request) -> bytes:
-        return await read_body(
-            request, self._config.max_body_mib * 2**20, self._config.body_seconds
-        )
+    async def _body(self, request: Request, visit: Visit) -> Body:
+        limit_bytes = self._config.max_body_mib * 2**20
+        length = announced_bytes(request, limit_bytes)
+        if length > SHORT_BYTES:
+            visit.begin_image(length if length > LONG_BYTES else 0)
+        return without_images(await read_body(request, limit_bytes, self._config.body_seconds))
 
     def _quality(self, name: str | None) -> str | None:
         """The operating point's name, the default's without one; None for raw features."""
@@ -142,11 +185,12 @@ class Chat:
             raise Refusal.of(error, "quality") from error
         return name or next((point.name for point in self.manifest.operating_points), None)
 
-    async def _map(self, body: bytes) -> dict[str, Any]:
-        asked = await asyncio.to_thread(parse, IndexMapRequest, body)
+    async def _map(self, request: Request, visit: Visit) -> dict[str, Any]:
+        body = await self._body(request, visit)
+        asked = parse(IndexMapRequest, body.json)
         quality = self._quality(asked.quality)
-        picture = await self._picture(asked.image, "image")
-        made = await self._client.compress(picture.view, quality=quality)
+        image = await self._image(request, visit, body, asked.image, "image")
+        made = await self._client.compress(image.view, quality=quality)
         encoded = await asyncio.to_thread(self._client.encoder.unpack, made.payload)
         side = grid_side(encoded.num_tokens)
         return {
@@ -158,13 +202,14 @@ class Chat:
             "stages": stages_of(encoded, self.manifest.quantizer),
         }
 
-    async def _rates(self, body: bytes) -> dict[str, Any]:
-        asked = await asyncio.to_thread(parse, RatesRequest, body)
-        picture = await self._picture(asked.image, "image")
-        rates = await self._client.payload_bytes(picture.view)
+    async def _rates(self, request: Request, visit: Visit) -> dict[str, Any]:
+        body = await self._body(request, visit)
+        asked = parse(RatesRequest, body.json)
+        image = await self._image(request, visit, body, asked.image, "image")
+        rates = await self._client.payload_bytes(image.view)
         return {
             "object": "rates",
-            "image": sizes(picture),
+            "image": sizes(image),
             "rates": [{"quality": name, "payload_bytes": own} for name, own in rates.items()],
         }
 

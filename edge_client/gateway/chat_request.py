@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from aligned_vq.answers import Sampling
 from edge_client.gateway.refusal import Refusal
@@ -14,6 +14,9 @@ from protos.messages import (
     MAX_STOP_CHARS,
     MAX_STOPS,
     MAX_TEMPERATURE,
+    MIN_TEMPERATURE,
+    MIN_TOP_P,
+    is_temperature,
 )
 
 MAX_MESSAGES = 256
@@ -96,6 +99,15 @@ class StreamOptions(_Strict):
     include_usage: bool | None = None
 
 
+def _greedy_or_warm(temperature: float) -> float:
+    if not is_temperature(temperature):
+        raise ValueError(
+            f"a temperature is 0 for greedy answers or {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g}"
+        )
+    return temperature
+
+
+_Temperature = Annotated[float, AfterValidator(_greedy_or_warm)]
 _StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 
 
@@ -113,8 +125,8 @@ class ChatRequest(BaseModel):
     stream_options: StreamOptions | None = None
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
-    temperature: float | None = Field(None, ge=0, le=MAX_TEMPERATURE)
-    top_p: float | None = Field(None, gt=0, le=1)
+    temperature: _Temperature | None = None
+    top_p: float | None = Field(None, ge=MIN_TOP_P, le=1)
     stop: Annotated[list[_StopText] | None, BeforeValidator(_as_list)] = Field(
         None, max_length=MAX_STOPS
     )

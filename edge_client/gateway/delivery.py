@@ -30,6 +30,9 @@ async def unless_gone(receive: Receive, work: Awaitable[_T]) -> _T:
         for task in (working, leaving):
             task.cancel()
         await asyncio.wait({working, leaving})
+        # A traceback has this frame, hence the task, which has the error: the request's body would
+        # stay until the next collection of cycles.
+        del task, working, leaving
 
 
 class EventStream(Response):

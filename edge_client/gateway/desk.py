@@ -12,6 +12,9 @@ from aligned_vq.errors import Overloaded
 from edge_client.answer import AnswerDetails
 from edge_client.gateway.metrics import GatewayMetrics
 from edge_client.gateway.refusal import Refusal
+from protos.access.quota import Quotas
+from protos.access.tokens import TokenHolder
+from protos.log_limit import LIMIT
 from protos.logs import EVENT
 
 _log = logging.getLogger(__name__)
@@ -24,6 +27,8 @@ class RequestFields(TypedDict, total=False):
     """All that may be told. A field that could hold a user's words has no place here."""
 
     route: str
+    caller: str
+    """The name that its key has, where callers have keys of their own."""
     outcome: str
     """ok, cancelled, or the code of the error."""
     seconds: float
@@ -36,41 +41,94 @@ class RequestFields(TypedDict, total=False):
 class Desk:
     """Lets so many requests in at a time. Used from the event loop only.
 
+    Images whose requests are read, or that are decoded or wait for it, hold half of the places at
+    most, so that they keep no other question out.
+
     Args:
         places: requests answered at once.
+        image_bytes: of long bodies together, from their announcement until the image is decoded.
+        quotas: of each caller, where callers have keys of their own.
     """
 
-    def __init__(self, places: int) -> None:
+    def __init__(self, places: int, image_bytes: int, quotas: Quotas | None = None) -> None:
         self._places = places
+        self._quotas = quotas
+        self.image_places = max(1, places // 2)
         self.in_flight = 0
-        self.metrics = GatewayMetrics(lambda: self.in_flight)
+        self.images = 0
+        self.free_bytes = image_bytes
+        self.metrics = GatewayMetrics(lambda: self.in_flight, places)
 
-    def enter(self, route: str) -> Visit:
+    def enter(self, route: str, caller: TokenHolder | None = None) -> Visit:
         """A request came; `Visit.leave` must follow.
 
+        Args:
+            route: for people.
+            caller: whose it is, where callers have keys of their own.
+
         Raises:
-            Overloaded: all places are taken.
+            Overloaded: all places are taken, or (QuotaExceeded) all of this caller.
         """
-        visit = Visit(self, route)
-        if self.in_flight >= self._places:
-            error = Overloaded(
-                f"expected at most {self._places} requests at a time, got one more; try again in a "
-                "moment"
-            )
+        visit = Visit(self, route, caller)
+        try:
+            if self.in_flight >= self._places:
+                raise Overloaded(
+                    f"expected at most {self._places} requests at a time, got one more; try again "
+                    "in a moment"
+                )
+            if self._quotas is not None and caller is not None:
+                self._quotas.enter(caller.name, caller.limits)
+        except Overloaded as error:
             visit.tell(error)
-            raise error
+            raise
         self.in_flight += 1
         return visit
+
+    def left(self, caller: TokenHolder | None) -> None:
+        """A request that `enter` let in has ended."""
+        self.in_flight -= 1
+        if self._quotas is not None and caller is not None:
+            self._quotas.leave(caller.name)
 
 
 class Visit:
     """One request, from its arrival until it was answered or refused."""
 
-    def __init__(self, desk: Desk, route: str) -> None:
+    def __init__(self, desk: Desk, route: str, caller: TokenHolder | None = None) -> None:
         self._desk = desk
         self._route = route
+        self._caller = caller
         self._started = time.monotonic()
+        self._holds_image = False
+        self._body_bytes = 0
         self._fields: RequestFields = {"route": route}
+        if caller is not None:
+            self._fields["caller"] = caller.name
+
+    def begin_image(self, body_bytes: int = 0) -> None:
+        """From now on it counts as one with an image, of so long a body; harmless when repeated.
+
+        Raises:
+            Overloaded: there are as many of those as may be.
+        """
+        if self._holds_image:
+            return
+        desk = self._desk
+        if desk.images >= desk.image_places or body_bytes > desk.free_bytes:
+            raise Overloaded(
+                f"expected at most {desk.image_places} images to be read and decoded at a time, "
+                "or fewer large ones, got one more; try again in a moment"
+            )
+        desk.images += 1
+        desk.free_bytes -= body_bytes
+        self._holds_image, self._body_bytes = True, body_bytes
+
+    def end_image(self) -> None:
+        """Its image is decoded, or there is none."""
+        if self._holds_image:
+            self._holds_image = False
+            self._desk.images -= 1
+            self._desk.free_bytes += self._body_bytes
 
     def answered(self, details: AnswerDetails) -> None:
         """The cloud's answer is whole."""
@@ -82,7 +140,8 @@ class Visit:
 
     def leave(self, error: BaseException | None = None) -> None:
         """It is over; `error` says why it was not answered."""
-        self._desk.in_flight -= 1
+        self.end_image()
+        self._desk.left(self._caller)
         self.tell(error)
 
     def tell(self, error: BaseException | None) -> None:
@@ -99,5 +158,11 @@ class Visit:
         self._desk.metrics.requests.labels(self._route, outcome).inc()
         self._fields["outcome"] = outcome
         self._fields["seconds"] = round(seconds, 6)
-        words = (self._route, outcome, seconds)
-        _log.info("%s: %s after %.3f s", *words, extra={EVENT: dict(self._fields)})
+        asked = self._route
+        if self._caller is not None:
+            self._desk.metrics.callers.labels(self._caller.name, outcome).inc()
+            asked = f"{self._route} from {self._caller.name}"
+        words = (asked, outcome, seconds)
+        kind = None if outcome == OK else f"{self._route}: {outcome}"
+        extra = {EVENT: dict(self._fields), LIMIT: kind}
+        _log.info("%s: %s after %.3f s", *words, extra=extra)

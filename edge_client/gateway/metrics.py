@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import platform
+from collections.abc import Callable, Iterable
+from functools import partial
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 
+from aligned_vq import __version__
 from edge_client.answer import AnswerDetails
 
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 120)
@@ -16,15 +26,23 @@ class GatewayMetrics:
 
     Args:
         in_flight: how many requests are being answered.
+        limit: how many may be.
     """
 
-    def __init__(self, in_flight: Callable[[], float]) -> None:
+    def __init__(self, in_flight: Callable[[], float], limit: int) -> None:
         own = CollectorRegistry()
+        ProcessCollector(registry=own)  # memory, CPU time, file descriptors
         self._registry = own
         self.requests = Counter(
             "avq_gateway_requests",
             "Requests by route and how they ended: ok, cancelled, or the code of the error.",
             ["route", "outcome"],
+            registry=own,
+        )
+        self.callers = Counter(
+            "avq_gateway_caller_requests",
+            "Requests by the name that the caller's key has, and how they ended.",
+            ["caller", "outcome"],
             registry=own,
         )
         self._seconds = Histogram(
@@ -50,6 +68,31 @@ class GatewayMetrics:
         )
         in_flight_now = Gauge("avq_gateway_in_flight", "Requests being answered.", registry=own)
         in_flight_now.set_function(in_flight)
+        Gauge(
+            "avq_gateway_in_flight_limit",
+            "Requests that may be answered at once: max_requests.",
+            registry=own,
+        ).set(limit)
+
+    def build_info(self, backend: str, digest: bytes) -> None:
+        """What serves: a series of value 1, with the bundle's manifest by its digest."""
+        Gauge(
+            "avq_gateway_build_info",
+            "Always 1: version, Python, the edge's backend, and the manifest of its bundle.",
+            ["version", "python", "backend", "manifest"],
+            registry=self._registry,
+        ).labels(__version__, platform.python_version(), backend, digest.hex()).set(1)
+
+    def targets(self, names: Iterable[str], takes_questions: Callable[[str], bool]) -> None:
+        """A series for each target, by its address; `takes_questions` is asked at every scrape."""
+        up = Gauge(
+            "avq_gateway_target_up",
+            "1 while questions go to this cloud service, 0 while it is left out after failures.",
+            ["target"],
+            registry=self._registry,
+        )
+        for name in names:
+            up.labels(name).set_function(partial(takes_questions, name))
 
     def answered(self, details: AnswerDetails) -> None:
         """Take in the end of an answer."""

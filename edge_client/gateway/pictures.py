@@ -1,69 +1,51 @@
-"""Pictures in requests: data URIs in, what the model sees of them out."""
+"""Images in requests: their text in, what the model sees of them out."""
 
 from __future__ import annotations
 
-import binascii
 import io
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import lru_cache
 
 from PIL import Image
 
 from aligned_vq.errors import InvalidInput
+from edge_client.decoding.decoders import ImageDecoders
+from edge_client.decoding.job import DecodedImage, NotBase64, TooCostly
+from edge_client.gateway.inline_images import encoded_text
 from edge_client.gateway.refusal import Refusal
-from edge_client.images import load_image
 from edge_client.preprocess import View
+from edge_client.reduced import BYTES_PER_PIXEL, WHOLE_JPEG_PIXELS
 
 JPEG_QUALITY = 90
-MAX_PIXELS = 24 * 2**20
-"""A file of 200 kB can hold as many; decoding them takes several times 3 bytes each."""
+MAX_IMAGE_BYTES = WHOLE_JPEG_PIXELS * BYTES_PER_PIXEL
+"""Of memory to decode an image in: any JPEG that is not progressive, and 3840 x 2160 pixels of PNG.
+A file of 200 kB can take as much."""
 
 
-@dataclass(frozen=True)
-class Picture:
-    """What the model sees of a picture, and what it was before."""
+async def open_image(
+    decoders: ImageDecoders, url: str, param: str, texts: tuple[memoryview, ...], caller: str
+) -> DecodedImage:
+    """The image of a data URI.
 
-    view: View = field(repr=False)
-    width: int
-    height: int
-    file_bytes: int
-
-
-def open_picture(url: str, param: str, view_of: Callable[[Image.Image], View]) -> Picture:
-    """The picture of a data URI; `param` says where in the request it was.
+    Args:
+        decoders: where it is decoded.
+        url: as the request has it after `without_images`.
+        param: where in the request it was.
+        texts: what was taken out of the request.
+        caller: whose request it is.
 
     Raises:
-        Refusal: it is an address, which is never fetched, or no picture that can be read.
+        Refusal: it is an address, which is never fetched, or no image that can be used.
+        Overloaded: as many as may be are being decoded.
     """
-    scheme, _, rest = url.partition(":")
-    head, comma, encoded = rest.partition(",")
-    kind, *options = head.lower().split(";")
-    if scheme.lower() != "data" or not comma or not kind.startswith("image/"):
-        got = "an address, and nothing is fetched here" if "://" in url[:16] else "something else"
-        raise Refusal(
-            400,
-            f"expected an image as data:image/...;base64,..., got {got}; send the file itself",
-            param,
-            "invalid_image_url",
-        )
+    text = encoded_text(url, param, texts)
     try:
-        if options[-1:] != ["base64"]:
-            raise ValueError
-        data = binascii.a2b_base64(encoded, strict_mode=True)
-    except ValueError:
-        raise Refusal(
-            400,
-            "expected base64 in the image's data URI, got something else; encode the file again",
-            param,
-            "invalid_base64_image",
-        ) from None
-    try:
-        image = load_image(data, max_pixels=MAX_PIXELS)
-        view = view_of(image)
+        return await decoders.decode(text, coding="base64", caller=caller)
+    except NotBase64 as error:
+        raise Refusal(400, str(error), param, "invalid_base64_image") from None
+    except TooCostly as error:
+        raise Refusal(400, str(error), param, "image_too_costly") from None
     except InvalidInput as error:
         raise Refusal(400, str(error), param, "invalid_image") from error
-    return Picture(view, image.width, image.height, len(data))
 
 
 @lru_cache(16)

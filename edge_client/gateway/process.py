@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-
-import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from aligned_vq.errors import ConfigError
 from edge_client.aio import AsyncEdgeClient
 from edge_client.config import EdgeConfig
-from edge_client.credentials import read_token
+from edge_client.decoding.decoders import ImageDecoders
+from edge_client.decoding.job import Limits
 from edge_client.gateway.app import make_app
 from edge_client.gateway.config import KEY_VARIABLE, GatewayConfig
+from edge_client.gateway.keys import read_keys
+from edge_client.gateway.pictures import MAX_IMAGE_BYTES
+from protos import http_server
 from protos.address import address, is_loopback
+from protos.descriptors import default_connections, raise_limit
+from protos.http_server import HttpServer
+from protos.memory import map_large_blocks
 
 CONNECTIONS_PER_REQUEST = 8
 """More connections than requests: clients keep idle ones."""
-KEEP_ALIVE_SECONDS = 75
-"""Of an idle connection: longer than clients pool theirs, so that it is they who close."""
 SEND_BUFFER_BYTES = 65_536
 """Of a connection; the system doubles it for its own needs."""
 
@@ -45,34 +46,39 @@ async def serve(
         announce: told the URL once requests may come.
 
     Raises:
-        ConfigError: the bundle, the key or the address cannot be used.
+        ConfigError: the bundle, a key or the address cannot be used.
     """
-    key = read_token(config.api_key_file, KEY_VARIABLE)
-    if key is None and not config.keyless and not is_loopback(config.host):
+    raise_limit()
+    map_large_blocks()
+    keys = read_keys(config)
+    if not keys.wanted and not config.keyless and not is_loopback(config.host):
         raise ConfigError(
             f"expected an API key to listen beyond loopback, got host {config.host!r} without one; "
-            f"give api_key_file or ${KEY_VARIABLE}, or listen on 127.0.0.1"
+            f"give api_keys, api_key_file or ${KEY_VARIABLE}, or listen on 127.0.0.1"
         )
-    async with AsyncEdgeClient(target, bundle, edge) as client:
-        server = _Server(
-            uvicorn.Config(
-                make_app(client, config, key),
-                host=config.host,
-                port=config.port,
-                lifespan="off",
-                http=_Protocol,
-                ws="none",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                limit_concurrency=CONNECTIONS_PER_REQUEST * config.max_requests,
-                timeout_graceful_shutdown=int(config.drain_seconds),
-            ),
-            announce,
+    limits = Limits(
+        tuple(edge.image_formats), memory_bytes=MAX_IMAGE_BYTES, seconds=edge.image_seconds
+    )
+    async with (
+        AsyncEdgeClient(target, bundle, edge) as client,
+        ImageDecoders(client.encoder.manifest.processor, limits) as decoders,
+    ):
+        guard = make_app(client, decoders, config, keys)
+        settings = http_server.config(
+            guard,
+            default_connections(CONNECTIONS_PER_REQUEST * config.max_requests),
+            host=config.host,
+            port=config.port,
+            timeout_graceful_shutdown=int(config.drain_seconds),
         )
-        with _listening(config) as listening:
-            await server.serve([listening])
+        watching = asyncio.create_task(guard.watch())
+        try:
+            with _listening(config) as listening:
+                host, port = listening.getsockname()[:2]
+                up = partial(announce, f"http://{address(host, port)}")
+                await HttpServer(settings, up, signals=True).serve([listening])
+        finally:
+            watching.cancel()
 
 
 def _listening(config: GatewayConfig) -> socket.socket:
@@ -95,58 +101,3 @@ def _listening(config: GatewayConfig) -> socket.socket:
             "choose another host or port"
         ) from error
     return listening
-
-
-class _Protocol(H11Protocol):
-    """A connection. Where there are too many, the one that was idle for longest is closed.
-
-    So whoever connects and says nothing, or never ends the head of a request, keeps nobody out; no
-    clock is needed for that.
-    """
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """It begins idle; another one, or if all are busy itself, makes room for it."""
-        super().connection_made(transport)
-        self._idle_since = self.loop.time()
-        if len(self.connections) == self.limit_concurrency:
-            others = (own for own in self.connections if isinstance(own, _Protocol))
-            longest = min((own for own in others if own._idle), key=lambda own: own._idle_since)
-            self.connections.discard(longest)
-            longest.transport.abort()
-
-    def on_response_complete(self) -> None:
-        """It is idle again."""
-        self._idle_since = self.loop.time()
-        super().on_response_complete()
-
-    @property
-    def _idle(self) -> bool:
-        return self.cycle is None or self.cycle.response_complete
-
-
-class _Server(uvicorn.Server):
-    """Tells where it listens, and ends without an error when it is asked to."""
-
-    def __init__(self, config: uvicorn.Config, announce: Callable[[str], None]) -> None:
-        super().__init__(config)
-        self._announce = announce
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and say so."""
-        await super().startup(sockets)
-        assert sockets is not None
-        host, port = sockets[0].getsockname()[:2]
-        self._announce(f"http://{address(host, port)}")
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Begin to stop at the first signal; at the second, do not wait for answers."""
-        loop = asyncio.get_running_loop()
-        signals = (signal.SIGTERM, signal.SIGINT)
-        for number in signals:
-            loop.add_signal_handler(number, self.handle_exit, number, None)
-        try:
-            yield
-        finally:
-            for number in signals:
-                loop.remove_signal_handler(number)

@@ -6,17 +6,20 @@ from typing import Any
 
 from aligned_vq.answers import Timings
 from edge_client.answer import AnswerDetails
-from edge_client.gateway.pictures import Picture, jpeg_bytes
+from edge_client.decoding.job import DecodedImage
+from edge_client.gateway.pictures import jpeg_bytes
 
 
-def figures(details: AnswerDetails, quality: str | None, picture: Picture | None) -> dict[str, Any]:
+def figures(
+    details: AnswerDetails, quality: str | None, image: DecodedImage | None
+) -> dict[str, Any]:
     """JSON-able; bytes are of gRPC messages, times in milliseconds."""
     return {
         "bytes_sent": details.message_bytes,
         "payload_bytes": details.payload_bytes,
-        "image_held": picture is not None and details.payload_bytes == 0,
-        "quality": None if picture is None else quality,
-        "image": None if picture is None else sizes(picture),
+        "image_held": image is not None and details.payload_bytes == 0,
+        "quality": None if image is None else quality,
+        "image": None if image is None else sizes(image),
         "attempts": details.attempts,
         "first_token_ms": details.first_token_ms,
         "total_ms": details.total_ms,
@@ -25,14 +28,14 @@ def figures(details: AnswerDetails, quality: str | None, picture: Picture | None
     }
 
 
-def sizes(picture: Picture) -> dict[str, Any]:
-    """What the picture is and weighs, as it came and as a JPEG of the size that the model sees."""
-    seen_height, seen_width, _ = picture.view.pixels.shape
+def sizes(image: DecodedImage) -> dict[str, Any]:
+    """What the image is and weighs, as it came and as a JPEG of the size that the model sees."""
+    seen_height, seen_width, _ = image.view.pixels.shape
     return {
-        "width": picture.width,
-        "height": picture.height,
-        "file_bytes": picture.file_bytes,
-        "jpeg_bytes": jpeg_bytes(picture.view),
+        "width": image.width,
+        "height": image.height,
+        "file_bytes": image.file_bytes,
+        "jpeg_bytes": jpeg_bytes(image.view),
         "jpeg_size": [seen_width, seen_height],
     }
 

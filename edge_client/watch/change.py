@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL.Image import Image
 
 from aligned_vq.manifest import SplitManifest
-from edge_client.preprocess import preprocess
+from edge_client.preprocess import View, normalize
 
 DEFAULT_LEVEL = 0.3
 
@@ -33,9 +32,9 @@ class ChangeTest:
         self._level = level
         self._asked: NDArray[np.float32] | None = None
 
-    def means(self, image: Image) -> NDArray[np.float32]:
+    def means(self, view: View) -> NDArray[np.float32]:
         """Mean colour of each patch, `[3, rows, columns]`."""
-        pixels = preprocess(image, self._processor)
+        pixels = normalize(view, self._processor)
         channels, height, width = pixels.shape
         rows, columns = height // self._side, width // self._side
         whole = pixels[:, : rows * self._side, : columns * self._side]

@@ -20,7 +20,7 @@ from edge_client.watch.folder import Folder
 from edge_client.watch.kept import KeptQuestions
 from edge_client.watch.loop import Line, Watch, WatchPlan
 from edge_client.watch.source import Newest, Source
-from edge_client.watch.video import Video, shown
+from edge_client.watch.video import Video, is_url, shown
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _POLL_SECONDS = 0.2
@@ -112,7 +112,7 @@ def open_source(text: str, *, once: bool) -> Source:
         raise ConfigError(f"expected a folder with once, got {shown(text)!r}; leave once out")
     if camera:
         return Video(f"/dev/video{camera[1] or 0}", device="v4l2", live=True)
-    return Video(text, live="://" in text)
+    return Video(text, live=is_url(text))
 
 
 def _print(line: Line) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -14,6 +15,8 @@ from aligned_vq.errors import ConfigError, CorruptPayload
 from aligned_vq.types import Payload
 
 FILE_NAME = "kept.sqlite3"
+MAX_TIME = 253_402_300_800.0
+"""The year 10000, in seconds since 1970: no calendar here has a later one."""
 _SCHEMA = """
     CREATE TABLE IF NOT EXISTS kept (
         id INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, number INTEGER NOT NULL,
@@ -24,6 +27,7 @@ _SCHEMA = """
 """
 _SIZE = "SELECT TOTAL(LENGTH(payload) + LENGTH(CAST(question AS BLOB))) FROM kept"
 _OLDEST = "(SELECT MIN(id) FROM kept)"
+_SELECT = f"SELECT id, time, number, name, question, payload FROM kept WHERE id = {_OLDEST}"
 
 
 @dataclass(frozen=True)
@@ -65,10 +69,15 @@ class KeptQuestions:
                     "personal data, got one open to others; run chmod 700, or name another"
                 )
             self._open(folder / FILE_NAME)
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.OperationalError) as error:
             raise ConfigError(
                 f"{folder}: expected a folder for a queue of one process, got: {error}; end the "
                 "other process, or name another folder"
+            ) from error
+        except sqlite3.Error as error:
+            raise ConfigError(
+                f"{folder / FILE_NAME}: expected a queue's database, got: {error}; move the file "
+                "away, or name another folder"
             ) from error
 
     def __enter__(self) -> Self:
@@ -85,7 +94,7 @@ class KeptQuestions:
     def dropped(self) -> int:
         """Since the queue was made."""
         with self._transaction() as database:
-            return int(database.execute("SELECT count FROM dropped").fetchone()[0])
+            return _dropped(database)
 
     def put(self, kept: Kept) -> None:
         """Keep a question, and drop the oldest until all fit."""
@@ -99,15 +108,14 @@ class KeptQuestions:
                 _drop_oldest(database)
 
     def oldest(self) -> Kept | None:
-        """The one to ask next; it stays until it is removed."""
-        select = f"SELECT * FROM kept WHERE id = {_OLDEST}"
+        """The one to ask next; it stays until it is removed. Rows of another version and those
+        that were damaged on disk are dropped, and counted."""
         with self._transaction() as database:
-            while (row := database.execute(select).fetchone()) is not None:
-                key, at, number, name, question, payload = row
-                try:
-                    return Kept(at, number, name, question, from_frame(payload), key)
-                except CorruptPayload:  # of another version, or damaged on disk
-                    _drop_oldest(database)
+            while (row := database.execute(_SELECT).fetchone()) is not None:
+                found = _kept(row)
+                if found is not None:
+                    return found
+                _drop_oldest(database)
         return None
 
     def remove(self, kept: Kept) -> None:
@@ -130,6 +138,8 @@ class KeptQuestions:
     def _open(self, path: Path) -> None:
         # Opened in one thread, used in another, never in two at once.
         self._database = sqlite3.connect(path, timeout=1.0, check_same_thread=False)
+        # Decoded here: where SQLite does it, damaged text is an error of the whole queue.
+        self._database.text_factory = bytes
         try:
             # Two processes would answer the same questions: the lock is held until the end.
             self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -143,6 +153,31 @@ class KeptQuestions:
             raise
 
 
+def _kept(row: tuple[object, ...]) -> Kept | None:
+    """A question that waits; None: its row is damaged. SQLite keeps values of any type."""
+    key, at, number, name, question, payload = row
+    if not (
+        isinstance(key, int)
+        and isinstance(at, float)
+        and 0 <= at < MAX_TIME
+        and isinstance(number, int)
+        and isinstance(name, bytes)
+        and isinstance(question, bytes)
+        and isinstance(payload, bytes)
+    ):
+        return None
+    try:
+        return Kept(at, number, name.decode(), question.decode(), from_frame(payload), key)
+    except (CorruptPayload, UnicodeDecodeError):
+        return None
+
+
+def _dropped(database: sqlite3.Connection) -> int:
+    """Zero where the number itself is damaged."""
+    (found,) = database.execute("SELECT TOTAL(count) FROM dropped").fetchone()
+    return int(found) if math.isfinite(found) else 0
+
+
 def _drop_oldest(database: sqlite3.Connection) -> None:
     database.execute(f"DELETE FROM kept WHERE id = {_OLDEST}")
-    database.execute("UPDATE dropped SET count = count + 1")
+    database.execute("UPDATE dropped SET count = ?", (_dropped(database) + 1,))

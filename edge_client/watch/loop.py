@@ -21,7 +21,6 @@ from aligned_vq.errors import (
 from edge_client.client import EdgeClient, SamplingOptions
 from edge_client.encoder import EncodedImage
 from edge_client.given import SUFFIX
-from edge_client.images import load_image
 from edge_client.remembered import PictureSource
 from edge_client.stream import AnswerStream
 from edge_client.watch.change import ChangeTest
@@ -113,8 +112,8 @@ class Watch:
             source = frame.load()
             picture: PictureSource = source
             if change is not None and Path(frame.name).suffix != SUFFIX:
-                picture = loaded = load_image(source)
-                means = change.means(loaded)
+                picture = view = self._client.view(source)
+                means = change.means(view)
                 if not change.differs(means):
                     self._unchanged += 1
                     return

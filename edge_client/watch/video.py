@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import Any
+from urllib.parse import unquote
 
 from PIL.Image import Image
 
@@ -15,6 +16,15 @@ from aligned_vq.errors import ConfigError, InvalidInput
 from edge_client.watch.source import Frame, SourceLost
 
 OPEN_SECONDS, READ_SECONDS = 10.0, 10.0
+_PROTOCOL = re.compile(
+    "(rtsp[su]?|rtmp[a-z]*|https?|srt|s?rtp|udp|tcp|tls|mms[a-z]?|s?ftp|hls|async|cache|concat):",
+    re.IGNORECASE,
+)
+_PARAMETERS = re.compile("[?#&;=|,\\s\\x00-\\x1f\\x7f]")
+"""What a query begins with, its parts are separated by, and cameras put into paths; and what no
+terminal is to be sent."""
+_DECODINGS = 3
+"""Of percent signs that are escaped themselves."""
 
 
 class Video:
@@ -94,9 +104,33 @@ class Video:
         return Frame(self._number, load)
 
 
+def is_url(address: str) -> bool:
+    """Does it name a stream, not a file? FFmpeg needs no `//` behind a protocol."""
+    return "://" in address or _PROTOCOL.match(address) is not None
+
+
 def shown(address: str) -> str:
-    """An address for people: a URL without user, password and query, which often holds them too."""
-    return re.sub("://(?:.*@)?([^?]*).*", r"://\1", address)
+    """An address for people, without what may be a secret: everything before an `@`, and everything
+    from the first character on that begins or separates parameters. Where both readings are
+    possible, as a password may hold such characters and a parameter an `@`, nothing but the scheme
+    is shown.
+
+    `rtsp://user:password@host:554/1?token=x` is `rtsp://host:554/1`; `rtsp:user:password@host/1`,
+    which FFmpeg takes, too, is `host/1`.
+    """
+    plain = address
+    for _ in range(_DECODINGS):  # an escaped @ or ? is one
+        plain = unquote(plain)
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", plain)
+    scheme = found[0] if found else ""
+    rest = plain[len(scheme) :]
+    if not scheme and not is_url(plain) and "@" not in rest:
+        return address  # a file
+    secret, at, place = rest.rpartition("@")
+    if at and _PARAMETERS.search(secret):
+        return f"{scheme}..."
+    end = _PARAMETERS.search(place)
+    return scheme + (place[: end.start()] if end else place)
 
 
 def _picture(frame: Any) -> Callable[[], Image]:

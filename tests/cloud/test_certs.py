@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
     PrivateFormat,
+    load_pem_private_key,
 )
 from cryptography.x509.oid import NameOID
 
@@ -21,6 +22,7 @@ from aligned_vq.errors import ConfigError
 from cloud_server import certs, cli
 from cloud_server.config import CloudConfig
 from cloud_server.tls import TlsFiles
+from tests.disk import files_up_to
 from tests.e2e.raw import assert_clear
 
 
@@ -112,6 +114,52 @@ def test_half_an_authority_is_not_replaced(folder: Path) -> None:
     shutil.copy(folder / "server-key.pem", folder / "ca-key.pem")
     with pytest.raises(ConfigError, match="expected the authority's key"):
         certs.make(folder, None, ("edge-2",))
+
+
+def test_a_key_that_a_kill_left_without_its_certificate_gets_one(folder: Path) -> None:
+    certs.make(folder, None, ("edge-2",))
+    for stem in ("client-edge-2", "ca"):
+        (folder / f"{stem}.pem").unlink()
+        key = (folder / f"{stem}-key.pem").read_bytes()
+        certs.make(folder, None, ("edge-2",) if stem != "ca" else ())
+        assert (folder / f"{stem}-key.pem").read_bytes() == key
+        owner = load_pem_private_key(key, None)
+        assert opened(folder / f"{stem}.pem").public_key() == owner.public_key()
+    (folder / "client-edge-3-key.pem").write_text("somebody's")
+    with pytest.raises(ConfigError, match="there already; move it away"):
+        certs.make(folder, None, ("edge-3",))
+    assert (folder / "client-edge-3-key.pem").read_text() == "somebody's"
+
+
+@pytest.mark.parametrize("there", ["nothing", "a folder", "an authority"])
+def test_a_full_disk_leaves_nothing_new(there: str, folder: Path, tmp_path: Path) -> None:
+    out = folder if there == "an authority" else tmp_path / "new"
+    if there == "a folder":
+        out.mkdir()
+        (out / "notes").touch()
+    before = sorted(out.glob("*"))
+    for size in (0, 300):  # a key fits into 300 bytes, a certificate does not
+        with files_up_to(size), pytest.raises(ConfigError, match="File too large") as caught:
+            certs.make(out, None, ("edge-9",))
+        assert_clear(str(caught.value))
+        assert sorted(out.glob("*")) == before
+        assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_folder_that_is_in_use_gets_its_certificates_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert len(certs.make(Path(), None)) == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("ca-key.pem", "ca.pem", "server-key.pem", "server.pem")
+    ]
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert {name for name, mode in modes.items() if mode == 0o600} == {
+        "ca-key.pem",
+        "server-key.pem",
+    }
+    assert {name for name, mode in modes.items() if mode == 0o644} == {"ca.pem", "server.pem"}
 
 
 def files(folder: Path) -> tuple[Path, Path, Path]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,24 +15,10 @@ from aligned_vq.answers import Sampling, TokenChunk
 from aligned_vq.errors import EngineError
 from cloud_server.engine.base import EngineRequest
 from cloud_server.engine.transformers import TransformersEngine
-from tests.conftest import NUM_TOKENS, random_llava
+from tests.conftest import NUM_TOKENS
 
 IMAGE, PATCHES = 4, NUM_TOKENS - 1
 TOKENS = 24
-
-
-@pytest.fixture(scope="module")
-def llava() -> Any:
-    model = random_llava()
-    model.generation_config.eos_token_id = 2
-    return model
-
-
-@pytest.fixture(scope="module")
-def tokenizer(llava_directory: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(llava_directory)
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from cloud_server.engine.base import EngineRequest
 from cloud_server.model import load_cloud_model
 from edge_client import AsyncEdgeClient
 from protos import logs
+from protos.log_limit import FIRST, LimitedHandler
 from protos.logs import JsonFormatter, TextFormatter
 from protos.messages import Question
 from tests.e2e.raw import GOOD_QUESTION, picture
@@ -139,6 +140,32 @@ def test_asyncio_does_not_show_what_tasks_hold(form: str) -> None:
     line = formatter.format(record)
     assert "Task exception was never retrieved" in line
     assert "quetzalcoatl" not in line
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_grpc_shows_neither_headers_nor_paths(form: str) -> None:
+    formatter = JsonFormatter() if form == "json" else TextFormatter()
+    for words, arguments in (
+        ("Invalid encoding on %s", (WORDS,)),
+        (f"Unexpected [KeyError] raised by servicer method [/{WORDS}]", ()),
+    ):
+        record = logging.LogRecord("grpc._cython.cygrpc", 40, "", 0, words, arguments, None)
+        line = formatter.format(record)
+        assert WORDS not in line
+        assert words.partition(" ")[0] in line
+
+
+def test_grpc_s_lines_are_one_kind_whatever_they_name() -> None:
+    written = io.StringIO()
+    handler = LimitedHandler(written)
+    handler.setFormatter(TextFormatter())
+    for number in range(100):
+        words = f"Unexpected [KeyError] raised by servicer method [/{WORDS}{number}]"
+        handler.emit(logging.LogRecord("grpc._cython.cygrpc", 40, "", 0, words, (), None))
+    handler.close()
+    assert len(written.getvalue().splitlines()) == FIRST + 1
+    assert f"{100 - FIRST} more" in written.getvalue()
+    assert WORDS not in written.getvalue()
 
 
 def test_no_repr_shows_what_a_user_sent_or_is_told() -> None:

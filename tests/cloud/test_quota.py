@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aligned_vq.errors import QuotaExceeded
-from cloud_server.quota import PLACE_SECONDS, Quotas
+from protos.access.quota import PLACE_SECONDS, Quotas
 from tests.e2e.raw import assert_clear
 
 
@@ -102,3 +102,13 @@ def test_who_is_idle_is_forgotten() -> None:
     assert len(quotas) <= 101
     assert entered(quotas, "crowd-499", 1) == 0
     quotas.leave("busy")  # it was never forgotten
+
+
+def test_a_question_that_is_refused_counts_toward_the_rate() -> None:
+    quotas = Quotas(per_second=1, burst=2, at_once=1, clock=lambda: 0.0)
+    quotas.spend("a")
+    quotas.enter("a")
+    quotas.leave("a")
+    with pytest.raises(QuotaExceeded):
+        quotas.check("a")
+    quotas.check("b")

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
 from aligned_vq.answers import Sampling
-from aligned_vq.errors import CloudUnreachable, ConfigError, InvalidInput
+from aligned_vq.errors import CloudUnreachable, ConfigError, EngineError
 from cloud_server.engine.base import EngineRequest
 from cloud_server.engine.replicas import ReplicasEngine
+from cloud_server.engine.text import StoppedText, StopTexts
 from cloud_server.indices import indices_from_url
 from tests.cloud.fake_replica import (
     IMAGE,
@@ -108,19 +110,6 @@ def test_a_replica_with_another_bundle_never_joins(
     assert "another manifest" in caplog.text
 
 
-def test_more_heat_than_vllm_allows_is_the_clients_fault(
-    fakes: Callable[..., list[FakeReplica]],
-) -> None:
-    (replica,) = fakes("well")
-
-    async def work(engine: ReplicasEngine) -> None:
-        with pytest.raises(InvalidInput, match="at most 2"):
-            await told(engine, request(sampling=Sampling(2, temperature=3.0)))
-        assert engine.healthy
-
-    session([replica], work)
-
-
 @pytest.mark.parametrize("mood", ["silent", "endless"])
 def test_an_aborted_answer_ends_as_cancelled_and_the_replica_stops(
     mood: Mood, fakes: Callable[..., list[FakeReplica]]
@@ -155,6 +144,41 @@ def test_a_stop_text_ends_the_answer_and_the_replica_stops(
         assert await asyncio.to_thread(replica.left.wait, 5)
 
     session([replica], work)
+
+
+def test_text_that_cannot_be_made_ends_one_answer(
+    fakes: Callable[..., list[FakeReplica]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class PanicException(BaseException):
+        """As a tokenizer's in Rust."""
+
+    (replica,) = fakes("well")
+    push = StopTexts.push
+
+    async def work(engine: ReplicasEngine) -> None:
+        for error in (RuntimeError, StopIteration, PanicException):
+
+            def failing(
+                own: StopTexts, *given: Any, error: type[BaseException] = error
+            ) -> StoppedText:
+                if own._stops == ("bad",):
+                    raise error
+                return push(own, *given)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(StopTexts, "push", failing)
+                first, second = await asyncio.gather(
+                    told(engine, request(1, Sampling(16, stop=("bad",)))),
+                    told(engine, request(2)),
+                    return_exceptions=True,
+                )
+            assert isinstance(first, EngineError)
+            assert error.__name__ in str(first)
+            assert not isinstance(second, BaseException)
+            assert "".join(chunk.text for chunk in second) == "<11><12><13><14>"
+        assert engine.healthy
+
+    assert session([replica], work) == []
 
 
 def test_a_name_with_two_addresses_is_two_replicas(

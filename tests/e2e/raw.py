@@ -47,9 +47,9 @@ class RawAnswer(NamedTuple):
 class RawClient:
     """One channel; requests are messages, or bytes that go out as they are."""
 
-    def __init__(self, target: str, token: str = "") -> None:
+    def __init__(self, target: str, token: str = "", channel: grpc.Channel | None = None) -> None:
         self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
-        self.channel = grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
+        self.channel = channel or grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
         self._ask: Any = self.channel.stream_stream(
             ASK_METHOD,
             request_serializer=lambda r: r if isinstance(r, bytes) else r.SerializeToString(),

@@ -103,7 +103,7 @@ def test_sampling_is_repeatable_with_a_seed(cloud: CloudProcess, bundle_director
     image = pictures(1)[0]
     with EdgeClient(cloud.target, bundle_directory) as client:
         drawn = [
-            client.ask(image, "Go on.", max_tokens=12, temperature=5.0, seed=seed)
+            client.ask(image, "Go on.", max_tokens=12, temperature=2.0, seed=seed)
             for seed in (1, 1, 2)
         ]
     assert drawn[0] == drawn[1] != drawn[2]

@@ -20,7 +20,7 @@ from aligned_vq.calibrate import CodecPlan, CutFeatures, calibrate_codec, export
 from aligned_vq.split.checkpoint import LlavaCheckpoint
 from aligned_vq.types import Coding, Payload, SplitPoint
 from benchmarks.processes import CloudProcess
-from edge_client import EdgeClient, EdgeConfig, ManifestMismatch, Overloaded
+from edge_client import EdgeClient, ManifestMismatch
 from edge_client.encoder import EdgeEncoder
 from protos.alignedvq.v1 import inference_pb2 as pb
 from tests.conftest import NUM_TOKENS
@@ -260,27 +260,14 @@ def test_a_stalled_client_is_hung_up_on(strict: CloudProcess, odd_bundle: Path) 
 
 
 def test_a_flood_of_half_open_streams(strict: CloudProcess, odd_bundle: Path) -> None:
+    """They take no place from questions that are whole, and end one by one."""
     digest = payload_of(odd_bundle).manifest_digest
-    once = EdgeConfig(attempts=1)
     with half_open(strict.target, 25, digest) as calls:
-        refusals = []
+        assert all(next(call).HasField("payload_needed") for call in calls)
+        assert_serves(strict.target, odd_bundle)
         for call in calls:
             with pytest.raises(grpc.RpcError) as caught:
                 list(call)
-            refusals.append(Refusal(caught.value))
-    names = sorted(str(refusal.name) for refusal in refusals)
-    assert names == ["DeadlineExceeded"] * IN_FLIGHT + ["Overloaded"] * (25 - IN_FLIGHT)
-    for refusal in refusals:
-        assert_clear(refusal.words)
-    assert_serves(strict.target, odd_bundle)
-
-    with half_open(strict.target, IN_FLIGHT, digest) as calls:
-        assert all(next(call).HasField("payload_needed") for call in calls)  # both are in
-        with EdgeClient(strict.target, odd_bundle, once) as client:
-            with pytest.raises(Overloaded, match="at most 2 questions in flight") as told:
-                client.ask(picture(), GOOD_QUESTION)
-            assert_clear(str(told.value))
-        patient = EdgeConfig(attempts=4, backoff_seconds=0.5)
-        with EdgeClient(strict.target, odd_bundle, patient) as client:
-            answer = client.ask(picture(), GOOD_QUESTION, max_tokens=2)  # once they timed out
-            assert answer.details.attempts > 1
+            refusal = Refusal(caught.value)
+            assert refusal.name == "DeadlineExceeded"
+            assert_clear(refusal.words)

@@ -20,6 +20,11 @@ from edge_client import EdgeClient, EdgeConfig
 from tests.e2e.raw import GOOD_QUESTION, picture
 from tests.e2e.test_operators import fetched
 
+
+class Dead(BaseException):
+    """Ends the engine's thread; what is an Exception does not."""
+
+
 STATES = health_pb2.HealthCheckResponse
 ONCE = EdgeConfig(attempts=1, connect_seconds=5)
 
@@ -65,7 +70,7 @@ async def life(
             await asyncio.to_thread(wait_for_work, server)
 
             def broken() -> None:
-                raise RuntimeError("a bug")
+                raise Dead
 
             monkeypatch.setattr(server._engine, "_admit", broken)
             assert isinstance(await running, EngineError)
@@ -90,7 +95,7 @@ def test_a_dead_engine_is_told_and_a_restart_recovers(
     config = CloudConfig(bundle_directory, str(talkative), port=0, http_port=0, device="cpu")
     model = load_cloud_model(config)
     asyncio.run(life(model, config, bundle_directory, monkeypatch))
-    assert "cannot answer: no questions are taken" in caplog.text
+    assert "no questions are taken: the engine cannot answer" in caplog.text
 
     async def again() -> AlignedVQError | None:
         server = CloudServer(model, config)

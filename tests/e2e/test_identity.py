@@ -33,6 +33,7 @@ from tests.e2e.raw import (
 NAMES = ("plain", "keen", "broad", "mine", "theirs", "slow", "env")
 BURST, PER_SECOND, AT_ONCE = 4, 0.5, 2
 ANSWER_SECONDS = 4.0
+LONG_ANSWER = 3000
 
 
 def token(name: str) -> str:
@@ -51,13 +52,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def guarded(llava_directory: Path, bundle_directory: Path, folder: Path) -> Iterator[CloudProcess]:
+def guarded(talkative: Path, bundle_directory: Path, folder: Path) -> Iterator[CloudProcess]:
     options = (
         *(f"--tokens={folder / 'tokens.yaml'}", f"--questions_per_second={PER_SECOND}"),
         *(f"--burst={BURST}", f"--questions_at_once={AT_ONCE}"),
-        f"--max_answer_seconds={ANSWER_SECONDS}",
+        *(f"--max_answer_seconds={ANSWER_SECONDS}", f"--max_answer_tokens={LONG_ANSWER}"),
     )
-    with CloudProcess(bundle_directory, llava_directory, *options) as process:
+    with CloudProcess(bundle_directory, talkative, *options) as process:
         yield process
     assert "Traceback" not in process.log
     assert "secret-of" not in process.log
@@ -140,30 +141,41 @@ def test_who_asks_too_often_waits_and_nobody_else_does(
         assert time.monotonic() - started < 1  # it does not wait in vain
 
 
-def test_questions_at_once_are_counted_by_identity(guarded: CloudProcess, payload: Payload) -> None:
+def test_questions_at_once_are_counted_by_identity(
+    guarded: CloudProcess, payload: Payload, digest: bytes
+) -> None:
+    short, long = (
+        [opening(digest, max_tokens=tokens), *parts(payload)] for tokens in (1, LONG_ANSWER)
+    )
+    with RawClient(guarded.target, token("slow")) as raw:
+        calls = [raw.start(long) for _ in range(AT_ONCE)]
+        assert all(next(call).chunk.text for call in calls)  # both are being answered
+        with pytest.raises(Refusal) as refusal:
+            raw.ask(short)
+        assert refusal.value.name == "QuotaExceeded"
+        assert f"at most {AT_ONCE} questions of slow at once" in refusal.value.words
+        with RawClient(guarded.target, token("broad")) as other:
+            assert other.ask(short)
+
+
+def test_however_long_a_client_would_wait_the_service_does_not(
+    guarded: CloudProcess, digest: bytes
+) -> None:
     ended = threading.Event()
 
     def half_open() -> Iterator[pb.AskRequest]:
-        message = opening(payload.manifest_digest)
+        message = opening(digest)
         message.open.image_digest = bytes(16)
         yield message
         ended.wait(20)
 
-    whole = [opening(payload.manifest_digest, max_tokens=1), *parts(payload)]
-    with RawClient(guarded.target, token("slow")) as raw:
+    with RawClient(guarded.target, token("mine")) as raw:
+        call = raw.start(half_open())
         try:
-            calls = [raw.start(half_open()) for _ in range(AT_ONCE)]
-            assert all(next(call).HasField("payload_needed") for call in calls)
-            with pytest.raises(Refusal) as refusal:
-                raw.ask(whole)
-            assert refusal.value.name == "QuotaExceeded"
-            assert f"at most {AT_ONCE} questions of slow at once" in refusal.value.words
-            with RawClient(guarded.target, token("broad")) as other:
-                assert other.ask(whole)
-            # However long a client would wait, the service does not.
+            assert next(call).HasField("payload_needed")
             started = time.monotonic()
             with pytest.raises(grpc.RpcError) as caught:
-                next(calls[0])
+                next(call)
             assert time.monotonic() - started < ANSWER_SECONDS + 3
             assert "may take 4 s here" in Refusal(caught.value).words
         finally:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import platform
+import re
 import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from aligned_vq import __version__
 from aligned_vq.bundle_files import read_manifest
 from aligned_vq.errors import ConfigError, InvalidInput
 from benchmarks.processes import CloudProcess
@@ -46,6 +49,18 @@ def test_operators_see_counts_and_times_and_no_words(
     assert "avq_payload_bytes_count 1.0" in text
     assert 'avq_decode_batch_size_bucket{le="1.0"} 1.0' in text
     assert "avq_in_flight 0.0" in text
+    assert "avq_in_flight_limit 128.0" in text
+    assert "avq_ready 1.0" in text
+    assert "avq_first_token_seconds_count 2.0" in text  # the refused question has none
+    build = {
+        "engine": "transformers",
+        "manifest": read_manifest(bundle_directory).digest().hex(),
+        "python": platform.python_version(),
+        "version": __version__,
+    }
+    labels = ",".join(f'{name}="{value}"' for name, value in build.items())
+    assert f"avq_build_info{{{labels}}} 1.0" in text
+    assert re.search(r"^process_resident_memory_bytes \d", text, re.MULTILINE)
     for stage in ("receive", "unpack", "rebuild", "suffix", "projector", "wait", "prefill"):
         assert f'avq_stage_seconds_count{{stage="{stage}"}}' in text
     for words in (QUESTION, "zeppelin"):

@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("certs")
     certs.make(folder, None, ("edge-1", "edge-2"))
     certs.make(folder / "other", None, ("edge-1",))
-    authority = certs._opened(folder)
+    authority = certs.open_authority(folder)
     ended = certs.issue(authority, "edge-1", datetime.now(UTC) - timedelta(minutes=1))
     (folder / "expired.pem").write_bytes(ended.certificate_pem())
     (folder / "expired-key.pem").write_bytes(ended.key_pem())

@@ -6,7 +6,7 @@ import http.server
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,9 @@ from aligned_vq.errors import (
     ManifestMismatch,
     Overloaded,
 )
+from cloud_server.sockets import accepted, shut
 from edge_client import EdgeClient, EdgeConfig
+from protos.alignedvq.v1 import inference_pb2 as pb
 from protos.alignedvq.v1 import inference_pb2_grpc as rpc
 from protos.messages import ServiceInfo
 from tests.e2e.raw import GOOD_QUESTION, assert_clear, picture
@@ -146,6 +148,26 @@ def test_an_unavailable_service_is_asked_again(ask: Callable[..., Any]) -> None:
     assert answer == "a red star "
     assert answer.details.attempts == 3
     assert service.calls == 3
+
+
+def test_connections_that_are_closed_before_the_first_text(bundle_directory: Path) -> None:
+    """More of them than there are attempts, and than a target may fail before it is left alone."""
+    closings = 5
+
+    def closing(before: int) -> Iterator[pb.AskResponse]:
+        if before < closings:
+            for peer, descriptor in accepted(port).items():
+                assert shut(descriptor, peer)
+            time.sleep(0.1)
+        yield from whole_answer()
+
+    service = FakeService(closing)
+    config = EdgeConfig(connect_seconds=30, backoff_seconds=0.01, pause_seconds=0.05)
+    with server(service) as target, EdgeClient(target, bundle_directory, config) as client:
+        port = int(target.rpartition(":")[2])
+        answer = client.ask(picture(), GOOD_QUESTION)
+    assert answer == "a red star "
+    assert answer.details.attempts == service.calls == closings + 1 > config.attempts
 
 
 def test_retries_end(ask: Callable[..., Any]) -> None:

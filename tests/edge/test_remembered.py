@@ -36,7 +36,7 @@ class Interrupted(EdgeEncoder):
 
 def test_questions_about_one_picture_at_once_forget_nothing(bundle_directory: Path) -> None:
     encoder = Interrupted(bundle_directory)
-    pictures = RememberedPictures(encoder, 8)
+    pictures = RememberedPictures(encoder, 8, lambda given: encoder.view(load_image(given)))
     first, second = (pictures.picture(noise(1)) for _ in "ab")
 
     def answered() -> None:
@@ -51,7 +51,7 @@ def test_questions_about_one_picture_at_once_forget_nothing(bundle_directory: Pa
 
 def test_a_picture_is_known_however_it_is_given_and_at_each_quality(bundle_directory: Path) -> None:
     encoder = EdgeEncoder(bundle_directory)
-    pictures = RememberedPictures(encoder, 8)
+    pictures = RememberedPictures(encoder, 8, lambda given: encoder.view(load_image(given)))
     pictures.picture(noise(1), "fixed").encoded()
     pictures.picture(noise(1), "fixed").held(b"fixed", "cloud:1")
     view = encoder.view(noise(1))

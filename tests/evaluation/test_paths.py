@@ -195,9 +195,10 @@ def test_a_bundle_sends_and_shows_the_same(
     expected = calibrated_path(examiner, "same", calibrated)(pictures, pixels)
     assert torch.equal(path(pictures, pixels).states, expected.states)
     manifest = replace(calibrated.manifest, vision_digest="0" * 64)
-    export_bundle(examiner.checkpoint, calibrated._replace(manifest=manifest), tmp_path)
+    other = tmp_path / "other"
+    export_bundle(examiner.checkpoint, calibrated._replace(manifest=manifest), other)
     with pytest.raises(ConfigError, match="its own checkpoint"):
-        bundle_path(examiner, tmp_path)
+        bundle_path(examiner, other)
 
 
 def test_bfloat16_changes_the_arithmetic_not_what_crosses(

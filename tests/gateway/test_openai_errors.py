@@ -29,7 +29,7 @@ FIELDS: dict[str, tuple[Any, str]] = {
     "tools": ([{"type": "function"}], "tools"),
     "response_format": ({"type": "json_object"}, "response_format"),
     "top_k": (40, "top_k"),
-    "temperature": (11, "temperature"),
+    "temperature": (1e-45, "temperature"),
     "top_p": (0, "top_p"),
     "seed": (-1, "seed"),
     "max_tokens": (0, "max_tokens"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from PIL import Image
 from benchmarks.processes import CloudProcess, GatewayProcess
 from benchmarks.scraped import samples
 from edge_client.encoder import EdgeEncoder
-from edge_client.gateway.pictures import MAX_PIXELS
+from edge_client.gateway.pictures import MAX_IMAGE_BYTES
 from edge_client.images import load_image
+from edge_client.reduced import BYTES_PER_PIXEL
 from tests.conftest import IMAGE_SIDE
 from tests.gateway.asking import about, call, data_uri, picture_bytes, text, user
 from tests.gateway.conftest import MODEL
@@ -84,7 +86,8 @@ def test_a_map_of_what_is_no_picture(gateway: GatewayProcess) -> None:
 
 def test_a_small_file_of_too_many_pixels(gateway: GatewayProcess) -> None:
     written = io.BytesIO()
-    Image.new("1", (MAX_PIXELS // 4096 + 1, 4096)).save(written, "PNG")
+    most = MAX_IMAGE_BYTES // BYTES_PER_PIXEL
+    Image.new("1", (most // 4096 + 1, 4096)).save(written, "PNG")
     own = data_uri(written.getvalue())
     part = {"type": "image_url", "image_url": {"url": own}}
     body = {"model": MODEL, "messages": [user(text("Is it red or blue?"), part)]}
@@ -93,8 +96,8 @@ def test_a_small_file_of_too_many_pixels(gateway: GatewayProcess) -> None:
         call(f"{gateway.url}/v1/rates", {"image": own}).error,
         call(f"{gateway.url}/v1/chat/completions", body).error,
     ):
-        assert error["code"] == "invalid_image"
-        assert f"at most {MAX_PIXELS} pixels" in error["message"]
+        assert error["code"] == "image_too_costly"
+        assert f"decoded in {MAX_IMAGE_BYTES >> 20} MiB" in error["message"]
 
 
 def test_a_map_of_raw_features_is_empty(
@@ -156,5 +159,18 @@ def test_health_readiness_and_metrics(gateway: GatewayProcess) -> None:
     name = ("avq_gateway_sent_bytes_total", "")
     assert after[name] - before[name] == sent
     assert after["avq_gateway_in_flight", ""] == 0
+    assert after["avq_gateway_in_flight_limit", ""] == 16
+    assert after["avq_gateway_build_info", "torch"] == 1
+    assert after["process_resident_memory_bytes", ""] > 2**20
     assert call(f"{gateway.url}/healthz").body == b"ok\n"
     assert call(f"{gateway.url}/readyz").body == b"ready\n"
+
+
+def test_a_cloud_that_fails_is_down_in_the_metrics(bundle_directory: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        nobody = f"127.0.0.1:{taken.getsockname()[1]}"
+    options = ("--failures=1", "--connect_seconds=0.2")
+    with GatewayProcess(nobody, bundle_directory, *options) as gateway:
+        assert samples(gateway.url)["avq_gateway_target_up", nobody] == 1  # nobody has asked yet
+        assert call(f"{gateway.url}/readyz").status == 503
+        assert samples(gateway.url)["avq_gateway_target_up", nobody] == 0

@@ -206,13 +206,23 @@ def test_files_that_are_no_pictures(page: PageDriver, tmp_path: Path) -> None:
     pretended.write_text("no picture either")
     page["file"].set_input_files(pretended)
     expect(page["picture-problem"]).to_contain_text("This picture cannot be used. Choose another.")
-    page["new-picture"].click()
-    shown_nowhere = tmp_path / "scan.tiff"  # by browsers, that is
+
+
+def test_a_format_that_no_browser_shows(
+    browser: Browser, cloud: CloudProcess, bundle_directory: Path, tmp_path: Path
+) -> None:
+    shown_nowhere = tmp_path / "scan.tiff"
     shown_nowhere.write_bytes(picture_bytes(form="TIFF"))
-    page.choose(shown_nowhere)
-    expect(page["picture-problem"]).to_be_hidden()
-    expect(page["preview"]).to_be_hidden()
-    page.ask(QUESTION)
+    formats = '--image_formats=["TIFF"]'
+    with (
+        GatewayProcess(cloud.target, bundle_directory, formats) as gateway,
+        opened(browser, gateway.url) as page,
+    ):
+        page.wait_until_ready()
+        page.choose(shown_nowhere)
+        expect(page["picture-problem"]).to_be_hidden()
+        expect(page["preview"]).to_be_hidden()
+        page.ask(QUESTION)
 
 
 def test_a_picture_that_is_too_large(

@@ -40,7 +40,14 @@ def test_raw_features_have_no_rates(cloud: CloudProcess, identity_bundle_directo
         assert found["rates"] == []
 
 
+def long_image(size: int) -> bytes:
+    """A request of so many bytes whose image is base64 of nothing that is one."""
+    begin, end = b'{"image": "data:image/png;base64,', b'"}'
+    text = (size - len(begin) - len(end)) // 4 * 4
+    return begin + b"A" * text + end + b" " * (size - len(begin) - text - len(end))
+
+
 def test_requests_may_be_as_large_as_is_said(gateway: GatewayProcess) -> None:
     most = call(f"{gateway.url}/v1/bundle").json()["max_request_bytes"]
     assert most == GatewayConfig().max_body_mib * 2**20
-    assert call(f"{gateway.url}/v1/rates", b" " * most).error["code"] == "invalid_json"
+    assert call(f"{gateway.url}/v1/rates", long_image(most)).error["code"] == "invalid_image"

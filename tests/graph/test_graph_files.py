@@ -24,9 +24,11 @@ from aligned_vq.graph.writing import write_graph
 from aligned_vq.manifest import SplitManifest
 from aligned_vq.reference.assets import BUNDLE
 from aligned_vq.split.checkpoint import LlavaCheckpoint
+from aligned_vq.staging import NotWritten
 from edge_client.encoder import EdgeEncoder
 from edge_client.preprocess import preprocess
 from tests.conftest import BUNDLE_PLAN, IMAGE_SIDE
+from tests.disk import files_up_to
 
 PICTURE = Image.fromarray(
     np.random.default_rng(4).integers(0, 256, (IMAGE_SIDE, IMAGE_SIDE + 20, 3), np.uint8)
@@ -169,3 +171,39 @@ def test_weights_of_8_bits_are_close(bundle: Path, capsys: pytest.CaptureFixture
     initializers = onnx.load(bundle / GRAPH, load_external_data=False).graph.initializer
     kept = [own for own in initializers if own.data_type == onnx.TensorProto.INT8]
     assert len(kept) == 6  # query, key, value, output and the perceptron's two
+
+
+def test_a_graph_leaves_all_else_as_it_was(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (bundle / "notes.txt").write_text("mine")
+    (bundle / "deep").mkdir()
+    (bundle / "deep" / "more.txt").write_text("too")
+    before = {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
+    with files_up_to(3000), pytest.raises(NotWritten, match="File too large"):
+        write_graph(bundle, int8=True)
+    assert {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()} == before
+    write_graph(bundle, int8=True)
+    changed = {path.name for path, content in before.items() if path.read_bytes() != content}
+    assert changed == {GRAPH, MANIFEST}
+    assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]
+    monkeypatch.chdir(bundle)
+    with pytest.raises(ConfigError, match="the one that this runs in"):
+        write_graph(Path())
+
+
+def test_a_bundle_and_its_graph_come_together_or_not_at_all(
+    bundle: Path, llava_directory: Path, examples: CutFeatures
+) -> None:
+    checkpoint = LlavaCheckpoint(llava_directory)
+    codec = calibrate_codec(checkpoint, BUNDLE_PLAN, examples, seed=9)
+    before = read_manifest(bundle)
+
+    def fail(folder: Path) -> None:
+        write_graph(folder)
+        raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match="a bug"):
+        export_bundle(checkpoint, codec, bundle, fail)
+    assert read_manifest(bundle) == before
+    export_bundle(checkpoint, codec, bundle, write_graph)
+    assert read_manifest(bundle).edge_graph_digest not in (None, before.edge_graph_digest)
+    assert EdgeEncoder(bundle, "onnx").encode(PICTURE).payload.manifest_digest != before.digest()

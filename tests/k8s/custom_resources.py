@@ -60,6 +60,16 @@ _PROMETHEUS_TRIGGER = _object(
     {"metricType": {"enum": ["AverageValue", "Value"]}, "name": _TEXT},
 )
 
+_ALERT = _object(
+    {
+        "alert": {"type": "string", "pattern": "^[A-Z][A-Za-z]+$"},
+        "expr": _TEXT,
+        "labels": _object({"severity": {"enum": ["critical", "warning", "info"]}}),
+        "annotations": _object({"summary": _TEXT}),
+    },
+    {"for": _SECONDS},
+)
+
 SCHEMAS: dict[tuple[str, str], dict[str, Any]] = {
     ("keda.sh/v1alpha1", "ScaledObject"): _resource(
         _object(
@@ -110,5 +120,8 @@ SCHEMAS: dict[tuple[str, str], dict[str, Any]] = {
                 ),
             }
         )
+    ),
+    ("monitoring.coreos.com/v1", "PrometheusRule"): _resource(
+        _object({"groups": _list(_object({"name": _TEXT, "rules": _list(_ALERT)}))})
     ),
 }

@@ -76,9 +76,18 @@ def _named(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(v, dict) and "name" in v for v in value)
 
 
-def _config_map(directory: Path, name: str, files: list[str]) -> Resource:
+def _config_map(
+    directory: Path, name: str, files: list[str], options: dict[str, Any] | None = None
+) -> Resource:
     data = {file: (directory / file).read_text() for file in files}
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
+    metadata: Resource = {"name": name}
+    given = dict(options or {})
+    given.pop("disableNameSuffixHash", None)  # names have no digest here
+    if labels := given.pop("labels", None):
+        metadata["labels"] = labels
+    if given:
+        raise ValueError(f"{directory / FILE}: {sorted(given)} are not known here")
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
 
 
 def _patched(

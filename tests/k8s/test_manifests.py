@@ -28,13 +28,15 @@ def of(resources: list[Resource], kind: str) -> list[Resource]:
     return [own for own in resources if own["kind"] == kind]
 
 
-def deployment(resources: list[Resource], name: str) -> Resource:
-    (found,) = [own for own in of(resources, "Deployment") if own["metadata"]["name"] == name]
-    return found
+def templates(resources: list[Resource]) -> dict[str, Resource]:
+    """Of pods, by the name of the Deployment or CronJob that makes them."""
+    jobs = {own["metadata"]["name"]: own["spec"]["jobTemplate"] for own in of(resources, "CronJob")}
+    makers = {own["metadata"]["name"]: own for own in of(resources, "Deployment")} | jobs
+    return {name: own["spec"]["template"] for name, own in makers.items()}
 
 
 def pod(resources: list[Resource], name: str) -> Resource:
-    found: Resource = deployment(resources, name)["spec"]["template"]["spec"]
+    found: Resource = templates(resources)[name]["spec"]
     return found
 
 
@@ -45,11 +47,11 @@ def container(resources: list[Resource], name: str) -> Resource:
 
 
 def chosen(resources: list[Resource], labels: dict[str, str]) -> list[str]:
-    """Deployments whose pods have these labels."""
+    """Deployments and CronJobs whose pods have these labels."""
     return [
-        own["metadata"]["name"]
-        for own in of(resources, "Deployment")
-        if labels.items() <= own["spec"]["template"]["metadata"]["labels"].items()
+        name
+        for name, own in templates(resources).items()
+        if labels.items() <= own["metadata"]["labels"].items()
     ]
 
 
@@ -77,7 +79,7 @@ def walk(value: Any, key: str) -> Iterator[Any]:
             yield from walk(each, key)
 
 
-def test_every_selector_finds_the_pods_of_one_deployment(resources: list[Resource]) -> None:
+def test_every_selector_finds_the_pods_of_one_workload(resources: list[Resource]) -> None:
     for own in resources:
         for labels in (*walk(own, "matchLabels"), *walk(own, "selector")):
             if NAME in labels and labels[NAME] != "prometheus":
@@ -113,8 +115,8 @@ def test_mounts_name_volumes_and_volumes_name_what_is_there(resources: list[Reso
         },
         "secret": by_hand | {own["spec"]["secretName"] for own in of(resources, "Certificate")},
     }
-    for own in of(resources, "Deployment"):
-        spec = own["spec"]["template"]["spec"]
+    for template in templates(resources).values():
+        spec = template["spec"]
         volumes = {volume["name"]: volume for volume in spec["volumes"]}
         mounts = [mount["name"] for mount in spec["containers"][0]["volumeMounts"]]
         assert sorted(volumes) == sorted(mounts)
@@ -147,7 +149,9 @@ def test_autoscalers_own_the_number_of_replicas(resources: list[Resource]) -> No
 
 
 def test_the_service_accepts_its_settings(resources: list[Resource], tmp_path: Path) -> None:
-    (config_map,) = of(resources, "ConfigMap")
+    (config_map,) = [
+        own for own in of(resources, "ConfigMap") if own["metadata"]["name"] == "front-settings"
+    ]
     settings = yaml.safe_load(config_map["data"]["cloud.yaml"])
     own = container(resources, "front")
     mounted = {mount["mountPath"]: mount["name"] for mount in own["volumeMounts"]}
@@ -194,7 +198,7 @@ def test_rollouts_cut_no_answer_off(resources: list[Resource]) -> None:
 
 
 def test_pods_may_do_next_to_nothing(resources: list[Resource]) -> None:
-    for name in ("front", "engine"):
+    for name in templates(resources):
         spec, own = pod(resources, name), container(resources, name)
         assert spec["automountServiceAccountToken"] is False
         assert spec["securityContext"]["runAsNonRoot"] is True

@@ -71,6 +71,12 @@ def container(resource: Resource) -> Resource:
         ),
         ("Certificate-front", lambda own: own["spec"].pop("issuerRef")),
         ("PodMonitor-engine", lambda own: own["spec"].update(endpoints=[])),
+        ("CronJob-probe", lambda own: own["spec"].pop("schedule")),
+        ("CronJob-probe", lambda own: own["spec"]["jobTemplate"]["spec"].update(retries=1)),
+        (
+            "PrometheusRule-aligned-vq",
+            lambda own: own["spec"]["groups"][0]["rules"][0].update({"for": "soon"}),
+        ),
     ],
 )
 def test_a_spoilt_resource_is_refused(name: str, spoil: Callable[[Resource], object]) -> None:

@@ -22,7 +22,7 @@ REASONS = st.sampled_from(get_args(FinishReason))
 SAMPLINGS = st.builds(
     Sampling,
     max_tokens=st.integers(0, 65_535),
-    temperature=st.integers(0, 1_000).map(lambda n: n / 100),
+    temperature=st.integers(0, 200).map(lambda n: n / 100),
     top_p=st.integers(1, 1_000).map(lambda n: n / 1_000),
     seed=st.none() | st.integers(0, 2**64 - 1),
     stop=st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), max_size=4).map(
@@ -49,12 +49,12 @@ def test_sampling_round_trip(sampling: Sampling) -> None:
     assert convert.sampling_from_proto(pb.SamplingParams.FromString(wire)) == sampling
 
 
-@given(st.floats(0, 10), st.floats(0, 1, exclude_min=True))
+@given(st.just(0.0) | st.floats(0.01, 2), st.floats(1e-6, 1))
 def test_sampling_of_any_float_stays_near_and_allowed(temperature: float, top_p: float) -> None:
     sampling = Sampling(temperature=temperature, top_p=top_p)
     back = convert.sampling_from_proto(convert.sampling_to_proto(sampling))
-    assert back.temperature == pytest.approx(temperature, rel=1e-6, abs=1e-30)
-    assert back.top_p == pytest.approx(top_p, rel=1e-6, abs=1e-30)
+    assert back.temperature == pytest.approx(temperature, rel=1e-6)
+    assert back.top_p == pytest.approx(top_p, rel=1e-6)
 
 
 def test_wire_defaults_cost_nothing_and_mean_greedy() -> None:
@@ -70,7 +70,15 @@ def test_wire_defaults_cost_nothing_and_mean_greedy() -> None:
         (pb.SamplingParams(temperature=math.nan), "temperature"),
         (pb.SamplingParams(temperature=math.inf), "temperature"),
         (pb.SamplingParams(temperature=-0.5), "temperature"),
-        (pb.SamplingParams(temperature=10.5), "temperature"),
+        (pb.SamplingParams(temperature=1e-45), "temperature must be 0 or 0.01 to 2, got 1.*e-45"),
+        (pb.SamplingParams(temperature=1e-30), "temperature"),
+        (pb.SamplingParams(temperature=0.0099), "temperature"),
+        (pb.SamplingParams(temperature=2.001), "temperature"),
+        (pb.SamplingParams(temperature=10), "temperature must be 0 or 0.01 to 2, got 10.0"),
+        (pb.SamplingParams(temperature=3.4e38), "temperature"),
+        (pb.SamplingParams(top_p=1e-45), "top_p must be 0.000001 to 1, got 1.*e-45"),
+        (pb.SamplingParams(top_p=9.9e-7), "top_p"),
+        (pb.SamplingParams(top_p=1.0000001), "top_p"),
         (pb.SamplingParams(top_p=math.nan), "top_p"),
         (pb.SamplingParams(top_p=-math.inf), "top_p"),
         (pb.SamplingParams(top_p=-0.1), "top_p"),
@@ -97,6 +105,10 @@ def test_seed_out_of_range_is_refused(seed: int) -> None:
 @pytest.mark.parametrize(
     ("fields", "word"),
     [
+        ({"temperature": 10**400}, "temperature .* got a number of more than 30 digits"),
+        ({"max_tokens": 10**5000}, "max_tokens .* got a number of more than 30 digits"),
+        ({"max_tokens": -(10**5000)}, "max_tokens .* got a number of more than 30 digits"),
+        ({"seed": 10**5000}, "seed .* got a number of more than 30 digits"),
         ({"max_tokens": 1.5}, "max_tokens must be a whole number, got float"),
         ({"max_tokens": True}, "max_tokens"),
         ({"temperature": "hot"}, "temperature must be a number, got str"),
@@ -113,6 +125,12 @@ def test_seed_out_of_range_is_refused(seed: int) -> None:
 def test_sampling_of_another_kind_is_refused(fields: dict[str, Any], word: str) -> None:
     with pytest.raises(InvalidInput, match=word):
         convert.sampling_to_proto(Sampling(**fields))
+
+
+@pytest.mark.parametrize("zero", [0, 0.0, -0.0])
+def test_zero_of_either_sign_means_the_default(zero: float) -> None:
+    message = pb.SamplingParams(temperature=zero, top_p=zero)
+    assert convert.sampling_from_proto(message) == Sampling(temperature=0, top_p=1)
 
 
 def test_stop_texts_stay_out_of_repr() -> None:

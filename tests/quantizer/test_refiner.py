@@ -44,7 +44,12 @@ def test_it_learns_what_tokens_of_a_picture_share() -> None:
     assert refined < 0.4 * rough  # a mean over ten tokens could reach 0.1
 
 
-@pytest.mark.parametrize("width", [0, 16, 40])
+def test_no_width_is_refused() -> None:
+    with pytest.raises(ConfigError, match="refiner_width positive, got 1 and 0"):
+        QuantizerConfig(16, 4, (16,), refiner_blocks=1, refiner_width=0)
+
+
+@pytest.mark.parametrize("width", [16, 40])
 def test_a_width_without_whole_heads_is_refused(width: int) -> None:
     config = QuantizerConfig(16, 4, (16,), refiner_blocks=1, refiner_width=width)
     with pytest.raises(ConfigError, match=rf"multiple of 32, got 1 of width {width}"):

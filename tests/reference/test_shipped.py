@@ -17,7 +17,12 @@ from aligned_vq.calibrate import pixel_batches
 from aligned_vq.evaluation.codec_path import bundle_path
 from aligned_vq.evaluation.examiner import Examiner
 from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
-from aligned_vq.reference.examination import exam_images, majority_answers
+from aligned_vq.reference.examination import (
+    exam_conversations,
+    exam_images,
+    majority_answers,
+)
+from aligned_vq.reference.questions import DESCRIBE
 from aligned_vq.split.checkpoint import LlavaCheckpoint
 from aligned_vq.split.loading import suffix_names
 from aligned_vq.types import LinkKind, SplitPoint
@@ -121,6 +126,36 @@ def test_verdicts_of_the_examination_are_those_of_real_answers(served: EdgeClien
 def test_the_demos_questions_are_answered_right(served: EdgeClient) -> None:
     for item in json.loads(SCENE.with_suffix(".json").read_text()):
         assert served.ask(SCENE, item["question"]) == item["answer"]
+
+
+def test_the_demos_picture_can_be_talked_about(served: EdgeClient) -> None:
+    """As the page sends it: every question with all before it, and the service's own answers."""
+    talk = (
+        ("Describe the picture.", None),
+        ("What colour is the star?", "purple"),
+        ("How many objects are there?", "3"),
+        ("Is there a square?", "no"),
+        ("What shape is the purple thing?", "star"),
+    )
+    history: list[tuple[str, str]] = []
+    for question, expected in talk:
+        answer = str(served.ask(SCENE, question, history, max_tokens=96))
+        assert expected in (None, answer), question
+        history.append((question, answer))
+
+
+def test_later_turns_are_answered_as_alone(served: EdgeClient) -> None:
+    alone, said = [], []
+    for image in exam_conversations(24, 5, "validation"):
+        history: list[tuple[str, str]] = []
+        for question in image.questions:
+            answer = str(served.ask(image.picture, question.text, history, max_tokens=96))
+            if history and question.kind != DESCRIBE:
+                said.append(answer == question.answer)
+                alone.append(str(served.ask(image.picture, question.text)) == question.answer)
+            history.append((question.text, answer))
+    assert len(said) > 60
+    assert sum(said) >= sum(alone) - 5
 
 
 def test_the_edges_preprocessing_is_the_checkpoints(examiner: Examiner) -> None:

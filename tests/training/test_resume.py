@@ -6,8 +6,6 @@ import json
 import os
 import resource
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,8 @@ from aligned_vq.errors import ConfigError, TrainingError
 from aligned_vq.training.config import TrainConfig
 from aligned_vq.training.run import TrainingRun
 from aligned_vq.training.stage import Learners
-from aligned_vq.training.state import load_state, save_state
+from aligned_vq.training.state import load_state, save_state, trim_log
+from tests.disk import files_up_to
 from tests.training.tiny import (
     after_steps,
     differing,
@@ -52,17 +51,6 @@ def cut(learners: Learners) -> None:
 
 def interrupt(learners: Learners) -> None:
     os.kill(os.getpid(), signal.SIGINT)
-
-
-@contextmanager
-def files_up_to(size: int) -> Iterator[None]:
-    """The system refuses to let a file grow beyond `size` bytes, as a full disk would."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("update", ["gradient", "ema"])
@@ -112,7 +100,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(config: TrainConfig, tmp_path: 
             save(stage, step, optimiser)
 
     run._save = on_a_full_disk  # type: ignore[method-assign]
-    with pytest.raises(OSError, match="cannot write the checkpoint"):
+    with pytest.raises(OSError, match=r"expected to write .*state, got: File too large"):
         run.train()
     assert saved_place(tmp_path) == ("align", 2)
     assert sorted(p.name for p in tmp_path.glob("state*")) == ["state"]
@@ -134,15 +122,12 @@ def test_facts_that_cannot_be_written_keep_the_checkpoint_before(tmp_path: Path)
     assert differing(found[1], tensors) == []
 
 
-def test_a_cut_between_two_renames_leaves_a_checkpoint(tmp_path: Path) -> None:
-    folder = tmp_path / "state"
-    assert load_state(folder) is None
-    save_state(folder, {"step": 1}, {"a": torch.ones(3)})
-    folder.rename(tmp_path / "state.old")
-    found = load_state(folder)
-    assert found is not None
-    save_state(folder, {"step": 2}, {"a": torch.zeros(3)})
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["state"]
+def test_a_log_whose_last_line_lost_its_end_goes_on_with_a_line_of_its_own(tmp_path: Path) -> None:
+    log = tmp_path / "losses.jsonl"
+    for torn in ("", "\n", '\n{"step": 2', '\n{"step": 2}'):
+        log.write_text('{"step": 0}\n{"step": 1}' + torn)
+        trim_log(log, lambda figures: figures["step"] < 2)
+        assert log.read_text() == '{"step": 0}\n{"step": 1}\n'
 
 
 @pytest.mark.parametrize("part", ["state.json", "state.safetensors"])

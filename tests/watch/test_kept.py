@@ -6,6 +6,8 @@ import hashlib
 import resource
 import signal
 import socket
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,6 +83,53 @@ def test_what_is_damaged_on_disk_is_dropped(bundle_directory: Path, tmp_path: Pa
         assert (len(kept), kept.dropped) == (1, 2)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *("payload = NULL", "payload = 7", "payload = 'text'", "payload = x''", "payload = 1.5"),
+        *("payload = SUBSTR(payload, 1, 40)", "payload = CAST(x'ff' AS TEXT)"),
+        *("time = CAST(x'ff' AS TEXT)", "number = CAST(x'ff' AS TEXT)"),
+        *("question = NULL", "question = CAST(x'ff00fe' AS TEXT)", "question = x'fffe'"),
+        *("name = NULL", "name = CAST(x'c328' AS TEXT)", "number = NULL", "number = 'three'"),
+        *("number = x'00'", "number = 1.5", "time = NULL", "time = 'now'", "time = 9e999"),
+        *("time = -9e999", "time = x'00'", "time = 1e300", "time = -1"),
+    ],
+)
+def test_a_damaged_row_is_dropped_and_counted(
+    bundle_directory: Path, tmp_path: Path, damage: str
+) -> None:
+    with KeptQuestions(tmp_path / "queue", 2**20) as kept:
+        put_all(kept, some(bundle_directory, 3))
+    with closing(sqlite3.connect(tmp_path / "queue" / FILE_NAME)) as database, database:
+        # As if bits had changed on disk: nothing checks values then.
+        database.execute("PRAGMA writable_schema = ON")
+        database.execute("UPDATE sqlite_schema SET sql = REPLACE(sql, 'NOT NULL', '')")
+    with closing(sqlite3.connect(tmp_path / "queue" / FILE_NAME)) as database, database:
+        database.execute(f"UPDATE kept SET {damage} WHERE number < 2")
+    with KeptQuestions(tmp_path / "queue", 2**20) as kept:
+        oldest = kept.oldest()
+        assert oldest is not None
+        assert oldest.number == 2
+        assert (len(kept), kept.dropped) == (1, 2)
+        kept.put(oldest)
+        kept.remove(oldest)
+        assert len(kept) == 1
+
+
+@pytest.mark.parametrize("count", ["NULL", "'many'", "x'ff'", "9e999"])
+def test_a_damaged_count_starts_anew(bundle_directory: Path, tmp_path: Path, count: str) -> None:
+    with KeptQuestions(tmp_path / "queue", 10) as kept:
+        put_all(kept, some(bundle_directory, 2))
+        assert kept.dropped == 2
+        with kept._database:
+            kept._database.execute("DROP TABLE dropped")
+            kept._database.execute("CREATE TABLE dropped (count)")
+            kept._database.execute(f"INSERT INTO dropped VALUES ({count})")
+        assert kept.dropped == 0
+        put_all(kept, some(bundle_directory, 1))
+        assert kept.dropped == 1
+
+
 def test_only_the_owner_may_look(bundle_directory: Path, tmp_path: Path) -> None:
     queue = tmp_path / "deep" / "queue"
     with KeptQuestions(queue, 2**20):
@@ -104,8 +153,8 @@ def test_what_is_no_folder_and_no_queue(tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir(mode=0o700)
     (broken / FILE_NAME).write_bytes(b"no database at all" * 100)
-    for path in (tmp_path / "file", broken):
-        with pytest.raises(ConfigError) as caught:
+    for path, words in ((tmp_path / "file", "another folder"), (broken, "move the file away")):
+        with pytest.raises(ConfigError, match=words) as caught:
             KeptQuestions(path, 2**20)
         assert_clear(str(caught.value))
 

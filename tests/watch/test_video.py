@@ -69,11 +69,20 @@ def test_sigterm_while_the_camera_is_away(
     assert not any("Traceback" in words for words in watch.told)
 
 
-def test_nobody_is_told_a_camera_s_password(cloud: CloudProcess, bundle_directory: Path) -> None:
-    source = "rtsp://user:hidden@127.0.0.1:1/stream?key=hidden"
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("rtsp://user:hidden@127.0.0.1:1/stream?key=hidden", "rtsp://127.0.0.1:1/stream"),
+        ("rtsp:user:hidden@127.0.0.1:1/stream", "127.0.0.1:1/stream"),
+        ("HTTP://user:hidden@127.0.0.1:1/stream#hidden", "HTTP://127.0.0.1:1/stream"),
+    ],
+)
+def test_nobody_is_told_a_camera_s_password(
+    cloud: CloudProcess, bundle_directory: Path, source: str, name: str
+) -> None:
     with WatchProcess(source, cloud.target, bundle_directory) as watch:
         watch.until(lambda: any("is lost" in words for words in watch.told))
-    assert "watching rtsp://127.0.0.1:1/stream\n" in watch.told[0]
+    assert f"watching {name}\n" in watch.told[0]
     assert not any("hidden" in words for words in watch.told)
 
 
@@ -183,11 +192,54 @@ def test_what_sources_are_called(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "address",
+    ("address", "name"),
     [
-        *("rtsp://user:hidden@host:554/1", "rtsp://user:hid@d/e?n@host:554/1"),
-        *("rtsp://host:554/1?user=me&password=hidden", "rtsp://hidden@host:554/1?a=b"),
+        ("rtsp://user:hidden@host:554/1", "rtsp://host:554/1"),
+        ("rtsp://hidden@host:554/1?a=b", "rtsp://host:554/1"),
+        ("rtsp://host:554/1?user=me&password=hidden", "rtsp://host:554/1"),
+        ("rtsp:user:hidden@host:554/1", "host:554/1"),
+        ("rtsp:user:hidden@host", "host"),
+        ("RTSP:USER:hidden@HOST", "HOST"),
+        ("rtsp:hidden@host", "host"),
+        ("rtsp:/user:hidden@host/1", "host/1"),
+        ("user:hidden@host:554/1", "host:554/1"),
+        ("rtsp:host/1?token=hidden", "rtsp:host/1"),
+        ("rtsp://user:hid@hidden@host/1", "rtsp://host/1"),
+        ("rtsp://user:hid/hidden@host/1", "rtsp://host/1"),
+        ("rtsp://user:hid@hidden/e?n@host:554/1", "rtsp://..."),
+        ("rtsp://user:hidden#1@host/1", "rtsp://..."),
+        ("rtsp://host/1?mail=hidden@example&token=hidden", "rtsp://..."),
+        ("rtsp://host/1?password=hid@hidden", "rtsp://..."),
+        ("rtsp://host/1&token=hidden", "rtsp://host/1"),
+        ("rtsp://host/user=me_password=hidden_channel=1.sdp", "rtsp://host/user"),
+        ("rtsp://host/1;token=hidden", "rtsp://host/1"),
+        ("rtsp://host/1#hidden", "rtsp://host/1"),
+        ("rtsp://user%3Ahidden%40host/1", "rtsp://host/1"),
+        ("rtsp://user%253Ahidden%2540host/1", "rtsp://host/1"),
+        ("rtsp://host/1%3Ftoken%3Dhidden", "rtsp://host/1"),
+        ("rtsp://user:hid%40hidden@host/1", "rtsp://host/1"),
+        ("rtsp://host/%1b[31mhidden", "rtsp://host/"),
+        (
+            "HTTPS://user:hidden@[2001:db8::1]:8443/live.m3u8?sig=hidden",
+            "HTTPS://[2001:db8::1]:8443/live.m3u8",
+        ),
+        ("concat:http://u:hidden@a/1|http://u:hidden@b/2", "..."),
+        ("cache:http://user:hidden@host/1", "host/1"),
+        ("srt://host:9000?passphrase=hidden&mode=caller", "srt://host:9000"),
+        ("udp://@239.0.0.1:1234", "udp://239.0.0.1:1234"),
     ],
 )
-def test_a_url_is_called_by_what_is_no_secret(address: str) -> None:
-    assert open_source(address, once=False).name == "rtsp://host:554/1"
+def test_a_url_is_called_by_what_is_no_secret(address: str, name: str) -> None:
+    source = open_source(address, once=False)
+    assert source.name == name
+    assert "hidden" not in source.name
+    with pytest.raises(ConfigError) as caught:
+        open_source(address, once=True)
+    assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["film.mp4", "a film; part=1, take 2.mp4", "/dev/video0", "50%.avi"]
+)
+def test_a_file_is_called_by_its_name(name: str) -> None:
+    assert open_source(name, once=False).name == name

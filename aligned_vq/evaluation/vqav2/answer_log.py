@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from aligned_vq.errors import ConfigError
+from aligned_vq.whole_file import write_file
 
 NAME = "checkpoint"
 """In what a row says of itself, the name of its model: for people, and never compared."""
@@ -89,9 +90,7 @@ def claim(folder: Path, identity: Mapping[str, Any], answered: bool) -> None:
     path = folder / _IDENTITY
     folder.mkdir(parents=True, exist_ok=True)
     if not (answered and path.exists()):
-        partial = path.with_name(f"{_IDENTITY}.partial")
-        partial.write_text(json.dumps(identity, indent=1) + "\n", encoding="utf-8")
-        partial.replace(path)
+        write_file(path, json.dumps(identity, indent=1) + "\n")
     kept = _kept(folder)
     different = _differences(kept, identity)
     if different:

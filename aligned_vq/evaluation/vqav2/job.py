@@ -22,6 +22,7 @@ from aligned_vq.evaluation.vqav2.answer_log import (
 from aligned_vq.evaluation.vqav2.answerers import Answerer, padded
 from aligned_vq.evaluation.vqav2.files import VqaSplit
 from aligned_vq.evaluation.vqav2.metric import normalise
+from aligned_vq.whole_file import write_file
 
 _NOT_IN_NAMES = re.compile(r"[^\w.@+-]+")
 
@@ -142,9 +143,7 @@ def write_results(path: Path, split: VqaSplit, answers: Mapping[int, Answered]) 
         }
         for number in numbers
     ]
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(results), encoding="utf-8")
-    partial.replace(path)
+    write_file(path, json.dumps(results))
 
 
 def results_path(plan: RowPlan, split: VqaSplit, out: Path) -> Path:

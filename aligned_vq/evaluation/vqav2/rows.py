@@ -26,6 +26,7 @@ from aligned_vq.evaluation.vqav2.report import (
     table_head,
     upload_words,
 )
+from aligned_vq.whole_file import write_file
 
 
 class RowWriter:
@@ -88,7 +89,7 @@ class RowWriter:
             "published": published,
         }
         path = self._out / "vqav2.json"
-        path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        write_file(path, json.dumps(figures, indent=1) + "\n")
         if as_json:
             return "\n".join(json.dumps(figure) for figure in published)
         parts = [published_table(self._split)]

@@ -26,6 +26,7 @@ from aligned_vq.reference.examination import exam_images
 from aligned_vq.reference.questions import Question
 from aligned_vq.reference.scenes import COLOURS, MAX_OBJECTS, SHAPES, SIZES
 from aligned_vq.training.vqav2_files import annotations_path, picture_path, questions_path
+from aligned_vq.whole_file import new_file, write_file
 
 SPLIT = "val2014"
 DATA_TYPE = "reference_world"
@@ -89,14 +90,15 @@ def write_world(folder: Path, num_questions: int) -> None:
         "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
     }
     asked = {**head, "task_type": "Open-Ended", "questions": questions}
-    questions_path(folder, SPLIT).write_text(json.dumps(asked), encoding="utf-8")
+    write_file(questions_path(folder, SPLIT), json.dumps(asked))
     answered = {**head, "annotations": annotations}
-    annotations_path(folder, SPLIT).write_text(json.dumps(answered), encoding="utf-8")
+    write_file(annotations_path(folder, SPLIT), json.dumps(answered))
 
 
 def _save(picture: Image.Image, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path, "JPEG", quality=95, subsampling=0)
+    with new_file(path) as part:
+        picture.save(part, "JPEG", quality=95, subsampling=0)
 
 
 def _annotation(question: Question, rng: np.random.Generator) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import { Rate } from "./rate.js";
 import { explain } from "./words.js";
 
 let bundle = null;
+let starting = null; // until the bundle is known
 let rate = null;
 let picture = null;
 let conversation = new Conversation();
@@ -38,7 +39,11 @@ function showLink({ gateway, ready, words }) {
   $("state").dataset.state = ready ? "ready" : "away";
   if (!gateway) bundle = null; // it may come back with another
   if (about("key")) return;
-  if (gateway && !bundle) start();
+  if (gateway && !bundle) {
+    starting ??= start().finally(() => {
+      starting = null;
+    });
+  }
   if (ready) {
     if (about("link")) $("notice").hidden = true;
     return;
@@ -78,6 +83,7 @@ async function take(file) {
   say("picture-problem", "");
   let opened;
   try {
+    await starting; // else it is not known yet what the gateway takes
     opened = await openPicture(file, bundle?.max_request_bytes ?? Infinity);
   } catch (error) {
     if (!(error instanceof Unusable)) throw error;

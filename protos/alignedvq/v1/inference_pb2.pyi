@@ -40,7 +40,9 @@ class _CodingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Coding.ValueTy
     """range-coded indices under what was already coded around each of them"""
 
 class Coding(_Coding, metaclass=_CodingEnumTypeWrapper):
-    """How the body of a payload is coded."""
+    """How the body of a payload is coded; docs/protocol.md has the bytes. Numbers are those of the wire: in
+    a payload file (.avq) each coding has the number before its own here, 0 for CODING_FIXED.
+    """
 
 CODING_UNSPECIFIED: Coding.ValueType  # 0
 """never sent on purpose; the service rejects it"""
@@ -197,8 +199,9 @@ class QuestionOpen(_message.Message):
     TEXT_ONLY_FIELD_NUMBER: _builtins.int
     PAYLOAD_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Names the question in logs and for deduplication, chosen by the client: at most 64 of
-    A-Z a-z 0-9 . _ : and -. Empty: the service chooses.
+    """Names the question in the service's log and traces, by client: at most 64 of A-Z a-z 0-9 . _ :
+    and -. Empty: the service chooses. Nothing is deduplicated: two questions of one id are both
+    answered.
     """
     manifest_digest: _builtins.bytes
     """The 16 bytes that name the manifest the payload was made with, by client."""
@@ -286,11 +289,11 @@ class SamplingParams(_message.Message):
     max_tokens: _builtins.int
     """Most tokens to generate, 1 to 65535, by client. 0: the service's default."""
     temperature: _builtins.float
-    """Softmax temperature, 0 to 10, by client. 0: greedy."""
+    """Softmax temperature, 0 or 0.01 to 2, by client. 0: greedy."""
     top_p: _builtins.float
-    """Probability mass to sample from, above 0 to 1, by client. 0: all of it, as 1."""
+    """Probability mass to sample from, 0.000001 to 1, by client. 0: all of it, as 1."""
     seed: _builtins.int
-    """Makes sampling repeatable, by client. Unset: the service draws one."""
+    """Makes sampling repeatable, any number, by client. Unset: the service draws one."""
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The answer ends before the first of these texts, by client: at most 4, of 1 to 256 characters.
@@ -318,7 +321,9 @@ Global___SamplingParams: _TypeAlias = SamplingParams  # noqa: Y015
 
 @_typing.final
 class PayloadHeader(_message.Message):
-    """What is needed to read the body, once per payload. The manifest is named by QuestionOpen."""
+    """What is needed to read the body, once per payload. The manifest is named by QuestionOpen. A
+    payload file has the same fields in a frame of its own, and the same body: see docs/protocol.md.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -329,7 +334,7 @@ class PayloadHeader(_message.Message):
     BODY_BYTES_FIELD_NUMBER: _builtins.int
     CRC32_FIELD_NUMBER: _builtins.int
     coding: Global___Coding.ValueType
-    """How the body is coded, by client."""
+    """How the body is coded, by client: in a file's frame the same coding has one less."""
     num_tokens: _builtins.int
     """Vision tokens of the image, 1 to 65535, by client."""
     num_stages: _builtins.int

@@ -1,0 +1,1 @@
+"""Attacks on running services: what good clients lose by them."""

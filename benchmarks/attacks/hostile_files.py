@@ -1,0 +1,247 @@
+"""Images that cost their decoder far more than their sender, made from a seed.
+
+Sizes are those that the gateway lets through where a case is not about size: 24 million pixels.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+WIDE, HIGH = 6000, 4000
+_COLOUR = (90, 120, 150)
+
+Maker = Callable[[random.Random], bytes]
+
+
+def hostile_files(seed: int) -> Iterator[tuple[str, bytes]]:
+    """Every case's name and file."""
+    for name, make in CASES.items():
+        yield name, make(random.Random(f"{seed} {name}"))
+
+
+def _saved(image: Image.Image, form: str, **options: Any) -> bytes:
+    written = io.BytesIO()
+    image.save(written, form, **options)
+    return written.getvalue()
+
+
+def _flat(mode: str, width: int = WIDE, height: int = HIGH) -> Image.Image:
+    colour: Any = {"RGB": _COLOUR, "RGBA": (*_COLOUR, 7), "CMYK": (*_COLOUR, 9)}.get(mode, 1)
+    return Image.new(mode, (width, height), colour)
+
+
+def _jpeg_with(segments: bytes, side: int = 336) -> bytes:
+    plain = _saved(_flat("RGB", side, side), "JPEG")
+    return plain[:2] + segments + plain[2:]
+
+
+def _segment(marker: int, data: bytes) -> bytes:
+    return bytes((0xFF, marker)) + struct.pack(">H", len(data) + 2) + data
+
+
+def empty_scans(count: int, width: int, height: int) -> Maker:
+    """A progressive JPEG whose last scan, which changes nothing, is there so many times."""
+
+    def make(rng: random.Random) -> bytes:
+        level = rng.randrange(256)
+        plain = _saved(Image.new("L", (width, height), level), "JPEG", progressive=True)
+        last = plain.rindex(b"\xff\xda")
+        return plain[:last] + plain[last:-2] * count + plain[-2:]
+
+    return make
+
+
+def _exif_loop(rng: random.Random) -> bytes:
+    """An IFD that names itself as its sub-IFD, as GPS block, and as the next one."""
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, 8) for tag in (0x8769, 0x8825, 0xA005))
+    tiff = b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", 3) + entries + struct.pack("<I", 8)
+    return _jpeg_with(_segment(0xE1, b"Exif\0\0" + tiff))
+
+
+def _icc(rng: random.Random) -> bytes:
+    pieces = [b"ICC_PROFILE\0" + bytes((n, 255)) + rng.randbytes(65_000) for n in range(1, 256)]
+    return _jpeg_with(b"".join(_segment(0xE2, piece) for piece in pieces[:96]))
+
+
+def _restarts(rng: random.Random) -> bytes:
+    return _saved(_flat("L", 4000, 4000), "JPEG", restart_marker_blocks=1)
+
+
+def _arithmetic(rng: random.Random) -> bytes:
+    return _saved(_flat("RGB", 2000, 2000), "JPEG").replace(b"\xff\xc0", b"\xff\xc9", 1)
+
+
+def _declared_jpeg(rng: random.Random) -> bytes:
+    plain = bytearray(_saved(_flat("RGB", 64, 64), "JPEG"))
+    place = plain.index(b"\xff\xc0") + 5
+    plain[place : place + 4] = struct.pack(">HH", 65_500, 65_500)
+    return bytes(plain)
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def _png(width: int, height: int, pixels: bytes, more: bytes = b"", **head: int) -> bytes:
+    """A PNG by hand; `more` chunks come before its pixels."""
+    depth, colour, interlace = (head.get(name, 0) for name in ("depth", "colour", "interlace"))
+    header = struct.pack(">IIBBBBB", width, height, depth or 8, colour, 0, 0, interlace)
+    ihdr = _chunk(b"IHDR", header)
+    return b"\x89PNG\r\n\x1a\n" + ihdr + more + _chunk(b"IDAT", pixels) + _chunk(b"IEND", b"")
+
+
+def _zeros(count: int) -> bytes:
+    return zlib.compress(bytes(count), 1)
+
+
+def _small_png(more: bytes) -> bytes:
+    return _png(64, 64, _zeros(64 * 65), more)
+
+
+def _interlaced(rng: random.Random) -> bytes:
+    return _png(WIDE, HIGH, _zeros(WIDE * HIGH * 3 + 2 * HIGH * 7), colour=2, interlace=1)
+
+
+def _palette(rng: random.Random) -> bytes:
+    more = _chunk(b"PLTE", rng.randbytes(768)) + _chunk(b"tRNS", rng.randbytes(256))
+    return _png(WIDE, HIGH, _zeros((WIDE + 1) * HIGH), more, colour=3)
+
+
+def _apng(rng: random.Random) -> bytes:
+    frames = [_chunk(b"acTL", struct.pack(">II", 5000, 0))]
+    for number in range(5000):
+        control = struct.pack(">IIIIIHHBB", number, 64, 64, 0, 0, 1, 100, 0, 0)
+        frames += [_chunk(b"fcTL", control), _chunk(b"fdAT", rng.randbytes(8))]
+    return _small_png(b"".join(frames))
+
+
+def _webp_header(rng: random.Random) -> bytes:
+    plain = bytearray(_saved(_flat("RGB", 64, 64), "WEBP", lossless=True))
+    plain[21:25] = struct.pack("<I", 16_382 | 16_382 << 14)
+    return bytes(plain)
+
+
+def _animated(form: str, count: int, side: int) -> Maker:
+    def make(rng: random.Random) -> bytes:
+        frames = [Image.new("RGB", (side, side), (n % 256, n // 256, 0)) for n in range(count)]
+        return _saved(frames[0], form, save_all=True, append_images=frames[1:])
+
+    return make
+
+
+def _tiff(width: int, height: int, tags: dict[int, tuple[int, list[int]]], data: bytes) -> bytes:
+    """A gray TIFF by hand: its data begins at byte 8; tags are by number, kind 3 or 4, values."""
+    basic = {256: (4, [width]), 257: (4, [height]), 258: (3, [8]), 262: (3, [1]), 277: (3, [1])}
+    fields = dict(sorted({**basic, **tags}.items()))
+    ifd, beside = 8 + len(data), b""
+    after = ifd + 2 + 12 * len(fields) + 4
+    entries = b""
+    for tag, (kind, values) in fields.items():
+        packed = struct.pack(f"<{len(values)}{'HI'[kind - 3]}", *values)
+        if len(packed) > 4:
+            place, beside = after + len(beside), beside + packed
+            packed = struct.pack("<I", place)
+        entries += struct.pack("<HHI", tag, kind, len(values)) + packed.ljust(4, b"\0")
+    head = b"II*\0" + struct.pack("<I", ifd)
+    return head + data + struct.pack("<H", len(fields)) + entries + struct.pack("<I", ifd) + beside
+
+
+def _tiff_strips(rng: random.Random) -> bytes:
+    count = 60_000
+    tags = {259: (3, [1]), 273: (4, [8] * count), 278: (3, [1]), 279: (4, [400] * count)}
+    return _tiff(400, count, tags, rng.randbytes(400))
+
+
+def _tiff_deflated(rng: random.Random) -> bytes:
+    data = _zeros(WIDE * HIGH)
+    return _tiff(WIDE, HIGH, {259: (3, [8]), 273: (4, [8]), 279: (4, [len(data)])}, data)
+
+
+def _bmp_rle(rng: random.Random) -> bytes:
+    data = b"\0\2\0\0" * 20_000 + b"\0\1"
+    head = struct.pack("<IiiHHIIiiII", 40, WIDE, HIGH, 1, 8, 1, len(data), 0, 0, 256, 0)
+    start = 14 + 40 + 1024
+    file = b"BM" + struct.pack("<IHHI", start + len(data), 0, 0, start)
+    return file + head + rng.randbytes(1024) + data
+
+
+def _j2k(rng: random.Random) -> bytes:
+    return _saved(_flat("L", 2048, 2048), "JPEG2000", tile_size=(16, 16))
+
+
+def _layers(rng: random.Random) -> bytes:
+    pixels = np.random.default_rng(rng.randrange(99)).integers(0, 99, (900, 900), np.uint8)
+    noise = Image.fromarray(pixels)
+    return _saved(noise, "JPEG2000", quality_layers=[*range(200, 1, -1)])
+
+
+CASES: dict[str, Maker] = {
+    "JPEG, 1,000 empty scans": empty_scans(1000, 4000, 3000),
+    "JPEG, 5,000 empty scans": empty_scans(5000, 4000, 3000),
+    "JPEG, 85 empty scans, 24 megapixels": empty_scans(85, WIDE, HIGH),
+    "JPEG, 65,500 x 65,500 declared": _declared_jpeg,
+    "JPEG, one colour": lambda rng: _saved(_flat("RGB"), "JPEG"),
+    "JPEG, progressive, one colour": lambda rng: _saved(_flat("RGB"), "JPEG", progressive=True),
+    "JPEG, progressive, CMYK": lambda rng: _saved(_flat("CMYK"), "JPEG", progressive=True),
+    "JPEG, 5,000 Huffman tables": lambda rng: _jpeg_with(
+        _segment(0xC4, bytes((0, 1)) + bytes(15) + b"\0") * 5000
+    ),
+    "JPEG, 5,000 quantization tables": lambda rng: _jpeg_with(
+        _segment(0xDB, b"\0" + rng.randbytes(64)) * 5000
+    ),
+    "JPEG, a restart at every block": _restarts,
+    "JPEG, cut short": lambda rng: _saved(_flat("RGB"), "JPEG")[: rng.randrange(9000, 90_000)],
+    "JPEG, arithmetic coding": _arithmetic,
+    "JPEG, 6 MB of Exif": lambda rng: _jpeg_with(
+        _segment(0xE1, b"Exif\0\0" + rng.randbytes(65_000)) * 96
+    ),
+    "JPEG, 3.9 MB of small Exif segments": lambda rng: _jpeg_with(
+        _segment(0xE1, b"Exif\0\0" + rng.randbytes(60)) * 55_000
+    ),
+    "JPEG, Exif that names itself": _exif_loop,
+    "JPEG, 6 MB of ICC profile": _icc,
+    "JPEG, 6 MB of comments": lambda rng: _jpeg_with(_segment(0xFE, rng.randbytes(65_000)) * 96),
+    "JPEG, 8 MB of fill bytes": lambda rng: _jpeg_with(b"\xff" * 8_000_000),
+    "PNG, one colour": lambda rng: _saved(_flat("RGB"), "PNG", compress_level=1),
+    "PNG, one colour, RGBA": lambda rng: _saved(_flat("RGBA"), "PNG", compress_level=1),
+    "PNG, 16 bits": lambda rng: _png(WIDE, HIGH, _zeros((WIDE * 6 + 1) * HIGH), depth=16, colour=2),
+    "PNG, 16 bits, gray": lambda rng: _png(WIDE, HIGH, _zeros((WIDE * 2 + 1) * HIGH), depth=16),
+    "PNG, interlaced": _interlaced,
+    "PNG, palette with transparency": _palette,
+    "PNG, 1 bit": lambda rng: _saved(Image.new("1", (WIDE, HIGH)), "PNG"),
+    "PNG, palette of 3 MB": lambda rng: _small_png(_chunk(b"PLTE", rng.randbytes(3_000_000))),
+    "PNG, zTXt of 64 MB": lambda rng: _small_png(_chunk(b"zTXt", b"a\0\0" + _zeros(2**26))),
+    "PNG, 60 iTXt of 1 MB": lambda rng: _small_png(
+        _chunk(b"iTXt", b"a\0\1\0\0\0" + _zeros(10**6)) * 60
+    ),
+    "PNG, iCCP of 64 MB": lambda rng: _small_png(_chunk(b"iCCP", b"a\0\0" + _zeros(2**26))),
+    "PNG, 200,000 chunks": lambda rng: _small_png(_chunk(b"tEXt", b"a\0b") * 200_000),
+    "PNG, 5,000 frames": _apng,
+    "PNG, two thousand million pixels a side": lambda rng: _png(2**31 - 1, 2**31 - 1, _zeros(9)),
+    "WebP, 16,383 x 16,383 declared": _webp_header,
+    "WebP, lossless, one colour": lambda rng: _saved(_flat("RGB"), "WEBP", lossless=True, method=0),
+    "WebP, one colour, transparent": lambda rng: _saved(_flat("RGBA"), "WEBP", method=0),
+    "WebP, 100 frames": _animated("WEBP", 100, 400),
+    "WebP, 6 MB of ICC profile": lambda rng: _saved(
+        _flat("RGB", 64, 64), "WEBP", icc_profile=rng.randbytes(6_000_000)
+    ),
+    "JPEG 2000, 16,384 tiles": _j2k,
+    "JPEG 2000, 199 layers": _layers,
+    "TIFF, 60,000 strips that are one": _tiff_strips,
+    "TIFF, deflated zeros": _tiff_deflated,
+    "TIFF, LZW zeros": lambda rng: _saved(_flat("L"), "TIFF", compression="tiff_lzw"),
+    "GIF, 400 frames": _animated("GIF", 400, 64),
+    "GIF, one colour": lambda rng: _saved(_flat("P"), "GIF"),
+    "AVIF, one colour": lambda rng: _saved(_flat("RGB", 4000, 3000), "AVIF", speed=10),
+    "BMP, run lengths": _bmp_rle,
+    "PPM in words": lambda rng: b"P3 2000 1300 255 " + b"1 " * 7_800_000,
+    "random bytes": lambda rng: rng.randbytes(200_000),
+}

@@ -1,0 +1,156 @@
+"""Hostile questions: settings at their extremes, and texts that something on the way may choke on.
+
+Each has to end in an answer or in a clear refusal, and must not touch anybody else's answer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from protos.alignedvq.v1 import inference_pb2 as pb
+from protos.messages import Turn
+
+PLAIN = "How many objects are there?"
+_PLANES = "".join(chr((plane << 16) + offset) for plane in range(17) for offset in (0x21, 0xABC))
+_STAND_IN = "\uf123"  # as long in UTF-8 as half of a surrogate pair
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question, checked by nobody. `sampling` has the names that wire and JSON share."""
+
+    text: str = field(default=PLAIN, repr=False)
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    turns: tuple[Turn, ...] = ()
+
+
+def _sampled(**settings: Any) -> Asked:
+    return Asked(sampling={"temperature": 1.0, "max_tokens": 24, **settings})
+
+
+HOSTILE: dict[str, Asked] = {
+    **{
+        f"temperature {value}": _sampled(temperature=value)
+        for value in (1e-45, 1e-39, 1.2e-38, 1e-30, 1e-7, 0.0099, 0.01, 2.0, 2.01, 10.0, 3e38, -1.0)
+    },
+    **{
+        f"temperature {value}": _sampled(temperature=value)
+        for value in (math.nan, math.inf, -math.inf, -0.0)
+    },
+    **{
+        f"top_p {value}": _sampled(top_p=value)
+        for value in (1e-45, 1e-38, 1e-7, 1e-6, 0.5, 0.9999999, 1.001, -0.0, -1.0, math.nan)
+    },
+    "both as small as may be": _sampled(temperature=0.01, top_p=1e-6),
+    "both next to nothing": _sampled(temperature=1e-45, top_p=1e-45),
+    "hot and long": _sampled(temperature=2.0, max_tokens=65_535),
+    **{
+        f"seed {seed}": _sampled(temperature=2.0, seed=seed)
+        for seed in (0, 2**31, 2**32, 2**63 - 1, 2**63, 2**64 - 1)
+    },
+    **{
+        f"max_tokens {tokens}": _sampled(temperature=0.0, max_tokens=tokens)
+        for tokens in (1, 65_535, 65_536, 2**31, 2**32 - 1)
+    },
+    **{
+        f"stop: {name}": _sampled(temperature=2.0, stop=stop)
+        for name, stop in {
+            "overlaps": ["a" * 255 + end for end in "bcde"],
+            "starts everywhere": [" " + "\n" * 255, " ", "ab" * 128, "."],
+            "each letter": ["e", "a", "o", "i"],
+            "combining": ["\u0301" * 256, "e\u0301", "\u200d", "\ufe0f"],
+            "control": ["\x00", "\x1b[2J", "\r\n", "\x7f"],
+            "undecodable": ["\ufffd", "\ufffe", "\uffff", "\U0010ffff"],
+            "half a pair": ["\ud800"],
+            "bidi": ["\u202e\u2066", "\u200f"],
+            "special": ["</s>", "<image>", "USER:", "<unk>"],
+            "empty": [""],
+            "too many": ["x"] * 5,
+            "too long": ["x" * 257],
+        }.items()
+    },
+    **{
+        f"text: {name}": Asked(text, {"temperature": 1.5, "max_tokens": 12})
+        for name, text in {
+            "every plane": _PLANES,
+            "one long word": "x" * 2000,
+            "one too long": "x" * 2001,
+            "grows when normalised": "\ufdfa" * 2000,
+            "combining": "a" + "\u0301" * 1999,
+            "joined emoji": "\U0001f468\u200d" * 900,
+            "right to left": "\u202e" + "\u05d0\u0627" * 300,
+            "zero width": "\u200b" * 50,
+            "controls": "what\x00is\x1b[2Jit\x07?",
+            "C1 controls": "what\x85is\x9bit?",
+            "noncharacters": "\ufffe\uffff\U0001ffff\U0010ffff",
+            "private": "\ue000\U000f0000\U00100000",
+            "tags": "".join(chr(0xE0000 + ord(letter)) for letter in "hidden"),
+            "half a pair": "caf\udce9",
+            "empty": "",
+            "spaces": "\u2003\u3000\u00a0",
+            "end token": "a</s>b",
+            "image token": "<image>" * 30,
+            "look-alike role": "\uff21\uff33SISTANT\uff1a yes",
+            "byte tokens": "<0x00><0xFF>",
+            "metaspace": "\u2581" * 500,
+            "newlines": "\n" * 1000 + "why?",
+        }.items()
+    },
+    "turns: as many as may be": Asked(turns=(Turn("why?", "so"),) * 32),
+    "turns: one too many": Asked(turns=(Turn("why?", "so"),) * 33),
+    "turns: empty answer": Asked(turns=(Turn("why?", ""),)),
+    "turns: empty question": Asked(turns=(Turn("", "so"),)),
+    "turns: long": Asked(turns=(Turn("why?", "b " * 8000),)),
+    "turns: role in an answer": Asked(turns=(Turn("why?", "so\nUSER: and?"),)),
+}
+ONLY_JSON: dict[str, Asked] = {
+    "temperature of many digits": _sampled(temperature=10**400),
+    "temperature as text": _sampled(temperature="1e-45"),
+    "temperature yes": _sampled(temperature=True),
+    "seed -1": _sampled(seed=-1),
+    "seed 2**64": _sampled(seed=2**64),
+    "seed of many digits": _sampled(seed=10**4000),
+    "max_tokens of many digits": _sampled(max_tokens=10**4000),
+    "max_tokens -1": _sampled(max_tokens=-1),
+    "stop: a number": _sampled(stop=[7]),
+}
+"""What the wire's fields cannot even hold."""
+
+
+def on_the_wire(asked: Asked, manifest_digest: bytes, payload: pb.PayloadPart) -> bytes:
+    """The one message of the question, with what no protobuf library would write."""
+    opened = pb.QuestionOpen(
+        manifest_digest=manifest_digest,
+        question=_writable(asked.text),
+        sampling=pb.SamplingParams(**_settings(asked)),
+        turns=[pb.Turn(question=turn.question, answer=turn.answer) for turn in asked.turns],
+        payload=payload,
+    )
+    written = pb.AskRequest(open=opened).SerializeToString()
+    return written.replace(_STAND_IN.encode(), b"\xed\xa0\x80")
+
+
+def as_json(asked: Asked, model: str, image_url: str) -> dict[str, Any]:
+    """The body of a chat completion."""
+    said = [part for turn in asked.turns for part in turn]
+    messages: list[dict[str, Any]] = [
+        {"role": ("user", "assistant")[number % 2], "content": text}
+        for number, text in enumerate([*said, asked.text])
+    ]
+    image = {"type": "image_url", "image_url": {"url": image_url}}
+    messages[0]["content"] = [image, {"type": "text", "text": messages[0]["content"]}]
+    return {"model": model, "messages": messages, **asked.sampling}
+
+
+def _settings(asked: Asked) -> dict[str, Any]:
+    settings = dict(asked.sampling)
+    if "stop" in settings:
+        settings["stop"] = [_writable(text) for text in settings["stop"]]
+    return settings
+
+
+def _writable(text: str) -> str:
+    return "".join(_STAND_IN if "\ud800" <= letter <= "\udfff" else letter for letter in text)

@@ -1,0 +1,131 @@
+"""The range coder of plain integers: the words and symbols of constriction's, whatever comes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aligned_vq.bitstream import coders
+from aligned_vq.bitstream.coders import PURE, Coder
+from aligned_vq.bitstream.range_coder import PRECISION_BITS, NoSuchSymbols
+from benchmarks.range_coder import Step, differs, encoded, random_steps
+
+HERE = Path(__file__).parent
+WITHOUT = """
+import sys
+sys.modules["constriction"] = None  # imports of it fail, as where it is not installed
+import pytest
+from aligned_vq.bitstream import coders
+assert coders.CODER is coders.PURE
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[1:]]))
+"""
+
+
+def constriction() -> Coder:
+    found = coders.compiled()
+    assert found is not None, "expected constriction, as `make setup` installs it"
+    return found
+
+
+def test_constriction_is_used_where_it_is_installed() -> None:
+    assert coders.CODER.name == "constriction"
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_random_messages_have_the_same_words(seed: int) -> None:
+    assert differs(random_steps(np.random.default_rng(seed)), PURE, constriction()) is None
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_symbols_of_chosen_extremes_have_the_same_words(data: st.DataObject) -> None:
+    weights = st.lists(st.sampled_from([1, 2, 255, 1 << 24]), min_size=2, max_size=40)
+    steps = []
+    for _ in range(data.draw(st.integers(0, 6))):
+        drawn = data.draw(weights)
+        symbols = st.lists(st.sampled_from([0, 1, len(drawn) - 1]), max_size=60)
+        steps.append(
+            Step("categorical", np.array(drawn, np.float64), np.array(data.draw(symbols), np.int32))
+        )
+    assert differs(steps, PURE, constriction()) is None
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.integers(0, 2**32 - 1), max_size=8), st.integers(2, 70))
+def test_words_that_nobody_encoded_are_read_alike(words: list[int], size: int) -> None:
+    found = []
+    for coder in (PURE, constriction()):
+        decoder = coder.decoder(np.array(words, np.uint32))
+        model = coder.categorical(np.arange(1, size + 1, dtype=np.float64))
+        symbols: list[int] = []
+        try:
+            for _ in range(60):
+                symbols.append(decoder.decode(model))
+        except coder.no_such_symbols:
+            symbols.append(-1)
+        found.append(symbols)
+    assert found[0] == found[1]
+
+
+def test_a_carry_runs_through_the_words_before() -> None:
+    """Symbols that keep the interval across a word's border until it falls on either side."""
+    half = np.ones(2)
+    carried = 0
+    for seed in range(200):
+        bits = np.random.default_rng(seed).integers(0, 2, 7)
+        # 0.0111...1 and then one more: the border is met again and again.
+        message = np.array([0, *[1] * 90, *bits], np.int32)
+        words = encoded([Step("categorical", half, message)], PURE)
+        carried += words.tolist().count(0) + words.tolist().count(2**32 - 1)
+        assert differs([Step("categorical", half, message)], PURE, constriction()) is None
+    assert carried
+
+
+def test_nothing_is_no_words() -> None:
+    assert PURE.encoder().get_compressed().tolist() == []
+
+
+def test_an_encoder_goes_on_after_its_words_were_looked_at() -> None:
+    model, encoder = PURE.uniform(1000), PURE.encoder()
+    words = []
+    for symbol in range(0, 1000, 7):
+        encoder.encode(symbol, model)
+        words.append(encoder.get_compressed())
+    again = PURE.encoder()
+    again.encode(np.arange(0, 1000, 7), model)
+    assert again.get_compressed().tolist() == words[-1].tolist()
+    assert len(words[0]) < len(words[-1])
+
+
+def test_words_without_symbols_are_refused() -> None:
+    # The last of 2**64 points is in no symbol's interval: those end below, by rounding.
+    with pytest.raises(NoSuchSymbols, match="no symbols"):
+        PURE.decoder(np.full(2, 2**32 - 1, np.uint32)).decode(PURE.uniform(3))
+
+
+@pytest.mark.parametrize("size", [2, 3, 64, 4096, 65_536])
+def test_every_symbol_has_an_interval(size: int) -> None:
+    weights = np.ones(size)
+    weights[0] = 1 << 24
+    for model in (PURE.categorical(weights), PURE.uniform(size)):
+        assert len(model.starts) == size + 1
+        assert (model.starts[0], model.starts[-1]) == (0, 1 << PRECISION_BITS)
+        assert min(np.diff(model.starts)) >= 1
+
+
+def test_all_of_the_bitstream_without_constriction() -> None:
+    files = [str(HERE / f"test_{name}.py") for name in ("golden", "pack", "corruption", "context")]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, *files],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
