@@ -14,7 +14,9 @@ from edge_client.gateway.refusal import Refusal
 MAX_JSON_BYTES = 2 * 2**20
 """Of a request without its images; a conversation as long as the cloud takes is shorter."""
 _LEAST_BYTES = 1024
-_BEGIN, _BASE64 = b'"data:', b";base64,"
+_BEGIN = b'"data:'
+_HEAD = re.compile(rb'"data:(?:[^"\\,]|\\/){0,100};base64,')
+"""It ends in the string that it begins in; JSON may write / as \\/."""
 _FIELD = re.compile(rb'[{,\s]"(?:image|image_url|url)"\s*:\s*$')
 _FIELD_BYTES = 64
 _ENDS_BYTES = 64
@@ -46,9 +48,10 @@ def without_images(body: bytearray) -> Body:
     taken_to = place = 0
     while (found := body.find(_BEGIN, place)) >= 0:
         place = found + len(_BEGIN)
-        start = body.find(_BASE64, place, place + 100) + len(_BASE64)
-        if start < place or not _FIELD.search(body[max(0, found - _FIELD_BYTES) : found]):
+        head = _HEAD.match(body, found)
+        if not head or not _FIELD.search(body[max(0, found - _FIELD_BYTES) : found]):
             continue
+        start = head.end()
         end = body.find(b'"', start)
         if end < start + _LEAST_BYTES or body[end - 1] == ord("\\"):
             continue

@@ -52,6 +52,13 @@ def test_a_text_about_an_image_stays_what_it_is(text: str) -> None:
     assert len(body.images) == 1
 
 
+def test_an_image_does_not_begin_in_one_string_and_end_in_another() -> None:
+    fields = {"url": "data:image/png", "text": f"is ;base64,{TEXT}"}
+    body = without_images(bytearray(json.dumps(fields).encode()))
+    assert json.loads(body.json) == fields
+    assert not body.images
+
+
 def test_what_else_is_in_a_data_uri() -> None:
     escaped = json.dumps({"url": URL}).replace("/", "\\/").encode()
     body = without_images(bytearray(escaped))
