@@ -123,16 +123,16 @@ figures: setup ## the figures of the README, about an hour on two cores
 	  $(BIN)/aligned-vq sweep benchmarks/sweeps/$$name.yaml --out benchmarks/results/$$name; \
 	done
 	$(BIN)/aligned-vq locations --out benchmarks/results/locations
-	$(BIN)/python -m benchmarks.nearest_entry
-	$(BIN)/python -m benchmarks.edge_installed --out benchmarks/results/edge/installed.json
-	$(BIN)/python -m benchmarks.edge_int8 --out benchmarks/results/edge/int8.json
-	$(BIN)/python -m benchmarks.equality
+	$(BIN)/python -m benchmarks.speed.nearest_entry
+	$(BIN)/python -m benchmarks.speed.edge_installed --out benchmarks/results/edge/installed.json
+	$(BIN)/python -m benchmarks.accuracy.edge_int8 --out benchmarks/results/edge/int8.json
+	$(BIN)/python -m benchmarks.accuracy.equality
 
 fuzz: setup ## coverage-guided fuzzing of what strangers send, SECONDS for each target
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 soak: setup ## half an hour of mixed load against a cloud process
-	$(BIN)/python -m benchmarks.soak
+	$(BIN)/python -m benchmarks.robustness.soak
 
 bundle: setup ## train the shipped codec anew, about an hour on two cores
 	$(BIN)/aligned-vq train aligned_vq/reference/codec.yaml --out runs/reference

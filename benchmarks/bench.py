@@ -20,9 +20,10 @@ from typing import Any
 
 from aligned_vq.errors import AlignedVQError, ConfigError
 from aligned_vq.evaluation.sweep_config import git_commit, write_record
-from aligned_vq.whole_file import write_file
-from benchmarks.experiment import Experiment, Part, kind_of, read_experiment, with_statistics
-from benchmarks.provenance import provenance
+from aligned_vq.files.atomic_file import write_file
+from benchmarks.experiment import Experiment, Part, kind_of, read_experiment
+from benchmarks.harness.provenance import provenance
+from benchmarks.harness.tables import with_statistics
 
 Record = dict[str, Any]
 """`experiment`, its name, and `parts`: by name what `measured` gives."""

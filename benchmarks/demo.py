@@ -15,9 +15,9 @@ from typing import Any
 
 from PIL import Image
 
-from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
-from benchmarks.counting_proxy import CountingProxy
-from benchmarks.processes import CloudProcess
+from aligned_vq.shipped import BUNDLE, CHECKPOINT
+from benchmarks.harness.processes import CloudProcess
+from benchmarks.links.counting_proxy import CountingProxy
 
 PICTURE = Path(__file__).parents[1] / "examples" / "scene.png"
 EXPECTED = json.loads(PICTURE.with_suffix(".json").read_text())

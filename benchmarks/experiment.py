@@ -13,22 +13,25 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-import numpy as np
 from jsonargparse import ArgumentError, ArgumentParser
 
 from aligned_vq.errors import ConfigError
-from aligned_vq.yaml_file import mapping, read_yaml
-from benchmarks.kinds import KINDS
+from aligned_vq.files.yaml_file import mapping, read_yaml
+from benchmarks.harness.tables import Row
 
-Row = dict[str, Any]
-"""Figures of one thing measured, JSON-able. Every list of numbers in it is raw samples."""
-STATISTICS = "statistics"
-"""Where a row has the statistics of its samples."""
+KINDS = {
+    "bytes": "benchmarks.kinds.socket_bytes",
+    "cloud_cost": "benchmarks.kinds.cloud_cost",
+    "edge_cost": "benchmarks.kinds.edge_cost",
+    "end_to_end": "benchmarks.end_to_end",
+    "leakage": "benchmarks.leakage.kind",
+}
+"""Modules by kind, imported only where an experiment names them."""
 _TOP_KEYS = ("seed", "parts")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
@@ -105,28 +108,6 @@ def parse_experiment(loaded: Any) -> Experiment:
     return Experiment(tuple(_part(str(name), told, seed) for name, told in parts.items()), seed)
 
 
-def with_statistics(row: Mapping[str, Any]) -> Row:
-    """A row with median, 95th percentile (linear between samples) and count of its samples."""
-    found = {
-        key: {
-            "median": float(np.median(value)),
-            "p95": float(np.quantile(value, 0.95)),
-            "count": len(value),
-        }
-        for key, value in row.items()
-        if _are_samples(value)
-    }
-    return {**row, STATISTICS: found}
-
-
-def markdown(head: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
-    """A table; numbers to the right."""
-    numeric = [bool(lines) and all(_is_number(line[n]) for line in lines) for n in range(len(head))]
-    rule = ["---:" if right else "---" for right in numeric]
-    rows = [head, rule, *([str(cell) for cell in line] for line in lines)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
-
-
 def _part(name: str, told: Any, seed: int) -> Part:
     where = f"parts.{name}"
     if not _NAME.fullmatch(name):
@@ -150,14 +131,3 @@ def _part(name: str, told: Any, seed: int) -> Part:
         words = words.removeprefix("Parser key ").replace('"part.', '"', 1)
         raise ConfigError(f"{where}: {words}") from error
     return Part(name, kind, found)
-
-
-def _are_samples(value: Any) -> bool:
-    return (
-        isinstance(value, list) and bool(value) and all(type(one) in (int, float) for one in value)
-    )
-
-
-def _is_number(cell: object) -> bool:
-    text = str(cell).replace(",", "").strip(" -%x")
-    return not text or text.replace(".", "", 1).isdigit()

@@ -11,10 +11,10 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import ViewportSize
 
-from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
-from aligned_vq.whole_file import new_file
-from benchmarks.browser import chromium
-from benchmarks.processes import CloudProcess, GatewayProcess
+from aligned_vq.files.atomic_file import new_file
+from aligned_vq.shipped import BUNDLE, CHECKPOINT
+from benchmarks.harness.browser import chromium
+from benchmarks.harness.processes import CloudProcess, GatewayProcess
 
 ROOT = Path(__file__).parents[1]
 PICTURE = ROOT / "examples" / "scene.png"

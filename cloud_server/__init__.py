@@ -1,5 +1,5 @@
 """The cloud half: rebuilds features from payloads and answers questions about them."""
 
-from protos.logs import quiet_grpc
+from aligned_vq.telemetry.logs import quiet_grpc
 
 quiet_grpc()  # read when gRPC is imported, which the modules of this package do

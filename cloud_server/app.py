@@ -16,25 +16,25 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from aligned_vq import __version__
 from aligned_vq.bitstream import max_body_bytes, pack
+from aligned_vq.codec.manifest import SplitManifest
 from aligned_vq.errors import ConfigError
-from aligned_vq.manifest import SplitManifest
+from aligned_vq.telemetry.traces import open_traces
 from aligned_vq.types import Encoded, Payload, StageIndices
-from cloud_server.backends import Loaded, load, make_backend
+from cloud_server.access.expiry import Expiry
+from cloud_server.access.gate import CUT_OFF_SECONDS
+from cloud_server.access.identity import Identities
+from cloud_server.access.interceptor import CertificateInterceptor
+from cloud_server.certificates.tls import tls_files
 from cloud_server.config import CloudConfig
-from cloud_server.expiry import Expiry
-from cloud_server.gate import CUT_OFF_SECONDS
-from cloud_server.http_face import HttpFace
-from cloud_server.identity import Identities
-from cloud_server.incoming import ServedBundle
-from cloud_server.interceptor import CertificateInterceptor
+from cloud_server.decode.incoming import ServedBundle
 from cloud_server.methods import Methods
-from cloud_server.metrics import Metrics
+from cloud_server.operations.metrics import Metrics
+from cloud_server.operations.operations_http import HttpFace
 from cloud_server.service import ServiceParts, SplitInferenceService
-from cloud_server.tls import tls_files
+from cloud_server.serving_backends import Loaded, load, make_backend
 from protos.address import address, is_loopback
 from protos.alignedvq.v1 import inference_pb2
 from protos.messages import ServiceInfo
-from protos.traces import open_traces
 
 _log = logging.getLogger(__name__)
 

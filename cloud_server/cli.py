@@ -9,14 +9,15 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from aligned_vq.errors import AlignedVQError
-from cloud_server import certs, logs
+from aligned_vq.telemetry.logs import FORMATS
 from cloud_server.app import serve
+from cloud_server.certificates import issuing
+from cloud_server.certificates.revocation import revoke
 from cloud_server.config import CloudConfig
-from cloud_server.revoke import revoke
+from cloud_server.operations import logs
 from protos.access import tokens
 from protos.address import address
 from protos.descriptors import raise_limit
-from protos.logs import FORMATS
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,7 +56,7 @@ def _certs(options: Namespace) -> None:
         print(revoke(options.out, revoked, options.days))
         if options.hosts is None and options.clients is None:
             return
-    written = certs.make(
+    written = issuing.make(
         options.out, _names(options.hosts), _names(options.clients) or (), options.days
     )
     for path in written:
@@ -90,7 +91,7 @@ def _parser() -> ArgumentParser:
         type=str | None,
         default=None,
         help="names and addresses of the service, with commas between them; "
-        f"{','.join(certs.DEFAULT_HOSTS)} if left out and there is no server certificate yet",
+        f"{','.join(issuing.DEFAULT_HOSTS)} if left out and there is no server certificate yet",
     )
     certs_parser.add_argument(
         "--clients", type=str | None, default=None, help="identities, with commas between them"

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from aligned_vq.errors import ConfigError
+from aligned_vq.telemetry.traces import check_endpoint
 from protos.address import is_loopback
 from protos.descriptors import default_connections
-from protos.traces import check_endpoint
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from aligned_vq.answers import Sampling
-from aligned_vq.bundle import CloudBundle, open_cloud_bundle
+from aligned_vq.codec.bundle import CloudBundle, open_cloud_bundle
 from aligned_vq.errors import ConfigError, ManifestMismatch
-from aligned_vq.split.tower import TowerConfig
+from aligned_vq.llava.tower_config import TowerConfig
 from cloud_server.config import CloudConfig
+from cloud_server.decode.index_arrays import UNCOVERED, IndexLayout
 from cloud_server.engine.base import EngineRequest
-from cloud_server.indices import UNCOVERED, IndexLayout
 from cloud_server.prompt import PromptBuilder
 
 _log = logging.getLogger(__name__)

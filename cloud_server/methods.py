@@ -14,10 +14,10 @@ from typing import Any, NoReturn, Protocol, TypeAlias
 import grpc
 from google.protobuf.message import DecodeError
 
-from cloud_server.admission import Arrivals
-from cloud_server.connections import Connections
-from cloud_server.identity import Context
-from cloud_server.sockets import host_of
+from cloud_server.access.admission import Arrivals
+from cloud_server.access.connections import Connections
+from cloud_server.access.identity import Context
+from cloud_server.access.sockets import host_of
 from protos.alignedvq.v1 import inference_pb2 as pb
 
 _AnyHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"

@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from aligned_vq.bundle import CloudBundle, open_cloud_bundle
+from aligned_vq.codec.bundle import CloudBundle, open_cloud_bundle
+from aligned_vq.codec.manifest import SplitManifest
 from aligned_vq.errors import ConfigError, ManifestMismatch
-from aligned_vq.manifest import SplitManifest
-from aligned_vq.split.checkpoint import LlavaCheckpoint
+from aligned_vq.llava.checkpoint import LlavaCheckpoint
 from aligned_vq.split.loading import load_suffixes, suffix_names
 from aligned_vq.split.vision import VisionSuffix
 from cloud_server.config import CloudConfig
-from cloud_server.turns import turns_on
+from cloud_server.fair_lock import turns_on
 
 _log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aligned_vq.errors import AlignedVQError, InvalidInput
-from cloud_server.template import PROBE, ChatTemplate
+from cloud_server.chat_template import PROBE, ChatTemplate
 from protos.messages import Turn
 
 _ALLOWED_CONTROL = "\n\t"

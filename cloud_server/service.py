@@ -16,28 +16,28 @@ from torch import Tensor
 from aligned_vq.answers import Sampling, Timings, TokenChunk, Usage
 from aligned_vq.errors import AlignedVQError, CloudUnreachable, DeadlineExceeded
 from aligned_vq.stopwatch import Stopwatch
+from aligned_vq.telemetry.log_limit import LIMIT
+from aligned_vq.telemetry.spans import CANCELLED, NO_TRACES, Traces
 from aligned_vq.types import Payload, digest_of
-from cloud_server.batcher import DecodeBatcher, DecodeMany
-from cloud_server.budget import ByteBudget
+from cloud_server.access.connections import Connections
+from cloud_server.access.gate import Gate, Visit
+from cloud_server.access.identity import Identities
 from cloud_server.config import CloudConfig
-from cloud_server.connections import Connections
-from cloud_server.engine.base import EngineRequest, LanguageEngine
-from cloud_server.gate import Gate, Visit
-from cloud_server.identity import Identities
-from cloud_server.incoming import (
+from cloud_server.decode.batcher import DecodeBatcher, DecodeMany
+from cloud_server.decode.incoming import (
     Incoming,
     ServedBundles,
     bundle_named,
     manifest_digest_of,
 )
-from cloud_server.metrics import ImageSource, Metrics
+from cloud_server.decode.lru_byte_cache import ByteBudget
+from cloud_server.engine.base import EngineRequest, LanguageEngine
+from cloud_server.operations.metrics import ImageSource, Metrics
+from cloud_server.operations.question_record import ANSWERED, QuestionRecord
 from cloud_server.prompt import PromptBuilder
-from cloud_server.record import ANSWERED, QuestionRecord
 from protos import convert
 from protos.alignedvq.v1 import inference_pb2 as pb
-from protos.log_limit import LIMIT
 from protos.status import status_of
-from protos.traces import CANCELLED, NO_TRACES, Traces
 
 _log = logging.getLogger(__name__)
 

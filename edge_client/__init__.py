@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from edge_client.answer import Answer, AnswerDetails
     from edge_client.client import EdgeClient
     from edge_client.config import EdgeConfig
-    from edge_client.stream import AnswerStream
+    from edge_client.connection.stream import AnswerStream
 
 __all__ = [
     "AlignedVQError",
@@ -54,7 +54,7 @@ __all__ = [
 _HOMES = {
     "Answer": "edge_client.answer",
     "AnswerDetails": "edge_client.answer",
-    "AnswerStream": "edge_client.stream",
+    "AnswerStream": "edge_client.connection.stream",
     "AsyncAnswerStream": "edge_client.aio",
     "AsyncEdgeClient": "edge_client.aio",
     "EdgeClient": "edge_client.client",

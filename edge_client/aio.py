@@ -14,13 +14,13 @@ from typing import Self, TypeVar, Unpack
 
 from PIL.Image import Image
 
+from aligned_vq.images.preprocess import View
 from edge_client.answer import Answer
 from edge_client.client import EdgeClient, History, SamplingOptions
 from edge_client.config import EdgeConfig
+from edge_client.connection.stream import AnswerStream
 from edge_client.encoder import EncodedImage
-from edge_client.preprocess import View
-from edge_client.remembered import PictureSource
-from edge_client.stream import AnswerStream
+from edge_client.input.remembered_images import PictureSource
 from protos.messages import ServiceInfo
 
 QUESTIONS_AT_ONCE = 64

@@ -13,14 +13,14 @@ from jsonargparse import ArgumentParser, Namespace
 
 from aligned_vq.bitstream import to_frame
 from aligned_vq.errors import AlignedVQError, ConfigError
-from aligned_vq.whole_file import write_file
+from aligned_vq.files.atomic_file import write_file
+from aligned_vq.telemetry.logs import FORMATS, configure
 from edge_client.client import EdgeClient, SamplingOptions
 from edge_client.config import EdgeConfig
 from edge_client.gateway.config import GatewayConfig
 from edge_client.probe import probe, write_textfile
 from edge_client.watch.cli import add_options, watch
 from protos.access import tokens
-from protos.logs import FORMATS, configure
 
 _QUALITY = "operating point of the bundle: low, medium, high, fixed; its default if left out"
 DEFAULT_TARGET = "127.0.0.1:50051"

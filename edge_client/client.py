@@ -8,20 +8,20 @@ from typing import Any, Self, TypedDict, Unpack
 
 from aligned_vq.answers import Sampling
 from aligned_vq.errors import AlignedVQError, InvalidInput, ManifestMismatch
+from aligned_vq.images.load import ImageSource
+from aligned_vq.images.preprocess import View
+from aligned_vq.telemetry.traces import open_traces
 from edge_client.answer import Answer
 from edge_client.config import EdgeConfig
-from edge_client.credentials import read_credentials
+from edge_client.connection.credentials import read_credentials
+from edge_client.connection.route import Route
+from edge_client.connection.stream import AnswerStream
+from edge_client.connection.targets import Targets, is_refusal, split_targets
+from edge_client.connection.transport import GrpcTransport, Transport
 from edge_client.encoder import EdgeEncoder, EncodedImage
-from edge_client.image_opener import ImageOpener
-from edge_client.images import ImageSource
-from edge_client.preprocess import View
-from edge_client.remembered import PictureSource, RememberedPictures
-from edge_client.route import Route
-from edge_client.stream import AnswerStream
-from edge_client.targets import Targets, is_refusal, split_targets
-from edge_client.transport import GrpcTransport, Transport
+from edge_client.input.image_opener import ImageOpener
+from edge_client.input.remembered_images import PictureSource, RememberedPictures
 from protos.messages import ServiceInfo, Turn
-from protos.traces import open_traces
 
 History = Iterable[tuple[str, str]]
 """Questions and their answers."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aligned_vq.errors import ConfigError
+from aligned_vq.images.formats import DECODE_SECONDS, DEFAULT_FORMATS, FORMATS
+from aligned_vq.telemetry.traces import check_endpoint
 from edge_client.backends.base import BackendChoice, Precision
-from edge_client.image_formats import DECODE_SECONDS, DEFAULT_FORMATS, FORMATS
-from protos.traces import check_endpoint
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,15 @@ from PIL import Image
 
 from aligned_vq.answers import Timings
 from aligned_vq.bitstream import unpack
-from aligned_vq.bundle_files import read_manifest
+from aligned_vq.codec.bundle_files import read_manifest
+from aligned_vq.codec.manifest import SplitManifest
+from aligned_vq.codec.spec import Encode
 from aligned_vq.errors import InvalidInput
-from aligned_vq.manifest import SplitManifest
-from aligned_vq.spec import Encode
+from aligned_vq.images.preprocess import View, normalize, view_of
 from aligned_vq.stopwatch import Stopwatch
 from aligned_vq.types import Coding, Encoded, Payload
 from edge_client.backends.base import BackendChoice, Precision
 from edge_client.backends.choice import open_backend
-from edge_client.preprocess import View, normalize, view_of
 
 
 class EncodedImage(NamedTuple):

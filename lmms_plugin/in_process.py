@@ -11,14 +11,14 @@ from typing import Literal
 
 from aligned_vq.answers import TokenChunk
 from aligned_vq.errors import AlignedVQError, ConfigError
-from aligned_vq.split.checkpoint import LlavaCheckpoint
+from aligned_vq.llava.checkpoint import LlavaCheckpoint
 from cloud_server.config import CloudConfig
 from cloud_server.engine.base import EngineRequest
-from cloud_server.engine.slots import in_blocks
-from cloud_server.engine.transformers import TransformersEngine
+from cloud_server.engine.transformers.engine import TransformersEngine
+from cloud_server.engine.transformers.slots import in_blocks
+from cloud_server.fair_lock import turns_on
 from cloud_server.model import chosen_device, chosen_dtype, load_cloud_model
 from cloud_server.prompt import PromptBuilder, PromptLimits
-from cloud_server.turns import turns_on
 from edge_client.encoder import EdgeEncoder
 from lmms_plugin.asked import Asked, Told, about
 from lmms_plugin.likelihood import LikelihoodReader

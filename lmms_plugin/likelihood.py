@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from aligned_vq.errors import InvalidInput
-from cloud_server.template import ChatTemplate
+from cloud_server.chat_template import ChatTemplate
 
 
 class LikelihoodReader:

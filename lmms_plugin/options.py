@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from jsonargparse import ArgumentParser
 
 from aligned_vq.errors import ConfigError
-from aligned_vq.reference.assets import BUNDLE, NAME, checkpoint_source
+from aligned_vq.shipped import BUNDLE, NAME, checkpoint_source
 from edge_client.config import EdgeConfig
 from lmms_plugin.asked import Answerer
 from lmms_plugin.in_process import InProcess, InProcessConfig

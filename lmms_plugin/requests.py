@@ -10,7 +10,7 @@ from PIL import Image
 
 from aligned_vq.answers import Sampling
 from aligned_vq.errors import ConfigError, InvalidInput
-from edge_client.images import load_image
+from aligned_vq.images.load import load_image
 from lmms_plugin.asked import Asked
 from protos.messages import check_sampling
 

@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from aligned_vq.split.checkpoint import LlavaCheckpoint
+from aligned_vq.images.preprocess import preprocess
+from aligned_vq.llava.checkpoint import LlavaCheckpoint
 from aligned_vq.types import digest_of
-from cloud_server.decoder import DecodedImage, ImageDecoder
+from cloud_server.decode.image_decoder import DecodedImage, ImageDecoder
 from cloud_server.model import CloudModel, load_llava
 from edge_client.encoder import EdgeEncoder
-from edge_client.preprocess import preprocess
 
 
 class Seen(NamedTuple):

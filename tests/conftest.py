@@ -12,17 +12,17 @@ import pytest
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from aligned_vq.calibrate import (
+from aligned_vq.calibration.codec import (
     CodecPlan,
     CutFeatures,
     calibrate_codec,
     export_bundle,
     features_at,
 )
-from aligned_vq.split.checkpoint import LlavaCheckpoint
+from aligned_vq.llava.checkpoint import LlavaCheckpoint
 from aligned_vq.split.loading import load_prefix
 from aligned_vq.types import OperatingPoint, SplitPoint
-from benchmarks.processes import CloudProcess
+from benchmarks.harness.processes import CloudProcess
 from tests.privacy import LAST, SUITE
 
 # They have commands of their own: `make test-arm`, `make test-docker`; and `make test-vllm`,

@@ -18,11 +18,11 @@ from typing import Any
 
 from google.protobuf import text_encoding
 
+from aligned_vq.telemetry.logs import JsonFormatter
 from aligned_vq.types import Payload
-from benchmarks.processes import ServerProcess
-from edge_client.stream import AnswerStream
+from benchmarks.harness.processes import ServerProcess
+from edge_client.connection.stream import AnswerStream
 from protos import convert
-from protos.logs import JsonFormatter
 from protos.messages import Question
 
 LAST = "test_privacy.py"

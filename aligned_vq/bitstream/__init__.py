@@ -6,11 +6,11 @@ tensor library.
 """
 
 from aligned_vq.bitstream.body import CODECS, Codec, pack, unpack
-from aligned_vq.bitstream.context_rules import Conditioning
-from aligned_vq.bitstream.contexts import ContextTables
+from aligned_vq.bitstream.context.rules import Conditioning
+from aligned_vq.bitstream.context.stage_tables import EntryClasses
+from aligned_vq.bitstream.context.tables import ContextTables
 from aligned_vq.bitstream.frame import BITSTREAM_VERSION, from_frame, to_frame
 from aligned_vq.bitstream.layout import Layout, max_body_bytes
-from aligned_vq.bitstream.stage_contexts import EntryClasses
 from aligned_vq.bitstream.tables import EntropyTables
 
 __all__ = [

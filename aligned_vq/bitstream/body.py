@@ -13,8 +13,8 @@ from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 
-from aligned_vq.bitstream.context_coding import decode_context, encode_context
-from aligned_vq.bitstream.contexts import ContextTables
+from aligned_vq.bitstream.context.coding import decode_context, encode_context
+from aligned_vq.bitstream.context.tables import ContextTables
 from aligned_vq.bitstream.entropy import decode_range, encode_range
 from aligned_vq.bitstream.fixed import decode_fixed, encode_fixed
 from aligned_vq.bitstream.layout import RESEND, Layout, max_body_bytes, statistics_fault

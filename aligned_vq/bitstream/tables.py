@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from aligned_vq.bitstream.contexts import TENSOR_PREFIX, ContextTables
+from aligned_vq.bitstream.context.stage_tables import EntryClasses
+from aligned_vq.bitstream.context.tables import TENSOR_PREFIX, ContextTables
 from aligned_vq.bitstream.counts import RELEARN, Counts, categorical, check_counts, smooth
-from aligned_vq.bitstream.stage_contexts import EntryClasses
 from aligned_vq.errors import ConfigError
+from aligned_vq.files.atomic_file import new_file
 from aligned_vq.types import Encoded, QuantizerConfig, digest_of
-from aligned_vq.whole_file import new_file
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from aligned_vq.bundle_files import BUNDLE_FILES, GRAPH
+from aligned_vq.codec.bundle_files import BUNDLE_FILES, GRAPH
 from aligned_vq.errors import ConfigError
-from aligned_vq.reference.assets import NAME, checkpoint_source
+from aligned_vq.files.atomic_folder import check_replaceable
+from aligned_vq.shipped import NAME, checkpoint_source
 from aligned_vq.types import LinkKind, SplitPoint
-from aligned_vq.whole_folder import check_replaceable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -46,14 +46,14 @@ def export_parser() -> ArgumentParser:
 
 def export(options: Namespace) -> None:
     """Run the command."""
-    from aligned_vq.calibrate import (
+    from aligned_vq.calibration.codec import (
         CodecPlan,
         calibrate_codec,
         export_bundle,
         features_at,
         pixel_batches,
     )
-    from aligned_vq.split.checkpoint import LlavaCheckpoint
+    from aligned_vq.llava.checkpoint import LlavaCheckpoint
     from aligned_vq.split.loading import load_prefix
 
     check_replaceable(options.out, BUNDLE_FILES)  # before the work of calibrating
@@ -118,7 +118,7 @@ def _show_graph(bundle: Path) -> None:
 def _pictures(source: str) -> list[Image]:
     from PIL import Image
 
-    from aligned_vq.reference.examination import training_pictures
+    from aligned_vq.data.scenes.exam import training_pictures
 
     kind, _, count = source.partition(":")
     if kind == NAME:
@@ -154,7 +154,7 @@ def inspect(options: Namespace) -> None:
 
 
 def _bundle_figures(path: Path) -> dict[str, Any]:
-    from aligned_vq.bundle_files import read_manifest
+    from aligned_vq.codec.bundle_files import read_manifest
 
     manifest = read_manifest(path)
     return {

@@ -9,8 +9,8 @@ from jsonargparse import ArgumentParser, Namespace
 
 from aligned_vq.commands import vqav2
 from aligned_vq.errors import ConfigError
-from aligned_vq.reference.assets import BUNDLE, NAME, checkpoint_source
-from aligned_vq.whole_file import write_file
+from aligned_vq.files.atomic_file import write_file
+from aligned_vq.shipped import BUNDLE, NAME, checkpoint_source
 
 REFERENCE_QUESTIONS = 5000
 
@@ -66,15 +66,15 @@ def evaluate(options: Namespace) -> None:
 
 
 def _evaluate_reference(options: Namespace, questions: int) -> None:
+    from aligned_vq.data.scenes.exam import exam_images, majority_answers
+    from aligned_vq.evaluation.baselines.features import feature_baselines
+    from aligned_vq.evaluation.baselines.fsq import fsq_baseline
+    from aligned_vq.evaluation.baselines.images import image_baselines
     from aligned_vq.evaluation.codec_path import bundle_path
     from aligned_vq.evaluation.examiner import Examiner
     from aligned_vq.evaluation.exams import bundle_rows, checkpoint_of
-    from aligned_vq.evaluation.feature_baselines import feature_baselines
-    from aligned_vq.evaluation.fsq_baseline import fsq_baseline
-    from aligned_vq.evaluation.image_baselines import image_baselines
     from aligned_vq.evaluation.plots import plot_rate_accuracy
     from aligned_vq.evaluation.results import Row, table_head
-    from aligned_vq.reference.examination import exam_images, majority_answers
 
     exam = list(exam_images(questions))
     examiner = Examiner(checkpoint_source(options.checkpoint), exam)

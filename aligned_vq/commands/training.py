@@ -6,8 +6,8 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from aligned_vq.bundle_files import BUNDLE_FILES
-from aligned_vq.whole_folder import check_replaceable
+from aligned_vq.codec.bundle_files import BUNDLE_FILES
+from aligned_vq.files.atomic_folder import check_replaceable
 
 
 def train_parser() -> ArgumentParser:
@@ -58,8 +58,8 @@ def reference_train(options: Namespace) -> None:
     """Run the command."""
     import torch
 
-    from aligned_vq.reference.assets import checkpoint_source
     from aligned_vq.reference.recipe import Recipe, train_reference
+    from aligned_vq.shipped import checkpoint_source
 
     found = "cuda" if torch.cuda.is_available() else "cpu"
     device = found if options.device == "auto" else options.device

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser, Namespace
 
 from aligned_vq.errors import ConfigError
-from aligned_vq.reference.assets import BUNDLE, checkpoint_source
+from aligned_vq.shipped import BUNDLE, checkpoint_source
 
 if TYPE_CHECKING:
     import torch
@@ -114,7 +114,7 @@ def _plans(
     options: Namespace, device: torch.device, stack: ExitStack
 ) -> tuple[list[RowPlan], Asking]:
     """The rows to ask, and how; clients are closed with `stack`."""
-    from aligned_vq.bundle_files import read_manifest
+    from aligned_vq.codec.bundle_files import read_manifest
     from aligned_vq.evaluation.vqav2.job import Asking
     from aligned_vq.evaluation.vqav2.plans import ModelHere, cloud_plans
 

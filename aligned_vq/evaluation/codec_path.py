@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from aligned_vq.bitstream import pack
-from aligned_vq.bundle import open_cloud_bundle, open_edge_bundle
-from aligned_vq.calibrate import CalibratedCodec
-from aligned_vq.codec import CloudCodec, EdgeCodec
+from aligned_vq.calibration.codec import CalibratedCodec
+from aligned_vq.codec.bundle import open_cloud_bundle, open_edge_bundle
+from aligned_vq.codec.feature_codec import CloudCodec, EdgeCodec
 from aligned_vq.errors import ConfigError
 from aligned_vq.evaluation.examiner import on_edge
 from aligned_vq.evaluation.llava import LoadedLlava, PathOutput

@@ -19,11 +19,11 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from aligned_vq.data.scenes.exam import ExamImage
 from aligned_vq.evaluation.llava import FeaturePath, LoadedLlava, PathOutput
 from aligned_vq.evaluation.results import Costs, Row, Verdicts
 from aligned_vq.evaluation.usage import codebook_usage
-from aligned_vq.reference.examination import ExamImage
-from aligned_vq.training.packing import IGNORED, packed_logits, right_answers
+from aligned_vq.llava.packing import IGNORED, packed_logits, right_answers
 from aligned_vq.types import Encoded, QuantizerConfig
 
 BATCH_IMAGES = 8

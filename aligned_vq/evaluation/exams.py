@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from aligned_vq.bundle_files import read_manifest
+from aligned_vq.codec.bundle_files import read_manifest
 from aligned_vq.evaluation.codec_path import bundle_path
 from aligned_vq.evaluation.examiner import Examiner
 from aligned_vq.evaluation.results import Row, Verdicts

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from aligned_vq.split.checkpoint import LlavaCheckpoint
-from aligned_vq.training.packing import Packer
+from aligned_vq.llava.checkpoint import LlavaCheckpoint
+from aligned_vq.llava.packing import Packer
 from aligned_vq.types import Encoded
 
 

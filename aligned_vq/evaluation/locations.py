@@ -20,16 +20,16 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from aligned_vq.calibrate import pixel_batches
+from aligned_vq.calibration.codec import pixel_batches
+from aligned_vq.data.scenes.scene import render, sample_scene, scene_rng
 from aligned_vq.errors import ConfigError
 from aligned_vq.evaluation.plots import MODEL, line_style, save_figure
-from aligned_vq.reference.assets import checkpoint_source
-from aligned_vq.reference.scenes import render, sample_scene, scene_rng
-from aligned_vq.split.checkpoint import LlavaCheckpoint
+from aligned_vq.files.atomic_file import write_file
+from aligned_vq.llava.checkpoint import LlavaCheckpoint
+from aligned_vq.shipped import checkpoint_source
 from aligned_vq.split.loading import load_prefix, load_suffix
 from aligned_vq.split.vision import Block
 from aligned_vq.types import SplitPoint
-from aligned_vq.whole_file import write_file
 
 LOCATIONS = {
     "residual_in": "residual stream into the block",

@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
 from aligned_vq.errors import ConfigError
+from aligned_vq.files.atomic_file import new_file
 from aligned_vq.types import NORMS, Encoded, QuantizerConfig, SplitPoint
-from aligned_vq.whole_file import new_file
 
 MODEL = "reference model"
 CURVE_POINTS = 256

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from aligned_vq.calibrate import CalibratedCodec, with_link
+from aligned_vq.calibration.codec import CalibratedCodec, with_link
+from aligned_vq.data.scenes.exam import exam_images
 from aligned_vq.errors import AlignedVQError, TrainingError
 from aligned_vq.evaluation.codec_path import calibrated_path
 from aligned_vq.evaluation.examiner import Examination, Examiner
@@ -35,15 +36,14 @@ from aligned_vq.evaluation.sweep_config import (
     write_record,
 )
 from aligned_vq.evaluation.usage import codebook_usage
-from aligned_vq.reference.assets import checkpoint_source
-from aligned_vq.reference.examination import exam_images
-from aligned_vq.split.checkpoint import LlavaCheckpoint
+from aligned_vq.files.atomic_file import write_file
+from aligned_vq.llava.checkpoint import LlavaCheckpoint
+from aligned_vq.shipped import checkpoint_source
 from aligned_vq.split.loading import suffix_names
 from aligned_vq.training.config import TrainConfig
 from aligned_vq.training.export import trained_codec
 from aligned_vq.training.run import TrainingRun
 from aligned_vq.types import SplitPoint
-from aligned_vq.whole_file import write_file
 
 UNSPLIT = "unsplit"
 _IDENTITY = ("config", "points", "questions", "model")  # what makes two records one

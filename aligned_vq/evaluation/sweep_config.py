@@ -25,10 +25,10 @@ from typing import Any
 
 import aligned_vq
 from aligned_vq.errors import ConfigError
+from aligned_vq.files.atomic_file import write_file
+from aligned_vq.files.yaml_file import mapping, read_yaml
 from aligned_vq.training.config import TrainConfig
 from aligned_vq.training.config_file import config_from
-from aligned_vq.whole_file import write_file
-from aligned_vq.yaml_file import mapping, read_yaml
 
 QUESTIONS = 2000
 Place = float | str

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from aligned_vq.graph.builder import GraphBuilder
 from aligned_vq.graph.linear import Linear
-from aligned_vq.split.tower import VisionConfig
+from aligned_vq.llava.tower_config import VisionConfig
 from aligned_vq.types import SplitPoint
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from onnx import ModelProto, TensorProto, ValueInfoProto, checker, helper
 from safetensors.torch import load
 
-from aligned_vq.bundle_files import (
+from aligned_vq.codec.bundle_files import (
     EDGE,
     GRAPH,
     file_digest,
@@ -23,17 +23,17 @@ from aligned_vq.bundle_files import (
     read_verified,
     write_manifest,
 )
+from aligned_vq.codec.manifest import SplitManifest
 from aligned_vq.errors import ConfigError
+from aligned_vq.files.atomic_file import write_file
+from aligned_vq.files.atomic_folder import new_folder
+from aligned_vq.files.staging import is_unfinished
 from aligned_vq.graph import terms
 from aligned_vq.graph.builder import GraphBuilder
 from aligned_vq.graph.linear import Linear
 from aligned_vq.graph.prefix import PrefixWriter
 from aligned_vq.graph.quantizer import QuantizerWriter
 from aligned_vq.graph.weights import stored_tensors
-from aligned_vq.manifest import SplitManifest
-from aligned_vq.staging import is_unfinished
-from aligned_vq.whole_file import write_file
-from aligned_vq.whole_folder import new_folder
 
 OPSET, IR_VERSION = 20, 10
 """What every ONNX Runtime from 1.18 on can read."""

@@ -27,7 +27,7 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.clip.modeling_clip import CLIPAttention
 
-from aligned_vq.reference import questions, scenes
+from aligned_vq.data.scenes import questions, scene
 
 VISION_WIDTH = 192
 VISION_BLOCKS = 6  # the last never runs: LLaVA selects hidden state -2
@@ -78,7 +78,7 @@ def build_tokenizer(corpus_scenes: int = 4000) -> PreTrainedTokenizerFast:
 
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
     """LLaVA-1.5's processor settings: resize the short side, crop the centre."""
-    side = scenes.IMAGE_SIZE_PX
+    side = scene.IMAGE_SIZE_PX
     image_processor = CLIPImageProcessorPil(
         size={"shortest_edge": side}, crop_size={"height": side, "width": side}
     )
@@ -101,7 +101,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> LlavaForCo
         intermediate_size=4 * VISION_WIDTH,
         num_hidden_layers=VISION_BLOCKS,
         num_attention_heads=VISION_WIDTH // 48,
-        image_size=scenes.IMAGE_SIZE_PX,
+        image_size=scene.IMAGE_SIZE_PX,
         patch_size=14,
         projection_dim=VISION_WIDTH,
     )
@@ -180,8 +180,8 @@ def _corpus(count: int) -> list[str]:
     """Sentences of the training split, as the prompt shows them."""
     lines = []
     for index in range(count):
-        rng = scenes.scene_rng("train", index)
-        scene = scenes.sample_scene(rng)
-        for item in [*questions.short_questions(scene, rng, 4), questions.describe(scene, rng)]:
+        rng = scene.scene_rng("train", index)
+        sampled = scene.sample_scene(rng)
+        for item in [*questions.short_questions(sampled, rng, 4), questions.describe(sampled, rng)]:
             lines.append(f"USER: \n{item.text} ASSISTANT: {item.answer}")
     return lines

@@ -22,21 +22,21 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import LlavaForConditionalGeneration
 
-from aligned_vq.reference.conversations import conversation, learned_turns
-from aligned_vq.reference.loop import Loss, Stage, optimise
-from aligned_vq.reference.patches import (
+from aligned_vq.data.scenes.conversations import conversation, learned_turns
+from aligned_vq.data.scenes.patches import (
     NUM_PATCHES,
     TARGET_DIM,
     SceneLabels,
     label_scene,
     patch_targets,
 )
-from aligned_vq.reference.pool import ScenePool
-from aligned_vq.reference.questions import Question, describe, short_questions
-from aligned_vq.reference.scenes import Scene, sample_scene
+from aligned_vq.data.scenes.pool import ScenePool
+from aligned_vq.data.scenes.questions import Question, describe, short_questions
+from aligned_vq.data.scenes.scene import Scene, sample_scene
+from aligned_vq.files.atomic_file import new_file
+from aligned_vq.llava.packing import PackedText, Packer, Turn, answer_loss, packed_logits
+from aligned_vq.reference.loop import Loss, Stage, optimise
 from aligned_vq.reference.vision_stages import DenseTower, picture_batch
-from aligned_vq.training.packing import PackedText, Packer, Turn, answer_loss, packed_logits
-from aligned_vq.whole_file import new_file
 
 SYMBOL_PATCHES = 32
 SYMBOL_NOISE = 0.1

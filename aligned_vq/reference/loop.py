@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from aligned_vq.files.atomic_file import write_file
 from aligned_vq.training.schedule import warm_cosine
-from aligned_vq.whole_file import write_file
 
 BatchT = TypeVar("BatchT")
 Loss = tuple[Tensor, dict[str, float]]

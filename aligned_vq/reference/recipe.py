@@ -13,6 +13,11 @@ from typing import Any
 
 from transformers import AutoTokenizer, LlavaForConditionalGeneration
 
+from aligned_vq.data.scenes.patches import NUM_PATCHES
+from aligned_vq.data.scenes.pool import ScenePool
+from aligned_vq.files.atomic_folder import check_replaceable, new_folder
+from aligned_vq.llava.checkpoint_digest import FILES
+from aligned_vq.llava.packing import Packer
 from aligned_vq.reference.blueprint import build_model, build_processor, build_tokenizer
 from aligned_vq.reference.language_stages import (
     SpeakerStage,
@@ -22,12 +27,7 @@ from aligned_vq.reference.language_stages import (
     train_symbols,
 )
 from aligned_vq.reference.loop import Stage
-from aligned_vq.reference.patches import NUM_PATCHES
-from aligned_vq.reference.pool import ScenePool
 from aligned_vq.reference.vision_stages import DenseTower, train_vision
-from aligned_vq.split.checkpoint_digest import FILES
-from aligned_vq.training.packing import Packer
-from aligned_vq.whole_folder import check_replaceable, new_folder
 
 _log = logging.getLogger(__name__)
 

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionModel
 
-from aligned_vq.reference.loop import Loss, Stage, optimise
-from aligned_vq.reference.patches import (
+from aligned_vq.data.scenes.patches import (
     GRID,
     NUM_PATCHES,
     PATCH_PX,
@@ -24,7 +23,8 @@ from aligned_vq.reference.patches import (
     dense_loss,
     patch_targets,
 )
-from aligned_vq.reference.pool import ScenePool
+from aligned_vq.data.scenes.pool import ScenePool
+from aligned_vq.reference.loop import Loss, Stage, optimise
 
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(1, 3, 1, 1)
 STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(1, 3, 1, 1)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from aligned_vq.split.checkpoint import LlavaCheckpoint
+from aligned_vq.llava.checkpoint import LlavaCheckpoint
 from aligned_vq.split.vision import (
     VisionPrefix,
     VisionSuffix,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aligned_vq.split.tower import TowerConfig, VisionConfig
+from aligned_vq.llava.tower_config import TowerConfig, VisionConfig
 from aligned_vq.types import SplitPoint
 
 HalfT = TypeVar("HalfT", bound=nn.Module)

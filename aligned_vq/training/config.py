@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from aligned_vq.calibrate import CodecPlan
+from aligned_vq.calibration.codec import CodecPlan
 from aligned_vq.errors import ConfigError
+from aligned_vq.llava.tower_config import TowerConfig
 from aligned_vq.quantizer.aligned import GradientEstimator
-from aligned_vq.split.tower import TowerConfig
 from aligned_vq.types import LinkKind, OperatingPoint, SplitPoint
 
 LoraTarget = Literal["suffix", "projector", "language_model"]

@@ -11,8 +11,8 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from aligned_vq.errors import ConfigError
+from aligned_vq.files.yaml_file import mapping, read_yaml
 from aligned_vq.training.config import TrainConfig
-from aligned_vq.yaml_file import mapping, read_yaml
 
 _DEFAULTS = TrainConfig()
 

@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from aligned_vq.calibrate import CodecPlan, CutFeatures
+from aligned_vq.calibration.codec import CodecPlan, CutFeatures
+from aligned_vq.calibration.quantizer import calibrate
+from aligned_vq.calibration.rate import fit_rate_weight, mean_rate_bits
 from aligned_vq.quantizer.aligned import AlignedVQ
-from aligned_vq.quantizer.calibration import calibrate
-from aligned_vq.rate import fit_rate_weight, mean_rate_bits
 from aligned_vq.split.residual_link import ResidualLink
 from aligned_vq.training.rate_control import RateControl
 

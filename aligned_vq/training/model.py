@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from aligned_vq.llava.packing import PackedText, Packer, answer_loss, packed_logits
 from aligned_vq.quantizer.aligned import AlignedVQ, QuantizedLatents
 from aligned_vq.quantizer.residual import StageChoice
 from aligned_vq.split.residual_link import ResidualLink
 from aligned_vq.split.vision import VisionPrefix, VisionSuffix
 from aligned_vq.training.config import CodebookConfig, StageConfig
-from aligned_vq.training.packing import PackedText, Packer, answer_loss, packed_logits
 
 SOFT_TOKENS = 512
 """Tokens on which the diversity and rate terms are estimated in a step."""

@@ -22,20 +22,21 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.utils import broadcast
 
-from aligned_vq.calibrate import CutFeatures, blank_codec, features_at, pixel_batches
+from aligned_vq.calibration.codec import CutFeatures, blank_codec, features_at, pixel_batches
+from aligned_vq.data.batches import Steps
+from aligned_vq.data.examples import ExampleSource
+from aligned_vq.data.sources import CHECKED_AT_START, open_source
 from aligned_vq.errors import ConfigError
+from aligned_vq.llava.checkpoint import LlavaCheckpoint
+from aligned_vq.llava.packing import Packer
 from aligned_vq.quantizer.aligned import AlignedVQ
-from aligned_vq.reference.assets import checkpoint_source
-from aligned_vq.split.checkpoint import LlavaCheckpoint
+from aligned_vq.shipped import checkpoint_source
 from aligned_vq.split.loading import load_prefix, load_suffix, suffix_names
-from aligned_vq.training.batches import Steps
 from aligned_vq.training.codebooks import CodebookKeeper
 from aligned_vq.training.config import PointConfig, TrainConfig
-from aligned_vq.training.examples import CHECKED_AT_START, ExampleSource, open_source
 from aligned_vq.training.fitting import fit_start
 from aligned_vq.training.lora import add_adapters
 from aligned_vq.training.model import SplitModel
-from aligned_vq.training.packing import Packer
 from aligned_vq.training.rate_control import RateControl
 from aligned_vq.training.stage import Learners, build_optimiser, run_stage
 from aligned_vq.training.state import load_state, restore_optimiser, save_state, trim_log

@@ -18,8 +18,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from aligned_vq.data.batches import Batch, Steps
 from aligned_vq.errors import TrainingError
-from aligned_vq.training.batches import Batch, Steps
 from aligned_vq.training.codebooks import CodebookKeeper, Felt
 from aligned_vq.training.config import StageConfig, TrainConfig
 from aligned_vq.training.lora import adapter_parameters

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from aligned_vq.errors import ConfigError
-from aligned_vq.whole_file import write_file
-from aligned_vq.whole_folder import new_folder, recover
+from aligned_vq.files.atomic_file import write_file
+from aligned_vq.files.atomic_folder import new_folder, recover
 
 TENSORS, FACTS = "state.safetensors", "state.json"
 _OPTIMISER = "optimiser."

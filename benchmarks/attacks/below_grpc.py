@@ -26,14 +26,14 @@ import grpc
 import hpack
 import numpy as np
 
-from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
-from benchmarks.attacks.broken_frames import KINDS, RECORDS
-from benchmarks.attacks.frames import ends
-from benchmarks.fuzz import outcome
-from benchmarks.load import clients
-from benchmarks.mutations import Messages, whole
-from benchmarks.processes import CloudProcess
-from cloud_server import certs
+from aligned_vq.shipped import BUNDLE, CHECKPOINT
+from benchmarks.attacks.peers.broken_frames import KINDS, RECORDS
+from benchmarks.attacks.peers.frames import ends
+from benchmarks.harness.load import clients
+from benchmarks.harness.processes import CloudProcess
+from benchmarks.robustness.fuzz import outcome
+from benchmarks.robustness.mutations import Messages, whole
+from cloud_server.certificates import issuing
 
 MOST_SECONDS = 5.0
 MOST_MEMORY = 1.2
@@ -155,7 +155,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        certs.make(Path(folder), None, [])
+        issuing.make(Path(folder), None, [])
         own = (f"--tls_certificate={folder}/server.pem", f"--tls_key={folder}/server-key.pem")
         with CloudProcess(BUNDLE, CHECKPOINT, *own) as cloud:
             run(

@@ -22,9 +22,9 @@ from typing import Any
 
 import grpc
 
-from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
-from benchmarks.load import Client, ask, clients
-from benchmarks.processes import CloudProcess, GatewayProcess, ServerProcess
+from aligned_vq.shipped import BUNDLE, CHECKPOINT
+from benchmarks.harness.load import Client, ask, clients
+from benchmarks.harness.processes import CloudProcess, GatewayProcess, ServerProcess
 from protos.alignedvq.v1 import inference_pb2_grpc as rpc
 
 MOST_SECONDS = 2.0
@@ -183,7 +183,7 @@ async def measure(
     told = ""
     if attack is not None:
         hostile = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "benchmarks.attacks.hostile_peer", attack.mode),
+            *(sys.executable, "-m", "benchmarks.attacks.peers.hostile_peer", attack.mode),
             *(services.targets[attack.port], f"--connections={attack.connections}"),
             *(f"--seconds={seconds}", f"--path={attack.path}"),
             stdout=asyncio.subprocess.PIPE,

@@ -25,19 +25,19 @@ from pathlib import Path
 from typing import Any
 
 from aligned_vq.errors import AlignedVQError
-from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
-from benchmarks.attacks.bystanders import (
+from aligned_vq.images.formats import FORMATS
+from aligned_vq.shipped import BUNDLE, CHECKPOINT
+from benchmarks.attacks.peers.bystanders import (
     Bystander,
     asked,
     family,
     memory_bytes,
     question,
 )
-from benchmarks.attacks.health_probe import HealthProbe
-from benchmarks.attacks.hostile_files import hostile_files
-from benchmarks.processes import CloudProcess, GatewayProcess
+from benchmarks.attacks.peers.health_probe import HealthProbe
+from benchmarks.attacks.peers.hostile_files import hostile_files
+from benchmarks.harness.processes import CloudProcess, GatewayProcess
 from edge_client import EdgeClient, EdgeConfig
-from edge_client.image_formats import FORMATS
 
 MODEL = "reference"
 CHAT = "/v1/chat/completions"

@@ -27,11 +27,11 @@ from typing import Any
 
 import grpc
 
-from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
-from aligned_vq.reference.examination import ExamImage, exam_images
+from aligned_vq.data.scenes.exam import ExamImage, exam_images
+from aligned_vq.shipped import BUNDLE, CHECKPOINT
 from benchmarks.attacks.questions import HOSTILE, ONLY_JSON, Asked, as_json, on_the_wire
-from benchmarks.fuzz import outcome
-from benchmarks.processes import CloudProcess, GatewayProcess
+from benchmarks.harness.processes import CloudProcess, GatewayProcess
+from benchmarks.robustness.fuzz import outcome
 from edge_client.encoder import EdgeEncoder
 from protos import convert
 

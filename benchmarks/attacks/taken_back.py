@@ -23,12 +23,12 @@ from typing import Any
 import grpc
 
 from aligned_vq.answers import Sampling
-from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
-from benchmarks.processes import CloudProcess
-from cloud_server import certs
-from cloud_server.revoke import revoke
+from aligned_vq.shipped import BUNDLE, CHECKPOINT
+from benchmarks.harness.processes import CloudProcess
+from cloud_server.certificates import issuing
+from cloud_server.certificates.revocation import revoke
 from edge_client import EdgeConfig
-from edge_client.credentials import read_credentials
+from edge_client.connection.credentials import read_credentials
 from protos import convert
 from protos.alignedvq.v1 import inference_pb2 as pb
 from protos.alignedvq.v1 import inference_pb2_grpc as rpc
@@ -151,7 +151,7 @@ def with_tokens(model: Path, folder: Path, limit: float) -> Row:
 
 def with_certificates(model: Path, folder: Path, limit: float, *, by_name: bool) -> Row:
     """A certificate is put on the CRL, or its name on a list."""
-    certs.make(folder, None, ("gone", "stays"))
+    issuing.make(folder, None, ("gone", "stays"))
     path = revoke(folder, (), 30)
     options = (
         *(f"--tls_certificate={folder / 'server.pem'}", f"--tls_key={folder / 'server-key.pem'}"),

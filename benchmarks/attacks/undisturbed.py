@@ -16,9 +16,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
-from benchmarks.load import Client, clients, run
-from benchmarks.processes import CloudProcess
+from aligned_vq.shipped import BUNDLE, CHECKPOINT
+from benchmarks.harness.load import Client, clients, run
+from benchmarks.harness.processes import CloudProcess
 
 MOST_BEHIND = 0.03
 

@@ -11,19 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from aligned_vq.codec.spec import CodecSpec, Encode
 from aligned_vq.errors import EngineError
-from aligned_vq.spec import CodecSpec, Encode
+from aligned_vq.images.load import load_image
 from aligned_vq.types import Coding, Encoded, OperatingPoint, Payload
 from benchmarks.end_to_end.edge import SECONDS, Sample, Task
 from benchmarks.end_to_end.pictures import jpeg
-from benchmarks.pixel_cloud import raw_payload
+from benchmarks.kinds.pixel_cloud import raw_payload
 from edge_client import EdgeClient, EdgeConfig
 from edge_client.backends.base import Backend
-from edge_client.credentials import Credentials, Options
+from edge_client.connection.credentials import Credentials, Options
+from edge_client.connection.transport import GrpcTransport
 from edge_client.encoder import EdgeEncoder
-from edge_client.images import load_image
-from edge_client.remembered import PictureSource
-from edge_client.transport import GrpcTransport
+from edge_client.input.remembered_images import PictureSource
 
 PATIENT = EdgeConfig(
     connect_seconds=SECONDS,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from benchmarks.json_process import JsonProcess
+from benchmarks.harness.json_process import JsonProcess
 
 SECONDS = 900.0
 Sample = dict[str, Any]

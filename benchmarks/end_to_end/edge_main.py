@@ -18,7 +18,7 @@ from benchmarks.end_to_end.edge import SECONDS, Sample, Task
 from benchmarks.end_to_end.pictures import frame
 from benchmarks.end_to_end.settings import EDGE_ONLY, SPLIT
 from benchmarks.end_to_end.whole import WholeModel
-from edge_client.transport import GrpcTransport
+from edge_client.connection.transport import GrpcTransport
 
 ROUND_TRIPS = 5
 

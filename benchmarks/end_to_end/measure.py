@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from aligned_vq.graph.writing import write_graph
-from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
+from aligned_vq.shipped import BUNDLE, CHECKPOINT
 from benchmarks.end_to_end.edge import EdgeProcess, Sample, Task
 from benchmarks.end_to_end.pictures import Frame, frame
 from benchmarks.end_to_end.settings import (
@@ -26,10 +26,10 @@ from benchmarks.end_to_end.settings import (
     rounds_of,
 )
 from benchmarks.end_to_end.stages import accounted
+from benchmarks.harness.processes import CloudProcess, ServerProcess
 from benchmarks.links.network import Network
 from benchmarks.links.profiles import Link
-from benchmarks.processes import CloudProcess, ServerProcess
-from benchmarks.real_service import real_dimensions
+from benchmarks.real_size.service import real_dimensions
 from cloud_server.model import chosen_device
 
 Row = dict[str, Any]
@@ -153,7 +153,7 @@ def _task(settings: Settings) -> Iterator[Task]:
             yield Task(str(bundle), str(checkpoint), *asked)
         elif settings.model == "real edge":
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            writer = [sys.executable, "-m", "benchmarks.real_bundle", str(folder / "bundle")]
+            writer = [sys.executable, "-m", "benchmarks.real_size.bundle", str(folder / "bundle")]
             subprocess.run(writer, check=True, timeout=600)
             write_graph(folder / "bundle")
             yield Task(str(BUNDLE), str(CHECKPOINT), *asked, str(folder / "bundle"))
@@ -171,7 +171,7 @@ def _clouds(settings: Settings, task: Task, network: Network) -> Iterator[dict[s
         targets = {}
         clouds: dict[str, ServerProcess] = {
             SPLIT: CloudProcess(Path(task.bundle), Path(task.checkpoint), *options),
-            CLOUD_ONLY: ServerProcess("benchmarks.pixel_cloud", *files, *options),
+            CLOUD_ONLY: ServerProcess("benchmarks.kinds.pixel_cloud", *files, *options),
         }
         for way, cloud in clouds.items():
             if way in settings.ways:

@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL import Image
 
 from aligned_vq.errors import ConfigError
-from edge_client.images import load_image
+from aligned_vq.images.load import load_image
 
 FOLDER = Path("/usr/share/backgrounds")
 PACKAGE = "lomiri-wallpapers-16.04"

@@ -24,7 +24,7 @@ from benchmarks.end_to_end.settings import (
     WAYS,
 )
 from benchmarks.end_to_end.stages import AFTER, CLOUD, EDGE, LINK, STAGES
-from benchmarks.experiment import markdown
+from benchmarks.harness.tables import markdown
 from benchmarks.links.profiles import SWEEP, rate_text
 
 Row = Mapping[str, Any]

@@ -11,16 +11,16 @@ from PIL import Image
 from torch import Tensor
 
 from aligned_vq.answers import Sampling, TokenChunk
-from aligned_vq.split.checkpoint import LlavaCheckpoint
+from aligned_vq.images.preprocess import preprocess
+from aligned_vq.llava.checkpoint import LlavaCheckpoint
 from aligned_vq.split.loading import load_prefix
 from aligned_vq.stopwatch import Stopwatch
 from benchmarks.end_to_end.edge import Sample, Task
-from cloud_server.backends import make_backend
 from cloud_server.config import CloudConfig
 from cloud_server.engine.base import EngineRequest
-from cloud_server.metrics import Metrics
 from cloud_server.model import load_cloud_model
-from edge_client.preprocess import preprocess
+from cloud_server.operations.metrics import Metrics
+from cloud_server.serving_backends import make_backend
 
 
 class WholeModel:

@@ -18,11 +18,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
+from aligned_vq.data.scenes.exam import ExamImage, exam_images
 from aligned_vq.errors import ConfigError
 from aligned_vq.evaluation.plots import line_style, save_figure
-from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
-from aligned_vq.reference.examination import ExamImage, exam_images
-from benchmarks.cloud_share import (
+from aligned_vq.shipped import BUNDLE, CHECKPOINT
+from benchmarks.harness.load import clients, run
+from benchmarks.harness.processes import CloudProcess
+from benchmarks.harness.tables import STATISTICS, Row, markdown
+from benchmarks.real_size.service import real_dimensions
+from benchmarks.speed.cloud_share import (
     asked,
     differences,
     model_ms,
@@ -30,10 +34,6 @@ from benchmarks.cloud_share import (
     stage_ms,
     whole_model_ms,
 )
-from benchmarks.experiment import STATISTICS, Row, markdown
-from benchmarks.load import clients, run
-from benchmarks.processes import CloudProcess
-from benchmarks.real_service import real_dimensions
 
 MODES = {
     "one at a time": ("--parallel_answers=1", "--decode_batch=1"),

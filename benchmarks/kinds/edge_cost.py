@@ -26,13 +26,13 @@ from tqdm import tqdm
 from aligned_vq.errors import ConfigError
 from aligned_vq.evaluation.plots import line_style, save_figure
 from aligned_vq.graph.writing import write_graph
-from aligned_vq.split.tower import TowerConfig
+from aligned_vq.llava.tower_config import TowerConfig
 from aligned_vq.types import SplitPoint
-from benchmarks.edge_process import EdgeProcess
-from benchmarks.experiment import STATISTICS, Row, markdown
-from benchmarks.matrix_products import Library, products
-from benchmarks.prefix_flops import prefix_flops
-from benchmarks.real_dimensions import LLAVA_CONFIG
+from benchmarks.harness.edge_process import EdgeProcess
+from benchmarks.harness.tables import STATISTICS, Row, markdown
+from benchmarks.real_size.checkpoint import LLAVA_CONFIG
+from benchmarks.real_size.matrix_products import Library, products
+from benchmarks.real_size.prefix_flops import prefix_flops
 
 Backend = Literal["torch", "onnx", "onnx-int8"]
 WARM_UP = 2
@@ -130,7 +130,7 @@ def _bundles(folder: Path, cut: str, backends: Sequence[Backend]) -> dict[Backen
     """A bundle for each backend; those that need no other share one."""
     plain = folder / "plain"
     # In a process of its own, which gives back the memory of a whole checkpoint.
-    writer = [sys.executable, "-m", "benchmarks.real_bundle", str(plain), cut]
+    writer = [sys.executable, "-m", "benchmarks.real_size.bundle", str(plain), cut]
     subprocess.run(writer, check=True, timeout=600)
     write_graph(plain)
     found: dict[Backend, Path] = dict.fromkeys(backends, plain)

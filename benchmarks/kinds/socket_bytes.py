@@ -22,19 +22,19 @@ from matplotlib.ticker import FuncFormatter
 from openai import DefaultHttpxClient, OpenAI
 from PIL import Image, ImageOps
 
+from aligned_vq.data.scenes.exam import exam_images
 from aligned_vq.errors import ConfigError
 from aligned_vq.evaluation.plots import save_figure
-from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
-from aligned_vq.reference.examination import exam_images
+from aligned_vq.shipped import BUNDLE, CHECKPOINT
 from aligned_vq.types import Payload
-from benchmarks.counting_proxy import CountingProxy, SocketBytes
-from benchmarks.experiment import STATISTICS, Row, markdown
-from benchmarks.photographs import PHOTOGRAPHS, photograph
-from benchmarks.processes import CloudProcess, GatewayProcess, ServerProcess
-from benchmarks.real_service import real_dimensions
-from benchmarks.secured_links import Link, Secured, secured
-from benchmarks.things_sent import BASELINE, Door, Thing, things
-from benchmarks.tls_terminator import TlsTerminator
+from benchmarks.harness.photographs import PHOTOGRAPHS, photograph
+from benchmarks.harness.processes import CloudProcess, GatewayProcess, ServerProcess
+from benchmarks.harness.tables import STATISTICS, Row, markdown
+from benchmarks.kinds.things_sent import BASELINE, Door, Thing, things
+from benchmarks.links.counting_proxy import CountingProxy, SocketBytes
+from benchmarks.links.secured_links import Link, Secured, secured
+from benchmarks.links.tls_terminator import TlsTerminator
+from benchmarks.real_size.service import real_dimensions
 from edge_client import EdgeClient, EdgeConfig
 
 QUESTION = "How many objects are in the picture now?"
@@ -167,7 +167,7 @@ class _Services:
         own = self._secured = secured(self.link, Path(enter(tempfile.TemporaryDirectory())))
         ours = enter(CloudProcess(self.bundle, self._checkpoint, *own.service))
         options = (f"--bundle={self.bundle}", f"--model={self._checkpoint}", "--port=0")
-        raw = enter(ServerProcess("benchmarks.pixel_cloud", *options, *own.service))
+        raw = enter(ServerProcess("benchmarks.kinds.pixel_cloud", *options, *own.service))
         named = f"--model_name={MODEL}"
         gateway = enter(GatewayProcess(ours.target, self.bundle, named, *own.client_options))
         self.ports: dict[Door, int] = {"ours": ours.port, "raw": raw.port, "openai": gateway.port}

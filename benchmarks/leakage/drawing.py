@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from aligned_vq.evaluation.plots import line_style, save_figure
-from benchmarks.experiment import markdown
+from benchmarks.harness.tables import markdown
 from benchmarks.leakage.held import CALIBRATED, UNQUANTIZED
 from benchmarks.leakage.judge import Row, sample_pictures
 from benchmarks.leakage.sheet import Line, write_sheet

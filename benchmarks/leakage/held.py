@@ -12,17 +12,17 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from aligned_vq.bundle import open_cloud_bundle, open_edge_bundle
-from aligned_vq.calibrate import (
+from aligned_vq.calibration.codec import (
     CodecPlan,
     CutFeatures,
     calibrate_codec,
     features_at,
     pixel_batches,
 )
-from aligned_vq.codec import CloudCodec, EdgeCodec
-from aligned_vq.reference.assets import BUNDLE
-from aligned_vq.split.checkpoint import LlavaCheckpoint
+from aligned_vq.codec.bundle import open_cloud_bundle, open_edge_bundle
+from aligned_vq.codec.feature_codec import CloudCodec, EdgeCodec
+from aligned_vq.llava.checkpoint import LlavaCheckpoint
+from aligned_vq.shipped import BUNDLE
 from aligned_vq.split.loading import load_prefix
 from aligned_vq.types import SplitPoint
 from benchmarks.leakage.settings import Settings

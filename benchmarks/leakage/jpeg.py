@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from aligned_vq.evaluation.image_baselines import ImageCoding
+from aligned_vq.evaluation.baselines.images import ImageCoding
 from benchmarks.leakage.likeness import psnr_db
 
 SIDES = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 168, 224, 336)

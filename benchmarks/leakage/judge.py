@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from aligned_vq.evaluation.baselines.images import resized
 from aligned_vq.evaluation.examiner import Examiner
-from aligned_vq.evaluation.image_baselines import resized
 from aligned_vq.evaluation.llava import PathOutput
 from aligned_vq.evaluation.results import Verdicts
 from benchmarks.leakage.likeness import Pixels, psnr_db, ssim

@@ -14,14 +14,14 @@ from itertools import islice
 import numpy as np
 from PIL import Image
 
-from aligned_vq.evaluation.examiner import Examiner
-from aligned_vq.evaluation.image_baselines import ImageCoding
-from aligned_vq.reference.assets import CHECKPOINT
-from aligned_vq.reference.examination import (
+from aligned_vq.data.scenes.exam import (
     QUESTIONS_PER_IMAGE,
     exam_images,
     training_pictures,
 )
+from aligned_vq.evaluation.baselines.images import ImageCoding
+from aligned_vq.evaluation.examiner import Examiner
+from aligned_vq.shipped import CHECKPOINT
 from benchmarks.leakage.decoder import PixelDecoder, recover, train
 from benchmarks.leakage.drawing import MEAN, ORIGINALS, plot, table
 from benchmarks.leakage.held import UNQUANTIZED, Held, held_features

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from aligned_vq.whole_file import new_file
+from aligned_vq.files.atomic_file import new_file
 
 TILE_PX, GAP_PX, GUTTER_PX, LABEL_PX = 84, 2, 14, 116
 _INK, _PAPER = (20, 20, 20), (255, 255, 255)

@@ -7,9 +7,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Self
 
+from benchmarks.harness.processes import ServerProcess
 from benchmarks.links.namespaces import CLOUD_ADDRESS, Namespaces, NotPermitted
 from benchmarks.links.profiles import Link
-from benchmarks.processes import ServerProcess
 
 
 class RelayProcess(ServerProcess):

@@ -20,12 +20,12 @@ import httpx2
 
 from aligned_vq.answers import FinishReason, Sampling, TokenChunk
 from aligned_vq.errors import CloudUnreachable, EngineError
+from cloud_server.decode.index_arrays import IndexLayout
 from cloud_server.engine.base import EngineRequest
 from cloud_server.engine.replica_set import Replica, ReplicaSet
 from cloud_server.engine.sampling import vllm_sampling
 from cloud_server.engine.streaming import AnswerStream
-from cloud_server.indices import IndexLayout
-from cloud_server.vllm_plugin.doors import GENERATE
+from cloud_server.vllm_plugin.endpoint_filter import GENERATE
 
 _log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from typing import Any
 from aligned_vq.answers import FinishReason, Timings, TokenChunk, Usage
 from aligned_vq.errors import EngineError
 from cloud_server.engine.base import EngineRequest
-from cloud_server.engine.failures import log_failure
 from cloud_server.engine.text import StopTexts, TextStream
+from cloud_server.engine.transformers.failures import log_failure
 
 
 class AnswerStream:

@@ -20,7 +20,11 @@ def command(bundle: Path, model: str, options: list[str]) -> list[str]:
     """The arguments of `vllm serve` for a bundle. Its own come last, so they win."""
     return [
         *("--model", model, "--hf-overrides", json.dumps(overrides(bundle))),
-        *("--middleware", "cloud_server.vllm_plugin.doors.OnlyIndices", "--enable-scale-out"),
+        *(
+            "--middleware",
+            "cloud_server.vllm_plugin.endpoint_filter.OnlyIndices",
+            "--enable-scale-out",
+        ),
         *("--host", "127.0.0.1", "--generation-config", "vllm", *options),
     ]
 

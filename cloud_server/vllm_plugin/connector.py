@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 from vllm.multimodal.media import MediaConnector
 
-from cloud_server.indices import NamedIndices, indices_from_url
+from cloud_server.decode.index_arrays import NamedIndices, indices_from_url
 
 
 class IndexConnector(MediaConnector):

@@ -20,11 +20,11 @@ from vllm.model_executor.models.utils import (
 )
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from aligned_vq.bundle import open_cloud_bundle
-from aligned_vq.split.checkpoint import LlavaCheckpoint
+from aligned_vq.codec.bundle import open_cloud_bundle
+from aligned_vq.llava.checkpoint import LlavaCheckpoint
 from aligned_vq.split.loading import load_suffix
 from aligned_vq.split.vision import VisionSuffix
-from cloud_server.indices import IndexLayout
+from cloud_server.decode.index_arrays import IndexLayout
 from cloud_server.model import check_belongs
 from cloud_server.vllm_plugin import BUNDLE
 from cloud_server.vllm_plugin.processing import (

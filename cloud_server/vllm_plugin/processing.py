@@ -18,9 +18,9 @@ from vllm.multimodal.processing import (
     PromptReplacement,
 )
 
-from aligned_vq.bundle_files import read_manifest
-from aligned_vq.manifest import SplitManifest
-from cloud_server.indices import UNCOVERED, IndexLayout, NamedIndices
+from aligned_vq.codec.bundle_files import read_manifest
+from aligned_vq.codec.manifest import SplitManifest
+from cloud_server.decode.index_arrays import UNCOVERED, IndexLayout, NamedIndices
 from cloud_server.vllm_plugin import BUNDLE
 
 

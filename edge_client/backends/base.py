@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from aligned_vq.spec import CodecSpec, Encode
+from aligned_vq.codec.spec import CodecSpec, Encode
 
 BackendName = Literal["onnx", "torch"]
 BackendChoice = Literal["auto", "onnx", "torch"]

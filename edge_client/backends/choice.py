@@ -8,9 +8,9 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
-from aligned_vq.bundle_files import GRAPH
+from aligned_vq.codec.bundle_files import GRAPH
+from aligned_vq.codec.manifest import SplitManifest
 from aligned_vq.errors import ConfigError
-from aligned_vq.manifest import SplitManifest
 from edge_client.backends.base import Backend, BackendChoice, Precision
 
 

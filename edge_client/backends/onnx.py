@@ -10,11 +10,11 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from aligned_vq.bundle_files import EDGE, GRAPH, read_spec, read_verified
+from aligned_vq.codec.bundle_files import EDGE, GRAPH, read_spec, read_verified
+from aligned_vq.codec.manifest import SplitManifest
+from aligned_vq.codec.spec import Encode
 from aligned_vq.errors import ConfigError
 from aligned_vq.graph import terms
-from aligned_vq.manifest import SplitManifest
-from aligned_vq.spec import Encode
 from aligned_vq.types import Encoded, OperatingPoint, StageIndices
 from edge_client.backends.base import BackendName
 

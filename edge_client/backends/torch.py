@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aligned_vq.bundle import open_edge_bundle
-from aligned_vq.spec import Encode
+from aligned_vq.codec.bundle import open_edge_bundle
+from aligned_vq.codec.spec import Encode
 from edge_client.backends.base import BackendName
 
 

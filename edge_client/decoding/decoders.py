@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 from aligned_vq.errors import InvalidInput
-from aligned_vq.processor import ProcessorSettings
+from aligned_vq.images.processor import ProcessorSettings
 from edge_client.decoding.fork_client import ForkClient, Forked
 from edge_client.decoding.job import (
     ASK,

@@ -24,6 +24,7 @@ import sys
 import warnings
 
 from aligned_vq.errors import InvalidInput
+from aligned_vq.images.formats import FORMATS, readable
 from edge_client.decoding.job import (
     ASK,
     GRANT,
@@ -37,7 +38,6 @@ from edge_client.decoding.job import (
     message,
     read_message,
 )
-from edge_client.image_formats import FORMATS, readable
 from protos.memory import keep_freed
 
 READY = b"r"

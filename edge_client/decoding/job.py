@@ -18,11 +18,11 @@ from typing import Any, Literal
 import numpy as np
 
 from aligned_vq.errors import InvalidInput
-from aligned_vq.processor import ProcessorSettings
-from edge_client.image_formats import DECODE_SECONDS
-from edge_client.images import MAX_ENCODED_BYTES, MAX_PIXELS, load_image
-from edge_client.preprocess import View, view_of
-from edge_client.reduced import BYTES_PER_PIXEL, Header
+from aligned_vq.images.formats import DECODE_SECONDS
+from aligned_vq.images.load import MAX_ENCODED_BYTES, MAX_PIXELS, load_image
+from aligned_vq.images.preprocess import View, view_of
+from aligned_vq.images.processor import ProcessorSettings
+from aligned_vq.images.reduced_decoding import BYTES_PER_PIXEL, Header
 
 SPARE_BYTES = 12 * 2**20
 """Of memory beyond that, and all of it until the size is known."""

@@ -12,14 +12,14 @@ from starlette.exceptions import HTTPException
 from aligned_vq.errors import AlignedVQError
 from edge_client.aio import AsyncEdgeClient
 from edge_client.decoding.decoders import ImageDecoders
+from edge_client.gateway.access.guard import Guard
+from edge_client.gateway.access.keys import Keys
 from edge_client.gateway.chat import Chat
 from edge_client.gateway.config import GatewayConfig
-from edge_client.gateway.guard import Guard
 from edge_client.gateway.index_map import grid_side
-from edge_client.gateway.keys import Keys
+from edge_client.gateway.openai.refusal import Refusal
 from edge_client.gateway.page import add_page
 from edge_client.gateway.readiness import Readiness
-from edge_client.gateway.refusal import Refusal
 from protos.address import is_loopback
 
 

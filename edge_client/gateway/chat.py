@@ -14,18 +14,18 @@ from edge_client.aio import AsyncEdgeClient
 from edge_client.answer import Answer
 from edge_client.decoding.decoders import ImageDecoders
 from edge_client.decoding.job import DecodedImage
-from edge_client.gateway.body import announced_bytes, parse, read_body
-from edge_client.gateway.chat_request import ChatRequest
-from edge_client.gateway.completion import Completion
+from edge_client.gateway.access.keys import CALLER
 from edge_client.gateway.config import GatewayConfig
-from edge_client.gateway.conversation import Conversation, read_conversation
 from edge_client.gateway.delivery import EventStream, unless_gone
 from edge_client.gateway.desk import Desk, Visit
 from edge_client.gateway.index_map import IndexMapRequest, RatesRequest, grid_side, stages_of
-from edge_client.gateway.inline_images import Body, without_images
-from edge_client.gateway.keys import CALLER
-from edge_client.gateway.pictures import open_image
-from edge_client.gateway.refusal import Refusal
+from edge_client.gateway.openai.body import announced_bytes, parse, read_body
+from edge_client.gateway.openai.chat_request import ChatRequest
+from edge_client.gateway.openai.completion import Completion
+from edge_client.gateway.openai.conversation import Conversation, read_conversation
+from edge_client.gateway.openai.inline_images import Body, without_images
+from edge_client.gateway.openai.refusal import Refusal
+from edge_client.gateway.request_images import open_image
 from edge_client.gateway.split_figures import figures, sizes
 from protos.access.quota import Quotas
 

@@ -9,13 +9,13 @@ from typing import TypedDict
 from starlette.requests import ClientDisconnect
 
 from aligned_vq.errors import Overloaded
+from aligned_vq.telemetry.log_limit import LIMIT
+from aligned_vq.telemetry.logs import EVENT
 from edge_client.answer import AnswerDetails
 from edge_client.gateway.metrics import GatewayMetrics
-from edge_client.gateway.refusal import Refusal
+from edge_client.gateway.openai.refusal import Refusal
 from protos.access.quota import Quotas
 from protos.access.tokens import TokenHolder
-from protos.log_limit import LIMIT
-from protos.logs import EVENT
 
 _log = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from edge_client.aio import AsyncEdgeClient
 from edge_client.config import EdgeConfig
 from edge_client.decoding.decoders import ImageDecoders
 from edge_client.decoding.job import Limits
+from edge_client.gateway.access.keys import read_keys
 from edge_client.gateway.app import make_app
 from edge_client.gateway.config import KEY_VARIABLE, GatewayConfig
-from edge_client.gateway.keys import read_keys
-from edge_client.gateway.pictures import MAX_IMAGE_BYTES
+from edge_client.gateway.request_images import MAX_IMAGE_BYTES
 from protos import http_server
 from protos.address import address, is_loopback
 from protos.descriptors import default_connections, raise_limit

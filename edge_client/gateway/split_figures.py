@@ -7,7 +7,7 @@ from typing import Any
 from aligned_vq.answers import Timings
 from edge_client.answer import AnswerDetails
 from edge_client.decoding.job import DecodedImage
-from edge_client.gateway.pictures import jpeg_bytes
+from edge_client.gateway.request_images import jpeg_bytes
 
 
 def figures(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from aligned_vq.manifest import SplitManifest
-from edge_client.preprocess import View, normalize
+from aligned_vq.codec.manifest import SplitManifest
+from aligned_vq.images.preprocess import View, normalize
 
 DEFAULT_LEVEL = 0.3
 
@@ -23,7 +23,7 @@ class ChangeTest:
         level: a change of one patch by more than this is one, in standard deviations of the
             tower's input: 0.3 is about 20 of 255. On rendered scenes noise, compression and
             exposure made at most 0.2, one small object moved by 8 pixels at least 0.47
-            (`python -m benchmarks.change_test`).
+            (`python -m benchmarks.accuracy.change_test`).
     """
 
     def __init__(self, manifest: SplitManifest, level: float = DEFAULT_LEVEL) -> None:

@@ -17,8 +17,8 @@ from aligned_vq.errors import ConfigError
 from edge_client.client import EdgeClient, SamplingOptions
 from edge_client.watch.change import DEFAULT_LEVEL, ChangeTest
 from edge_client.watch.folder import Folder
-from edge_client.watch.kept import KeptQuestions
 from edge_client.watch.loop import Line, Watch, WatchPlan
+from edge_client.watch.offline_queue import KeptQuestions
 from edge_client.watch.source import Newest, Source
 from edge_client.watch.video import Video, is_url, shown
 

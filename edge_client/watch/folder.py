@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from edge_client.given import SUFFIX
+from edge_client.input.payload_source import SUFFIX
 from edge_client.watch.source import Frame, SourceLost
 
 SUFFIXES = frozenset(

@@ -19,12 +19,12 @@ from aligned_vq.errors import (
     Unauthenticated,
 )
 from edge_client.client import EdgeClient, SamplingOptions
+from edge_client.connection.stream import AnswerStream
 from edge_client.encoder import EncodedImage
-from edge_client.given import SUFFIX
-from edge_client.remembered import PictureSource
-from edge_client.stream import AnswerStream
+from edge_client.input.payload_source import SUFFIX
+from edge_client.input.remembered_images import PictureSource
 from edge_client.watch.change import ChangeTest
-from edge_client.watch.kept import Kept, KeptQuestions
+from edge_client.watch.offline_queue import Kept, KeptQuestions
 from edge_client.watch.source import Frame, Newest
 
 AWAY_SECONDS = 1.0

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from edge_client.images import ImageSource
+from aligned_vq.images.load import ImageSource
 
 MAX_BACKOFF_SECONDS = 30.0
 

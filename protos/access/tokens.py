@@ -16,8 +16,8 @@ from typing import Any
 import yaml
 
 from aligned_vq.errors import ConfigError
-from aligned_vq.whole_file import write_file
-from aligned_vq.yaml_file import DoubleKey, SingleKeys
+from aligned_vq.files.atomic_file import write_file
+from aligned_vq.files.yaml_file import DoubleKey, SingleKeys
 from protos.access.names import NAME_RULE, is_name
 from protos.access.quota import LIMITS, NO_LIMITS, OwnLimits
 from protos.access.reread import RereadFile

@@ -10,9 +10,9 @@ import platform
 import sys
 from pathlib import Path
 
+from aligned_vq.images.load import load_image
+from aligned_vq.images.preprocess import preprocess
 from edge_client.encoder import EdgeEncoder
-from edge_client.images import load_image
-from edge_client.preprocess import preprocess
 
 
 def main(bundle: str, *images: str) -> None:

@@ -12,10 +12,10 @@ import httpx2
 import pytest
 from PIL import Image
 
-from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
-from aligned_vq.reference.scenes import render, sample_scene, scene_rng
-from benchmarks.attacks.bystanders import question
-from benchmarks.processes import CloudProcess, GatewayProcess
+from aligned_vq.data.scenes.scene import render, sample_scene, scene_rng
+from aligned_vq.shipped import BUNDLE, CHECKPOINT
+from benchmarks.attacks.peers.bystanders import question
+from benchmarks.harness.processes import CloudProcess, GatewayProcess
 from edge_client import EdgeClient
 from tests.arm.emulated import ROOT, EmulatedDevice
 from tests.watch.process import video

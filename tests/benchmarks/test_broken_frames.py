@@ -6,9 +6,9 @@ import hpack
 import numpy as np
 import pytest
 
-from benchmarks.attacks.broken_frames import KINDS
-from benchmarks.attacks.frames import END_HEADERS, HEADERS, PING, Ended, ends, frame
-from benchmarks.mutations import _stop_text
+from benchmarks.attacks.peers.broken_frames import KINDS
+from benchmarks.attacks.peers.frames import END_HEADERS, HEADERS, PING, Ended, ends, frame
+from benchmarks.robustness.mutations import _stop_text
 from protos.alignedvq.v1 import inference_pb2 as pb
 
 QUESTION = pb.AskRequest(open=pb.QuestionOpen(question="What is it?")).SerializeToString()

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from aligned_vq.errors import ConfigError
-from benchmarks.cloud_share import share, whole_model_ms
-from benchmarks.experiment import Row, kind_of, parse_experiment, with_statistics
+from benchmarks.experiment import kind_of, parse_experiment
+from benchmarks.harness.tables import Row, with_statistics
+from benchmarks.speed.cloud_share import share, whole_model_ms
 
 EDGE: list[Row] = [
     {

@@ -11,8 +11,8 @@ import yaml
 
 from aligned_vq.errors import ConfigError
 from benchmarks.bench import main, read_parts
-from benchmarks.experiment import markdown, parse_experiment, read_experiment, with_statistics
-from benchmarks.kinds import KINDS
+from benchmarks.experiment import KINDS, parse_experiment, read_experiment
+from benchmarks.harness.tables import markdown, with_statistics
 from tests.benchmarks import toy_kind
 
 EXPERIMENTS = Path(__file__).parents[2] / "benchmarks" / "experiments"

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from aligned_vq.reference.examination import training_pictures
+from aligned_vq.data.scenes.exam import training_pictures
 from benchmarks.leakage.decoder import PixelDecoder, recover, train
 from benchmarks.leakage.jpeg import jpeg_within
 from benchmarks.leakage.judge import shrunk, stacked, unstacked

@@ -7,10 +7,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from aligned_vq.split.tower import VisionConfig
+from aligned_vq.llava.tower_config import VisionConfig
 from aligned_vq.split.vision import VisionPrefix
 from aligned_vq.types import SplitPoint
-from benchmarks.prefix_flops import prefix_flops
+from benchmarks.real_size.prefix_flops import prefix_flops
 
 REAL = VisionConfig(1024, 4096, 24, 16, image_size=336, patch_size=14)
 SMALL = VisionConfig(32, 48, 4, 2, image_size=56, patch_size=14)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.experiment import Row, with_statistics
+from benchmarks.harness.tables import Row, with_statistics
 from benchmarks.kinds.socket_bytes import FOLLOW_UP, QUESTION, Settings, measure, plot, table
-from benchmarks.things_sent import BASELINE
+from benchmarks.kinds.things_sent import BASELINE
 
 OURS = "AlignedVQ, 866 B"
 

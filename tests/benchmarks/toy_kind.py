@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from aligned_vq.errors import ConfigError
 from aligned_vq.evaluation.plots import save_figure
-from benchmarks.experiment import STATISTICS, Row, markdown
+from benchmarks.harness.tables import STATISTICS, Row, markdown
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from aligned_vq.bitstream import ContextTables, EntropyTables, EntryClasses
-from aligned_vq.bitstream.context_rules import FEATURES, stage_rules
-from aligned_vq.bitstream.stage_contexts import StageContexts
+from aligned_vq.bitstream.context.rules import FEATURES, stage_rules
+from aligned_vq.bitstream.context.stage_tables import StageContexts
 from aligned_vq.types import Encoded, Indices, Payload, QuantizerConfig, StageIndices
 
 DIGEST = bytes(range(16))

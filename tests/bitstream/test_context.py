@@ -17,8 +17,8 @@ from aligned_vq.bitstream import (
     pack,
     unpack,
 )
-from aligned_vq.bitstream.context_coding import decode_context, encode_context
-from aligned_vq.bitstream.context_rules import grid_of
+from aligned_vq.bitstream.context.coding import decode_context, encode_context
+from aligned_vq.bitstream.context.rules import grid_of
 from aligned_vq.bitstream.entropy import encode_range
 from aligned_vq.errors import CorruptPayload
 from aligned_vq.types import Encoded, QuantizerConfig, StageIndices

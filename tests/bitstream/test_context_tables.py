@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from aligned_vq.bitstream import ContextTables, EntropyTables, EntryClasses, Layout
-from aligned_vq.bitstream.context_coding import decode_context, encode_context
-from aligned_vq.bitstream.context_rules import FEATURES
+from aligned_vq.bitstream.context.coding import decode_context, encode_context
+from aligned_vq.bitstream.context.rules import FEATURES
 from aligned_vq.bitstream.counts import MAX_COUNT, blend
 from aligned_vq.errors import ConfigError, CorruptPayload
 from aligned_vq.types import Encoded, QuantizerConfig, StageIndices

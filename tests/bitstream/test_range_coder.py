@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from aligned_vq.bitstream import coders
 from aligned_vq.bitstream.coders import PURE, Coder
 from aligned_vq.bitstream.range_coder import PRECISION_BITS, NoSuchSymbols
-from benchmarks.range_coder import Step, differs, encoded, random_steps
+from benchmarks.speed.range_coder import Step, differs, encoded, random_steps
 
 HERE = Path(__file__).parent
 WITHOUT = """

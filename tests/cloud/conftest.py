@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.cloud.fake_replica import FakeReplica
+from tests.cloud.engine.fake_replica import FakeReplica
 from tests.conftest import random_llava
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.compose import ComposePair
+from benchmarks.harness.compose import ComposePair
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from benchmarks.compose import KNOWN_GOOD, SERVICES, ComposePair, Reply, docker
+from benchmarks.harness.compose import KNOWN_GOOD, SERVICES, ComposePair, Reply, docker
 from tests.privacy import Secrets
 
 pytestmark = pytest.mark.timeout(1800)  # the first builds the images

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from aligned_vq.types import Payload
-from benchmarks.processes import CloudProcess
-from tests.e2e.collector import Collector
+from benchmarks.harness.processes import CloudProcess
+from tests.e2e.operations.collector import Collector
 from tests.e2e.raw import RawClient, assert_serves, payload_of
 
 

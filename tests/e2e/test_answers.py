@@ -12,7 +12,7 @@ from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from aligned_vq.errors import InvalidInput
-from benchmarks.processes import CloudProcess
+from benchmarks.harness.processes import CloudProcess
 from edge_client import AsyncEdgeClient, EdgeClient
 from tests.conftest import IMAGE_SIDE, NUM_TOKENS
 

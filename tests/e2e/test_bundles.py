@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from aligned_vq.bundle_files import read_manifest
-from aligned_vq.calibrate import CodecPlan, calibrate_codec, export_bundle, features_at
-from aligned_vq.split.checkpoint import LlavaCheckpoint
+from aligned_vq.calibration.codec import CodecPlan, calibrate_codec, export_bundle, features_at
+from aligned_vq.codec.bundle_files import read_manifest
+from aligned_vq.llava.checkpoint import LlavaCheckpoint
 from aligned_vq.split.loading import load_prefix
 from aligned_vq.types import SplitPoint
-from benchmarks.processes import CloudProcess
+from benchmarks.harness.processes import CloudProcess
 from cloud_server.config import CloudConfig
 from cloud_server.model import load_cloud_model
 from edge_client import EdgeClient, ManifestMismatch
 from tests.conftest import IMAGE_SIDE
+from tests.e2e.operations.test_operators import fetched
 from tests.e2e.raw import GOOD_QUESTION, RawClient, Refusal, opening, parts, payload_of, picture
-from tests.e2e.test_operators import fetched
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from aligned_vq.cli import main
-from benchmarks.processes import CloudProcess
+from benchmarks.harness.processes import CloudProcess
 
 
 def run(module: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:

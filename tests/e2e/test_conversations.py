@@ -12,8 +12,8 @@ from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from aligned_vq.errors import InvalidInput
-from benchmarks.processes import CloudProcess
-from benchmarks.scraped import samples
+from benchmarks.harness.processes import CloudProcess
+from benchmarks.harness.scraped import samples
 from edge_client import AsyncEdgeClient, EdgeClient
 from protos.alignedvq.v1 import inference_pb2 as pb
 from protos.messages import Turn

@@ -10,9 +10,9 @@ import pytest
 
 from aligned_vq.bitstream import to_frame
 from aligned_vq.errors import AlignedVQError, CorruptPayload, InvalidInput, ManifestMismatch
-from benchmarks.processes import CloudProcess
+from benchmarks.harness.processes import CloudProcess
 from edge_client import EdgeClient
-from edge_client.given import MAX_FRAME_BYTES
+from edge_client.input.payload_source import MAX_FRAME_BYTES
 from tests.e2e.raw import GOOD_QUESTION, assert_clear, picture
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from aligned_vq.graph.writing import write_graph
-from benchmarks.processes import CloudProcess
+from benchmarks.harness.processes import CloudProcess
 from edge_client import EdgeClient, EdgeConfig
 from tests.conftest import IMAGE_SIDE
 

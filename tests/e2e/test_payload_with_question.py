@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from aligned_vq.types import Payload
-from benchmarks.processes import CloudProcess
+from benchmarks.harness.processes import CloudProcess
 from edge_client import EdgeClient
 from protos import convert
 from protos.alignedvq.v1 import inference_pb2 as pb

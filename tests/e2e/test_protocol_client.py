@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 from aligned_vq.bitstream import pack, to_frame, unpack
-from aligned_vq.bundle_files import read_manifest, read_spec
+from aligned_vq.codec.bundle_files import read_manifest, read_spec
 from aligned_vq.types import Encoded, Payload, StageIndices
-from benchmarks.processes import CloudProcess
+from benchmarks.harness.processes import CloudProcess
 from edge_client import EdgeClient
 from protos.alignedvq.v1 import inference_pb2 as pb
 from protos.alignedvq.v1 import inference_pb2_grpc as rpc

@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from aligned_vq.types import Payload
-from benchmarks.processes import CloudProcess
+from benchmarks.harness.processes import CloudProcess
 from cloud_server.config import CloudConfig
 from protos.alignedvq.v1 import inference_pb2 as pb
 from protos.alignedvq.v1 import inference_pb2_grpc as rpc

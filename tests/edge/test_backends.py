@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aligned_vq.bundle import open_cloud_bundle
-from aligned_vq.bundle_files import read_manifest, write_manifest
-from aligned_vq.calibrate import CodecPlan, CutFeatures, calibrate_codec, export_bundle
+from aligned_vq.calibration.codec import CodecPlan, CutFeatures, calibrate_codec, export_bundle
+from aligned_vq.codec.bundle import open_cloud_bundle
+from aligned_vq.codec.bundle_files import read_manifest, write_manifest
 from aligned_vq.errors import ConfigError
 from aligned_vq.graph.writing import write_graph
-from aligned_vq.split.checkpoint import LlavaCheckpoint
+from aligned_vq.llava.checkpoint import LlavaCheckpoint
 from aligned_vq.types import OperatingPoint, SplitPoint
 from edge_client import EdgeClient, EdgeConfig
 from edge_client.backends.base import BackendChoice

@@ -10,7 +10,7 @@ from aligned_vq.errors import ManifestMismatch
 from edge_client import EdgeClient
 from protos.messages import ServiceInfo
 from tests.e2e.raw import GOOD_QUESTION, assert_clear, picture
-from tests.edge.fake_service import QUICK, FakeService, server, whole_answer
+from tests.edge.connection.fake_service import QUICK, FakeService, server, whole_answer
 
 
 def of_bundle(digest: bytes) -> FakeService:

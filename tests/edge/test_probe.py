@@ -11,11 +11,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from aligned_vq.errors import Overloaded
-from benchmarks.processes import CloudProcess
-from benchmarks.scraped import samples
+from benchmarks.harness.processes import CloudProcess
+from benchmarks.harness.scraped import samples
 from edge_client.cli import main
 from tests.e2e.raw import assert_clear
-from tests.edge.fake_service import FakeService, failing, server, silent, whole_answer
+from tests.edge.connection.fake_service import FakeService, failing, server, silent, whole_answer
 
 Capture = pytest.CaptureFixture[str]
 

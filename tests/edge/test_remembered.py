@@ -11,10 +11,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from aligned_vq.spec import Encode
+from aligned_vq.codec.spec import Encode
+from aligned_vq.images.load import load_image
 from edge_client.encoder import EdgeEncoder, EncodedImage
-from edge_client.images import load_image
-from edge_client.remembered import RememberedPictures
+from edge_client.input.remembered_images import RememberedPictures
 
 
 def noise(seed: int) -> Image.Image:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from aligned_vq.calibrate import (
+from aligned_vq.calibration.codec import (
     CalibratedCodec,
     CodecPlan,
     calibrate_codec,
@@ -19,19 +19,19 @@ from aligned_vq.calibrate import (
     features_at,
     pixel_batches,
 )
+from aligned_vq.data.scenes.exam import exam_images, training_pictures
 from aligned_vq.errors import ConfigError, CorruptPayload
-from aligned_vq.evaluation.codec_path import bundle_path, calibrated_path
-from aligned_vq.evaluation.examiner import Examination, Examiner
-from aligned_vq.evaluation.feature_baselines import (
+from aligned_vq.evaluation.baselines.features import (
     Int8PerToken,
     RawFloat16,
     ResidualBaseline,
     feature_baselines,
 )
-from aligned_vq.evaluation.image_baselines import IMAGE_CODINGS, ImageBaseline, ImageCoding
+from aligned_vq.evaluation.baselines.images import IMAGE_CODINGS, ImageBaseline, ImageCoding
+from aligned_vq.evaluation.codec_path import bundle_path, calibrated_path
+from aligned_vq.evaluation.examiner import Examination, Examiner
 from aligned_vq.evaluation.results import Row
-from aligned_vq.reference.assets import CHECKPOINT
-from aligned_vq.reference.examination import exam_images, training_pictures
+from aligned_vq.shipped import CHECKPOINT
 from aligned_vq.split.loading import load_prefix
 from aligned_vq.types import SplitPoint
 

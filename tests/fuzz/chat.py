@@ -19,13 +19,13 @@ from unittest.mock import patch
 
 from aligned_vq.errors import InvalidInput
 from edge_client.decoding.job import NotBase64, encoded_file
-from edge_client.gateway import inline_images
-from edge_client.gateway.body import parse
-from edge_client.gateway.chat_request import ChatRequest, Message
-from edge_client.gateway.conversation import read_conversation
 from edge_client.gateway.index_map import IndexMapRequest
-from edge_client.gateway.inline_images import Body, encoded_text, without_images
-from edge_client.gateway.refusal import Refusal
+from edge_client.gateway.openai import inline_images
+from edge_client.gateway.openai.body import parse
+from edge_client.gateway.openai.chat_request import ChatRequest, Message
+from edge_client.gateway.openai.conversation import read_conversation
+from edge_client.gateway.openai.inline_images import Body, encoded_text, without_images
+from edge_client.gateway.openai.refusal import Refusal
 from protos.convert import question_from_proto, question_to_proto
 from protos.messages import Question, Turn
 from tests.fuzz.extremes import vary_json

@@ -18,9 +18,9 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from aligned_vq.errors import ConfigError
-from aligned_vq.yaml_file import mapping, read_yaml
-from edge_client.gateway.guard import Guard
-from edge_client.gateway.keys import Keys
+from aligned_vq.files.yaml_file import mapping, read_yaml
+from edge_client.gateway.access.guard import Guard
+from edge_client.gateway.access.keys import Keys
 from protos.access.tokens import parse_tokens
 from protos.address import address, host_of, is_loopback
 from tests.fuzz.extremes import TEXTS

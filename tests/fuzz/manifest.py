@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from aligned_vq.bitstream import EntropyTables
-from aligned_vq.bundle_files import MANIFEST, read_manifest
-from aligned_vq.declared import check_declared
+from aligned_vq.codec.bundle_files import MANIFEST, read_manifest
+from aligned_vq.codec.manifest import SplitManifest
 from aligned_vq.errors import ConfigError
-from aligned_vq.manifest import SplitManifest
-from aligned_vq.processor import ProcessorSettings
-from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
-from aligned_vq.split.tower import TowerConfig
+from aligned_vq.files.typed_fields import check_declared
+from aligned_vq.images.processor import ProcessorSettings
+from aligned_vq.llava.tower_config import TowerConfig
+from aligned_vq.shipped import BUNDLE, CHECKPOINT
 from aligned_vq.types import QuantizerConfig
 from tests.bitstream.samples import context_tables, skewed_tables
 from tests.fuzz.extremes import vary_json

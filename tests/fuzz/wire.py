@@ -29,7 +29,7 @@ from aligned_vq.errors import (
     Overloaded,
 )
 from aligned_vq.types import Payload
-from cloud_server.incoming import Incoming, ServedBundle
+from cloud_server.decode.incoming import Incoming, ServedBundle
 from protos import convert
 from protos.alignedvq.v1 import inference_pb2 as pb
 from protos.messages import Question, ServiceInfo, Turn

@@ -9,7 +9,7 @@ from edge_client.aio import AsyncEdgeClient
 from edge_client.answer import Answer
 from edge_client.cli import main
 from edge_client.encoder import EdgeEncoder
-from edge_client.gateway import completion
+from edge_client.gateway.openai import completion
 
 STREAM = AsyncEdgeClient.stream
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from openai import OpenAI
 
-from benchmarks.processes import CloudProcess, GatewayProcess
+from benchmarks.harness.processes import CloudProcess, GatewayProcess
 
 MODEL = "tiny-llava"
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.processes import CloudProcess, ServerProcess
+from aligned_vq.images.load import load_image
+from benchmarks.harness.processes import CloudProcess, ServerProcess
 from edge_client.encoder import EdgeEncoder
-from edge_client.images import load_image
 from tests.gateway.asking import QUESTION, about, call, data_uri, picture_bytes, text, user
 from tests.gateway.conftest import MODEL
 from tests.privacy import Secrets

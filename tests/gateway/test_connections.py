@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from benchmarks.processes import GatewayProcess
+from benchmarks.harness.processes import GatewayProcess
 from edge_client.gateway import process
 from edge_client.gateway.config import GatewayConfig
 from edge_client.gateway.process import CONNECTIONS_PER_REQUEST

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.processes import CloudProcess, GatewayProcess
+from benchmarks.harness.processes import CloudProcess, GatewayProcess
 from edge_client.gateway.config import KEY_VARIABLE
 from tests.gateway.asking import about, call
 from tests.gateway.conftest import MODEL

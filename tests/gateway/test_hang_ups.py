@@ -13,8 +13,8 @@ from typing import NamedTuple
 import pytest
 from openai import OpenAI
 
-from benchmarks.processes import CloudProcess, GatewayProcess
-from benchmarks.scraped import samples
+from benchmarks.harness.processes import CloudProcess, GatewayProcess
+from benchmarks.harness.scraped import samples
 from tests.gateway.asking import JSON, about, call
 from tests.gateway.conftest import MODEL
 

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks.attacks.bystanders import family
-from benchmarks.attacks.hostile_files import empty_scans
-from benchmarks.processes import CloudProcess, GatewayProcess
-from benchmarks.scraped import samples
+from benchmarks.attacks.peers.bystanders import family
+from benchmarks.attacks.peers.hostile_files import empty_scans
+from benchmarks.harness.processes import CloudProcess, GatewayProcess
+from benchmarks.harness.scraped import samples
 from tests.gateway.asking import JSON, about, call, data_uri, picture_bytes, text, user
 from tests.gateway.conftest import MODEL
 

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from aligned_vq.errors import ConfigError
-from benchmarks.processes import CloudProcess, GatewayProcess
+from benchmarks.harness.processes import CloudProcess, GatewayProcess
 from edge_client.cli import main
+from edge_client.gateway.access.keys import read_keys
 from edge_client.gateway.config import KEY_VARIABLE, GatewayConfig
-from edge_client.gateway.keys import read_keys
 from tests.e2e.raw import assert_clear
 from tests.gateway.asking import Reply, about, call
 from tests.gateway.conftest import MODEL
@@ -217,8 +217,8 @@ def test_a_file_of_keys_that_is_not_there(bundle_directory: Path, tmp_path: Path
 def test_a_change_that_a_request_saw_first_is_told_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_client.gateway.keys.LOOK_SECONDS", 0.05)
-    monkeypatch.setattr("edge_client.gateway.keys.STALE_SECONDS", -1.0)
+    monkeypatch.setattr("edge_client.gateway.access.keys.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("edge_client.gateway.access.keys.STALE_SECONDS", -1.0)
     file = tmp_path / "keys.yaml"
     file.write_text(lines(one="sk-one", two="sk-two"))
     keys = read_keys(GatewayConfig(api_keys=file))

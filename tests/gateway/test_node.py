@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.processes import GatewayProcess
+from benchmarks.harness.processes import GatewayProcess
 from tests.gateway.asking import data_uri, picture_bytes
 from tests.gateway.conftest import MODEL
 

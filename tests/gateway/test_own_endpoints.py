@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.processes import CloudProcess, GatewayProcess
-from benchmarks.scraped import samples
+from aligned_vq.images.load import load_image
+from aligned_vq.images.reduced_decoding import BYTES_PER_PIXEL
+from benchmarks.harness.processes import CloudProcess, GatewayProcess
+from benchmarks.harness.scraped import samples
 from edge_client.encoder import EdgeEncoder
-from edge_client.gateway.pictures import MAX_IMAGE_BYTES
-from edge_client.images import load_image
-from edge_client.reduced import BYTES_PER_PIXEL
+from edge_client.gateway.request_images import MAX_IMAGE_BYTES
 from tests.conftest import IMAGE_SIDE
 from tests.gateway.asking import about, call, data_uri, picture_bytes, text, user
 from tests.gateway.conftest import MODEL

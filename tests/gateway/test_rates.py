@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.processes import CloudProcess, GatewayProcess
+from aligned_vq.images.load import load_image
+from benchmarks.harness.processes import CloudProcess, GatewayProcess
 from edge_client.encoder import EdgeEncoder
 from edge_client.gateway.config import GatewayConfig
-from edge_client.images import load_image
 from tests.gateway.asking import call, data_uri, picture_bytes
 
 

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aligned_vq.bundle import open_edge_bundle
-from aligned_vq.bundle_files import read_manifest
+from aligned_vq.codec.bundle import open_edge_bundle
+from aligned_vq.codec.bundle_files import read_manifest
 from aligned_vq.quantizer.residual import GroupedCodebook
 from aligned_vq.types import Encoded, OperatingPoint
 from edge_client.backends.onnx import OnnxBackend

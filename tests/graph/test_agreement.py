@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from aligned_vq.calibrate import CodecPlan, calibrate_codec, export_bundle, features_at
+from aligned_vq.calibration.codec import CodecPlan, calibrate_codec, export_bundle, features_at
+from aligned_vq.data.scenes.exam import exam_images
 from aligned_vq.graph.writing import write_graph
-from aligned_vq.reference.assets import BUNDLE
-from aligned_vq.reference.examination import exam_images
-from aligned_vq.split.checkpoint import LlavaCheckpoint
+from aligned_vq.images.preprocess import preprocess
+from aligned_vq.llava.checkpoint import LlavaCheckpoint
+from aligned_vq.shipped import BUNDLE
 from aligned_vq.split.loading import load_prefix
 from aligned_vq.types import LinkKind, OperatingPoint, SplitPoint
-from benchmarks.real_dimensions import write_random_checkpoint
-from edge_client.preprocess import preprocess
+from benchmarks.real_size.checkpoint import write_random_checkpoint
 from tests.graph.agreement import Agreement, Pair
 
 NOT_ALIKE = 0.001

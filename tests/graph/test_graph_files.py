@@ -14,19 +14,19 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from aligned_vq.bundle import open_cloud_bundle, open_edge_bundle
-from aligned_vq.bundle_files import EDGE, GRAPH, MANIFEST, read_manifest
-from aligned_vq.calibrate import CutFeatures, calibrate_codec, export_bundle
+from aligned_vq.calibration.codec import CutFeatures, calibrate_codec, export_bundle
 from aligned_vq.cli import main
+from aligned_vq.codec.bundle import open_cloud_bundle, open_edge_bundle
+from aligned_vq.codec.bundle_files import EDGE, GRAPH, MANIFEST, read_manifest
+from aligned_vq.codec.manifest import SplitManifest
 from aligned_vq.errors import ConfigError
+from aligned_vq.files.staging import NotWritten
 from aligned_vq.graph import terms
 from aligned_vq.graph.writing import write_graph
-from aligned_vq.manifest import SplitManifest
-from aligned_vq.reference.assets import BUNDLE
-from aligned_vq.split.checkpoint import LlavaCheckpoint
-from aligned_vq.staging import NotWritten
+from aligned_vq.images.preprocess import preprocess
+from aligned_vq.llava.checkpoint import LlavaCheckpoint
+from aligned_vq.shipped import BUNDLE
 from edge_client.encoder import EdgeEncoder
-from edge_client.preprocess import preprocess
 from tests.conftest import BUNDLE_PLAN, IMAGE_SIDE
 from tests.disk import files_up_to
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
-from benchmarks.processes import CloudProcess
+from aligned_vq.shipped import BUNDLE, CHECKPOINT
+from benchmarks.harness.processes import CloudProcess
 from tests.lmms.world import write_tasks
 
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
-from benchmarks.processes import CloudProcess
-from benchmarks.secured_links import secured
+from aligned_vq.shipped import BUNDLE, CHECKPOINT
+from benchmarks.harness.processes import CloudProcess
+from benchmarks.links.secured_links import secured
 from tests.lmms.conftest import Evaluate
 
 

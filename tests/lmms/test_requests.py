@@ -14,10 +14,10 @@ from lmms_eval.utils import load_yaml_config
 from PIL import Image
 
 from aligned_vq.answers import Sampling
+from aligned_vq.data.scenes.exam import exam_images
 from aligned_vq.errors import AlignedVQError, CloudUnreachable, ConfigError, InvalidInput
-from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
-from aligned_vq.reference.examination import exam_images
-from benchmarks.processes import CloudProcess
+from aligned_vq.shipped import BUNDLE, CHECKPOINT
+from benchmarks.harness.processes import CloudProcess
 from lmms_plugin.model import AlignedVQ
 from lmms_plugin.options import batch_of
 from lmms_plugin.requests import question, sampling_of

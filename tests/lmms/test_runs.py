@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
-from benchmarks.processes import CloudProcess
+from aligned_vq.shipped import BUNDLE, CHECKPOINT
+from benchmarks.harness.processes import CloudProcess
 from edge_client import EdgeClient
 from edge_client.encoder import EdgeEncoder
 from tests.lmms.conftest import Evaluate, Evaluated

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from datasets import Dataset, Features, Image, Sequence, Value
 
-from aligned_vq.reference.examination import exam_images
+from aligned_vq.data.scenes.exam import exam_images
 
 QUESTIONS = 24
 COLOURS = ("red", "green", "blue", "yellow")

@@ -11,11 +11,11 @@ import pytest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.processes import CloudProcess, GatewayProcess
-from cloud_server import certs
+from benchmarks.harness.processes import CloudProcess, GatewayProcess
+from cloud_server.certificates import issuing
 from edge_client import EdgeClient
 from edge_client.cli import main
-from tests.cloud.fake_replica import FakeReplica
+from tests.cloud.engine.fake_replica import FakeReplica
 
 
 class Scraped(NamedTuple):
@@ -49,7 +49,7 @@ def running(
 ) -> Scraped:
     """Of processes that have answered a question."""
     folder = tmp_path_factory.mktemp("monitoring")
-    certs.make(folder, None, ("camera",), 30)
+    issuing.make(folder, None, ("camera",), 30)
     tls = [
         f"--tls_certificate={folder}/server.pem",
         f"--tls_key={folder}/server-key.pem",

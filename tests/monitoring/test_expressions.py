@@ -11,7 +11,7 @@ import yaml
 from jsonschema import Draft202012Validator, ValidationError
 
 from aligned_vq.errors import AlignedVQError
-from edge_client.gateway.refusal import STATUSES
+from edge_client.gateway.openai.refusal import STATUSES
 from protos.status import STATUS_CODES
 from tests.monitoring.conftest import Scraped
 from tests.monitoring.dashboard_schema import DASHBOARD_SCHEMA

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from aligned_vq.codec import FeatureCodec
+from aligned_vq.calibration.quantizer import calibrate
+from aligned_vq.codec.feature_codec import FeatureCodec
+from aligned_vq.codec.spec import CodecSpec
 from aligned_vq.errors import ConfigError
 from aligned_vq.quantizer.aligned import AlignedVQ, GradientEstimator, _rotated
-from aligned_vq.quantizer.calibration import calibrate
 from aligned_vq.quantizer.codebook import Codebook
 from aligned_vq.quantizer.residual import StageChoice
-from aligned_vq.spec import CodecSpec
 from aligned_vq.split.residual_link import LearnedLink
 from aligned_vq.types import FeatureSpec, OperatingPoint, QuantizerConfig
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from aligned_vq.bundle import open_cloud_bundle, open_edge_bundle
-from aligned_vq.calibrate import CodecPlan, CutFeatures, calibrate_codec, export_bundle
+from aligned_vq.calibration.codec import CodecPlan, CutFeatures, calibrate_codec, export_bundle
+from aligned_vq.codec.bundle import open_cloud_bundle, open_edge_bundle
 from aligned_vq.errors import ConfigError
+from aligned_vq.llava.checkpoint import LlavaCheckpoint
 from aligned_vq.quantizer.refiner import Refiner
-from aligned_vq.split.checkpoint import LlavaCheckpoint
 from aligned_vq.types import QuantizerConfig, SplitPoint
 
 CONFIG = QuantizerConfig(16, 4, (16,), refiner_blocks=1, refiner_width=32)

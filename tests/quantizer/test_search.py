@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from aligned_vq.quantizer.codebook import Codebook
-from benchmarks.nearest_entry import differences
+from benchmarks.speed.nearest_entry import differences
 
 
 def codebook(entries: Tensor) -> Codebook:

@@ -9,14 +9,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from aligned_vq.data.scenes.conversations import conversation, learned_turns
+from aligned_vq.data.scenes.exam import exam_conversations
+from aligned_vq.data.scenes.patches import NUM_PATCHES
+from aligned_vq.data.scenes.questions import DESCRIBE, describe
+from aligned_vq.data.scenes.scene import sample_scene, scene_rng
 from aligned_vq.errors import ConfigError, InvalidInput
-from aligned_vq.reference.blueprint import build_model, build_processor, build_tokenizer
-from aligned_vq.reference.conversations import conversation, learned_turns
-from aligned_vq.reference.examination import exam_conversations
-from aligned_vq.reference.patches import NUM_PATCHES
-from aligned_vq.reference.questions import DESCRIBE, describe
-from aligned_vq.reference.scenes import sample_scene, scene_rng
-from aligned_vq.training.packing import (
+from aligned_vq.llava.packing import (
     IGNORED,
     Packer,
     Turn,
@@ -24,6 +23,7 @@ from aligned_vq.training.packing import (
     packed_logits,
     right_answers,
 )
+from aligned_vq.reference.blueprint import build_model, build_processor, build_tokenizer
 
 TALK = (
     Turn("Describe the picture.", "there is a large red star."),

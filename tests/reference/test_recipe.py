@@ -11,13 +11,13 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
+from aligned_vq.data.scenes.patches import NUM_PATCHES
+from aligned_vq.data.scenes.questions import Question
+from aligned_vq.llava.checkpoint import LlavaCheckpoint
+from aligned_vq.llava.packing import Packer, right_answers
 from aligned_vq.reference.blueprint import build_processor, build_tokenizer
 from aligned_vq.reference.loop import Loss, Stage, optimise
-from aligned_vq.reference.patches import NUM_PATCHES
-from aligned_vq.reference.questions import Question
 from aligned_vq.reference.recipe import Recipe, train_reference
-from aligned_vq.split.checkpoint import LlavaCheckpoint
-from aligned_vq.training.packing import Packer, right_answers
 
 
 @pytest.fixture(scope="module")

@@ -12,21 +12,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from aligned_vq.bundle_files import read_manifest
-from aligned_vq.calibrate import pixel_batches
-from aligned_vq.evaluation.codec_path import bundle_path
-from aligned_vq.evaluation.examiner import Examiner
-from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
-from aligned_vq.reference.examination import (
+from aligned_vq.calibration.codec import pixel_batches
+from aligned_vq.codec.bundle_files import read_manifest
+from aligned_vq.data.scenes.exam import (
     exam_conversations,
     exam_images,
     majority_answers,
 )
-from aligned_vq.reference.questions import DESCRIBE
-from aligned_vq.split.checkpoint import LlavaCheckpoint
+from aligned_vq.data.scenes.questions import DESCRIBE
+from aligned_vq.evaluation.codec_path import bundle_path
+from aligned_vq.evaluation.examiner import Examiner
+from aligned_vq.llava.checkpoint import LlavaCheckpoint
+from aligned_vq.shipped import BUNDLE, CHECKPOINT
 from aligned_vq.split.loading import suffix_names
 from aligned_vq.types import LinkKind, SplitPoint
-from benchmarks.processes import CloudProcess
+from benchmarks.harness.processes import CloudProcess
 from edge_client import EdgeClient
 from edge_client.encoder import EdgeEncoder
 from tests.split.test_exactness import through_the_split
@@ -159,7 +159,7 @@ def test_later_turns_are_answered_as_alone(served: EdgeClient) -> None:
 
 
 def test_the_edges_preprocessing_is_the_checkpoints(examiner: Examiner) -> None:
-    from edge_client.preprocess import preprocess
+    from aligned_vq.images.preprocess import preprocess
 
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (400, 500, 3), np.uint8))
     theirs = next(pixel_batches(examiner.checkpoint, [picture]))[0].numpy()

@@ -8,9 +8,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from aligned_vq.reference.patches import GRID, NUM_PATCHES, PATCH_PX, label_scene
-from aligned_vq.reference.questions import KINDS, describe, referents, short_questions
-from aligned_vq.reference.scenes import (
+from aligned_vq.data.scenes.patches import GRID, NUM_PATCHES, PATCH_PX, label_scene
+from aligned_vq.data.scenes.questions import KINDS, describe, referents, short_questions
+from aligned_vq.data.scenes.scene import (
     BACKGROUNDS,
     COLOURS,
     MAX_OBJECTS,

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlavaForConditionalGeneration
 
 from aligned_vq.errors import ConfigError
-from aligned_vq.split.checkpoint import LlavaCheckpoint
+from aligned_vq.llava.checkpoint import LlavaCheckpoint
 from aligned_vq.split.loading import load_prefix, suffix_names
 from aligned_vq.types import SplitPoint
 
@@ -197,7 +197,7 @@ def test_sources_that_are_neither_directory_nor_on_the_hub(tmp_path: Path) -> No
     program = """
 import sys
 from aligned_vq.errors import ConfigError
-from aligned_vq.split.checkpoint import LlavaCheckpoint
+from aligned_vq.llava.checkpoint import LlavaCheckpoint
 
 for source in sys.argv[1:]:
     try:

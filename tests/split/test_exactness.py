@@ -6,13 +6,13 @@ import pytest
 import torch
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
+from aligned_vq.llava.tower_config import TowerConfig, VisionConfig
 from aligned_vq.split.residual_link import (
     ClosedFormLink,
     build_link,
     link_norm_names,
     token_statistics,
 )
-from aligned_vq.split.tower import TowerConfig, VisionConfig
 from aligned_vq.split.vision import (
     VisionPrefix,
     VisionSuffix,

@@ -10,9 +10,9 @@ import pytest
 import torch
 from transformers import AutoImageProcessor, AutoProcessor
 
-from aligned_vq.training.batches import Batch, Steps
-from aligned_vq.training.examples import open_source
-from aligned_vq.training.packing import Packer
+from aligned_vq.data.batches import Batch, Steps
+from aligned_vq.data.sources import open_source
+from aligned_vq.llava.packing import Packer
 
 MakeSteps = Callable[..., Steps]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from aligned_vq.bundle import open_cloud_bundle, open_edge_bundle
-from aligned_vq.calibrate import CutFeatures
+from aligned_vq.calibration.codec import CutFeatures
+from aligned_vq.codec.bundle import open_cloud_bundle, open_edge_bundle
 from aligned_vq.errors import ConfigError, ManifestMismatch
 from aligned_vq.training.export import (
     FITTING_IMAGES,

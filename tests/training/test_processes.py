@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
-from aligned_vq.bundle import open_edge_bundle
+from aligned_vq.codec.bundle import open_edge_bundle
 from aligned_vq.training.config_file import read_config
 from aligned_vq.training.run import TrainingRun
 from tests.training.tiny import losses, saved_place, tiny_settings

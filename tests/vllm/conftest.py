@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from aligned_vq.answers import Sampling, TokenChunk
-from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
-from aligned_vq.reference.examination import exam_images
-from benchmarks.engines import prepare
-from cloud_server.backends import Backend, load, make_backend
+from aligned_vq.data.scenes.exam import exam_images
+from aligned_vq.shipped import BUNDLE, CHECKPOINT
+from benchmarks.harness.engines import prepare
 from cloud_server.config import CloudConfig
-from cloud_server.decoder import DecodedImage
+from cloud_server.decode.image_decoder import DecodedImage
 from cloud_server.engine.base import EngineRequest
-from cloud_server.metrics import Metrics
+from cloud_server.operations.metrics import Metrics
+from cloud_server.serving_backends import Backend, load, make_backend
 from edge_client.encoder import EdgeEncoder
 
 QUESTIONS = ("Describe the picture.", "How many objects are there?", "What color is the cross?")

@@ -12,8 +12,8 @@ import pytest
 
 from aligned_vq.answers import Sampling, TokenChunk
 from aligned_vq.errors import EngineError
-from cloud_server.backends import Backend
 from cloud_server.engine.base import EngineRequest
+from cloud_server.serving_backends import Backend
 from tests.vllm.conftest import QUESTIONS, Run, blank, told
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from aligned_vq.answers import Sampling
 from aligned_vq.errors import EngineError
-from cloud_server.backends import Backend
 from cloud_server.engine.base import EngineRequest
+from cloud_server.serving_backends import Backend
 from tests.vllm.conftest import QUESTIONS, Run, backend, blank, tokens, told
 
 Images = dict[str, list[Tensor]]

@@ -13,15 +13,15 @@ import pytest
 import torch
 from PIL import Image
 
-from aligned_vq.bundle_files import read_manifest
-from aligned_vq.reference.assets import BUNDLE, CHECKPOINT
-from benchmarks.engines import EngineProcess
-from benchmarks.load import clients, run
-from benchmarks.processes import CloudProcess
-from benchmarks.replicas import figures, talk, until
-from benchmarks.scraped import samples
-from cloud_server.indices import IndexLayout
-from cloud_server.vllm_plugin.doors import GENERATE
+from aligned_vq.codec.bundle_files import read_manifest
+from aligned_vq.shipped import BUNDLE, CHECKPOINT
+from benchmarks.harness.engines import EngineProcess
+from benchmarks.harness.load import clients, run
+from benchmarks.harness.processes import CloudProcess
+from benchmarks.harness.scraped import samples
+from benchmarks.robustness.replicas import figures, talk, until
+from cloud_server.decode.index_arrays import IndexLayout
+from cloud_server.vllm_plugin.endpoint_filter import GENERATE
 from edge_client import EdgeClient
 from tests.vllm.conftest import blank
 

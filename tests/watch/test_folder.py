@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks.counting_proxy import CountingProxy
-from benchmarks.processes import CloudProcess
+from benchmarks.harness.processes import CloudProcess
+from benchmarks.links.counting_proxy import CountingProxy
 from edge_client.watch.folder import Folder
 from tests.watch.process import QUESTION, WatchProcess, pixels, save
 

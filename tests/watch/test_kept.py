@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from aligned_vq.errors import ConfigError
-from benchmarks.processes import CloudProcess
-from edge_client.watch.kept import FILE_NAME, Kept, KeptQuestions
+from benchmarks.harness.processes import CloudProcess
+from edge_client.watch.offline_queue import FILE_NAME, Kept, KeptQuestions
 from tests.e2e.raw import assert_clear, payload_of
 from tests.watch.process import QUESTION, WatchProcess, save
 

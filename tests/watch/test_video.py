@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from aligned_vq.errors import ConfigError, InvalidInput
-from benchmarks.processes import CloudProcess
+from benchmarks.harness.processes import CloudProcess
 from edge_client.watch.cli import open_source
 from edge_client.watch.folder import Folder
 from edge_client.watch.source import Frame, Newest, SourceLost

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from aligned_vq.errors import ConfigError
-from aligned_vq.whole_file import write_file
+from aligned_vq.files.atomic_file import write_file
 
 NAME = "checkpoint"
 """In what a row says of itself, the name of its model: for people, and never compared."""

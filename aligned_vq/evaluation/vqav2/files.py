@@ -11,9 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from aligned_vq.errors import ConfigError
-from aligned_vq.training.json_stream import Record
-from aligned_vq.training.vqav2_files import (
+from aligned_vq.data.json_stream import Record
+from aligned_vq.data.vqav2_files import (
     ANSWERED_SPLITS,
     IMAGE_ID,
     QUESTION_ID,
@@ -25,6 +24,7 @@ from aligned_vq.training.vqav2_files import (
     questions_path,
     rows_of_annotations,
 )
+from aligned_vq.errors import ConfigError
 
 PEOPLE = 10
 """Answers to every question."""
@@ -57,7 +57,7 @@ class VqaSplit:
     The files are checked and indexed at the first start and never held.
 
     Args:
-        folder: what holds the files and the image folder; see `aligned_vq.training.vqav2_files`.
+        folder: what holds the files and the image folder; see `aligned_vq.data.vqav2_files`.
         split: with answers, or one of the test splits, whose answers nobody outside has.
         workdir: where the indices are kept.
         limit: only so many questions, the first ones; None: all.

@@ -22,7 +22,7 @@ from aligned_vq.evaluation.vqav2.answer_log import (
 from aligned_vq.evaluation.vqav2.answerers import Answerer, padded
 from aligned_vq.evaluation.vqav2.files import VqaSplit
 from aligned_vq.evaluation.vqav2.metric import normalise
-from aligned_vq.whole_file import write_file
+from aligned_vq.files.atomic_file import write_file
 
 _NOT_IN_NAMES = re.compile(r"[^\w.@+-]+")
 

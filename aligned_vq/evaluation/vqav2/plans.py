@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from aligned_vq.bundle_files import read_manifest
+from aligned_vq.codec.bundle_files import read_manifest
 from aligned_vq.evaluation.codec_path import bundle_path
 from aligned_vq.evaluation.llava import LoadedLlava
 from aligned_vq.evaluation.vqav2.answer_log import NAME
 from aligned_vq.evaluation.vqav2.answerers import Client, CloudAnswerer, LocalAnswerer
 from aligned_vq.evaluation.vqav2.job import RowPlan
-from aligned_vq.split.checkpoint import LlavaCheckpoint
+from aligned_vq.llava.checkpoint import LlavaCheckpoint
 
 UNSPLIT = "unsplit"
 

@@ -26,7 +26,7 @@ from aligned_vq.evaluation.vqav2.report import (
     table_head,
     upload_words,
 )
-from aligned_vq.whole_file import write_file
+from aligned_vq.files.atomic_file import write_file
 
 
 class RowWriter:

@@ -21,12 +21,12 @@ from PIL import Image
 from tqdm import tqdm
 
 import aligned_vq
+from aligned_vq.data.scenes.exam import exam_images
+from aligned_vq.data.scenes.questions import Question
+from aligned_vq.data.scenes.scene import COLOURS, MAX_OBJECTS, SHAPES, SIZES
+from aligned_vq.data.vqav2_files import annotations_path, picture_path, questions_path
 from aligned_vq.evaluation.vqav2.files import PEOPLE
-from aligned_vq.reference.examination import exam_images
-from aligned_vq.reference.questions import Question
-from aligned_vq.reference.scenes import COLOURS, MAX_OBJECTS, SHAPES, SIZES
-from aligned_vq.training.vqav2_files import annotations_path, picture_path, questions_path
-from aligned_vq.whole_file import new_file, write_file
+from aligned_vq.files.atomic_file import new_file, write_file
 
 SPLIT = "val2014"
 DATA_TYPE = "reference_world"

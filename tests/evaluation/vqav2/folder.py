@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from aligned_vq.cli import main
+from aligned_vq.data.vqav2_files import annotations_path, questions_path
 from aligned_vq.evaluation.vqav2.world import SPLIT
-from aligned_vq.training.vqav2_files import annotations_path, questions_path
 
 
 def arguments(data: Path, out: Path, checkpoint: Path, *options: str) -> list[str]:

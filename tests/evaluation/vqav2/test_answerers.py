@@ -20,9 +20,9 @@ from aligned_vq.evaluation.llava import LoadedLlava
 from aligned_vq.evaluation.vqav2.answerers import QUESTIONS_AT_ONCE, LocalAnswerer, padded
 from aligned_vq.evaluation.vqav2.files import VqaSplit
 from aligned_vq.evaluation.vqav2.world import SPLIT
-from aligned_vq.processor import ProcessorSettings
-from aligned_vq.reference.assets import CHECKPOINT
-from edge_client.preprocess import preprocess
+from aligned_vq.images.preprocess import preprocess
+from aligned_vq.images.processor import ProcessorSettings
+from aligned_vq.shipped import CHECKPOINT
 from tests.evaluation.vqav2.folder import arguments, evaluated
 
 MAX_TOKENS = 6

@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 
 from aligned_vq.cli import main
+from aligned_vq.data.scenes.exam import exam_images
+from aligned_vq.data.sources import open_source
+from aligned_vq.data.vqav2_files import annotations_path, picture_path, questions_path
 from aligned_vq.errors import ConfigError
 from aligned_vq.evaluation.vqav2.files import PEOPLE, VqaSplit
 from aligned_vq.evaluation.vqav2.metric import question_accuracy
 from aligned_vq.evaluation.vqav2.world import SPLIT, write_world
-from aligned_vq.reference.assets import BUNDLE
-from aligned_vq.reference.examination import exam_images
-from aligned_vq.training.examples import open_source
-from aligned_vq.training.vqav2_files import annotations_path, picture_path, questions_path
+from aligned_vq.shipped import BUNDLE
 from tests.evaluation.vqav2.conftest import QUESTIONS
 from tests.evaluation.vqav2.folder import arguments, changed, evaluated
 

@@ -14,8 +14,8 @@ import pytest
 
 from aligned_vq.cli import main
 from aligned_vq.evaluation.vqav2.metric import normalise
-from benchmarks.processes import CloudProcess
-from benchmarks.secured_links import secured
+from benchmarks.harness.processes import CloudProcess
+from benchmarks.links.secured_links import secured
 from tests.evaluation.vqav2.conftest import QUESTIONS
 from tests.evaluation.vqav2.folder import arguments, evaluated, results
 

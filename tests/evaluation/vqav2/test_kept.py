@@ -19,7 +19,7 @@ from aligned_vq.evaluation.vqav2.answer_log import (
     claim,
     read_answers,
 )
-from aligned_vq.split.checkpoint import LlavaCheckpoint
+from aligned_vq.llava.checkpoint import LlavaCheckpoint
 from tests.evaluation.vqav2.folder import arguments, evaluated
 
 FEW = "--questions=2"

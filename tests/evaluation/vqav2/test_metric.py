@@ -16,14 +16,14 @@ from aligned_vq.evaluation.vqav2.metric import (
     percentage,
     question_accuracy,
 )
-from benchmarks.vqa_cases import Case, cases
+from benchmarks.accuracy.vqa_cases import Case, cases
 
 OFFICIAL = Path(__file__).parent / "data" / "vqa_official.json.xz"
 
 
 @pytest.fixture(scope="module")
 def official() -> Any:
-    """Cases of `benchmarks.vqa_official --write`, with what the official code said of them."""
+    """Cases of `benchmarks.accuracy.vqa_official --write`, and what the official code says."""
     return json.loads(lzma.decompress(OFFICIAL.read_bytes()))
 
 

@@ -1,0 +1,1 @@
+"""Context models: tables conditioned on what both ends already know, and coding under them."""

@@ -1,0 +1,134 @@
+"""Context coding: range coding under what was already coded around each symbol.
+
+    [statistics, N x 2 float16 little-endian, as they are]
+    words of the range coder, uint32 little-endian; per stage, in coding order:
+        if masked: one symbol, 1 for a mask that covers nothing; else N mask bits in token order
+        per group: per covered token a coarse symbol and, if several entries share it, which of them
+
+Damaged bytes decode into other, equally plausible indices, so the decoder encodes what it found and
+insists on the very bytes it got.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from aligned_vq.bitstream import coders
+from aligned_vq.bitstream.context.rules import Grid, Numbers, Past, Rule, grid_of, walk
+from aligned_vq.bitstream.context.stage_tables import GroupCoder
+from aligned_vq.bitstream.context.tables import ContextTables
+from aligned_vq.bitstream.counts import Models
+from aligned_vq.bitstream.layout import RESEND, Layout
+from aligned_vq.errors import CorruptPayload
+from aligned_vq.types import Encoded, Indices, Mask, StageIndices
+
+# The value under a context, and what it says to the contexts of its neighbours.
+_Reader = Callable[[int], tuple[int, int]]
+
+
+def encode_context(encoded: Encoded, tables: ContextTables) -> bytes:
+    """The context-coding body of an `Encoded` with stages that fit the tables."""
+    prefix = b"" if encoded.statistics is None else encoded.statistics.astype("<f2").tobytes()
+    return prefix + _encode_stages(encoded, tables)
+
+
+def decode_context(body: bytes, layout: Layout, tables: ContextTables) -> Encoded:
+    """The `Encoded` of a context-coding body.
+
+    Raises:
+        CorruptPayload: the bytes are not exactly what `encode_context` makes of any indices.
+    """
+    statistics, coded = layout.split_body(body)
+    with coders.reading(coded) as decoder:
+        stages = _decode_stages(decoder, layout, tables)
+    encoded = Encoded(layout.num_tokens, stages, statistics)
+    if _encode_stages(encoded, tables) != coded:
+        raise CorruptPayload(
+            f"expected the one context-coded form of these indices, got another; {RESEND}"
+        )
+    return encoded
+
+
+def _encode_stages(encoded: Encoded, tables: ContextTables) -> bytes:
+    encoder = coders.CODER.encoder()
+    walked = walk(encoded, tables.rules)
+    for stage, models, at in zip(encoded.stages, tables.stages, walked, strict=False):
+        if stage.mask is not None:
+            encoder.encode(int(at.mask is None), models.empty_model[0])
+        if stage.mask is not None and at.mask is not None:
+            for bit, context in zip(stage.mask.tolist(), at.mask.tolist(), strict=True):
+                encoder.encode(int(bit), models.mask_models[context])
+        for group, coder in enumerate(models.groups):
+            _encode_indices(encoder, coder, stage.indices[:, group], at.indices[:, group])
+    return coders.to_bytes(encoder)
+
+
+def _encode_indices(encoder: Any, coder: GroupCoder, entries: Indices, contexts: Numbers) -> None:
+    symbols, ranks = coder.symbol_of[entries].tolist(), coder.rank_of[entries].tolist()
+    for symbol, rank, context in zip(symbols, ranks, contexts.tolist(), strict=True):
+        encoder.encode(symbol, coder.coarse[context])
+        if len(coder.members[symbol]) > 1:
+            encoder.encode(rank, coder.fine[symbol])
+
+
+def _decode_stages(decoder: Any, layout: Layout, tables: ContextTables) -> tuple[StageIndices, ...]:
+    grid = grid_of(layout.num_tokens)
+    past = Past(layout.num_tokens, layout.config.num_groups)
+    stages = []
+    for number in range(layout.num_stages):
+        models, rules = tables.stages[number], tables.rules[number]
+        mask: Mask | None = None
+        tokens = list(range(layout.num_tokens))
+        if layout.has_mask(number):
+            mask = np.zeros(layout.num_tokens, np.bool_)
+            if not decoder.decode(models.empty_model[0]):
+                base = rules.mask.base(grid, past.own[0], past.before)
+                read = _mask_reader(decoder, models.mask_models)
+                mask[:] = _decode_around(tokens, rules.mask, grid, base, read)
+            tokens = np.flatnonzero(mask).tolist()
+        indices = np.empty((len(tokens), layout.config.num_groups), np.int32)
+        for group, coder in enumerate(models.groups):
+            base = rules.indices.base(grid, past.own[group], past.before)
+            read = _index_reader(decoder, coder)
+            indices[:, group] = _decode_around(tokens, rules.indices, grid, base, read)
+        past.add(rules, indices, mask)
+        stages.append(StageIndices(indices, mask))
+    return tuple(stages)
+
+
+def _decode_around(
+    tokens: list[int], rule: Rule, grid: Grid, base: Numbers, read: _Reader
+) -> list[int]:
+    """One value per token, each read under the context that those before it make."""
+    bases, left, upper = base.tolist(), grid.left.tolist(), grid.upper.tolist()
+    left_weight, upper_weight = rule.weight("left"), rule.weight("upper")
+    said = [0] * (len(bases) + 1)
+    values = []
+    for token in tokens:
+        context = bases[token] + left_weight * said[left[token]] + upper_weight * said[upper[token]]
+        value, said[token] = read(context)
+        values.append(value)
+    return values
+
+
+def _mask_reader(decoder: Any, models: Models) -> _Reader:
+    def read(context: int) -> tuple[int, int]:
+        bit = decoder.decode(models[context])
+        return bit, bit
+
+    return read
+
+
+def _index_reader(decoder: Any, coder: GroupCoder) -> _Reader:
+    def read(context: int) -> tuple[int, int]:
+        symbol = decoder.decode(coder.coarse[context])
+        members = coder.members[symbol]
+        if not members:
+            raise CorruptPayload(f"expected a symbol of some entry, got {symbol}; {RESEND}")
+        entry = members[decoder.decode(coder.fine[symbol]) if len(members) > 1 else 0]
+        return entry, coder.said_of[entry]
+
+    return read

@@ -1,0 +1,154 @@
+"""Counts what typical images say in each context, for `ContextTables.from_examples`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aligned_vq.bitstream.context.rules import (
+    FEATURES,
+    Conditioning,
+    Feature,
+    StageRules,
+    StageWalk,
+    stage_rules,
+    walk,
+)
+from aligned_vq.bitstream.context.stage_tables import EntryClasses, StageContexts
+from aligned_vq.bitstream.counts import RELEARN, blend, smooth
+from aligned_vq.errors import ConfigError
+from aligned_vq.types import Encoded, QuantizerConfig, StageIndices
+
+# 16 MiB of counts in one stage; more contexts than that are too many to learn from images anyway.
+MAX_CELLS = 1 << 22
+_MOST = 0.5
+_RECODE = "encode them with this quantizer"
+
+_MASK_FEATURES: dict[Conditioning, tuple[Feature, ...]] = {
+    "static": (),
+    "position": ("place",),
+    "neighbours": ("class_token", "own", "before", "left", "upper"),
+}
+# The first stage that says something of most tokens knows two neighbours and no past.
+_FIRST_FEATURES: tuple[Feature, ...] = ("class_token", "left", "upper")
+_LATER_FEATURES: tuple[Feature, ...] = ("class_token", "own", "left")
+
+
+def learn_stages(
+    examples: Sequence[Encoded],
+    config: QuantizerConfig,
+    class_maps: Sequence[EntryClasses],
+    conditioning: Conditioning,
+) -> tuple[StageContexts, ...]:
+    """The tables of every stage of a config.
+
+    Raises:
+        ConfigError: an example or a map does not fit the config, or the classes make more contexts
+            than MAX_CELLS counts.
+    """
+    _check_maps(class_maps, config)
+    if conditioning not in _MASK_FEATURES:
+        raise ConfigError(
+            f"conditioning must be one of {', '.join(_MASK_FEATURES)}, got {conditioning!r}"
+        )
+    for encoded in examples:
+        _check_example(encoded, config)
+    features = _choose_features(examples, config.num_quantizers, conditioning)
+    rules = stage_rules(features, [classes.class_of for classes in class_maps])
+    tallies = [_Tally(rule, classes) for rule, classes in zip(rules, class_maps, strict=True)]
+    for encoded in examples:
+        for tally, stage, walked in zip(
+            tallies, encoded.stages, walk(encoded, rules), strict=False
+        ):
+            tally.add(stage, walked)
+    return tuple(tally.tables(uses) for tally, uses in zip(tallies, features, strict=True))
+
+
+class _Tally:
+    """Counts of one stage while they grow."""
+
+    def __init__(self, rule: StageRules, classes: EntryClasses) -> None:
+        groups, entries = classes.symbol_of.shape
+        shape = (groups, rule.indices.num_contexts, classes.num_symbols)
+        cells = max(groups * shape[1] * shape[2], 2 * rule.mask.num_contexts)
+        if cells > MAX_CELLS:
+            raise ConfigError(
+                f"expected at most {MAX_CELLS} counts in a stage, got {cells}; use fewer classes"
+            )
+        self._classes = classes
+        self._coarse = np.zeros(shape, np.int64)
+        self._fine = np.zeros((groups, entries), np.int64)
+        self._mask = np.zeros((rule.mask.num_contexts, 2), np.int64)
+        self._empty = np.zeros(2, np.int64)
+
+    def add(self, stage: StageIndices, walked: StageWalk) -> None:
+        for group, entries in enumerate(stage.indices.T):
+            symbols = self._classes.symbol_of[group, entries]
+            np.add.at(self._coarse[group], (walked.indices[:, group], symbols), 1)
+            np.add.at(self._fine[group], entries, 1)
+        if stage.mask is not None:
+            self._empty[int(walked.mask is None)] += 1
+            if walked.mask is not None:
+                np.add.at(self._mask, (walked.mask, stage.mask.astype(np.int64)), 1)
+
+    def tables(self, features: NDArray[np.uint8]) -> StageContexts:
+        return StageContexts(
+            features=features,
+            symbol_of=self._classes.symbol_of,
+            class_of=self._classes.class_of,
+            coarse=np.stack([blend(group) for group in self._coarse]),
+            fine=smooth(self._fine),
+            mask=blend(self._mask),
+            empty=smooth(self._empty),
+        )
+
+
+def _choose_features(
+    examples: Sequence[Encoded], num_stages: int, conditioning: Conditioning
+) -> list[NDArray[np.uint8]]:
+    """Per stage, which of FEATURES `[2, F]` are in use, for indices and for the mask."""
+    covered, tokens = np.zeros(num_stages), np.zeros(num_stages)
+    for encoded in examples:
+        for number, stage in enumerate(encoded.stages):
+            covered[number] += len(stage.indices)
+            tokens[number] += encoded.num_tokens
+    broad = np.flatnonzero(covered > _MOST * tokens)
+    chosen = []
+    for number in range(num_stages):
+        index = _MASK_FEATURES[conditioning]
+        if conditioning == "neighbours":
+            is_first = broad.size > 0 and number == broad[0]
+            index = _FIRST_FEATURES if is_first else _LATER_FEATURES
+        uses = [
+            [name in names for name in FEATURES] for names in (index, _MASK_FEATURES[conditioning])
+        ]
+        chosen.append(np.array(uses, np.uint8))
+    return chosen
+
+
+def _check_maps(class_maps: Sequence[EntryClasses], config: QuantizerConfig) -> None:
+    expected = [(config.num_groups, size) for size in config.codebook_sizes]
+    found = [classes.symbol_of.shape for classes in class_maps]
+    if found != expected:
+        raise ConfigError(f"expected class maps of shapes {expected}, got {found}; {RELEARN}")
+    for classes in class_maps:
+        classes.check()
+
+
+def _check_example(encoded: Encoded, config: QuantizerConfig) -> None:
+    if len(encoded.stages) > config.num_quantizers:
+        raise ConfigError(
+            f"expected examples of at most {config.num_quantizers} stages, "
+            f"got {len(encoded.stages)}; {_RECODE}"
+        )
+    for stage, size in zip(encoded.stages, config.codebook_sizes, strict=False):
+        indices, tokens = stage.indices, encoded.num_tokens
+        covered = (len(indices),) if stage.mask is None else stage.mask.shape
+        outside = indices.size and not 0 <= int(indices.min()) <= int(indices.max()) < size
+        if indices.shape[1] != config.num_groups or covered != (tokens,) or outside:
+            raise ConfigError(
+                f"expected example indices [n, {config.num_groups}] below {size} of {tokens} "
+                f"tokens, got {indices.shape}{' out of range' if outside else ''}; {_RECODE}"
+            )

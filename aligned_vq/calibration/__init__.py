@@ -1,0 +1,1 @@
+"""A usable codec without gradients, from a checkpoint and some images."""

@@ -1,0 +1,235 @@
+"""From a checkpoint and some pictures to a calibrated bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from aligned_vq.bitstream import EntropyTables
+from aligned_vq.calibration.quantizer import calibrate
+from aligned_vq.codec.bundle import write_bundle
+from aligned_vq.codec.feature_codec import FeatureCodec
+from aligned_vq.codec.manifest import SplitManifest
+from aligned_vq.codec.spec import CodecSpec
+from aligned_vq.errors import ConfigError
+from aligned_vq.llava.checkpoint import LlavaCheckpoint
+from aligned_vq.quantizer.aligned import AlignedVQ
+from aligned_vq.split.loading import load_prefix, suffix_names
+from aligned_vq.split.residual_link import ResidualLink, build_link, link_norm_names
+from aligned_vq.split.vision import VisionPrefix
+from aligned_vq.types import LinkKind, OperatingPoint, QuantizerConfig, SplitPoint
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class CodecPlan:
+    """What to build at which cut."""
+
+    split: SplitPoint
+    link: LinkKind = "learned"
+    codebook_sizes: tuple[int, ...] = (4096,)
+    codebook_dim: int = 32
+    num_groups: int = 1
+    refiner_blocks: int = 0
+    refiner_width: int = 128
+    points: tuple[OperatingPoint, ...] = ()
+    """How bits may be spent; by default all stages for every token, then fewer of them."""
+    stage_shares: tuple[float, ...] = ()
+    """Share of the tokens, those with the largest remaining error, each stage is calibrated on."""
+    identity: bool = False
+    """Send raw features instead of indices: the reference that loses nothing."""
+
+    @property
+    def operating_points(self) -> tuple[OperatingPoint, ...]:
+        """The points given, or one for every first part of the stages, the whole first."""
+        if self.points or self.identity:
+            return self.points
+        stages = tuple(range(len(self.codebook_sizes)))
+        fewer = [OperatingPoint(f"fixed-{r}", stages[:r]) for r in reversed(stages) if r]
+        return (OperatingPoint("fixed", stages), *fewer)
+
+    @property
+    def chains(self) -> tuple[tuple[int, ...], ...]:
+        """Stages that follow one another: those of the points, without first parts of others."""
+        tuples = sorted(
+            {point.stages for point in self.operating_points}, key=lambda t: (-len(t), t)
+        )
+        chains: list[tuple[int, ...]] = []
+        for stages in tuples:
+            if not any(chain[: len(stages)] == stages for chain in chains):
+                chains.append(stages)
+        return tuple(reversed(chains))
+
+    def quantizer(self, dim: int) -> QuantizerConfig:
+        """The quantizer's geometry for features of width `dim`."""
+        if self.identity:
+            return QuantizerConfig(dim, dim, (), kind="identity")
+        return QuantizerConfig(
+            dim,
+            self.codebook_dim,
+            self.codebook_sizes,
+            self.num_groups,
+            refiner_blocks=self.refiner_blocks,
+            refiner_width=self.refiner_width,
+        )
+
+
+class CutFeatures(NamedTuple):
+    """Examples at a cut, `[M, N, D]` float32 each."""
+
+    features: Tensor
+    residual: Tensor
+
+
+class CalibratedCodec(NamedTuple):
+    """A codec and the parts it was made of, ready to be written as a bundle."""
+
+    codec: FeatureCodec
+    manifest: SplitManifest
+    norms: dict[str, Tensor]
+    link: ResidualLink
+
+
+def pixel_batches(
+    checkpoint: LlavaCheckpoint, images: Iterable[Image], size: int = 8
+) -> Iterator[Tensor]:
+    """Images through the checkpoint's own processor, `[B, 3, H, W]` float32."""
+    from transformers import AutoImageProcessor
+
+    processor = AutoImageProcessor.from_pretrained(checkpoint.directory(), use_fast=False)
+    batch: list[Image] = []
+    for image in images:
+        batch.append(image.convert("RGB"))
+        if len(batch) == size:
+            yield processor(images=batch, return_tensors="pt")["pixel_values"].float()
+            batch = []
+    if batch:
+        yield processor(images=batch, return_tensors="pt")["pixel_values"].float()
+
+
+@torch.inference_mode()
+def features_at(prefix: VisionPrefix, batches: Iterable[Tensor]) -> CutFeatures:
+    """Features and residual stream of many images at the prefix's cut."""
+    pairs = [prefix(batch) for batch in batches]
+    if not pairs:
+        raise ConfigError("calibration needs images, got none")
+    return CutFeatures(
+        torch.cat([features for features, _ in pairs]).clone(),
+        torch.cat([residual for _, residual in pairs]).clone(),
+    )
+
+
+def calibrate_codec(
+    checkpoint: LlavaCheckpoint, plan: CodecPlan, examples: CutFeatures, seed: int = 0
+) -> CalibratedCodec:
+    """A codec for one cut, calibrated on examples, with static entropy tables; nothing written."""
+    quantizer, link, norms = blank_codec(checkpoint, plan)
+    if quantizer is not None:
+        features, residual = examples
+        calibrate(quantizer, link, features, residual, plan.chains, plan.stage_shares, seed)
+        quantizer.eval().requires_grad_(False)
+    calibrated = assemble(checkpoint, plan, quantizer, link, norms, plan.operating_points)
+    codec = calibrated.codec
+    if quantizer is not None:
+        encoded = [
+            codec.encode(features, residual, point)
+            for point in plan.operating_points
+            for features, residual in zip(examples.features, examples.residual, strict=True)
+        ]
+        tables = EntropyTables.from_examples(encoded, quantizer.config)
+        codec.spec = replace(codec.spec, tables=tables)
+    return calibrated
+
+
+def blank_codec(
+    checkpoint: LlavaCheckpoint, plan: CodecPlan
+) -> tuple[AlignedVQ | None, ResidualLink, dict[str, Tensor]]:
+    """Quantizer (None: identity) and link of a plan, all zeros, and the norms the link needs."""
+    tower = checkpoint.tower
+    tower.check_split(plan.split)
+    config = plan.quantizer(tower.vision.hidden_size)
+    norms = checkpoint.vision_tensors(link_norm_names(plan.split))
+    codebook_dim = None if plan.identity else config.codebook_dim
+    link = build_link(plan.link, plan.split, tower.features(), codebook_dim, norms)
+    quantizer = None if plan.identity else AlignedVQ(tower.features(), config)
+    return quantizer, link, norms
+
+
+def assemble(
+    checkpoint: LlavaCheckpoint,
+    plan: CodecPlan,
+    quantizer: AlignedVQ | None,
+    link: ResidualLink,
+    norms: dict[str, Tensor],
+    points: tuple[OperatingPoint, ...],
+    tables: EntropyTables | None = None,
+) -> CalibratedCodec:
+    """The parts of a codec with the manifest that describes them."""
+    tower = checkpoint.tower
+    manifest = SplitManifest(
+        model_id=checkpoint.model_id,
+        model_revision=checkpoint.revision,
+        vision_digest=checkpoint.vision_digest(suffix_names(checkpoint, plan.split)),
+        tower=tower,
+        processor=checkpoint.processor(),
+        split=plan.split,
+        quantizer=plan.quantizer(tower.vision.hidden_size),
+        link=plan.link,
+        edge_weights_digest="",
+        cloud_weights_digest="",
+        entropy_digest=None,
+        operating_points=points,
+    )
+    spec = CodecSpec(
+        digest=manifest.digest(),
+        features=manifest.features,
+        quantizer=manifest.quantizer,
+        statistics=link.needs_statistics,
+        layer_norm_eps=tower.vision.layer_norm_eps,
+        tables=tables,
+        operating_points=points,
+    )
+    codec = FeatureCodec(spec, quantizer, link.eval().requires_grad_(False))
+    return CalibratedCodec(codec, manifest, norms, link)
+
+
+def with_link(calibrated: CalibratedCodec, kind: LinkKind) -> CalibratedCodec:
+    """The same codebooks with another link that needs no fitting."""
+    manifest = replace(calibrated.manifest, link=kind)
+    quantizer, norms = calibrated.codec.quantizer, calibrated.norms
+    dim = None if quantizer is None else manifest.quantizer.codebook_dim
+    link = build_link(kind, manifest.split, manifest.features, dim, norms)
+    spec = replace(
+        calibrated.codec.spec, digest=manifest.digest(), statistics=link.needs_statistics
+    )
+    return CalibratedCodec(FeatureCodec(spec, quantizer, link.eval()), manifest, norms, link)
+
+
+def export_bundle(
+    checkpoint: LlavaCheckpoint,
+    calibrated: CalibratedCodec,
+    directory: str | Path,
+    finish: Callable[[Path], object] | None = None,
+) -> SplitManifest:
+    """Write a calibrated codec and the checkpoint's prefix as a bundle; returns its manifest.
+    `finish` and errors as of `write_bundle`."""
+    manifest = calibrated.manifest
+    prefix = load_prefix(checkpoint, manifest.split, dtype=None)
+    codec = calibrated.codec
+    return write_bundle(
+        directory,
+        manifest,
+        prefix,
+        calibrated.norms,
+        codec.quantizer,
+        calibrated.link,
+        codec.spec.tables,
+        finish,
+    )

@@ -1,0 +1,1 @@
+"""The codec as both sides hold it: specification, manifest, bundle, and features to payloads."""

@@ -1,0 +1,82 @@
+"""Batches that depend on the seed and the step alone, so that a resumed run sees the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from aligned_vq.data.examples import Example, ExampleSource
+from aligned_vq.llava.packing import PackedText, Packer
+
+
+class Batch(NamedTuple):
+    """One process's share of a step."""
+
+    pixels: Tensor
+    """`[B, 3, H, W]` float32."""
+    text: PackedText | None
+    """None when there are no pairs, or the stage needs none."""
+    picked: Tensor
+    """Positions of these images within the whole step's, `[B]` int64."""
+
+
+@dataclass(frozen=True)
+class Steps(Dataset[Batch]):
+    """The batches of one training stage by step number, for one process of many."""
+
+    source: ExampleSource
+    image_processor: Any
+    """transformers' image processor."""
+    packer: Packer | None
+    batch_size: int
+    """Over all processes."""
+    pairs_per_image: int
+    seed: int
+    stage: int
+    rank: int = 0
+    processes: int = 1
+
+    def __getitem__(self, step: int) -> Batch:
+        """The batch of a step."""
+        rng = np.random.default_rng([self.seed, self.stage, step])
+        chosen = rng.integers(0, len(self.source), self.batch_size)
+        own = np.arange(self.rank, self.batch_size, self.processes)
+        examples = [self.source[int(chosen[position])] for position in own]
+        pixels = self.image_processor(images=[e.image for e in examples], return_tensors="pt")
+        return Batch(
+            pixels["pixel_values"].float(),
+            self._text(examples, step, own),
+            torch.from_numpy(own),
+        )
+
+    def _text(
+        self, examples: list[Example], step: int, own: NDArray[np.int64]
+    ) -> PackedText | None:
+        if self.packer is None or not any(example.pairs for example in examples):
+            return None
+        rows = []
+        for example, position in zip(examples, own, strict=True):
+            # By the place in the step, so that any number of processes asks the same.
+            rng = np.random.default_rng([self.seed, self.stage, step, 2, int(position)])
+            order = rng.permutation(len(example.pairs))[: self.pairs_per_image]
+            rows.append([example.pairs[i] for i in order])
+        return self.packer.pack(rows)
+
+    def loader(self, first: int, end: int, workers: int) -> Iterator[Batch]:
+        """The batches of steps `first` to `end`, made ahead by `workers` processes."""
+        return iter(
+            DataLoader(
+                self,
+                batch_size=None,
+                sampler=range(first, end),
+                num_workers=workers,
+                multiprocessing_context="spawn" if workers else None,
+            )
+        )

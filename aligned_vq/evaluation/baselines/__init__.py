@@ -1,0 +1,1 @@
+"""Other ways to send an image, measured beside the codec."""

@@ -1,0 +1,1 @@
+"""Files and folders that are replaced whole, and YAML and JSON that is checked when read."""

@@ -1,0 +1,1 @@
+"""LLaVA checkpoints: tensors read lazily, their configuration, and packed conversations."""

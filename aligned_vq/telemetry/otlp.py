@@ -1,0 +1,172 @@
+"""Traces by OpenTelemetry's SDK, sent in batches over OTLP/gRPC. The only module that imports it.
+
+The SDK's provider is ours alone: a program with another one keeps it, and libraries that find a
+global one do not send through ours.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler, SamplingResult
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util.types import Attributes
+
+from aligned_vq import __version__
+from aligned_vq.telemetry.spans import CANCELLED, Fields, Kind, Metadata, Span, Traces
+
+CLOSE_SECONDS = 3.0
+"""Longest wait for a collector when traces are closed."""
+PREFIX = "avq."
+"""Of the names of attributes."""
+_HEADER = "traceparent"
+_PROPAGATOR = TraceContextTextMapPropagator()
+_KINDS: Mapping[Kind, trace.SpanKind] = {
+    "internal": trace.SpanKind.INTERNAL,
+    "client": trace.SpanKind.CLIENT,
+    "server": trace.SpanKind.SERVER,
+}
+
+
+class OtlpTraces(Traces):
+    """Sends spans to a collector, from a thread of the SDK's.
+
+    Args:
+        endpoint: URL of an OTLP/gRPC collector; https encrypts.
+        service: name of this side, unless the environment names it.
+    """
+
+    def __init__(self, endpoint: str, service: str) -> None:
+        told = OTELResourceDetector().detect().attributes
+        resource = Resource.create(
+            {"service.name": service, "service.version": __version__, **told}
+        )
+        self._exporter = OTLPSpanExporter(endpoint=endpoint)
+        self._processor = BatchSpanProcessor(self._exporter)
+        self._provider = TracerProvider(resource=resource)
+        self._provider.sampler = OwnSampler(self._provider.sampler)  # the environment's, wrapped
+        self._provider.add_span_processor(self._processor)
+        self._tracer = self._provider.get_tracer("aligned_vq", __version__)
+
+    def start(self, name: str) -> Span:
+        """See `Traces.start`."""
+        return OtlpSpan(self._tracer, self._tracer.start_span(name))
+
+    def join(self, name: str, metadata: Iterable[tuple[str, str | bytes]]) -> Span:
+        """See `Traces.join`. A header that cannot be read is as good as none."""
+        given = [str(value) for key, value in metadata if key == _HEADER]
+        carrier = {_HEADER: given[0]} if len(given) == 1 else {}
+        context = _PROPAGATOR.extract(carrier, Context())
+        span = self._tracer.start_span(name, context, trace.SpanKind.SERVER)
+        return OtlpSpan(self._tracer, span)
+
+    def close(self) -> None:
+        """See `Traces.close`."""
+        # The SDK tries again and again for longer than anyone wants to wait.
+        flushing = threading.Thread(target=self._processor.force_flush, daemon=True)
+        flushing.start()
+        flushing.join(CLOSE_SECONDS)
+        if flushing.is_alive():
+            self._exporter.shutdown()
+        self._provider.shutdown()
+
+
+class OtlpSpan(Span):
+    """A span of the SDK; also of those that its sampler left out."""
+
+    def __init__(self, tracer: trace.Tracer, span: trace.Span) -> None:
+        self._tracer = tracer
+        self._span = span
+        self._context = trace.set_span_in_context(span)
+        context = span.get_span_context()
+        if context.is_valid:
+            self.trace_id = trace.format_trace_id(context.trace_id)
+        carrier: dict[str, str] = {}
+        _PROPAGATOR.inject(carrier, self._context)
+        self.metadata: Metadata = tuple(item for item in carrier.items() if item[0] == _HEADER)
+
+    def child(self, name: str, kind: Kind = "internal") -> Span:
+        """See `Span.child`."""
+        return OtlpSpan(
+            self._tracer, self._tracer.start_span(name, self._context, kind=_KINDS[kind])
+        )
+
+    def stages(self, stages_ns: Mapping[str, int]) -> None:
+        """See `Span.stages`."""
+        start = time.time_ns() - sum(stages_ns.values())
+        for name, spent_ns in stages_ns.items():
+            self._tracer.start_span(name, self._context, start_time=start).end(start + spent_ns)
+            start += spent_ns
+
+    def note(self, fields: Fields) -> None:
+        """See `Span.note`."""
+        if self._span.is_recording():
+            self._span.set_attributes({f"{PREFIX}{name}": value for name, value in fields.items()})
+
+    def end(self, error: BaseException | str | None = None) -> None:
+        """See `Span.end`."""
+        if not self._span.is_recording():
+            return  # ended before, or never meant to be
+        if error is not None and (name := _name(error)) == CANCELLED:
+            self.note({"outcome": name})
+        elif error is not None:
+            self._span.set_attribute("error.type", name)
+            self._span.set_status(trace.StatusCode.ERROR, name)
+        self._span.end()
+
+
+def _name(error: BaseException | str) -> str:
+    """What ended a span; a caller that goes away is no error."""
+    if isinstance(error, str):
+        return error
+    return type(error).__name__ if isinstance(error, Exception) else CANCELLED
+
+
+class OwnSampler(Sampler):
+    """The environment's sampler, which nobody outside can move to take more.
+
+    Another side's "sampled" flag counts for nothing, nor does the trace id that it chose: whether
+    its question is recorded is drawn here. Its "not sampled" is followed by a sampler that is named
+    `parentbased`. Spans below one of this process are recorded if that one is.
+    """
+
+    def __init__(self, own: Sampler) -> None:
+        self._own = own
+        self._ids = RandomIdGenerator()
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: trace.SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[trace.Link] | None = None,
+        trace_state: trace.TraceState | None = None,
+    ) -> SamplingResult:
+        """Record this span?"""
+        parent = trace.get_current_span(parent_context).get_span_context()
+        if parent.is_valid and not parent.is_remote:
+            sampled = parent.trace_flags.sampled
+            return SamplingResult(Decision.RECORD_AND_SAMPLE if sampled else Decision.DROP)
+        if (
+            parent.is_valid
+            and isinstance(self._own, ParentBased)
+            and not parent.trace_flags.sampled
+        ):
+            return SamplingResult(Decision.DROP)
+        drawn = self._ids.generate_trace_id() if parent.is_valid else trace_id
+        return self._own.should_sample(Context(), drawn, name, kind, attributes, links)
+
+    def get_description(self) -> str:
+        """Words for logs."""
+        return f"OwnSampler({self._own.get_description()})"

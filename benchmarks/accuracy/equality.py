@@ -1,0 +1,79 @@
+"""Reference model: tokens of the split service with raw coding against transformers' `generate`.
+
+Serves an identity bundle (raw features, `statistics` link) from a process of its own, asks 50 test
+questions over gRPC, and compares every token id with the unsplit model's greedy answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+from aligned_vq.calibration.codec import (
+    CodecPlan,
+    calibrate_codec,
+    export_bundle,
+    features_at,
+    pixel_batches,
+)
+from aligned_vq.data.scenes.exam import exam_images, training_pictures
+from aligned_vq.llava.checkpoint import LlavaCheckpoint
+from aligned_vq.shipped import CHECKPOINT
+from aligned_vq.split.loading import load_prefix
+from aligned_vq.types import SplitPoint
+from benchmarks.harness.processes import CloudProcess
+from edge_client import EdgeClient
+
+
+def identity_bundle(out: Path, split: SplitPoint) -> Path:
+    """A bundle of the reference model that loses nothing."""
+    checkpoint = LlavaCheckpoint(CHECKPOINT)
+    plan = CodecPlan(split, "statistics", codebook_sizes=(), identity=True)
+    pixels = pixel_batches(checkpoint, training_pictures(1))
+    examples = features_at(load_prefix(checkpoint, split), pixels)
+    export_bundle(checkpoint, calibrate_codec(checkpoint, plan, examples), out)
+    return out
+
+
+def main() -> int:
+    """Print how many answers agree; exits with 1 if any differs."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--questions", type=int, default=50)
+    parser.add_argument("--split", default="ln1@1")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    model = LlavaForConditionalGeneration.from_pretrained(CHECKPOINT, dtype=torch.float32)
+    processor = AutoProcessor.from_pretrained(CHECKPOINT, use_fast=False)
+    equal = 0
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = identity_bundle(Path(folder), SplitPoint.parse(options.split))
+        with CloudProcess(bundle, CHECKPOINT) as cloud, EdgeClient(cloud.target, bundle) as client:
+            asked = [
+                (image.picture, question.text)
+                for image in exam_images(options.questions)
+                for question in image.questions
+            ][: options.questions]
+            for picture, text in tqdm(asked, desc="questions"):
+                content = [{"type": "image"}, {"type": "text", "text": text}]
+                prompt = processor.apply_chat_template(
+                    [{"role": "user", "content": content}], add_generation_prompt=True
+                )
+                inputs = processor(images=picture, text=prompt, return_tensors="pt")
+                whole = model.generate(**inputs, max_new_tokens=64, do_sample=False)
+                expected = whole[0, inputs["input_ids"].shape[1] :].tolist()
+                answer = client.ask(picture, text, max_tokens=64)
+                equal += list(answer.details.token_ids) == expected
+    figures = {"questions": len(asked), "identical": equal, "split": options.split}
+    print(json.dumps(figures) if options.json else f"identical token ids: {equal} of {len(asked)}")
+    return 0 if equal == len(asked) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Hostile clients and files, and probes of what good clients see meanwhile."""

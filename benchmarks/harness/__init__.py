@@ -1,0 +1,1 @@
+"""Processes, load, provenance and tables that benchmarks and tests share."""

@@ -1,0 +1,1 @@
+"""`kill -9` at random moments of writing: `python -m benchmarks.kills.kills`."""

@@ -1,0 +1,180 @@
+"""One training step of every stage at LLaVA-1.5's real width, with random weights.
+
+ViT-L/14-336 in front of a language model of width 4096, of 2 layers by default and 32 in the 7B
+model. The tokenizer is the reference model's, in a vocabulary of LLaVA-1.5's size. Every stage runs
+in a process of its own, so that its peak memory is its own; losses mean nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from aligned_vq.training.config_file import config_from
+from aligned_vq.training.run import TrainingRun
+from benchmarks.real_size.checkpoint import LLAVA_CONFIG
+
+IMAGES = 8  # 4,616 tokens: enough to calibrate 4,096 entries
+SPLIT = "ln1@1"
+LANGUAGE_WIDTH = 4096
+"""LLaVA-1.5-7B's."""
+STAGES: dict[str, dict[str, Any]] = {
+    "calibrate": {},
+    "align": {"align": {"steps": 1}},
+    "task": {"task": {"steps": 1}},
+    "task with LoRA": {
+        "task": {"steps": 1},
+        "lora": {"rank": 8, "targets": ["suffix", "projector", "language_model"]},
+    },
+}
+
+
+def write_checkpoint(
+    folder: Path, layers: int, device: str = "cpu", width: int = LANGUAGE_WIDTH
+) -> Path:
+    """A whole random LLaVA in bfloat16 with `layers` of the language model, and a processor.
+
+    `width` is the language model's, a multiple of 128; the vision tower is whole.
+    """
+    from transformers import (
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+    )
+
+    from aligned_vq.reference.blueprint import build_processor, build_tokenizer
+
+    tokenizer = build_tokenizer(corpus_scenes=200)
+    vision: Any = LLAVA_CONFIG["vision_config"]
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(**vision),
+        text_config=LlamaConfig(
+            vocab_size=32064,
+            hidden_size=width,
+            intermediate_size=width * 43 // 16,
+            num_hidden_layers=layers,
+            num_attention_heads=width // 128,
+            num_key_value_heads=width // 128,
+            max_position_embeddings=4096,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        ),
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=576,
+        vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+        projector_hidden_act="gelu",
+    )
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16)
+    with torch.device(device):
+        model = LlavaForConditionalGeneration(config)
+    torch.set_default_dtype(torch.float32)
+    model.save_pretrained(folder)
+    build_processor(tokenizer).save_pretrained(folder)
+    return folder
+
+
+def measure(stage: str, checkpoint: Path, options: argparse.Namespace) -> dict[str, float]:
+    """Seconds of a stage's step (of calibration: of all images), speed, and peak memory."""
+    steps = {"steps": options.steps + 2, "batch_size": options.batch}
+    settings = {
+        "checkpoint": str(checkpoint),
+        "codec": {"split": SPLIT, "codebook_sizes": [4096]},
+        "data": {"train": f"reference:{IMAGES}", "calibration_images": IMAGES},
+        "precision": "bf16" if options.device == "cuda" else "no",
+        "gradient_checkpointing": options.gradient_checkpointing,
+        **STAGES[stage],
+    }
+    for name in ("align", "task"):
+        settings.update({name: settings[name] | steps} if name in settings else {})
+    starts: list[float] = []
+    with tempfile.TemporaryDirectory() as out:
+        run = TrainingRun(config_from(settings, stage), Path(out))
+        run.learners.model.register_forward_pre_hook(lambda *_: starts.append(time.monotonic()))
+        began = time.monotonic()
+        run.train()
+        ended = time.monotonic()
+    if starts:
+        seconds = (starts[-1] - starts[1]) / options.steps  # from start to start, without the first
+        images = options.batch
+    else:
+        seconds, images = ended - began, IMAGES
+    figures = {
+        "seconds": seconds,
+        "images_per_second": images / seconds,
+        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }
+    if options.device == "cuda":
+        figures["peak_gpu_gib"] = torch.cuda.max_memory_allocated() / 2**30
+    return figures
+
+
+def main() -> int:
+    """Print the figures; returns the exit status."""
+    options = _parser().parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        print("real_training: no GPU here; leave out --device cuda", file=sys.stderr)
+        return 1
+    if options.measure is not None:
+        logging.disable(logging.WARNING)
+        print(json.dumps(measure(options.measure, options.checkpoint, options)))
+        return 0
+    found = {}
+    hidden = {} if options.device == "cuda" else {"CUDA_VISIBLE_DEVICES": ""}
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = write_checkpoint(Path(folder), options.layers, options.device)
+        for stage in STAGES:
+            own = [f"--measure={stage}", f"--checkpoint={checkpoint}"]
+            command = [sys.executable, "-m", "benchmarks.real_size.training", *sys.argv[1:], *own]
+            done = subprocess.run(
+                command, env=os.environ | hidden, stdout=subprocess.PIPE, text=True, check=True
+            )
+            found[stage] = json.loads(done.stdout.splitlines()[-1])
+    if options.json:
+        settings = {key: getattr(options, key) for key in ("layers", "device", "batch")}
+        print(json.dumps(settings | {"stages": found}))
+        return 0
+    precision = "bfloat16" if options.device == "cuda" else "float32"
+    print(
+        f"ViT-L/14-336 cut at {SPLIT}, language model of width 4096 and {options.layers} layers, "
+        f"random weights, {precision} on {options.device}, batches of {options.batch}"
+    )
+    for stage, figures in found.items():
+        unit = f"s for {IMAGES} images" if stage == "calibrate" else "s a step"
+        gpu = f", {figures['peak_gpu_gib']:.1f} GiB on the GPU" if "peak_gpu_gib" in figures else ""
+        print(
+            f"  {stage:<14} {figures['seconds']:8.2f} {unit}, {figures['images_per_second']:.2f} "
+            f"images/s, peak memory {figures['peak_gib']:.1f} GiB{gpu}"
+        )
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--layers", type=int, default=2, help="of the language model; 7B has 32")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--batch", type=int, default=1, help="images of a step")
+    parser.add_argument("--steps", type=int, default=1, help="steps measured, between two more")
+    parser.add_argument("--gradient-checkpointing", action="store_true")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--measure", choices=STAGES, help=argparse.SUPPRESS)
+    parser.add_argument("--checkpoint", type=Path, help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

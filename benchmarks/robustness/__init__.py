@@ -1,0 +1,1 @@
+"""Broken questions, restarts and long runs against real services, a command each."""

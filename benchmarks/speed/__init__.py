@@ -1,0 +1,1 @@
+"""Time, memory and sizes, a command each."""

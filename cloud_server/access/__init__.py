@@ -1,0 +1,1 @@
+"""Who may call: connections, identities, admission and quotas."""

@@ -1,0 +1,1 @@
+"""Certificates: made, read again while serving, and refused before they end."""

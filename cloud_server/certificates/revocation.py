@@ -1,0 +1,100 @@
+"""The authority's list of revoked certificates, for `cloud-server certs --revoke`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from aligned_vq.errors import ConfigError
+from aligned_vq.files.atomic_file import write_file
+from cloud_server.certificates.issuing import Pair, open_authority
+
+FILE_NAME = "refused.pem"
+
+
+def revoke(out: Path, clients: Sequence[str], days: int) -> Path:
+    """Add the certificates of clients to `refused.pem`, the CRL of the authority there.
+
+    A certificate made later for the same client has another serial number and is good.
+
+    Args:
+        out: directory with the authority and `client-NAME.pem` of each client.
+        clients: their names.
+        days: until the list should be made anew; what it holds is refused afterwards, too.
+
+    Returns:
+        The CRL's file, for `cloud-server serve --tls_refused`.
+
+    Raises:
+        ConfigError: authority, a certificate or the CRL that is there cannot be used, or the file
+            cannot be written; it is as it was then.
+    """
+    authority = open_authority(out)
+    path = out / FILE_NAME
+    now = datetime.now(UTC)
+    number, entries = _read(path, authority)
+    for name in clients:
+        serial = _serial(out / f"client-{name}.pem", authority)
+        if serial not in entries:
+            entries[serial] = (
+                x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now).build()
+            )
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(authority.certificate.subject)
+        .last_update(now)
+        .next_update(now + timedelta(days=days))
+        .add_extension(x509.CRLNumber(number + 1), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()),
+            critical=False,
+        )
+    )
+    for entry in entries.values():
+        builder = builder.add_revoked_certificate(entry)
+    _replace(path, builder.sign(authority.key, hashes.SHA256()).public_bytes(Encoding.PEM))
+    return path
+
+
+def _read(path: Path, authority: Pair) -> tuple[int, dict[int, x509.RevokedCertificate]]:
+    """Number and entries of the CRL that is there; of none 0 and nothing."""
+    try:
+        found = x509.load_pem_x509_crl(path.read_bytes())
+        if not found.is_signature_valid(authority.key.public_key()):
+            raise ValueError("another authority's")
+        number = found.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+        return number, {entry.serial_number: entry for entry in found}
+    except FileNotFoundError:
+        return 0, {}
+    except (OSError, ValueError, x509.ExtensionNotFound) as error:
+        raise ConfigError(
+            f"{path}: expected the authority's list of revoked certificates, got something else; "
+            "move it away, or bring back the one that was made here"
+        ) from error
+
+
+def _serial(path: Path, authority: Pair) -> int:
+    try:
+        found = x509.load_pem_x509_certificate(path.read_bytes())
+        found.verify_directly_issued_by(authority.certificate)
+    except Exception as error:
+        raise ConfigError(
+            f"{path}: expected a certificate that the authority there signed, got none; name the "
+            "client as it was named when its certificate was made"
+        ) from error
+    return found.serial_number
+
+
+def _replace(path: Path, data: bytes) -> None:
+    try:
+        write_file(path, data)
+    except OSError as error:
+        raise ConfigError(
+            f"expected to write {path}, got: {error.strerror}; free some space, or check who may "
+            "write there"
+        ) from error

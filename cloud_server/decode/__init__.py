@@ -1,0 +1,1 @@
+"""From a client's payload to image embeddings."""

@@ -1,0 +1,199 @@
+"""An image as codebook indices on their way to an engine that rebuilds it itself.
+
+    payload -> IndexReader -> int16 [N, K] -> engine -> lookup, rest of the tower, language model
+
+K has one column per residual stage and group, stages first. -1 stands where a stage does not cover
+a token. Nothing here runs a model, so a front tier needs the bundle and no accelerator.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from aligned_vq.answers import Timings
+from aligned_vq.codec.feature_codec import CloudCodec
+from aligned_vq.codec.manifest import SplitManifest
+from aligned_vq.errors import AlignedVQError, ConfigError
+from aligned_vq.stopwatch import Stopwatch
+from aligned_vq.types import Encoded, Payload
+from cloud_server.decode.image_decoder import DecodedImage
+
+UNCOVERED = -1
+MAX_ENTRIES = 2**15
+"""Of one codebook: int16 holds the indices."""
+_MEDIA_TYPE = "application/vnd.aligned-vq.indices"
+_URL = re.compile(rf"data:{re.escape(_MEDIA_TYPE)};manifest=([0-9a-f]{{32}});base64,(.*)", re.S)
+
+
+class NamedIndices(NamedTuple):
+    """Bytes of an index array, little-endian int16, and the manifest they were made with."""
+
+    manifest_digest: bytes
+    content: bytes
+
+
+@dataclass(frozen=True)
+class IndexLayout:
+    """What index arrays of one bundle look like: N tokens, and the size of the codebook behind each
+    of the K columns.
+
+    Raises:
+        ConfigError: the bundle sends more than indices, or its codebooks are too large.
+    """
+
+    manifest_digest: bytes
+    num_tokens: int
+    num_groups: int
+    sizes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, manifest: SplitManifest) -> IndexLayout:
+        """The layout of a bundle's index arrays."""
+        quantizer = manifest.quantizer
+        if quantizer.kind == "identity" or manifest.link == "statistics":
+            raise ConfigError(
+                "expected a bundle that sends codebook indices alone for this engine, got one with "
+                f"quantizer {quantizer.kind!r} and link {manifest.link!r}; serve it with engine "
+                "'transformers', or export with codebooks and link 'learned'"
+            )
+        if max(quantizer.codebook_sizes) > MAX_ENTRIES:
+            raise ConfigError(
+                f"expected codebooks of at most {MAX_ENTRIES} entries for this engine, got "
+                f"{quantizer.codebook_sizes}; serve the bundle with engine 'transformers'"
+            )
+        sizes = [size for size in quantizer.codebook_sizes for _ in range(quantizer.num_groups)]
+        tokens = manifest.features.num_tokens
+        return cls(manifest.digest(), tokens, quantizer.num_groups, tuple(sizes))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """N and K."""
+        return self.num_tokens, len(self.sizes)
+
+    def array(self, encoded: Encoded) -> NDArray[np.int16]:
+        """What was unpacked from a payload, as an array `[N, K]`."""
+        found = np.full(self.shape, UNCOVERED, np.int16)
+        for number, stage in enumerate(encoded.stages):
+            covered = slice(None) if stage.mask is None else stage.mask
+            found[covered, number * self.num_groups : (number + 1) * self.num_groups] = (
+                stage.indices
+            )
+        return found
+
+    def checked(self, image: Any) -> Tensor:
+        """An image from outside as indices `[N, K]` int16.
+
+        Args:
+            image: a tensor or an array `[N, K]` or `[1, N, K]`, or `NamedIndices`.
+
+        Raises:
+            ValueError: it is anything else (pixels, embeddings), or an index is out of range.
+        """
+        if isinstance(image, NamedIndices):
+            image = self._from_bytes(image)
+        if isinstance(image, Tensor):
+            image = image.numpy() if image.device.type == "cpu" else None
+        if not isinstance(image, np.ndarray) or image.dtype != np.int16:
+            got = getattr(image, "dtype", type(image).__name__)
+            raise ValueError(f"expected {self._words}, got {got}; send a payload to the service")
+        if image.shape not in (self.shape, (1, *self.shape)):
+            raise ValueError(f"expected {self._words}, got the shape {image.shape}")
+        image = image.reshape(self.shape)
+        if (image < UNCOVERED).any() or (image >= np.array(self.sizes)).any():
+            raise ValueError(
+                f"expected indices from {UNCOVERED} up to below the codebook sizes {self.sizes}, "
+                f"got {image.min(0).tolist()} to {image.max(0).tolist()}"
+            )
+        covered = image.reshape(self.num_tokens, -1, self.num_groups) != UNCOVERED
+        if (covered != covered[..., :1]).any():
+            raise ValueError("expected a stage to cover all groups of a token, got some of them")
+        return torch.from_numpy(image.copy())
+
+    def stages(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Indices `[B, N, G]` int64 and masks `[B, N]` of every stage, from `[B, N, K]`. Never
+        fails: what is out of range becomes the nearest index."""
+        last = torch.tensor(self.sizes, device=images.device) - 1
+        clamped = torch.minimum(images.long().clamp(min=0), last)
+        count = len(self.sizes) // self.num_groups
+        masks = [own[..., 0] >= 0 for own in images.chunk(count, dim=-1)]
+        return list(clamped.chunk(count, dim=-1)), masks
+
+    def url(self, image: Tensor) -> str:
+        """Indices `[N, K]` as a data URL, for an engine behind HTTP."""
+        content = np.ascontiguousarray(image.numpy(), "<i2").tobytes()
+        digest = self.manifest_digest.hex()
+        encoded = base64.b64encode(content).decode()
+        return f"data:{_MEDIA_TYPE};manifest={digest};base64,{encoded}"
+
+    def _from_bytes(self, image: NamedIndices) -> NDArray[np.int16]:
+        if image.manifest_digest != self.manifest_digest:
+            raise ValueError(
+                f"expected indices of manifest {self.manifest_digest.hex()}, got those of "
+                f"{image.manifest_digest.hex()}; give front tier and engine the same bundle"
+            )
+        tokens, columns = self.shape
+        if len(image.content) != 2 * tokens * columns:
+            raise ValueError(
+                f"expected {self._words}, {2 * tokens * columns} bytes, got {len(image.content)}"
+            )
+        return np.frombuffer(image.content, "<i2").astype(np.int16).reshape(self.shape)
+
+    @property
+    def _words(self) -> str:
+        return f"codebook indices int16 [{self.num_tokens}, {len(self.sizes)}]"
+
+
+def indices_from_url(url: str) -> NamedIndices:
+    """What `IndexLayout.url` wrote; not yet checked against a layout.
+
+    Raises:
+        ValueError: it is another URL: no picture is fetched or decoded here.
+    """
+    match = _URL.fullmatch(url)
+    try:
+        if match is not None:
+            content = base64.b64decode(match[2], validate=True)
+            return NamedIndices(bytes.fromhex(match[1]), content)
+    except binascii.Error:
+        pass
+    kind = url.partition(",")[0][:60]
+    raise ValueError(
+        f"expected codebook indices as a data URL of type {_MEDIA_TYPE}, got {kind!r}; pictures "
+        "are not accepted here: send a payload to the service"
+    )
+
+
+class IndexReader:
+    """Unpacks payloads for an engine that takes indices; has the verb of `ImageDecoder`."""
+
+    def __init__(self, codec: CloudCodec, layout: IndexLayout) -> None:
+        self._codec = codec
+        self._layout = layout
+
+    def decode_many(self, payloads: Sequence[Payload]) -> list[DecodedImage | Exception]:
+        """Indices `[N, K]` int16, one image per payload.
+
+        A payload that is not one of the bundle's has a ManifestMismatch or CorruptPayload in its
+        place, and the others are read all the same.
+        """
+        return [self._decoded(payload) for payload in payloads]
+
+    def _decoded(self, payload: Payload) -> DecodedImage | Exception:
+        watch = Stopwatch()
+        try:
+            image = torch.from_numpy(self._layout.array(self._codec.unpack(payload)))
+        except AlignedVQError as error:
+            return error
+        watch.lap("unpack")
+        timings: Timings = watch.timings()
+        return DecodedImage(image, timings)

@@ -1,0 +1,1 @@
+"""The default engine: transformers' language model with continuous batching."""

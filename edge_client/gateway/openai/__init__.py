@@ -1,0 +1,1 @@
+"""OpenAI's chat API: requests read, answers and errors written."""

@@ -1,0 +1,174 @@
+"""A request of OpenAI's chat API: which fields are read, which are accepted, and which refused."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from aligned_vq.answers import Sampling
+from edge_client.gateway.openai.refusal import Refusal
+from protos.messages import (
+    MAX_ANSWER_TOKENS,
+    MAX_SEED,
+    MAX_STOP_CHARS,
+    MAX_STOPS,
+    MAX_TEMPERATURE,
+    MIN_TEMPERATURE,
+    MIN_TOP_P,
+    is_temperature,
+)
+
+MAX_MESSAGES = 256
+_IGNORED = (
+    *("user", "metadata", "store", "service_tier", "safety_identifier", "parallel_tool_calls"),
+    *("prompt_cache_key", "prompt_cache_retention", "reasoning_effort", "verbosity"),
+)
+"""Change no answer of this model."""
+_NEUTRAL: dict[str, tuple[object, ...]] = {
+    "n": (1,),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "top_logprobs": (0,),
+    "tools": ([],),
+    "functions": ([],),
+    "tool_choice": ("none", "auto"),
+    "function_call": ("none", "auto"),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+}
+"""Change none at these values; others are not offered here."""
+
+
+class _Strict(BaseModel):
+    """Numbers are numbers; what else a client adds is left alone."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+
+class TextPart(_Strict):
+    """Text in a message."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ImageUrl(_Strict):
+    """Where a picture is: a data URI. `detail` is accepted; the bundle knows one resolution."""
+
+    url: str
+    detail: str | None = None
+
+
+def _as_object(url: object) -> object:
+    return {"url": url} if isinstance(url, str) else url
+
+
+def _as_parts(content: object) -> object:
+    if content is None:
+        return []
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _as_list(stop: object) -> object:
+    return [stop] if isinstance(stop, str) else stop
+
+
+class ImagePart(_Strict):
+    """A picture in a message."""
+
+    type: Literal["image_url"]
+    image_url: Annotated[ImageUrl, BeforeValidator(_as_object)]
+
+
+Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+
+
+class Message(_Strict):
+    """One message of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[list[Part], BeforeValidator(_as_parts)] = Field(default_factory=list)
+
+
+class StreamOptions(_Strict):
+    """What a stream tells besides."""
+
+    include_usage: bool | None = None
+
+
+def _greedy_or_warm(temperature: float) -> float:
+    if not is_temperature(temperature):
+        raise ValueError(
+            f"a temperature is 0 for greedy answers or {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g}"
+        )
+    return temperature
+
+
+_Temperature = Annotated[float, AfterValidator(_greedy_or_warm)]
+_StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
+
+
+class ChatRequest(BaseModel):
+    """The fields of a chat completion that are read here. `quality` is our own: an operating point
+    of the bundle."""
+
+    model_config = ConfigDict(
+        strict=True, allow_inf_nan=False, hide_input_in_errors=True, extra="allow"
+    )
+
+    model: str
+    messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    temperature: _Temperature | None = None
+    top_p: float | None = Field(None, ge=MIN_TOP_P, le=1)
+    stop: Annotated[list[_StopText] | None, BeforeValidator(_as_list)] = Field(
+        None, max_length=MAX_STOPS
+    )
+    seed: int | None = Field(None, ge=0, le=MAX_SEED)
+    quality: str | None = None
+
+    def check_others(self) -> None:
+        """Refusal where a field that is not read here asks for something."""
+        others: dict[str, Any] = self.model_extra or {}
+        for name, value in others.items():
+            if value is None or name in _IGNORED:
+                continue
+            neutral = _NEUTRAL.get(name)
+            if neutral is None:
+                raise Refusal(
+                    400,
+                    f"expected fields that this gateway knows, got {name[:64]!r}; leave it out",
+                    name[:64],
+                    "unknown_parameter",
+                )
+            if value not in neutral:
+                raise Refusal(
+                    400,
+                    f"expected {name} to be {' or '.join(map(repr, neutral))}, got something else, "
+                    "which is not offered here; leave it out",
+                    name,
+                    "unsupported_value",
+                )
+
+    @property
+    def sampling(self) -> Sampling:
+        """How to pick tokens: greedy unless a temperature is given."""
+        asked = self.max_completion_tokens or self.max_tokens or 0
+        return Sampling(
+            max_tokens=min(asked, MAX_ANSWER_TOKENS),
+            temperature=self.temperature or 0.0,
+            top_p=1.0 if self.top_p is None else self.top_p,
+            seed=self.seed,
+            stop=tuple(self.stop or ()),
+        )
+
+    @property
+    def include_usage(self) -> bool:
+        """Does a stream end with a chunk of usage?"""
+        return bool(self.stream_options and self.stream_options.include_usage)

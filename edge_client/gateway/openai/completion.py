@@ -1,0 +1,114 @@
+"""An answer in the shapes of OpenAI's chat API: one object, or events of a stream."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+from aligned_vq.answers import Usage
+from aligned_vq.errors import CloudUnreachable
+from edge_client.aio import AsyncAnswerStream
+from edge_client.answer import Answer
+from edge_client.gateway.openai.refusal import Refusal
+
+Figures = Callable[[Answer], dict[str, Any]]
+_END = object()
+
+
+class Completion:
+    """One answer on its way out.
+
+    Args:
+        stream: the answer as it comes.
+        model: the name it is given under.
+        figures: makes `split` of a whole answer; called once.
+    """
+
+    def __init__(self, stream: AsyncAnswerStream, model: str, figures: Figures) -> None:
+        self._stream = stream
+        self._figures = figures
+        self._head = {
+            "id": f"chatcmpl-{uuid.uuid4().hex}",
+            "created": int(time.time()),
+            "model": model,
+        }
+        self._first: object = _END
+        self.failure: Exception | None = None
+        """What ended the events early."""
+
+    async def begin(self) -> None:
+        """Wait for the first piece of text: until then an error is a status."""
+        self._first = await anext(self._stream, _END)
+
+    async def close(self) -> None:
+        """Hang up; harmless once the answer ended."""
+        await self._stream.aclose()
+
+    async def whole(self) -> dict[str, Any]:
+        """The object of an answer that is not streamed."""
+        async for _ in self._stream:
+            pass
+        answer = self._answer()
+        message = {"role": "assistant", "content": str(answer), "refusal": None}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _why(answer)}
+        return {
+            **self._head,
+            "object": "chat.completion",
+            "choices": [choice],
+            "usage": _usage(answer.usage),
+            "split": self._figures(answer),
+        }
+
+    async def events(self, include_usage: bool) -> AsyncGenerator[bytes, None]:
+        """Server-sent events: the role, text, the finish reason with `split`, usage if wanted, and
+        `[DONE]`. A failure after the first text is an event too, and the last."""
+        usage = {"usage": None} if include_usage else {}
+        try:
+            begin = self._chunk({"role": "assistant", "content": ""}, **usage)
+            if self._first is not _END:
+                begin += self._chunk({"content": self._first}, **usage)
+            yield begin
+            async for piece in self._stream:
+                yield self._chunk({"content": piece}, **usage)
+            answer = self._answer()
+            yield self._chunk({}, _why(answer), **usage, split=self._figures(answer))
+            if include_usage:
+                yield _event({**self._chunk_head(), "choices": [], "usage": _usage(answer.usage)})
+        except Exception as error:  # noqa: BLE001 - told to the client: the status is out already
+            self.failure = error
+            yield _event(Refusal.of(error).body())
+            return
+        yield b"data: [DONE]\n\n"
+
+    def _chunk(self, delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        return _event({**self._chunk_head(), "choices": [choice], **more})
+
+    def _chunk_head(self) -> dict[str, Any]:
+        return {**self._head, "object": "chat.completion.chunk"}
+
+    def _answer(self) -> Answer:
+        answer = self._stream.answer
+        assert answer is not None  # a stream ends with an answer or an error
+        if answer.details.finish_reason == "cancelled":
+            raise CloudUnreachable("the service gave up on the answer before its end; ask again")
+        return answer
+
+
+def _why(answer: Answer) -> str:
+    return answer.details.finish_reason
+
+
+def _usage(usage: Usage) -> dict[str, int]:
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+    }
+
+
+def _event(content: dict[str, Any]) -> bytes:
+    return f"data: {json.dumps(content, separators=(',', ':'))}\n\n".encode()
