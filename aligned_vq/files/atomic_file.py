@@ -1,6 +1,6 @@
 """Files written whole: at every moment there is what was before or what is new, never neither.
 
-A file is written beside its place (`staging`), synced and renamed into it. Folders: `whole_folder`.
+A file is written beside its place (`staging`), synced and renamed into it; see `atomic_folder`.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ NAMES = ("a.txt", "b.txt", "*.safetensors")
 KILLED_BETWEEN = """
 import os, signal, sys
 from pathlib import Path
-from aligned_vq import whole_folder
-whole_folder.renameat2.exchange = lambda one, other: False
+from aligned_vq.files import atomic_folder
+atomic_folder.renameat2.exchange = lambda one, other: False
 rename = Path.rename
 def once(self, target):
     if sys.argv[2] == "last" and Path(target) == Path(sys.argv[1]) and self.is_dir():
@@ -38,7 +38,7 @@ def once(self, target):
             os.kill(os.getpid(), signal.SIGKILL)
     return found
 Path.rename = once
-with whole_folder.new_folder(sys.argv[1], ("*.txt",)) as new:
+with atomic_folder.new_folder(sys.argv[1], ("*.txt",)) as new:
     (new / "a.txt").write_text("new")
 """
 REPEATING = """

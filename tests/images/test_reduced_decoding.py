@@ -21,7 +21,7 @@ from tests.edge.decoding.test_decoding import SETTINGS, file, limits, run
 
 UNDERSTATED = """
 import json, os, socket, sys
-from edge_client import reduced
+from aligned_vq.images import reduced_decoding
 from edge_client.decoding import fork_server
 from edge_client.decoding.job import ASK, GRANT, head_bytes, job_fields, message
 from tests.edge.decoding.test_decoding import SETTINGS, limits

@@ -186,7 +186,8 @@ def test_nothing_outlives_a_client_that_is_killed(slow: bytes, tmp_path: Path) -
     (tmp_path / "slow.jpg").write_bytes(slow)
     program = (
         "import sys; from edge_client.decoding.decoders import *; "
-        "from tests.edge.decoding.test_decoding import *; found = BlockingDecoders(SETTINGS, limits()); found.decode(file(), 'first'); "
+        "from tests.edge.decoding.test_decoding import *; "
+        "found = BlockingDecoders(SETTINGS, limits()); found.decode(file(), 'first'); "
         "print('ready', flush=True); found.decode(open(sys.argv[1], 'rb').read(), 'slow')"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "slow.jpg")]
