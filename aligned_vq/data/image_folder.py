@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from aligned_vq.data.examples import Example
 from aligned_vq.errors import ConfigError, InvalidInput
-from aligned_vq.images.pillow_errors import DAMAGE
+from aligned_vq.images.pillow_errors import PILLOW_ERRORS
 
 # Plain raster formats only: PostScript, for one, Pillow hands to an outside program.
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
@@ -35,7 +35,7 @@ SUFFIXES = (
 """What the names of pictures end with, whatever the case."""
 _DEEP = ("F", "I", "I;16", "I;16B", "I;16L", "I;16N")
 
-_REFUSED = (Image.DecompressionBombError, *DAMAGE)
+_REFUSED = (Image.DecompressionBombError, *PILLOW_ERRORS)
 
 
 def open_picture(path: Path, owner: str, remedy: str) -> Image.Image:

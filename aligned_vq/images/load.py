@@ -21,7 +21,7 @@ from PIL import Image
 from aligned_vq.errors import InvalidInput
 from aligned_vq.images.formats import FORMATS, check_format, readable
 from aligned_vq.images.jpeg_segments import check_jpeg
-from aligned_vq.images.pillow_errors import DAMAGE
+from aligned_vq.images.pillow_errors import PILLOW_ERRORS
 from aligned_vq.images.reduced_decoding import Header, prepare
 
 ImageSource = (
@@ -159,7 +159,7 @@ def _open(
         raise InvalidInput(
             f"expected at most {max_pixels} pixels, {name} has more ({error}): send a smaller image"
         ) from error
-    except DAMAGE as error:
+    except PILLOW_ERRORS as error:
         raise InvalidInput(
             f"expected an image in one of {', '.join(formats)}, but {name} ({len(data)} bytes) "
             "is not one, or its header is damaged: convert it or send it again"
@@ -184,7 +184,7 @@ def _decode(image: Image.Image, name: str, *, opened_here: bool = False) -> Imag
             rgb = _to_rgb(image)
             if opened_here:
                 image.close()
-    except (Image.DecompressionBombError, *DAMAGE) as error:
+    except (Image.DecompressionBombError, *PILLOW_ERRORS) as error:
         raise InvalidInput(
             f"expected a whole image, but {name} is truncated or damaged ({error}): send it again"
         ) from error
@@ -209,7 +209,7 @@ def _orientation(image: Image.Image) -> int:
     """EXIF's 1 to 8; 1 where the tag is absent or the block unreadable."""
     try:
         value = image.getexif().get(_ORIENTATION_TAG, 1)
-    except DAMAGE:
+    except PILLOW_ERRORS:
         return 1
     return value if isinstance(value, int) else 1
 

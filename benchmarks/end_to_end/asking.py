@@ -90,7 +90,7 @@ class StandIn(CodecSpec):
 _SPEC = fields(CodecSpec)
 
 
-class Asking:
+class MeasuredClient:
     """One warm connection to one cloud."""
 
     def __init__(self, task: Task, target: str) -> None:

@@ -24,7 +24,7 @@ from edge_client.encoder import EncodedImage
 from edge_client.input.payload_source import SUFFIX
 from edge_client.input.remembered_images import PictureSource
 from edge_client.watch.change import ChangeTest
-from edge_client.watch.offline_queue import Kept, KeptQuestions
+from edge_client.watch.offline_queue import OfflineQueue, QueuedQuestion
 from edge_client.watch.source import Frame, Newest
 
 AWAY_SECONDS = 1.0
@@ -52,7 +52,7 @@ class WatchPlan:
     sampling: SamplingOptions
     every_seconds: float = 0.0
     change: ChangeTest | None = None
-    kept: KeptQuestions | None = None
+    kept: OfflineQueue | None = None
 
 
 class Watch:
@@ -139,7 +139,11 @@ class Watch:
         if not waiting and self._answered(frame, self._plan.question, picture):
             return True
         assert isinstance(picture, EncodedImage)  # as there is a queue
-        kept.put(Kept(frame.time, frame.number, frame.name, self._plan.question, picture.payload))
+        kept.put(
+            QueuedQuestion(
+                frame.time, frame.number, frame.name, self._plan.question, picture.payload
+            )
+        )
         figures = {"kept": len(kept), "dropped": kept.dropped, "reason": self._reason}
         self._write({**_named(frame), **figures})
         if not waiting or not self._drain():
