@@ -45,8 +45,8 @@ class BackendPath(CodecPath):
         self._backend, self._quality = backend, quality
 
     def _send(self, pixels: Tensor) -> Payload:
-        encode = self._backend.look(pixels[0].numpy())
-        return self._backend.spec.compress(encode, self._quality)
+        output = self._backend.run_prefix(pixels[0].numpy())
+        return self._backend.spec.compress(output, self._quality)
 
 
 def differing_share(ours: Sequence[Encoded], theirs: Sequence[Encoded]) -> float:
