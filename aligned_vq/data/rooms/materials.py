@@ -26,6 +26,7 @@ class Material:
         scale_m: width of a plank, tile, stripe or book's spine.
         contrast: 0 to 1, of the pattern.
         emits: 0 to 1, the share of its colour that it has without light: screens and lamps.
+        celsius: temperature of its surface.
     """
 
     colour: Colour
@@ -33,6 +34,7 @@ class Material:
     scale_m: float = 0.2
     contrast: float = 0.2
     emits: float = 0.0
+    celsius: float = 20.0
 
     def shade(self, points: Floats, normals: Floats) -> Floats:
         """Colours `[..., 3]` before lighting, of surface points in metres `[..., 3]`."""

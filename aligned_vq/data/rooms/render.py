@@ -50,12 +50,15 @@ class Room:
 
 @dataclass(frozen=True)
 class Rendering:
-    """Colour `[H, W, 3]` uint8; depth `[H, W]` float32, metres along the viewing axis; and, per
-    pixel, the index of the furniture it shows, `[H, W]` int16 (`WALLS`: none)."""
+    """Images `[H, W]` of one camera; `rgb` is `[H, W, 3]`."""
 
     rgb: NDArray[np.uint8]
     depth_m: Floats
+    """Metres along the viewing axis, without a sensor's errors."""
+    celsius: Floats
+    """Temperature of what is seen."""
     owner: NDArray[np.int16]
+    """Index of the furniture that is seen; `WALLS`: none."""
 
 
 def render(room: Room, camera: Camera, rng: np.random.Generator) -> Rendering:
@@ -72,7 +75,10 @@ def render(room: Room, camera: Camera, rng: np.random.Generator) -> Rendering:
     # Gamma 2.2 as cameras apply it; noise grows in the dark.
     encoded = np.clip(colour, 0, 1) ** np.float32(1 / 2.2) + noise
     return Rendering(
-        (np.clip(encoded, 0, 1) * 255).round().astype(np.uint8), surfaces.depth, surfaces.owner
+        (np.clip(encoded, 0, 1) * 255).round().astype(np.uint8),
+        surfaces.depth,
+        surfaces.celsius,
+        surfaces.owner,
     )
 
 
@@ -93,10 +99,12 @@ class _Surfaces:
         self._normals = -np.eye(3, dtype=np.float32)[axis] * np.where(ahead, 1, -1)[..., None]
         self._colour = np.zeros_like(rays)
         self._emits = np.zeros_like(self.depth)
+        self.celsius = np.zeros_like(self.depth)
         for number, name in enumerate(_SURFACES):
             here = (axis == number // 2) & (ahead == _is_far(number))
             material = room.palette[name]
             self._colour[here] = material.shade(points[here], self._normals[here])
+            self.celsius[here] = material.celsius
 
     def add(self, number: int, solid: Solid, window: tuple[slice, slice]) -> None:
         """Draw a solid over what lies behind it."""
@@ -109,6 +117,7 @@ class _Surfaces:
         self.owner[window][nearer] = number
         self._normals[window][nearer] = hits.normal[nearer]
         self._emits[window][nearer] = material.emits
+        self.celsius[window][nearer] = material.celsius
         self._colour[window][nearer] = material.shade(hits.local[nearer], hits.normal[nearer])
 
     def lit(self) -> Floats:

@@ -121,8 +121,15 @@ def _palette(rng: np.random.Generator, ranges: StyleRanges) -> dict[str, Materia
         value = float(rng.uniform(low, high))
         return (value, value, value)
 
-    wall = Material(paint(), _one_of(rng, "plain", "plain", "speckle", "stripes"), 0.3, 0.06)
-    other = wall if rng.random() < 0.6 else Material(paint())
+    room_c = float(rng.uniform(16, 25))
+
+    def around(difference: float, spread: float = 1.0) -> float:
+        return room_c + difference + float(rng.normal(0, spread))
+
+    wall = Material(
+        paint(), _one_of(rng, "plain", "plain", "speckle", "stripes"), 0.3, 0.06, celsius=around(-1)
+    )
+    other = wall if rng.random() < 0.6 else Material(paint(), celsius=around(-1))
     floor_pattern = _one_of(rng, "planks", "tiles", "speckle", "plain")
     wood = colorsys.hsv_to_rgb(
         rng.uniform(0.04, 0.11), rng.uniform(0.2, 0.75), rng.uniform(0.25, 0.85)
@@ -133,33 +140,56 @@ def _palette(rng: np.random.Generator, ranges: StyleRanges) -> dict[str, Materia
     return {
         **dict.fromkeys(("left", "right"), wall),
         **dict.fromkeys(("front", "back"), other),
-        "floor": Material(paint(), floor_pattern, float(rng.uniform(0.12, 0.6)), 0.25),
-        "ceiling": Material(grey(0.7, 1.0)),
-        "wood": Material(wood, "planks", 0.15, 0.1),
-        "wood2": Material(second),
-        "metal": Material(grey(0.35, 0.75)),
-        "dark": Material(grey(0.03, 0.2)),
-        "white": Material(grey(0.75, 1.0)),
-        "stone": Material(grey(0.4, 0.8), "speckle", 0.1, 0.2),
-        "cardboard": Material(
-            colorsys.hsv_to_rgb(0.09, rng.uniform(0.25, 0.5), rng.uniform(0.5, 0.8))
+        "floor": Material(
+            paint(), floor_pattern, float(rng.uniform(0.12, 0.6)), 0.25, celsius=around(-2)
         ),
-        "fabric": Material(paint(), _one_of(rng, "plain", "stripes", "speckle"), 0.08, 0.15),
-        "fabric2": Material(paint()),
-        "accent": Material(paint()),
-        "books": Material(grey(0.4, 0.7), "spines", 0.04, 0.7),
-        "felt": Material(colorsys.hsv_to_rgb(rng.uniform(0.3, 0.62), 0.6, rng.uniform(0.3, 0.6))),
-        "plant": Material(colorsys.hsv_to_rgb(rng.uniform(0.22, 0.4), 0.6, rng.uniform(0.25, 0.6))),
-        "chalk": Material(colorsys.hsv_to_rgb(rng.uniform(0.3, 0.5), 0.3, rng.uniform(0.1, 0.3))),
-        "glass": Material(colorsys.hsv_to_rgb(0.55, 0.15, rng.uniform(0.5, 0.8))),
+        "ceiling": Material(grey(0.7, 1.0), celsius=around(0.5)),
+        "wood": Material(wood, "planks", 0.15, 0.1, celsius=around(0.5)),
+        "wood2": Material(second, celsius=around(0)),
+        "metal": Material(grey(0.35, 0.75), celsius=around(-1, 2)),
+        "dark": Material(grey(0.03, 0.2), celsius=around(4, 3)),
+        "white": Material(grey(0.75, 1.0), celsius=around(0)),
+        "stone": Material(grey(0.4, 0.8), "speckle", 0.1, 0.2, celsius=around(-2)),
+        "cardboard": Material(
+            colorsys.hsv_to_rgb(0.09, rng.uniform(0.25, 0.5), rng.uniform(0.5, 0.8)),
+            celsius=around(0),
+        ),
+        "fabric": Material(
+            paint(), _one_of(rng, "plain", "stripes", "speckle"), 0.08, 0.15, celsius=around(1)
+        ),
+        "fabric2": Material(paint(), celsius=around(2)),
+        "accent": Material(paint(), celsius=around(0)),
+        "books": Material(grey(0.4, 0.7), "spines", 0.04, 0.7, celsius=around(0.3)),
+        "felt": Material(
+            colorsys.hsv_to_rgb(rng.uniform(0.3, 0.62), 0.6, rng.uniform(0.3, 0.6)),
+            celsius=around(0),
+        ),
+        "plant": Material(
+            colorsys.hsv_to_rgb(rng.uniform(0.22, 0.4), 0.6, rng.uniform(0.25, 0.6)),
+            celsius=around(-1),
+        ),
+        "chalk": Material(
+            colorsys.hsv_to_rgb(rng.uniform(0.3, 0.5), 0.3, rng.uniform(0.1, 0.3)),
+            celsius=around(-0.5),
+        ),
+        "glass": Material(
+            colorsys.hsv_to_rgb(0.55, 0.15, rng.uniform(0.5, 0.8)), celsius=around(-3, 2)
+        ),
         "water": Material(
-            colorsys.hsv_to_rgb(rng.uniform(0.48, 0.58), 0.45, rng.uniform(0.6, 0.9))
+            colorsys.hsv_to_rgb(rng.uniform(0.48, 0.58), 0.45, rng.uniform(0.6, 0.9)),
+            celsius=around(4, 4),
         ),
         "screen": Material(
-            colorsys.hsv_to_rgb(rng.random(), 0.25, rng.uniform(0.2, 0.9)), emits=0.6
+            colorsys.hsv_to_rgb(rng.random(), 0.25, rng.uniform(0.2, 0.9)),
+            emits=0.6,
+            celsius=around(10, 3),
         ),
-        "lamp": Material((1.0, 0.9, 0.7), emits=0.8),
-        "daylight": Material((0.85, 0.92, 1.0), emits=float(rng.uniform(0.4, 0.9))),
+        "lamp": Material((1.0, 0.9, 0.7), emits=0.8, celsius=around(25, 8)),
+        "daylight": Material(
+            (0.85, 0.92, 1.0),
+            emits=float(rng.uniform(0.4, 0.9)),
+            celsius=float(rng.uniform(-2, 32)),
+        ),
     }
 
 
