@@ -53,7 +53,8 @@ def thermal_camera(rendering: Rendering, rng: np.random.Generator) -> NDArray[np
     full = full + rng.uniform(0, 0.6) * (x * x + y * y)
     low, high = np.percentile(full, _THERMAL_PERCENTILES)
     scaled = (full - low) / max(high - low, 1.0)
-    return (255 * np.clip(scaled, 0, 1)).round().astype(np.uint8)
+    grey: NDArray[np.uint8] = (255 * np.clip(scaled, 0, 1)).round().astype(np.uint8)
+    return grey
 
 
 def _edges(depth: NDArray[Any]) -> NDArray[np.bool_]:
@@ -82,4 +83,5 @@ def _smooth(image: NDArray[Any]) -> NDArray[Any]:
     """A 3 x 3 mean."""
     padded = np.pad(image, 1, "edge")
     rows = padded[:-2] + padded[1:-1] + padded[2:]
-    return (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / 9
+    mean: NDArray[Any] = (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / 9
+    return mean
