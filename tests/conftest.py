@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -48,9 +49,10 @@ BUNDLE_PLAN = CodecPlan(
 )
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _threads() -> None:
-    torch.set_num_threads(2)
+def pytest_configure() -> None:
+    """One thread for each process: models here are tiny, and other tests run at the same time."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
