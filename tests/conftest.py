@@ -196,3 +196,12 @@ def cloud(
     """A cloud process serving the calibrated bundle on a free port of 127.0.0.1."""
     with CloudProcess(bundle_directory, llava_directory) as process:
         yield process
+
+
+@pytest.fixture(scope="session")
+def identity_cloud(
+    log_search: LogSearch, llava_directory: Path, identity_bundle_directory: Path
+) -> Iterator[CloudProcess]:
+    """A cloud of raw features: its answers are the unsplit model's."""
+    with CloudProcess(identity_bundle_directory, llava_directory) as process:
+        yield process

@@ -32,15 +32,6 @@ def traced(
         yield process
 
 
-@pytest.fixture(scope="session")
-def identity_cloud(
-    log_search: LogSearch, llava_directory: Path, identity_bundle_directory: Path
-) -> Iterator[CloudProcess]:
-    """A cloud of raw features: its answers are the unsplit model's."""
-    with CloudProcess(identity_bundle_directory, llava_directory) as process:
-        yield process
-
-
 @pytest.fixture(scope="module")
 def raw(cloud: CloudProcess) -> Iterator[RawClient]:
     """A client that sends whatever it is told."""
