@@ -9,6 +9,7 @@ LMMS := .venv-lmms
 LMMS_STAMP := $(LMMS)/.installed
 PRESET ?= smallest
 SECONDS ?= 600
+WORKERS ?= 3
 IMAGE ?= python:3.11-slim
 
 LOCKS := docker/locks
@@ -18,7 +19,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
   --only-binary :all: --no-annotate --custom-compile-command 'make locks' -c constraints.txt
 TORCH := (torch|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==
 
-.PHONY: help setup protos check node test vllm test-vllm lmms test-lmms test-arm test-docker locks sbom \
+.PHONY: help setup protos check node test test-long vllm test-vllm lmms test-lmms test-arm test-docker locks sbom \
   base-image demo bench figures fuzz soak bundle reference clean
 
 help: ## list the targets
@@ -47,8 +48,14 @@ tests/gateway/node/node_modules: tests/gateway/node/package-lock.json
 	npm ci --prefix tests/gateway/node --no-audit --no-fund
 	touch $@
 
-test: setup node ## run the test suite
-	$(BIN)/pytest
+# More workers than cores: a test of processes waits about as much as it computes.
+PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadscope
+
+test: setup node ## run the test suite, some minutes on two cores (WORKERS=3 at a time)
+	$(PYTEST) -m "not long"
+
+test-long: setup ## run what only repeats at length
+	$(PYTEST) -m long
 
 vllm: $(VLLM_STAMP) ## make .venv-vllm: vLLM for CPUs and the cloud side, some minutes and 4 GB
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -23,7 +24,7 @@ from aligned_vq.llava.checkpoint import LlavaCheckpoint
 from aligned_vq.split.loading import load_prefix
 from aligned_vq.types import OperatingPoint, SplitPoint
 from benchmarks.harness.processes import CloudProcess
-from tests.privacy import LAST, SUITE
+from tests.log_search import LogSearch
 
 # They have commands of their own: `make test-arm`, `make test-docker`; and `make test-vllm`,
 # `make test-lmms`, each with an environment.
@@ -49,18 +50,32 @@ BUNDLE_PLAN = CodecPlan(
 
 
 def pytest_configure() -> None:
-    """From here on every log is kept, for `tests/test_privacy.py` to read at the end."""
-    SUITE.listen()
+    """One thread for each process: models here are tiny, and other tests run at the same time."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start
+    torch.set_num_threads(1)
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name == LAST)
+@pytest.fixture(scope="session")
+def log_search() -> Iterator[LogSearch]:
+    """A search that reads every log once more, whole, when the session ends.
+
+    A server that lives as long as the session requests it, so that it ends first.
+    """
+    search = LogSearch()
+    with search.recording():
+        yield search
+    assert search.all_leaks() == []
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _threads() -> None:
-    torch.set_num_threads(2)
+@pytest.fixture(scope="module")
+def private_logs(log_search: LogSearch) -> Iterator[None]:
+    """Fails the module where a log says what was asked, answered or sent.
+
+    Directories whose tests ask questions turn it on in their `conftest.py`.
+    """
+    with log_search.listening():
+        yield
+    assert log_search.new_leaks() == []
 
 
 def random_llava(
@@ -175,7 +190,18 @@ def identity_bundle_directory(
 
 
 @pytest.fixture(scope="session")
-def cloud(llava_directory: Path, bundle_directory: Path) -> Iterator[CloudProcess]:
+def cloud(
+    log_search: LogSearch, llava_directory: Path, bundle_directory: Path
+) -> Iterator[CloudProcess]:
     """A cloud process serving the calibrated bundle on a free port of 127.0.0.1."""
     with CloudProcess(bundle_directory, llava_directory) as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def identity_cloud(
+    log_search: LogSearch, llava_directory: Path, identity_bundle_directory: Path
+) -> Iterator[CloudProcess]:
+    """A cloud of raw features: its answers are the unsplit model's."""
+    with CloudProcess(identity_bundle_directory, llava_directory) as process:
         yield process

@@ -135,7 +135,13 @@ class Embeddings(nn.Module):
             config.patch_size,
             bias=False,
         )
-        self.position_embedding = nn.Embedding(config.num_tokens, config.hidden_size)
+        # Zeros: drawing normal values on the meta device would import torch's compiler, a second
+        # of CPU time at every start.
+        self.position_embedding = nn.Embedding(
+            config.num_tokens,
+            config.hidden_size,
+            _weight=torch.zeros(config.num_tokens, config.hidden_size),
+        )
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Embedded tokens `[B, N, D]`."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests import commands
 
 
 @pytest.mark.timeout(400)  # of seconds, where a machine is busy otherwise
@@ -18,7 +19,7 @@ def test_a_handful_of_kills_for_each_writer(options: tuple[str, ...], tmp_path: 
     writers = ("checkpoint",) if options else ("export", "checkpoint", "certs", "queue")
     command = [sys.executable, "-m", "benchmarks.kills.kills", "--kills=4", "--seed=11"]
     command += [*options, f"--out={out}", "--writers", *writers]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=390, check=False)
+    ended = commands.run(command, timeout=390)
     assert ended.returncode == 0, ended.stdout + ended.stderr[-2000:]
     for row in json.loads(out.read_text())["rows"]:
         assert row["kills"] == row["before"] + row["new"] == 4

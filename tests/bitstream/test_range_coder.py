@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from aligned_vq.bitstream import coders
 from aligned_vq.bitstream.coders import PURE, Coder
 from aligned_vq.bitstream.range_coder import PRECISION_BITS, NoSuchSymbols
 from benchmarks.speed.range_coder import Step, differs, encoded, random_steps
+from tests import commands
 
 HERE = Path(__file__).parent
 WITHOUT = """
@@ -119,13 +119,10 @@ def test_every_symbol_has_an_interval(size: int) -> None:
         assert min(np.diff(model.starts)) >= 1
 
 
-def test_all_of_the_bitstream_without_constriction() -> None:
-    files = [str(HERE / f"test_{name}.py") for name in ("golden", "pack", "corruption", "context")]
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT, *files],
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
+@pytest.mark.parametrize(
+    "names", [("golden", "pack"), pytest.param(("corruption", "context"), marks=pytest.mark.long)]
+)
+def test_all_of_the_bitstream_without_constriction(names: tuple[str, ...]) -> None:
+    files = [str(HERE / f"test_{name}.py") for name in names]
+    done = commands.run([sys.executable, "-c", WITHOUT, *files], timeout=110)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]

@@ -33,3 +33,8 @@ def tokenizer(llava_directory: Path) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(llava_directory)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _private_logs(private_logs: None) -> None:
+    """Of every module here."""

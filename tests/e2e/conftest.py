@@ -11,6 +11,7 @@ from aligned_vq.types import Payload
 from benchmarks.harness.processes import CloudProcess
 from tests.e2e.operations.collector import Collector
 from tests.e2e.raw import RawClient, assert_serves, payload_of
+from tests.log_search import LogSearch
 
 
 @pytest.fixture(scope="session")
@@ -23,20 +24,11 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture(scope="session")
 def traced(
-    collector: Collector, llava_directory: Path, bundle_directory: Path
+    log_search: LogSearch, collector: Collector, llava_directory: Path, bundle_directory: Path
 ) -> Iterator[CloudProcess]:
     """Traced, and as talkative as it can be made."""
     options = (f"--traces={collector.url}", "--log_format=json", "--log_level=debug")
     with CloudProcess(bundle_directory, llava_directory, *options) as process:
-        yield process
-
-
-@pytest.fixture(scope="session")
-def identity_cloud(
-    llava_directory: Path, identity_bundle_directory: Path
-) -> Iterator[CloudProcess]:
-    """A cloud of raw features: its answers are the unsplit model's."""
-    with CloudProcess(identity_bundle_directory, llava_directory) as process:
         yield process
 
 
@@ -64,3 +56,8 @@ def serves_afterwards(cloud: CloudProcess, bundle_directory: Path) -> Iterator[N
     """Whatever a file of tests did to the service, it answers a good question afterwards."""
     yield
     assert_serves(cloud.target, bundle_directory)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _private_logs(private_logs: None) -> None:
+    """Of every module here."""

@@ -19,7 +19,7 @@ from protos import convert
 from protos.alignedvq.v1 import inference_pb2 as pb
 from protos.status import ERROR_KEY
 from tests.conftest import IMAGE_SIDE
-from tests.privacy import SUITE
+from tests.privacy import SECRETS
 
 ASK_METHOD = "/alignedvq.v1.SplitInference/Ask"
 CHANNEL_OPTIONS = (("grpc.enable_http_proxy", 0),)
@@ -74,13 +74,13 @@ class RawClient:
         except grpc.RpcError as error:
             raise Refusal(error) from error
         text = "".join(response.chunk.text for response in responses)
-        SUITE.secrets.add_text("answer", text)
+        SECRETS.add_text("answer", text)
         return RawAnswer(text, responses[-1].done.finish_reason)
 
 
 def opening(digest: bytes, question: str = GOOD_QUESTION, **sampling: Any) -> pb.AskRequest:
     """The message that opens a question, unchecked."""
-    SUITE.secrets.add_text("question", question)
+    SECRETS.add_text("question", question)
     params = pb.SamplingParams(**{"max_tokens": 4, **sampling})
     return pb.AskRequest(
         open=pb.QuestionOpen(manifest_digest=digest, question=question, sampling=params)

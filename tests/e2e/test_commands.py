@@ -13,11 +13,12 @@ from PIL import Image
 
 from aligned_vq.cli import main
 from benchmarks.harness.processes import CloudProcess
+from tests import commands
 
 
 def run(module: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", module, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    return commands.run(command, timeout=90)
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from tests.e2e.raw import (
     payload_of,
     picture,
 )
-from tests.privacy import SUITE
+from tests.privacy import SECRETS
 
 pytestmark = pytest.mark.usefixtures("serves_afterwards")
 
@@ -173,8 +173,8 @@ def test_a_text_only_question_takes_no_image(
 
 def refused(raw: RawClient, message: pb.AskRequest) -> Refusal:
     for turn in message.open.turns[:40]:
-        SUITE.secrets.add_text("turn", turn.question)
-        SUITE.secrets.add_text("turn", turn.answer)
+        SECRETS.add_text("turn", turn.question)
+        SECRETS.add_text("turn", turn.answer)
     with pytest.raises(Refusal) as caught:
         raw.ask([message])
     assert caught.value.name == "InvalidInput"

@@ -15,6 +15,7 @@ from PIL import Image
 from aligned_vq.graph.writing import write_graph
 from benchmarks.harness.processes import CloudProcess
 from edge_client import EdgeClient, EdgeConfig
+from tests import commands
 from tests.conftest import IMAGE_SIDE
 
 WITHOUT = """
@@ -47,9 +48,7 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def edge(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "error", "-c", WITHOUT.format(absent=ABSENT)]
-    return subprocess.run(
-        [*command, *map(str, arguments)], capture_output=True, text=True, timeout=90, check=False
-    )
+    return commands.run([*command, *map(str, arguments)], timeout=90)
 
 
 @pytest.mark.parametrize("quality", ["adaptive", "fixed"])

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from tests.conftest import IMAGE_SIDE
-from tests.privacy import SUITE
+from tests.privacy import SECRETS
 
 QUESTION = "What colour is the star in this picture?"
 JSON = "application/json"
@@ -28,12 +28,12 @@ def picture_bytes(seed: int = 3, form: str = "PNG") -> bytes:
 
 
 def data_uri(data: bytes, kind: str = "image/png") -> str:
-    SUITE.secrets.add_bytes("picture", data[:4000])
+    SECRETS.add_bytes("picture", data[:4000])
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def text(words: str) -> dict[str, Any]:
-    SUITE.secrets.add_text("question", words)
+    SECRETS.add_text("question", words)
     return {"type": "text", "text": words}
 
 
@@ -46,7 +46,7 @@ def user(*parts: dict[str, Any]) -> Any:
 
 
 def assistant(words: str) -> Any:
-    SUITE.secrets.add_text("answer", words)
+    SECRETS.add_text("answer", words)
     return {"role": "assistant", "content": words}
 
 

@@ -24,3 +24,8 @@ def gateway(cloud: CloudProcess, bundle_directory: Path) -> Iterator[GatewayProc
 def client(gateway: GatewayProcess) -> Iterator[OpenAI]:
     with OpenAI(base_url=f"{gateway.url}/v1", api_key="any", max_retries=0) as opened:
         yield opened
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _private_logs(private_logs: None) -> None:
+    """Of every module here."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from benchmarks.harness.processes import CloudProcess, GatewayProcess
 from edge_client.gateway.config import KEY_VARIABLE
+from tests import commands
 from tests.gateway.asking import about, call
 from tests.gateway.conftest import MODEL
 
@@ -48,12 +48,9 @@ def test_pages_of_other_sites_are_not_answered(gateway: GatewayProcess) -> None:
 
 def test_beyond_loopback_a_key_is_wanted(bundle_directory: Path) -> None:
     command = [sys.executable, "-m", "edge_client.cli", "serve", "--host=0.0.0.0", "--port=0"]
-    done = subprocess.run(
+    done = commands.run(
         [*command, f"--bundle={bundle_directory}"],
-        capture_output=True,
-        text=True,
         timeout=100,
-        check=False,
     )
     assert done.returncode == 1
     assert "expected an API key to listen beyond loopback, got host '0.0.0.0'" in done.stderr

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import http.client
 import json
-import subprocess
 import sys
 import threading
 import time
@@ -21,6 +20,7 @@ from benchmarks.harness.processes import CloudProcess, GatewayProcess
 from edge_client.cli import main
 from edge_client.gateway.access.keys import read_keys
 from edge_client.gateway.config import KEY_VARIABLE, GatewayConfig
+from tests import commands
 from tests.e2e.raw import assert_clear
 from tests.gateway.asking import Reply, about, call
 from tests.gateway.conftest import MODEL
@@ -202,12 +202,9 @@ def test_settings_that_do_not_fit_together(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_file_of_keys_that_is_not_there(bundle_directory: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "edge_client.cli", "serve", "--port=0"]
-    done = subprocess.run(
+    done = commands.run(
         [*command, f"--bundle={bundle_directory}", f"--api_keys={tmp_path / 'none'}"],
-        capture_output=True,
-        text=True,
         timeout=100,
-        check=False,
     )
     assert done.returncode == 1
     assert "No such file" in done.stderr

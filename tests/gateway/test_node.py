@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.harness.processes import GatewayProcess
+from tests import commands
 from tests.gateway.asking import data_uri, picture_bytes
 from tests.gateway.conftest import MODEL
 
@@ -21,12 +21,9 @@ def told(gateway: GatewayProcess) -> dict[str, Any]:
     """What the client got."""
     assert (FOLDER / "node_modules" / "openai").is_dir(), "expected the client for Node: make node"
     arguments = (f"{gateway.url}/v1", MODEL, data_uri(picture_bytes()))
-    done = subprocess.run(
+    done = commands.run(
         ["node", str(FOLDER / "client.mjs"), *arguments],
-        capture_output=True,
-        text=True,
         timeout=100,
-        check=False,
     )
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)

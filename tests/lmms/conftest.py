@@ -16,6 +16,7 @@ import pytest
 from aligned_vq.shipped import BUNDLE, CHECKPOINT
 from benchmarks.harness.processes import CloudProcess
 from tests.lmms.world import write_tasks
+from tests.log_search import LogSearch
 
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
@@ -91,7 +92,7 @@ def _launched(processes: int) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def service() -> Iterator[CloudProcess]:
+def service(log_search: LogSearch) -> Iterator[CloudProcess]:
     """The reference model behind the shipped bundle."""
     with CloudProcess(BUNDLE, CHECKPOINT) as process:
         yield process
@@ -100,3 +101,8 @@ def service() -> Iterator[CloudProcess]:
 def lines(path: Path) -> list[dict[str, Any]]:
     """Of a file of JSON lines."""
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _private_logs(private_logs: None) -> None:
+    """Of every module here."""

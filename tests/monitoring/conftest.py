@@ -16,6 +16,7 @@ from cloud_server.certificates import issuing
 from edge_client import EdgeClient
 from edge_client.cli import main
 from tests.cloud.engine.fake_replica import FakeReplica
+from tests.log_search import LogSearch
 
 
 class Scraped(NamedTuple):
@@ -45,7 +46,10 @@ def series_of(families: list[Metric]) -> dict[str, set[str]]:
 
 @pytest.fixture(scope="session")
 def running(
-    llava_directory: Path, bundle_directory: Path, tmp_path_factory: pytest.TempPathFactory
+    log_search: LogSearch,
+    llava_directory: Path,
+    bundle_directory: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Scraped:
     """Of processes that have answered a question."""
     folder = tmp_path_factory.mktemp("monitoring")
@@ -72,3 +76,8 @@ def running(
         families = [*scraped(cloud.http), *scraped(front.http), *scraped(gateway.url)]
     families += text_string_to_metric_families(probed.read_text())
     return Scraped(series_of(families), {family.name: family for family in families})
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _private_logs(private_logs: None) -> None:
+    """Of every module here."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 
 import pytest
 import yaml
@@ -13,6 +12,7 @@ from jsonschema import Draft202012Validator, ValidationError
 from aligned_vq.errors import AlignedVQError
 from edge_client.gateway.openai.refusal import STATUSES
 from protos.status import STATUS_CODES
+from tests import commands
 from tests.monitoring.conftest import Scraped
 from tests.monitoring.dashboard_schema import DASHBOARD_SCHEMA
 from tests.monitoring.expressions import (
@@ -84,7 +84,7 @@ def test_every_error_is_somebodys_fault_and_watched() -> None:
 def test_rules_do_what_they_should() -> None:
     command = ["promtool", "test", "rules", str(RULES.with_name("alerts.test.yaml"))]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = commands.run(command, timeout=60)
     except FileNotFoundError as error:
         words = "expected promtool, got none; apt-get install prometheus"
         raise AssertionError(words) from error

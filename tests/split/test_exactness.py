@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from aligned_vq.llava.tower_config import TowerConfig, VisionConfig
@@ -86,40 +87,45 @@ def test_blocks_behind_the_selected_layer_are_never_built() -> None:
     assert not any("layers.3" in name for name in tensor_names(suffix))
 
 
-@pytest.mark.parametrize("split", WIDE_SPLITS, ids=str)
-def test_exact_at_the_width_of_vit_l_14_336(split: SplitPoint, wide_tower: CLIPVisionModel) -> None:
-    vision = VisionConfig.from_dict(wide_tower.config.to_dict())
-    pixels = torch.randn(1, 3, 336, 336, generator=torch.Generator().manual_seed(1))
-    # Later blocks are the same computation whatever the cut: two behind it suffice to see an error.
-    last = min(split.block + 2, 23)
-    tower = TowerConfig(vision, (last,), "default")
-    with torch.inference_mode():
-        hidden = wide_tower.pre_layrnorm(wide_tower.embeddings(pixels))
-        for layer in wide_tower.encoder.layers[:last]:
-            hidden = layer(hidden, None)
-    kind: LinkKind = "identity" if split.norm == "pre" else "statistics"
-    got = through_the_split(tower, wide_tower.state_dict(), split, kind, pixels)
-    assert (got - hidden[:, 1:]).abs().max() <= 1e-4
+@pytest.fixture(scope="module", params=[112, pytest.param(336, marks=pytest.mark.long)])
+def wide_states(request: pytest.FixtureRequest) -> tuple[CLIPVisionModel, Tensor, list[Tensor]]:
+    """ViT-L/14 with random weights and norms as uneven as trained ones, an image, and its states.
 
-
-@pytest.fixture(scope="module")
-def wide_tower() -> CLIPVisionModel:
-    """ViT-L/14-336 with random weights; uneven norms as a trained one has."""
+    The image is `[1, 3, side, side]`, the states those before each block and after the last one.
+    """
     torch.manual_seed(0)
     config = CLIPVisionConfig(
         hidden_size=1024,
         intermediate_size=4096,
         num_hidden_layers=24,
         num_attention_heads=16,
-        image_size=336,
+        image_size=request.param,
         patch_size=14,
     )
     tower = CLIPVisionModel(config).eval()
+    pixels = torch.randn(1, 3, request.param, request.param)
     with torch.no_grad():
         for name, parameter in tower.named_parameters():
             if "norm" in name or "layrnorm" in name:
                 parameter.add_(0.1 * torch.randn_like(parameter))
-    return tower
+        states = [tower.pre_layrnorm(tower.embeddings(pixels))]
+        for layer in tower.encoder.layers:
+            states.append(layer(states[-1], None))
+    return tower, pixels, states
+
+
+@pytest.mark.parametrize("split", WIDE_SPLITS, ids=str)
+def test_exact_at_the_width_of_vit_l_14(
+    split: SplitPoint, wide_states: tuple[CLIPVisionModel, Tensor, list[Tensor]]
+) -> None:
+    tower, pixels, states = wide_states
+    vision = VisionConfig.from_dict(tower.config.to_dict())
+    # Later blocks are the same computation whatever the cut: two behind it suffice to see an error.
+    last = min(split.block + 2, 23)
+    kind: LinkKind = "identity" if split.norm == "pre" else "statistics"
+    cut = TowerConfig(vision, (last,), "default")
+    got = through_the_split(cut, tower.state_dict(), split, kind, pixels)
+    assert (got - states[last][:, 1:]).abs().max() <= 1e-4
 
 
 @pytest.mark.parametrize("width", [32, 256])

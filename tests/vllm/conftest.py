@@ -83,3 +83,8 @@ def tokens(chunks: list[TokenChunk]) -> list[int]:
 def blank() -> Tensor:
     """An image of which nothing is known."""
     return torch.full((577, 5), -1, dtype=torch.int16)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _private_logs(private_logs: None) -> None:
+    """Of every module here."""

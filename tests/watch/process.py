@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tests.privacy import SUITE
+from tests import commands
 
 SIDE = 64
 LIMIT_S = 60.0
@@ -70,7 +70,7 @@ class WatchProcess:
             for pipe in (self.process.stdout, self.process.stderr):
                 assert pipe is not None
                 pipe.close()
-        SUITE.heard("".join(self.told))
+        commands.STDERR.append("".join(self.told))
         return self.process.returncode
 
     def until(self, condition: Callable[[], object]) -> None:

@@ -192,61 +192,58 @@ def test_a_full_disk_ends_the_watch(bundle_directory: Path, tmp_path: Path) -> N
     assert count(queue) == 1
 
 
-@pytest.mark.parametrize("wrong", ["clients", "bundle"])
-def test_a_cloud_that_is_set_up_wrongly_costs_no_question(
-    wrong: str,
-    llava_directory: Path,
-    bundle_directory: Path,
-    identity_bundle_directory: Path,
-    tmp_path: Path,
-) -> None:
-    """A question of another bundle can never be answered, and stands in nobody's way."""
-    folder, queue = tmp_path / "pictures", tmp_path / "queue"
-    folder.mkdir()
+def told_by_a_wrong_cloud(cloud: CloudProcess, bundle: Path, folder: Path) -> str:
+    """Why questions wait, as the watch says it: all of them but one of a strange bundle, which can
+    never be answered and stands in nobody's way."""
+    pictures, queue = folder / "pictures", folder / "queue"
+    pictures.mkdir()
     with OfflineQueue(queue, 2**20) as kept:
-        first, *others = some(bundle_directory, 3)
+        first, *others = some(bundle, 3)
         strange = replace(first.payload, manifest_digest=bytes(16))
         put_all(kept, [replace(first, payload=strange), *others])
-    tokens = tmp_path / "tokens.yaml"
-    tokens.write_text(f"somebody: {hashlib.sha256(b'else').hexdigest()}\n")
-    cloud = {
-        "clients": CloudProcess(bundle_directory, llava_directory, f"--tokens={tokens}"),
-        "bundle": CloudProcess(identity_bundle_directory, llava_directory),
-    }[wrong]
     options = (f"--queue={queue}", "--attempts=1")
-    with (
-        cloud,
-        WatchProcess(folder, cloud.target, bundle_directory, *options) as watch,
-    ):
+    with WatchProcess(pictures, cloud.target, bundle, *options) as watch:
         watch.until(watch.errors)
-        save(folder / "a.png", 7)
+        save(pictures / "a.png", 7)
         watch.until_lines(2)
         assert watch.end() == 0
     assert [line["file"] for line in watch.errors()] == ["0.png"]
     assert (watch.lines[1]["kept"], watch.lines[1]["dropped"]) == (3, 0)
-    assert {"clients": "token", "bundle": "bundle"}[wrong] in watch.lines[1]["reason"]
     assert count(queue) == 3
+    return str(watch.lines[1]["reason"])
+
+
+def test_a_cloud_of_another_bundle_costs_no_question(
+    identity_cloud: CloudProcess, bundle_directory: Path, tmp_path: Path
+) -> None:
+    assert "bundle" in told_by_a_wrong_cloud(identity_cloud, bundle_directory, tmp_path)
+
+
+def test_a_cloud_that_wants_a_token_costs_no_question(
+    llava_directory: Path, bundle_directory: Path, tmp_path: Path
+) -> None:
+    tokens = tmp_path / "tokens.yaml"
+    tokens.write_text(f"somebody: {hashlib.sha256(b'else').hexdigest()}\n")
+    with CloudProcess(bundle_directory, llava_directory, f"--tokens={tokens}") as cloud:
+        assert "token" in told_by_a_wrong_cloud(cloud, bundle_directory, tmp_path)
 
 
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM])
 def test_a_queue_outlives_its_process_and_is_drained_in_order(
-    by: signal.Signals, llava_directory: Path, bundle_directory: Path, tmp_path: Path
+    by: signal.Signals, cloud: CloudProcess, bundle_directory: Path, tmp_path: Path
 ) -> None:
-    folder, queue, port = tmp_path / "pictures", tmp_path / "queue", closed_port()
+    folder, queue = tmp_path / "pictures", tmp_path / "queue"
     folder.mkdir()
     options = (f"--queue={queue}", *QUICK)
     names = [f"{number}.png" for number in range(4)]
-    with WatchProcess(folder, f"127.0.0.1:{port}", bundle_directory, *options) as watch:
+    with WatchProcess(folder, f"127.0.0.1:{closed_port()}", bundle_directory, *options) as watch:
         for number, name in enumerate(names):
             save(folder / name, number)
             watch.until_lines(number + 1)
         assert watch.end(by) == (0 if by is signal.SIGTERM else -signal.SIGKILL)
     assert [line["kept"] for line in watch.lines] == [1, 2, 3, 4]
     assert count(queue) == len(names)
-    with (
-        CloudProcess(bundle_directory, llava_directory, f"--port={port}") as cloud,
-        WatchProcess(folder, cloud.target, bundle_directory, *options) as watch,
-    ):
+    with WatchProcess(folder, cloud.target, bundle_directory, *options) as watch:
         watch.until_lines(len(names))
         save(folder / "live.png", 9)
         watch.until_lines(len(names) + 1)

@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.links.network import Network
 from benchmarks.links.profiles import Link
+from tests import commands
 
 SERVER = """
 import hashlib, socket, sys
@@ -61,9 +62,7 @@ def test_bytes_arrive_whole_and_no_faster_than_the_link(namespaces: bool) -> Non
         for link, size in ((slow, 150_000), (fast, 5_000_000), (slow, 250)):
             with network.link(link, target) as (reached,):
                 command = [*network.edge_command, sys.executable, "-c", CLIENT, reached, str(size)]
-                done = subprocess.run(
-                    command, capture_output=True, text=True, timeout=60, check=True
-                )
+                done = commands.run(command, timeout=60, check=True)
             whole, seconds = done.stdout.split()
             assert whole == "True"
             assert float(seconds) >= 8 * size / (1e3 * link.up_kbit) + 2 * link.delay_ms / 1e3

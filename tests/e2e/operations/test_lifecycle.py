@@ -7,7 +7,6 @@ import json
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from cloud_server.app import SERVICE_NAME, CloudServer
 from cloud_server.config import CloudConfig
 from cloud_server.model import load_cloud_model
 from edge_client import CloudUnreachable, EdgeClient, EdgeConfig, Overloaded
+from tests import commands
 from tests.e2e.raw import (
     CHANNEL_OPTIONS,
     GOOD_QUESTION,
@@ -202,7 +202,7 @@ def test_a_taken_port_is_one_line(
         *(sys.executable, "-m", "cloud_server.cli", "serve", f"--port={cloud.port}"),
         *(f"--bundle={bundle_directory}", f"--model={llava_directory}"),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = commands.run(command, timeout=60)
     assert done.returncode == 1
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from aligned_vq.cli import main
 from aligned_vq.evaluation.vqav2.metric import normalise
 from benchmarks.harness.processes import CloudProcess
 from benchmarks.links.secured_links import secured
+from tests import commands
 from tests.evaluation.vqav2.conftest import QUESTIONS
 from tests.evaluation.vqav2.folder import arguments, evaluated, results
 
@@ -100,11 +100,9 @@ def test_a_killed_job_goes_on_to_the_same_files(
     options = arguments(world, tmp_path, llava_directory, bundles)
     # In the middle of a picture's questions of the second row.
     killed_at = QUESTIONS + 11
-    killed = subprocess.run(
+    killed = commands.run(
         [sys.executable, "-m", "tests.evaluation.vqav2.killed", str(killed_at), *options],
-        capture_output=True,
         timeout=SECONDS,
-        check=False,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
     logs = [tmp_path / name / "answers-000.jsonl" for name in _folders(bundle_directory)]
@@ -124,13 +122,10 @@ def test_two_processes_write_what_one_writes(
 ) -> None:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     options = arguments(world, tmp_path, llava_directory, "--bundles")
-    done = subprocess.run(
+    done = commands.run(
         [sys.executable, *launcher, "-m", "aligned_vq.cli", *options],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
         timeout=SECONDS,
-        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("not measured here") == 1  # one of them speaks

@@ -19,7 +19,7 @@ from playwright.sync_api import (
     expect,
 )
 
-from tests.privacy import SUITE
+from tests.privacy import SECRETS
 
 WAIT_MS = 40_000
 ROOT = Path(__file__).parents[3]
@@ -78,7 +78,7 @@ class PageDriver:
         expect(self["rate-section"]).to_be_visible()
 
     def type(self, question: str) -> None:
-        SUITE.secrets.add_text("question", question)
+        SECRETS.add_text("question", question)
         self["question"].fill(question)
         self["question"].press("Enter")
 
@@ -95,7 +95,7 @@ class PageDriver:
         chunks = [json.loads(event) for event in events]
         told = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
         shown = self.exchanges.last.locator(".answer").text_content() or ""
-        SUITE.secrets.add_text("answer", told)
+        SECRETS.add_text("answer", told)
         assert shown == (told or "(an empty answer)")
         request: dict[str, Any] = asked.value.post_data_json or {}
         return shown, chunks[-1]["split"], request

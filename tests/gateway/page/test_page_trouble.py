@@ -18,7 +18,7 @@ from edge_client.gateway.config import KEY_VARIABLE
 from tests.gateway.asking import QUESTION as LONG_ANSWERED
 from tests.gateway.asking import call, picture_bytes
 from tests.gateway.page.page_driver import PHONE, PageDriver, opened
-from tests.privacy import SUITE
+from tests.privacy import SECRETS
 
 QUESTION = "Is there a purple star above the cross?"
 KEY = "a-key-for-the-page-only"
@@ -153,7 +153,7 @@ def test_an_answer_comes_in_pieces_and_is_stopped(
         expect(page["ask"]).to_have_text("Ask")
         expect(page.exchanges.last).to_contain_text("Stopped.")
         assert page["log"].get_attribute("aria-busy") is None
-        SUITE.secrets.add_text("answer", page.exchanges.last.locator(".answer").inner_text())
+        SECRETS.add_text("answer", page.exchanges.last.locator(".answer").inner_text())
         expect(page["question"]).to_have_value(LONG_ANSWERED)
 
         page.type(LONG_ANSWERED)  # the button stops, too
@@ -249,7 +249,7 @@ def test_a_gateway_that_wants_a_key(
     picture: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    SUITE.secrets.add_text("key", KEY)
+    SECRETS.add_text("key", KEY)
     monkeypatch.setenv(KEY_VARIABLE, KEY)
     with (
         GatewayProcess(cloud.target, bundle_directory) as gateway,
