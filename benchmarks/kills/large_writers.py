@@ -25,8 +25,8 @@ from aligned_vq.llava.checkpoint import LlavaCheckpoint
 from aligned_vq.shipped import CHECKPOINT
 from aligned_vq.split.loading import load_prefix
 from aligned_vq.training.config_file import config_from
+from aligned_vq.training.modules import build_optimiser
 from aligned_vq.training.run import TrainingRun
-from aligned_vq.training.stage import build_optimiser
 from aligned_vq.training.state import load_state, save_state
 from aligned_vq.types import SplitPoint
 from benchmarks.kills.killing import opened_by_others
@@ -116,10 +116,10 @@ class CheckpointWriter:
             "precision": "no",
         }
         self._config = config_from(settings, "kills")
-        run = TrainingRun(self._config, self._out)
+        run = TrainingRun.open(self._config, self._out)
         self._facts = {"run": run._identity}
-        self._tensors = run.learners.tensors()
-        self._optimiser = build_optimiser(run.learners.model, self._config, self._config.align)
+        self._tensors = run.modules.tensors()
+        self._optimiser = build_optimiser(run.modules.model, self._config, self._config.align)
         for group in self._optimiser.param_groups:
             for parameter in group["params"]:
                 parameter.grad = torch.zeros_like(parameter)
@@ -145,7 +145,7 @@ class CheckpointWriter:
     def check(self, first: int, done: int, begun: int) -> tuple[str, list[str]]:
         """A run goes on from it, and now and then it is trained to its end."""
         before = self._last if not done else first + done - 1
-        run = TrainingRun(self._config, self._out)
+        run = TrainingRun.open(self._config, self._out)
         saved = load_state(self._out / "state")
         if saved is None:
             return "before", [] if before is None else ["expected a checkpoint, got none"]
@@ -153,12 +153,12 @@ class CheckpointWriter:
         found, faults = facts["written"], []
         if found not in (before, first + begun - 1):
             faults.append(f"expected step {before} or {first + begun - 1}, got {found}")
-        marks = (tensors[self._mark], run.learners.tensors()[self._mark])
+        marks = (tensors[self._mark], run.modules.tensors()[self._mark])
         if run.at_step != facts["step"] or any(bool((mark != found).any()) for mark in marks):
             faults.append(f"expected tensors of step {found}, got others")
         if run.at_step == _TRAIN_STEPS - 1:
             shutil.rmtree(self._resumed, ignore_errors=True)
-            TrainingRun(self._config, shutil.copytree(self._out, self._resumed)).train()
+            TrainingRun.open(self._config, shutil.copytree(self._out, self._resumed)).train()
             ended = load_state(self._resumed / "state")
             if ended is None or ended[0]["step"] != _TRAIN_STEPS:
                 faults.append("expected a run that goes on to its end")

@@ -103,8 +103,8 @@ def measure(stage: str, checkpoint: Path, options: argparse.Namespace) -> dict[s
         settings.update({name: settings[name] | steps} if name in settings else {})
     starts: list[float] = []
     with tempfile.TemporaryDirectory() as out:
-        run = TrainingRun(config_from(settings, stage), Path(out))
-        run.learners.model.register_forward_pre_hook(lambda *_: starts.append(time.monotonic()))
+        run = TrainingRun.open(config_from(settings, stage), Path(out))
+        run.modules.model.register_forward_pre_hook(lambda *_: starts.append(time.monotonic()))
         began = time.monotonic()
         run.train()
         ended = time.monotonic()
