@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         Unauthenticated,
     )
     from aligned_vq.images.load import load_image
+    from aligned_vq.images.preprocess import preprocess
     from aligned_vq.llava.checkpoint import LlavaCheckpoint
     from aligned_vq.quantizer.aligned import AlignedVQ
     from aligned_vq.split.loading import load_prefix, load_suffix
@@ -91,6 +92,7 @@ __all__ = [
     "open_cloud_bundle",
     "open_edge_bundle",
     "pack",
+    "preprocess",
     "read_manifest",
     "to_frame",
     "unpack",
@@ -142,6 +144,7 @@ _HOMES = {
     "open_cloud_bundle": "aligned_vq.codec.bundle",
     "open_edge_bundle": "aligned_vq.codec.bundle",
     "pack": "aligned_vq.bitstream",
+    "preprocess": "aligned_vq.images.preprocess",
     "read_manifest": "aligned_vq.codec.bundle_files",
     "to_frame": "aligned_vq.bitstream",
     "unpack": "aligned_vq.bitstream",
