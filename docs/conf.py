@@ -20,6 +20,7 @@ include_patterns = [
     "SECURITY.md",
     "benchmarks/README.md",
     "benchmarks/RESULTS.md",
+    "examples/README.md",
 ]
 exclude_patterns = [".*", "build", "runs", "work", "**/node_modules"]
 
