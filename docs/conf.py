@@ -26,10 +26,9 @@ exclude_patterns = [".*", "build", "runs", "work", "**/node_modules"]
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
-nitpicky = False
 default_role = "code"  # docstrings write `name` for code
 
-autodoc_class_signature = "separated"
+autodoc_inherit_docstrings = False  # of torch
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"

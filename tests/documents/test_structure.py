@@ -1,4 +1,4 @@
-"""docs/structure.md lists every module of the packages and every folder beside them, and no other."""
+"""docs/structure.md lists every module of the packages and every folder beside them."""
 
 from __future__ import annotations
 
