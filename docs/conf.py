@@ -31,7 +31,8 @@ default_role = "code"  # docstrings write `name` for code
 autodoc_inherit_docstrings = False  # of torch
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints = "signature"
-autodoc_typehints_format = "short"
+python_use_unqualified_type_names = True
+autodoc_typehints_format = "fully-qualified"
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
 

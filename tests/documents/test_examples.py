@@ -14,7 +14,7 @@ import pytest
 
 from aligned_vq.training.config_file import read_config
 from benchmarks.harness.processes import CloudProcess, GatewayProcess
-from tests.documents.reading import ROOT
+from tests.documents.reading import ROOT, blocks
 
 EXAMPLES = ROOT / "examples"
 ENVIRONMENT = os.environ | {
@@ -82,7 +82,10 @@ def test_watch(reference_cloud: CloudProcess, checkout: Path) -> None:
 
 
 def test_the_small_codec_is_a_configuration() -> None:
-    config = read_config(EXAMPLES / "small-codec.yaml", [])
+    file = EXAMPLES / "small-codec.yaml"
+    (shown,) = blocks(ROOT / "docs" / "training.md", "yaml")
+    assert file.read_text().endswith(shown)
+    config = read_config(file)
     assert config.task.steps
     assert set(config.codec.points) == {"medium", "low"}
 
