@@ -121,7 +121,7 @@ demo: setup ## three questions about a picture, across two processes
 bench: setup ## side-by-side measurements with tables and plots; PRESET=full measures at length
 	$(BIN)/python -m benchmarks.bench benchmarks/experiments/$(PRESET).yaml --out build/bench/$(PRESET)
 
-figures: setup ## the figures of the README, about an hour on two cores
+figures: setup ## most figures of benchmarks/RESULTS.md, about an hour on two cores
 	$(BIN)/aligned-vq eval --kinds --out benchmarks/results/eval
 	$(BIN)/aligned-vq eval --questions 1000 --baselines --out benchmarks/results/baselines
 	for name in links cuts geometry; do \

@@ -16,6 +16,7 @@ DOCUMENTS = [
     ROOT / "benchmarks" / "README.md",
     ROOT / "benchmarks" / "RESULTS.md",
     ROOT / "examples" / "README.md",
+    ROOT / "protos" / "README.md",
 ]
 SHELL = ("", "sh", "bash", "console")
 _BLOCK = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
