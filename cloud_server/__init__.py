@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aligned_vq.lazy_names import lazy_names
+from aligned_vq.public_names import lazy_names
 from aligned_vq.telemetry.logs import quiet_grpc
 
 if TYPE_CHECKING:

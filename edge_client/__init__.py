@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aligned_vq.lazy_names import lazy_names
+from aligned_vq.public_names import lazy_names
 
 if TYPE_CHECKING:
     from aligned_vq.errors import (
