@@ -31,7 +31,7 @@ from aligned_vq.data.scenes.patches import (
     patch_targets,
 )
 from aligned_vq.data.scenes.pool import ScenePool
-from aligned_vq.data.scenes.questions import describe, short_questions
+from aligned_vq.data.scenes.questions import SceneQuestion, describe, short_questions
 from aligned_vq.data.scenes.scene import Scene, sample_scene
 from aligned_vq.files.atomic_file import new_file
 from aligned_vq.llava.packing import PackedText, Packer, TextTurn, answer_loss, packed_logits
