@@ -42,9 +42,11 @@ check: setup ## lint, types and import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Pages load nothing from other hosts, so that the site works offline.
 docs: setup ## build the documentation site into build/docs; warnings are errors
 	rm -rf build/docs
 	$(BIN)/sphinx-build --fail-on-warning --keep-going -q -j auto -c docs -d build/doctrees . build/docs
+	! grep -rlE '<(script|link|img|iframe)[^>]* (src|href)="(https?:)?//' --include='*.html' build/docs
 	@echo "build/docs/index.html"
 
 node: tests/gateway/node/node_modules ## OpenAI's client for Node, for the suite (needs node and npm)
