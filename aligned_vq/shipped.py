@@ -1,18 +1,32 @@
-"""Where the shipped reference model and its bundle lie."""
+"""Where the shipped reference model and its bundle are installed."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-_HERE = Path(__file__).parent / "reference"
-CHECKPOINT = _HERE / "checkpoint"
-"""LLaVA in Hugging Face format, float16, with tokenizer and processor."""
-BUNDLE = _HERE / "bundle"
-"""The calibrated bundle made from it: 866 B per image."""
+from aligned_vq.errors import ConfigError
+
+_FOLDER = Path(__file__).parent / "reference"
+CHECKPOINT = _FOLDER / "checkpoint"
+"""LLaVA in Hugging Face format, float16, with tokenizer and processor. Not in the distribution that
+devices install: `aligned-vq-reference` adds it, and the bundle's cloud half."""
+BUNDLE = _FOLDER / "bundle"
+"""The bundle trained for it: at most 866 B per image."""
 NAME = "reference"
 """What the commands accept in place of a path."""
 
 
 def checkpoint_source(source: str) -> str:
-    """The shipped checkpoint's directory for `reference`, anything else unchanged."""
-    return str(CHECKPOINT) if source == NAME else source
+    """The shipped checkpoint's directory for `reference`, anything else unchanged.
+
+    Raises:
+        ConfigError: the reference model's weights are not installed.
+    """
+    if source != NAME:
+        return source
+    if not CHECKPOINT.is_dir():
+        raise ConfigError(
+            f"expected the reference model's weights in {CHECKPOINT}, got none; install them from "
+            "a source tree: pip install ./aligned_vq/reference"
+        )
+    return str(CHECKPOINT)

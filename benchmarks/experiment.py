@@ -39,7 +39,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 class Kind(Protocol):
     """A module that measures one kind of thing and shows what it found."""
 
-    Settings: type[Any]
+    SETTINGS: type[Any]
     """A frozen dataclass with a default for every field. If it has a `seed`, the experiment's seed
     is its default."""
 
@@ -117,7 +117,7 @@ def _part(name: str, told: Any, seed: int) -> Part:
     settings = dict(mapping(told or {}, where))
     kind = str(settings.pop("kind", name))
     try:
-        settings_type = kind_of(kind).Settings
+        settings_type = kind_of(kind).SETTINGS
     except ConfigError as error:
         raise ConfigError(f"{where}.kind: {error}") from error
     if "seed" in {field.name for field in fields(settings_type)}:

@@ -29,7 +29,7 @@ from cloud_server.config import CloudConfig
 from cloud_server.decode.incoming import ServedBundle
 from cloud_server.methods import Methods
 from cloud_server.operations.metrics import Metrics
-from cloud_server.operations.operations_http import HttpFace
+from cloud_server.operations.operations_http import OperationsHttp
 from cloud_server.service import ServiceParts, SplitInferenceService
 from cloud_server.serving_backends import Loaded, load, make_backend
 from protos.address import address, is_loopback
@@ -104,7 +104,9 @@ class CloudServer:
         # Held here: gRPC calls back into it at every handshake without keeping it alive.
         self._credentials = tls.credentials() if tls else None
         self._serving = False
-        self._http = HttpFace(self._metrics, bundles, lambda: not self._engine.lost, self.trouble)
+        self._http = OperationsHttp(
+            self._metrics, bundles, lambda: not self._engine.lost, self.trouble
+        )
         self._watching: list[asyncio.Task[None]] = []
         self.port = 0
         self.http_port: int | None = None

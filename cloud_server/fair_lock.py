@@ -10,7 +10,7 @@ from types import TracebackType
 import torch
 
 
-class Turns:
+class FairLock:
     """A lock that is given in the order it was asked for, so that nobody starves.
 
     Two passes at once on a CPU are far slower than one after the other: each uses all cores, and
@@ -47,4 +47,4 @@ class Turns:
 
 def turns_on(device: torch.device) -> AbstractContextManager[None]:
     """For all who run passes on a device; on a GPU they overlap as they like."""
-    return Turns() if device.type == "cpu" else nullcontext()
+    return FairLock() if device.type == "cpu" else nullcontext()

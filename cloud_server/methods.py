@@ -87,7 +87,7 @@ class Methods(grpc.GenericRpcHandler):
         async def serve(_: object, context: Context) -> None:
             if self._connections.ending(peer := context.peer()):
                 raise asyncio.CancelledError
-            call = _Call(context, self._seconds)
+            call = _CountedCall(context, self._seconds)
             self._connections.came(peer, self._arrivals.enter(call, host_of(peer)))
             try:
                 async with call.limit:
@@ -127,7 +127,7 @@ class _Ended(Exception):
         self.details = details
 
 
-class _Call:
+class _CountedCall:
     """One call of a method that is not a question, and what its method is given as context.
 
     Its messages are read one by one, and its end is not gRPC's `abort`: both would hold the call
@@ -177,7 +177,7 @@ class _Call:
         self._context.set_details(words)
 
 
-async def _run(handler: Any, call: _Call) -> None:
+async def _run(handler: Any, call: _CountedCall) -> None:
     """Serve a call, whatever the kind of its method."""
     request = call.all() if handler.request_streaming else await call.next()
     if request is None:  # it ended without one

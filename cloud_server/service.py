@@ -20,7 +20,7 @@ from aligned_vq.telemetry.log_limit import LIMIT
 from aligned_vq.telemetry.spans import CANCELLED, NO_TRACES, Traces
 from aligned_vq.types import Payload, digest_of
 from cloud_server.access.connections import Connections
-from cloud_server.access.gate import Gate, Visit
+from cloud_server.access.gate import AdmittedQuestion, Gate
 from cloud_server.access.identity import Identities
 from cloud_server.config import CloudConfig
 from cloud_server.decode.batcher import DecodeBatcher, DecodeMany
@@ -30,7 +30,7 @@ from cloud_server.decode.incoming import (
     bundle_named,
     manifest_digest_of,
 )
-from cloud_server.decode.lru_byte_cache import ByteBudget
+from cloud_server.decode.lru_byte_cache import LruByteCache
 from cloud_server.engine.base import EngineRequest, LanguageEngine
 from cloud_server.operations.metrics import ImageSource, Metrics
 from cloud_server.operations.question_record import ANSWERED, QuestionRecord
@@ -78,7 +78,7 @@ class SplitInferenceService:
     def __init__(self, parts: ServiceParts, config: CloudConfig) -> None:
         self._parts = parts
         self._config = config
-        self._images: ByteBudget[Tensor] = ByteBudget(
+        self._images: LruByteCache[Tensor] = LruByteCache(
             config.image_cache_mib * 2**20, lambda embeds: embeds.nbytes
         )
         self._metrics = parts.metrics
@@ -188,7 +188,7 @@ class SplitInferenceService:
         await self._decoder.close()
 
     async def _answer(
-        self, visit: Visit, context: Context, record: QuestionRecord
+        self, visit: AdmittedQuestion, context: Context, record: QuestionRecord
     ) -> AsyncGenerator[pb.AskResponse]:
         watch = Stopwatch()
         incoming = Incoming(

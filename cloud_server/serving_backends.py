@@ -25,7 +25,7 @@ Loaded = CloudModel | FrontModel
 
 
 @dataclass(frozen=True)
-class Backend:
+class ServingBackend:
     """Everything behind the wire."""
 
     manifests: Sequence[SplitManifest]
@@ -44,14 +44,14 @@ def load(config: CloudConfig) -> Loaded:
     return load_cloud_model(config) if config.engine == "transformers" else load_front_model(config)
 
 
-def make_backend(loaded: Loaded, config: CloudConfig, metrics: Metrics) -> Backend:
+def make_backend(loaded: Loaded, config: CloudConfig, metrics: Metrics) -> ServingBackend:
     """The engine over what was loaded; ConfigError where settings do not fit it."""
     if isinstance(loaded, CloudModel):
         return _transformers(loaded, config, metrics)
     return _indices(loaded, config, metrics)
 
 
-def _transformers(model: CloudModel, config: CloudConfig, metrics: Metrics) -> Backend:
+def _transformers(model: CloudModel, config: CloudConfig, metrics: Metrics) -> ServingBackend:
     engine = TransformersEngine(
         model.llava,
         model.processor.tokenizer,
@@ -68,10 +68,10 @@ def _transformers(model: CloudModel, config: CloudConfig, metrics: Metrics) -> B
         manifests[0].tower.num_selected_tokens,
         _limits(config, model.llava.config.text_config.max_position_embeddings),
     )
-    return Backend(manifests, ImageDecoder(model).decode_many, prompts, engine)
+    return ServingBackend(manifests, ImageDecoder(model).decode_many, prompts, engine)
 
 
-def _indices(front: FrontModel, config: CloudConfig, metrics: Metrics) -> Backend:
+def _indices(front: FrontModel, config: CloudConfig, metrics: Metrics) -> ServingBackend:
     manifest = front.bundle.manifest
     prompts = PromptBuilder(
         front.processor,
@@ -101,7 +101,7 @@ def _indices(front: FrontModel, config: CloudConfig, metrics: Metrics) -> Backen
         engine = ReplicasEngine(urls, tokenizer, front.layout, blank, metrics.engine_retries.inc)
         metrics.gauge("engine_replicas", "Engines that may be asked.", lambda: len(engine.replicas))
     reader = IndexReader(front.bundle.codec, front.layout)
-    return Backend([manifest], reader.decode_many, prompts, engine)
+    return ServingBackend([manifest], reader.decode_many, prompts, engine)
 
 
 def _limits(config: CloudConfig, context_tokens: int) -> PromptLimits:

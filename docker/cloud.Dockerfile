@@ -26,7 +26,7 @@ RUN if pip --python /opt/venv/bin/python install --no-index -c constraints.txt t
 RUN pip --python /opt/venv/bin/python install --require-hashes -r docker/locks/cloud.txt \
     && pip install --require-hashes --target /backend -r docker/locks/build.txt
 COPY . .
-RUN PYTHONPATH=/backend pip wheel --no-index --no-build-isolation --wheel-dir /wheel . \
+RUN PYTHONPATH=/backend pip wheel --no-index --no-build-isolation --wheel-dir /wheel . ./aligned_vq/reference \
     && pip --python /opt/venv/bin/python install --no-index /wheel/*.whl \
     && cd /opt/venv/lib/python3*/site-packages/aligned_vq/reference \
     && mkdir /models \

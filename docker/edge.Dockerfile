@@ -19,8 +19,7 @@ RUN PYTHONPATH=/backend pip wheel --no-index --no-build-isolation --wheel-dir /w
     && pip --python /opt/venv/bin/python install --no-index /wheel/*.whl \
     && cd /opt/venv/lib/python3*/site-packages/aligned_vq/reference \
     && mkdir /models \
-    && mv bundle /models/bundle \
-    && rm -r checkpoint /models/bundle/cloud.safetensors
+    && mv bundle /models/bundle
 # The system and what was installed, in one layer; not what the base has for installing, such as a
 # folder of wheels, and not what the engine lends a build of the machine's own.
 RUN mkdir /image \

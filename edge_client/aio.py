@@ -20,7 +20,7 @@ from edge_client.client import EdgeClient, History, SamplingOptions
 from edge_client.config import EdgeConfig
 from edge_client.connection.stream import AnswerStream
 from edge_client.encoder import EncodedImage
-from edge_client.input.remembered_images import PictureSource
+from edge_client.input.remembered_images import ImageOrPayload
 from protos.messages import ServiceInfo
 
 QUESTIONS_AT_ONCE = 64
@@ -58,7 +58,7 @@ class AsyncEdgeClient:
 
     async def ask(
         self,
-        image: PictureSource | None,
+        image: ImageOrPayload | None,
         question: str,
         history: History = (),
         **sampling: Unpack[SamplingOptions],
@@ -72,7 +72,7 @@ class AsyncEdgeClient:
 
     def stream(
         self,
-        image: PictureSource | None,
+        image: ImageOrPayload | None,
         question: str,
         history: History = (),
         **sampling: Unpack[SamplingOptions],
@@ -81,7 +81,7 @@ class AsyncEdgeClient:
         asked = partial(self._client.stream, image, question, history, **sampling)
         return AsyncAnswerStream(asked, self._threads)
 
-    async def compress(self, image: PictureSource, *, quality: str | None = None) -> EncodedImage:
+    async def compress(self, image: ImageOrPayload, *, quality: str | None = None) -> EncodedImage:
         """The payload of an image; see `EdgeClient.compress`."""
         return await self._awaited(partial(self._client.compress, image, quality=quality))
 

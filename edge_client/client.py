@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self, TypedDict, Unpack
@@ -20,8 +21,8 @@ from edge_client.connection.targets import Targets, is_refusal, split_targets
 from edge_client.connection.transport import GrpcTransport, Transport
 from edge_client.encoder import EdgeEncoder, EncodedImage
 from edge_client.input.image_opener import ImageOpener
-from edge_client.input.remembered_images import PictureSource, RememberedPictures
-from protos.messages import ServiceInfo, Turn
+from edge_client.input.remembered_images import ImageOrPayload, RememberedImages
+from protos.messages import Question, ServiceInfo, Turn
 
 History = Iterable[tuple[str, str]]
 """Questions and their answers."""
@@ -67,14 +68,13 @@ class EdgeClient:
         transport: Transport | None = None,
     ) -> None:
         self.config = config or EdgeConfig()
-        own = self.config
-        self.encoder = EdgeEncoder(bundle, own.backend, own.dtype, own.threads)
-        self._targets = Targets([transport] if transport else _transports(target, own), own)
-        self._traces = open_traces(self.config.traces, "edge-client")
-        self._opener = ImageOpener(self.encoder, self.config)
-        self._pictures = RememberedPictures(
-            self.encoder, self.config.remembered_images, self._opener.view
-        )
+        settings = self.config
+        self.encoder = EdgeEncoder(bundle, settings.backend, settings.dtype, settings.threads)
+        transports = [transport] if transport else _transports(target, settings)
+        self._targets = Targets(transports, settings)
+        self._traces = open_traces(settings.traces, "edge-client")
+        self._opener = ImageOpener(self.encoder, settings)
+        self._images = RememberedImages(self.encoder, settings.remembered_images, self._opener.view)
 
     def __enter__(self) -> Self:
         return self
@@ -90,7 +90,7 @@ class EdgeClient:
 
     def ask(
         self,
-        image: PictureSource | None,
+        image: ImageOrPayload | None,
         question: str,
         history: History = (),
         **sampling: Unpack[SamplingOptions],
@@ -104,7 +104,7 @@ class EdgeClient:
 
     def stream(
         self,
-        image: PictureSource | None,
+        image: ImageOrPayload | None,
         question: str,
         history: History = (),
         **sampling: Unpack[SamplingOptions],
@@ -136,20 +136,18 @@ class EdgeClient:
         turns = tuple(Turn(asked, answered) for asked, answered in history)
         quality = sampling.pop("quality", None)
         self.encoder.check_quality(quality)
-        own = None if image is None else self._pictures.picture(image, quality)
-        route = Route(self._targets, own.held_by if own else "")
-        return AnswerStream(
-            route,
-            self.config,
+        pending = None if image is None else self._images.pending(image, quality)
+        checked = Question(
+            uuid.uuid4().hex[:16],
             self.encoder.digest,
             question,
             _sampling(sampling),
-            own.encoded if own else None,
-            own.held_as if own else b"",
-            on_end=lambda digest: own.held(digest, route.target) if own else None,
-            traces=self._traces,
-            turns=turns,
+            pending.held_as if pending else b"",
+            turns,
+            text_only=pending is None,
         )
+        route = Route(self._targets, pending.held_by if pending else "")
+        return AnswerStream(route, self.config, checked, pending, self._traces)
 
     def view(self, image: ImageSource) -> View:
         """What the model sees of an image: small, and all that the other verbs need of it.
@@ -160,10 +158,10 @@ class EdgeClient:
         """
         return self._opener.view(image)
 
-    def compress(self, image: PictureSource, *, quality: str | None = None) -> EncodedImage:
+    def compress(self, image: ImageOrPayload, *, quality: str | None = None) -> EncodedImage:
         """The payload of an image, without asking anything; arguments as for `stream`."""
         self.encoder.check_quality(quality)
-        return self._pictures.picture(image, quality).encoded()
+        return self._images.pending(image, quality).encoded()
 
     def targets(self) -> dict[str, bool]:
         """By address: True while questions go to that service, False while it is left out after
@@ -205,7 +203,7 @@ def _transports(target: str | Sequence[str], config: EdgeConfig) -> list[GrpcTra
 
 
 def _sampling(options: SamplingOptions) -> Sampling:
-    """What is left of the options, as the type that is sent; checked there."""
+    """The remaining options as `Sampling`, which checks them."""
     fields: dict[str, Any] = dict(options)
     stop = fields.get("stop", ())
     fields["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)

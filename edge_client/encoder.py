@@ -12,7 +12,7 @@ from aligned_vq.answers import Timings
 from aligned_vq.bitstream import unpack
 from aligned_vq.codec.bundle_files import read_manifest
 from aligned_vq.codec.manifest import SplitManifest
-from aligned_vq.codec.spec import Encode
+from aligned_vq.codec.spec import PrefixOutput
 from aligned_vq.errors import InvalidInput
 from aligned_vq.images.preprocess import View, normalize, view_of
 from aligned_vq.stopwatch import Stopwatch
@@ -88,8 +88,8 @@ class EdgeEncoder:
         """
         with self._lock:
             watch = Stopwatch()
-            encode = self._look(image, watch)
-            payload = self.backend.spec.compress(encode, quality, coding)
+            output = self._run_prefix(image, watch)
+            payload = self.backend.spec.compress(output, quality, coding)
             watch.lap("compress")
         return EncodedImage(payload, watch.timings())
 
@@ -97,20 +97,19 @@ class EdgeEncoder:
         """What an RGB image costs at each of the bundle's operating points, by their names."""
         spec = self.backend.spec
         with self._lock:
-            encode = self._look(image, Stopwatch())
+            output = self._run_prefix(image, Stopwatch())
             return {
-                point.name: len(spec.compress(encode, point.name).body)
+                point.name: len(spec.compress(output, point.name).body)
                 for point in self.manifest.operating_points
             }
 
-    def _look(self, image: Image.Image | View, watch: Stopwatch) -> Encode:
-        """Run the prefix."""
+    def _run_prefix(self, image: Image.Image | View, watch: Stopwatch) -> PrefixOutput:
         view = image if isinstance(image, View) else self.view(image)
         pixels = normalize(view, self.manifest.processor)
         watch.lap("preprocess")
-        encode = self.backend.look(pixels)
+        output = self.backend.run_prefix(pixels)
         watch.lap("prefix")
-        return encode
+        return output
 
     def unpack(self, payload: Payload) -> Encoded:
         """The indices in a payload that this encoder made, stage by stage."""

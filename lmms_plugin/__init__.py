@@ -20,4 +20,4 @@ def manifest() -> Any:
     """
     from lmms_eval.models.registry_v2 import ModelManifest
 
-    return ModelManifest("aligned_vq", simple_class_path="lmms_plugin.model.AlignedVQ")
+    return ModelManifest("aligned_vq", simple_class_path="lmms_plugin.model.AlignedVQModel")

@@ -12,7 +12,7 @@ from aligned_vq.answers import Sampling, Usage
 
 
 @dataclass(frozen=True)
-class Asked:
+class ModelRequest:
     """One question, about an RGB picture or about none."""
 
     name: str
@@ -23,7 +23,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Told:
+class ModelResponse:
     """Its answer."""
 
     text: str = field(repr=False)
@@ -34,10 +34,10 @@ class Told:
     """All gRPC messages sent for the question; None where none are."""
 
 
-class Answerer(Protocol):
+class Responder(Protocol):
     """Answers questions, several at once."""
 
-    def answer(self, asked: Sequence[Asked]) -> list[Told]:
+    def answer(self, asked: Sequence[ModelRequest]) -> list[ModelResponse]:
         """In the questions' order.
 
         Raises:
@@ -45,7 +45,7 @@ class Answerer(Protocol):
         """
         ...
 
-    def log_likelihood(self, asked: Asked, continuation: str) -> tuple[float, bool]:
+    def log_likelihood(self, asked: ModelRequest, continuation: str) -> tuple[float, bool]:
         """Natural logarithm of the probability that the answer begins with `continuation`, and
         whether the greedy answer does.
 
@@ -59,6 +59,6 @@ class Answerer(Protocol):
         ...
 
 
-def about(asked: Asked) -> str:
+def about(asked: ModelRequest) -> str:
     """The note on an error."""
     return f"while answering {asked.name}"

@@ -20,9 +20,9 @@ from cloud_server.fair_lock import turns_on
 from cloud_server.model import chosen_device, chosen_dtype, load_cloud_model
 from cloud_server.prompt import PromptBuilder, PromptLimits
 from edge_client.encoder import EdgeEncoder
-from lmms_plugin.asked import Asked, Told, about
+from lmms_plugin.asked import ModelRequest, ModelResponse, about
 from lmms_plugin.likelihood import LikelihoodReader
-from lmms_plugin.towers import Seen, SplitTower, Tower, WholeTower
+from lmms_plugin.towers import SplitTower, Tower, TowerOutput, WholeTower
 
 PREFIX_CACHE_BYTES = 512 * 2**20
 MAX_QUESTION_CHARS = 100_000
@@ -58,7 +58,7 @@ class InProcessConfig:
             )
 
 
-class InProcess:
+class InProcessResponder:
     """An `Answerer`; see there. Use it from one thread.
 
     Args:
@@ -93,13 +93,13 @@ class InProcess:
         self._numbers = itertools.count()
         self._runner = asyncio.Runner()
 
-    def answer(self, asked: Sequence[Asked]) -> list[Told]:
+    def answer(self, asked: Sequence[ModelRequest]) -> list[ModelResponse]:
         """See `Answerer.answer`."""
         prompts = [self._prompt(own) for own in asked]
         seen = self._look(asked)
         return self._runner.run(self._answer(asked, prompts, seen))
 
-    def log_likelihood(self, asked: Asked, continuation: str) -> tuple[float, bool]:
+    def log_likelihood(self, asked: ModelRequest, continuation: str) -> tuple[float, bool]:
         """See `Answerer.log_likelihood`."""
         prompt = self._prompt(asked)
         (seen,) = self._look([asked])
@@ -110,26 +110,28 @@ class InProcess:
         self._runner.run(self._engine.close())
         self._runner.close()
 
-    def _prompt(self, asked: Asked) -> list[int]:
+    def _prompt(self, asked: ModelRequest) -> list[int]:
         try:
             return self._prompts.build(asked.text, text_only=asked.picture is None)
         except AlignedVQError as error:
             error.add_note(about(asked))
             raise
 
-    def _look(self, asked: Sequence[Asked]) -> list[Seen | None]:
+    def _look(self, asked: Sequence[ModelRequest]) -> list[TowerOutput | None]:
         found = iter(self._tower.look([own.picture for own in asked if own.picture is not None]))
         return [None if own.picture is None else next(found) for own in asked]
 
     async def _answer(
         self,
-        asked: Sequence[Asked],
+        asked: Sequence[ModelRequest],
         prompts: Sequence[list[int]],
-        seen: Sequence[Seen | None],
-    ) -> list[Told]:
+        seen: Sequence[TowerOutput | None],
+    ) -> list[ModelResponse]:
         return await asyncio.gather(*map(self._told, asked, prompts, seen))
 
-    async def _told(self, asked: Asked, prompt: list[int], seen: Seen | None) -> Told:
+    async def _told(
+        self, asked: ModelRequest, prompt: list[int], seen: TowerOutput | None
+    ) -> ModelResponse:
         room = self._prompts.limits.context_tokens - len(prompt)
         sampling = replace(asked.sampling, max_tokens=min(asked.sampling.max_tokens, room))
         request = EngineRequest(
@@ -147,7 +149,7 @@ class InProcess:
         usage = chunks[-1].usage
         assert usage is not None  # the last chunk's is there
         text = "".join(chunk.text for chunk in chunks)
-        return Told(text, usage, seen.payload_bytes if seen else 0)
+        return ModelResponse(text, usage, seen.payload_bytes if seen else 0)
 
 
 def _tower(config: InProcessConfig, checkpoint: LlavaCheckpoint) -> Tower:

@@ -14,7 +14,7 @@ from lmms_eval.api.model import lmms
 from tqdm import tqdm
 
 from aligned_vq.answers import Sampling
-from lmms_plugin.asked import Asked, Told
+from lmms_plugin.asked import ModelRequest, ModelResponse
 from lmms_plugin.options import batch_of, open_answerer
 from lmms_plugin.requests import question, sampling_of
 
@@ -22,7 +22,7 @@ _ASKED_AGAIN = "__padding_only__"
 """lmms-eval's mark on a request of no document, which gives all processes the same number."""
 
 
-class Place(NamedTuple):
+class BatchPlace(NamedTuple):
     """Where a request's document is."""
 
     doc_id: int
@@ -33,7 +33,7 @@ class Place(NamedTuple):
         return f"document {self.doc_id} of {self.task} ({self.split})"
 
 
-class AlignedVQ(lmms):
+class AlignedVQModel(lmms):
     """A LLaVA asked by lmms-eval's tasks: in one piece, through the codec, or through a service.
 
         python -m lmms_eval --model aligned_vq --tasks gqa,pope --model_args ...
@@ -109,7 +109,7 @@ class AlignedVQ(lmms):
                 batch = requests[start : start + self.batch_size]
                 asked = []
                 for context, settings, visuals, *rest in (own.args for own in batch):
-                    place = Place(*rest)
+                    place = BatchPlace(*rest)
                     pictures = visuals(self._document(place))
                     asked.append(question(str(place), context, pictures, sampling_of(settings)))
                 told = self._told(asked, batch)
@@ -141,7 +141,7 @@ class AlignedVQ(lmms):
         found = []
         with self._progress(requests) as bar:
             for context, target, visuals, *rest in (own.args for own in requests):
-                place = Place(*rest)
+                place = BatchPlace(*rest)
                 document = self._document(place)
                 asked = question(str(place), context, visuals(document), Sampling())
                 continuation = target(document) if callable(target) else target
@@ -157,7 +157,7 @@ class AlignedVQ(lmms):
 
     def _rounds(self, request: Any) -> list[str]:
         context, settings, visuals, next_round, *rest = request.args
-        place = Place(*rest)
+        place = BatchPlace(*rest)
         document = self._document(place)
         pictures, notes = visuals(document), None
         answers: Sequence[str] = ()
@@ -174,11 +174,11 @@ class AlignedVQ(lmms):
                 break
         return list(answers)
 
-    def _told(self, asked: Sequence[Asked], requests: Sequence[Any]) -> list[Told]:
+    def _told(self, asked: Sequence[ModelRequest], requests: Sequence[Any]) -> list[ModelResponse]:
         told = self._answerer.answer(asked)
         if self._bytes_log:
             lines = "".join(
-                json.dumps({**Place(*request.args[-3:])._asdict(), **_bytes(own)}) + "\n"
+                json.dumps({**BatchPlace(*request.args[-3:])._asdict(), **_bytes(own)}) + "\n"
                 for own, request in zip(told, requests, strict=True)
                 if not request.metadata.get(_ASKED_AGAIN)
             )
@@ -186,18 +186,18 @@ class AlignedVQ(lmms):
                 log.write(lines.encode())  # at once: no line lands within another process's
         return told
 
-    def _document(self, place: Place) -> Any:
+    def _document(self, place: BatchPlace) -> Any:
         return self.task_dict[place.task][place.split][place.doc_id]
 
     def _progress(self, requests: Sequence[Any]) -> tqdm[Any]:
         return tqdm(total=len(requests), desc="aligned_vq", disable=self.rank != 0)
 
 
-def _result(told: Told) -> GenerationResult:
+def _result(told: ModelResponse) -> GenerationResult:
     usage = told.usage
     return GenerationResult(told.text, TokenCounts(usage.prompt_tokens, usage.completion_tokens))
 
 
-def _bytes(told: Told) -> dict[str, int | None]:
+def _bytes(told: ModelResponse) -> dict[str, int | None]:
     own = {"payload_bytes": told.payload_bytes}
     return own if told.message_bytes is None else {**own, "message_bytes": told.message_bytes}

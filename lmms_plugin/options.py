@@ -12,9 +12,9 @@ from jsonargparse import ArgumentParser
 from aligned_vq.errors import ConfigError
 from aligned_vq.shipped import BUNDLE, NAME, checkpoint_source
 from edge_client.config import EdgeConfig
-from lmms_plugin.asked import Answerer
-from lmms_plugin.in_process import InProcess, InProcessConfig
-from lmms_plugin.pair import Pair
+from lmms_plugin.asked import Responder
+from lmms_plugin.in_process import InProcessConfig, InProcessResponder
+from lmms_plugin.pair import ServiceResponder
 
 AUTO_BATCH = 8
 
@@ -29,7 +29,7 @@ def open_answerer(
     device: str | None,
     batch: int,
     more: Mapping[str, Any],
-) -> Answerer:
+) -> Responder:
     """What answers, loaded or connected. See `lmms_plugin.model` for the arguments.
 
     Raises:
@@ -45,7 +45,7 @@ def open_answerer(
     if checkpoint is not None:
         named = {"checkpoint": checkpoint_source(checkpoint), "bundle": folder, "point": point}
         placed = {"device": device} if device else {}
-        return InProcess(_parsed(InProcessConfig, {**more, **named, **placed}), batch)
+        return InProcessResponder(_parsed(InProcessConfig, {**more, **named, **placed}), batch)
     if folder is None:
         raise ConfigError(
             "expected bundle=... beside target=..., got none; give the service's bundle"
@@ -53,7 +53,7 @@ def open_answerer(
     assert target is not None
     # Nothing is remembered, so that every question pays for its picture.
     config = _parsed(EdgeConfig, {"remembered_images": 0, **more})
-    return Pair(target, folder, point, config, batch)
+    return ServiceResponder(target, folder, point, config, batch)
 
 
 def batch_of(batch_size: int | str, max_batch_size: int | None) -> int:

@@ -9,10 +9,10 @@ from pathlib import Path
 from aligned_vq.errors import AlignedVQError, ConfigError, InvalidInput
 from edge_client.client import EdgeClient
 from edge_client.config import EdgeConfig
-from lmms_plugin.asked import Asked, Told, about
+from lmms_plugin.asked import ModelRequest, ModelResponse, about
 
 
-class Pair:
+class ServiceResponder:
     """An `Answerer`; see there.
 
     Args:
@@ -39,11 +39,11 @@ class Pair:
         self._max_tokens = self._client.check().max_answer_tokens
         self._pool = ThreadPoolExecutor(batch, thread_name_prefix="lmms")
 
-    def answer(self, asked: Sequence[Asked]) -> list[Told]:
+    def answer(self, asked: Sequence[ModelRequest]) -> list[ModelResponse]:
         """See `Answerer.answer`."""
         return list(self._pool.map(self._told, asked))
 
-    def log_likelihood(self, asked: Asked, continuation: str) -> tuple[float, bool]:
+    def log_likelihood(self, asked: ModelRequest, continuation: str) -> tuple[float, bool]:
         """InvalidInput: a service tells answers, and no probabilities."""
         raise InvalidInput(
             f"{asked.name}: expected a task that reads answers (output_type generate_until), got "
@@ -56,7 +56,7 @@ class Pair:
         self._pool.shutdown(cancel_futures=True)
         self._client.close()
 
-    def _told(self, asked: Asked) -> Told:
+    def _told(self, asked: ModelRequest) -> ModelResponse:
         sampling = asked.sampling
         try:
             answer = self._client.ask(
@@ -74,9 +74,11 @@ class Pair:
             raise
         details = answer.details
         self._check_not_cut(asked, details.finish_reason, details.usage.completion_tokens)
-        return Told(str(answer), details.usage, details.payload_bytes, details.message_bytes)
+        return ModelResponse(
+            str(answer), details.usage, details.payload_bytes, details.message_bytes
+        )
 
-    def _check_not_cut(self, asked: Asked, finish_reason: str, tokens: int) -> None:
+    def _check_not_cut(self, asked: ModelRequest, finish_reason: str, tokens: int) -> None:
         """ConfigError where the service's limit, not the task's, ended an answer."""
         wanted = asked.sampling.max_tokens
         if finish_reason == "length" and self._max_tokens <= tokens < wanted:

@@ -11,7 +11,7 @@ from PIL import Image
 from aligned_vq.answers import Sampling
 from aligned_vq.errors import ConfigError, InvalidInput
 from aligned_vq.images.load import load_image
-from lmms_plugin.asked import Asked
+from lmms_plugin.asked import ModelRequest
 from protos.messages import check_sampling
 
 DEFAULT_TOKENS = 1024
@@ -26,7 +26,7 @@ _KNOWN = (
 _BLANK_LINE = ["\n\n"]
 
 
-def question(name: str, context: str, visuals: Any, sampling: Sampling) -> Asked:
+def question(name: str, context: str, visuals: Any, sampling: Sampling) -> ModelRequest:
     """A context and what `doc_to_visual` gave for it.
 
     Raises:
@@ -43,7 +43,7 @@ def question(name: str, context: str, visuals: Any, sampling: Sampling) -> Asked
             f"{name}: expected a picture, got {type(found[0]).__name__} (a video or a sound?); "
             "leave this task out"
         )
-    return Asked(name, context, load_image(found[0]) if found else None, sampling)
+    return ModelRequest(name, context, load_image(found[0]) if found else None, sampling)
 
 
 def sampling_of(settings: Mapping[str, Any]) -> Sampling:

@@ -12,12 +12,12 @@ from torch import Tensor
 from aligned_vq.images.preprocess import preprocess
 from aligned_vq.llava.checkpoint import LlavaCheckpoint
 from aligned_vq.types import digest_of
-from cloud_server.decode.image_decoder import DecodedImage, ImageDecoder
+from cloud_server.decode.image_decoder import EngineImage, ImageDecoder
 from cloud_server.model import CloudModel, load_llava
 from edge_client.encoder import EdgeEncoder
 
 
-class Seen(NamedTuple):
+class TowerOutput(NamedTuple):
     """A picture as the language model gets it."""
 
     embeds: Tensor
@@ -39,7 +39,7 @@ class Tower(Protocol):
     def processor(self) -> Any:
         """transformers' `LlavaProcessor`."""
 
-    def look(self, pictures: Sequence[Image.Image]) -> list[Seen]:
+    def look(self, pictures: Sequence[Image.Image]) -> list[TowerOutput]:
         """What becomes of RGB pictures, in their order."""
         ...
 
@@ -59,14 +59,14 @@ class SplitTower:
         self._point = point
         self._decoder = ImageDecoder(model)
 
-    def look(self, pictures: Sequence[Image.Image]) -> list[Seen]:
+    def look(self, pictures: Sequence[Image.Image]) -> list[TowerOutput]:
         """See `Tower.look`. The bytes of a payload are all that the cloud half is given."""
         payloads = [self._encoder.encode(own, quality=self._point).payload for own in pictures]
         found = []
         for payload, decoded in zip(payloads, self._decoder.decode_many(payloads), strict=True):
-            if not isinstance(decoded, DecodedImage):
+            if not isinstance(decoded, EngineImage):
                 raise decoded
-            found.append(Seen(decoded.embeds, payload.digest(), len(payload.body)))
+            found.append(TowerOutput(decoded.embeds, payload.digest(), len(payload.body)))
         return found
 
 
@@ -90,12 +90,12 @@ class WholeTower:
         self._settings = checkpoint.processor()
 
     @torch.inference_mode()
-    def look(self, pictures: Sequence[Image.Image]) -> list[Seen]:
+    def look(self, pictures: Sequence[Image.Image]) -> list[TowerOutput]:
         """See `Tower.look`."""
         return [self._look(picture) for picture in pictures]
 
-    def _look(self, picture: Image.Image) -> Seen:
+    def _look(self, picture: Image.Image) -> TowerOutput:
         prepared = preprocess(picture, self._settings)
         pixels = torch.from_numpy(prepared)[None].to(self.llava.device, self.llava.dtype)
         output = self.llava.model.get_image_features(pixel_values=pixels)
-        return Seen(output.pooler_output[0], digest_of(prepared.tobytes()), None)
+        return TowerOutput(output.pooler_output[0], digest_of(prepared.tobytes()), None)

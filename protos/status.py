@@ -110,7 +110,7 @@ class Status(NamedTuple):
 
 
 @runtime_checkable
-class _Call(Protocol):
+class _FinishedCall(Protocol):
     """What errors of `grpc` and `grpc.aio` have in common, beyond `grpc.RpcError`."""
 
     def code(self) -> grpc.StatusCode | None: ...
@@ -141,7 +141,7 @@ def error_from_rpc(rpc_error: grpc.RpcError) -> AlignedVQError:
     `Overloaded` also gets the wait that the metadata asks for.
     """
     call: object = rpc_error  # its stub promises what a bare RpcError lacks
-    if not isinstance(call, _Call):
+    if not isinstance(call, _FinishedCall):
         return _unnamed(UNNAMED[StatusCode.UNAVAILABLE], None, str(rpc_error))
     error = _error_of(call)
     if isinstance(error, Overloaded):
@@ -151,7 +151,7 @@ def error_from_rpc(rpc_error: grpc.RpcError) -> AlignedVQError:
     return error
 
 
-def _error_of(call: _Call) -> AlignedVQError:
+def _error_of(call: _FinishedCall) -> AlignedVQError:
     details = _printable(call.details() or "")
     name = _value(call.trailing_metadata(), ERROR_KEY)
     if name in _BY_NAME:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,6 +18,7 @@ from aligned_vq.codec.feature_codec import FeatureCodec
 from aligned_vq.codec.manifest import SplitManifest
 from aligned_vq.codec.spec import CodecSpec
 from aligned_vq.errors import ConfigError
+from aligned_vq.images.preprocess import preprocess_batch
 from aligned_vq.llava.checkpoint import LlavaCheckpoint
 from aligned_vq.quantizer.aligned import AlignedVQ
 from aligned_vq.split.loading import load_prefix, suffix_names
@@ -100,18 +102,11 @@ class CalibratedCodec(NamedTuple):
 def pixel_batches(
     checkpoint: LlavaCheckpoint, images: Iterable[Image], size: int = 8
 ) -> Iterator[Tensor]:
-    """Images through the checkpoint's own processor, `[B, 3, H, W]` float32."""
-    from transformers import AutoImageProcessor
-
-    processor = AutoImageProcessor.from_pretrained(checkpoint.directory(), use_fast=False)
-    batch: list[Image] = []
-    for image in images:
-        batch.append(image.convert("RGB"))
-        if len(batch) == size:
-            yield processor(images=batch, return_tensors="pt")["pixel_values"].float()
-            batch = []
-    if batch:
-        yield processor(images=batch, return_tensors="pt")["pixel_values"].float()
+    """Images prepared by the checkpoint's processor settings, `[B, 3, H, W]` float32."""
+    settings = checkpoint.processor()
+    remaining = iter(images)
+    while batch := list(islice(remaining, size)):
+        yield torch.from_numpy(preprocess_batch(batch, settings))
 
 
 @torch.inference_mode()

@@ -7,6 +7,7 @@ other's weights. `FeatureCodec` joins them where both are at hand (calibration, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ class EdgeCodec:
     ) -> Encoded:
         """One image's features and residual stream `[N, D]` as indices, or raw.
 
-        `point` None takes the default one. Its byte limit is not looked at here.
+        `point` None takes the default one. Its byte limit is enforced by `compress`.
         """
         statistics = None
         if self.spec.statistics:
@@ -60,9 +61,19 @@ class EdgeCodec:
     ) -> Payload:
         """The payload of one image's features and residual stream, `[N, D]` each; what else is
         given and raised is that of `CodecSpec.compress`."""
-        return self.spec.compress(
-            lambda tried: self.encode(features, residual, tried), point, coding
-        )
+        return self.spec.compress(TorchPrefixOutput(self, features, residual), point, coding)
+
+
+class TorchPrefixOutput(NamedTuple):
+    """One image's features and residual stream, `[N, D]` each; see `PrefixOutput`."""
+
+    codec: EdgeCodec
+    features: Tensor
+    residual: Tensor
+
+    def encode(self, point: OperatingPoint | None) -> Encoded:
+        """See `PrefixOutput`."""
+        return self.codec.encode(self.features, self.residual, point)
 
 
 class CloudCodec:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from aligned_vq.bitstream import EntropyTables, pack
 from aligned_vq.errors import ConfigError
 from aligned_vq.types import Coding, Encoded, FeatureSpec, OperatingPoint, Payload, QuantizerConfig
-
-Encode = Callable[[OperatingPoint | None], Encoded]
-"""Says of one image what an operating point (None: the default one) sends, whatever its limit."""
 
 LEAST_WEIGHT, MOST_WEIGHT = 1e-4, 1e6
 """Between these rate weights, every token is worth its bits and none is."""
@@ -21,6 +19,15 @@ MOST_TRIES = 6
 """Between a rate weight that is too small and one that is large enough."""
 USUAL_SLOPE = 0.7
 """Bytes fall as the rate weight to this power; measured on photographs, where it is 0.6 to 0.9."""
+
+
+class PrefixOutput(Protocol):
+    """What the vision prefix computed of one image; encoding it does not run the prefix again."""
+
+    def encode(self, point: OperatingPoint | None) -> Encoded:
+        """The indices that an operating point (None: the default) sends, whatever its byte limit;
+        raw features for the identity quantizer."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,7 @@ class CodecSpec:
 
     def compress(
         self,
-        encode: Encode,
+        image: PrefixOutput,
         point: OperatingPoint | str | None = None,
         coding: Coding | None = None,
     ) -> Payload:
@@ -69,14 +76,14 @@ class CodecSpec:
             ConfigError: no such operating point, or its limit is below what its first stage costs.
         """
         if self.quantizer.kind == "identity":
-            return self.packed(encode(None), coding)
+            return self.packed(image.encode(None), coding)
         chosen = point if isinstance(point, OperatingPoint) else self.point(point)
-        payload = self.packed(encode(chosen), coding)
+        payload = self.packed(image.encode(chosen), coding)
         if chosen.max_bytes is None or len(payload.body) <= chosen.max_bytes:
             return payload
 
         def tried(weight: float) -> Payload:
-            return self.packed(encode(replace(chosen, rate_weight=weight)), coding)
+            return self.packed(image.encode(replace(chosen, rate_weight=weight)), coding)
 
         return _within(chosen, len(payload.body), tried)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,6 @@ from aligned_vq.types import LinkKind, SplitPoint
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-_IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
 
 def export_parser() -> ArgumentParser:
@@ -67,7 +65,7 @@ def export(options: Namespace) -> None:
         identity=options.identity,
     )
     checkpoint = LlavaCheckpoint(checkpoint_source(options.checkpoint), options.revision)
-    pixels = pixel_batches(checkpoint, _pictures(options.images))
+    pixels = pixel_batches(checkpoint, _calibration_images(options.images))
     examples = features_at(load_prefix(checkpoint, plan.split), pixels)
     calibrated = calibrate_codec(checkpoint, plan, examples, options.seed)
     manifest = export_bundle(checkpoint, calibrated, options.out, finish)
@@ -115,22 +113,18 @@ def _show_graph(bundle: Path) -> None:
     print(f"{path}: {path.stat().st_size} B beside the bundle's weights")
 
 
-def _pictures(source: str) -> list[Image]:
-    from PIL import Image
-
+def _calibration_images(source: str) -> Iterator[Image]:
+    """The images of a folder, or `reference:COUNT` scenes, opened one after the other."""
+    from aligned_vq.data.image_folder import ImageFolder
     from aligned_vq.data.scenes.exam import training_pictures
 
     kind, _, count = source.partition(":")
     if kind == NAME:
         if not count.isdecimal() or int(count) < 1:
             raise ConfigError(f"expected reference:COUNT, such as reference:400, got {source!r}")
-        return list(training_pictures(int(count)))
-    paths = sorted(
-        path for path in Path(source).glob("*") if path.suffix.lower() in _IMAGE_SUFFIXES
-    )
-    if not paths:
-        raise ConfigError(f"expected a folder with pictures, found none in {source}")
-    return [Image.open(path) for path in paths]
+        return training_pictures(int(count))
+    folder = ImageFolder(Path(source))
+    return (folder[index].image for index in range(len(folder)))
 
 
 def inspect_parser() -> ArgumentParser:

@@ -71,31 +71,31 @@ def _evaluate_reference(options: Namespace, questions: int) -> None:
     from aligned_vq.evaluation.baselines.fsq import fsq_baseline
     from aligned_vq.evaluation.baselines.images import image_baselines
     from aligned_vq.evaluation.codec_path import bundle_path
-    from aligned_vq.evaluation.examiner import Examiner
+    from aligned_vq.evaluation.examiner import Evaluator
     from aligned_vq.evaluation.exams import bundle_rows, checkpoint_of
     from aligned_vq.evaluation.plots import plot_rate_accuracy
-    from aligned_vq.evaluation.results import Row, table_head
+    from aligned_vq.evaluation.results import ExamRow, table_head
 
     exam = list(exam_images(questions))
-    examiner = Examiner(checkpoint_source(options.checkpoint), exam)
+    examiner = Evaluator(checkpoint_source(options.checkpoint), exam)
     unsplit = examiner.examine(examiner.unsplit, "unsplit")
     reference = unsplit.verdicts
-    rows: list[Row] = []
+    rows: list[ExamRow] = []
 
-    def show(row: Row) -> None:
+    def show(row: ExamRow) -> None:
         rows.append(row)
         print(json.dumps(row.to_dict()) if options.json else row.line(), flush=True)
 
     if not options.json:
         print(f"reference world, test split, {questions} questions, greedy, exact match")
         print(table_head())
-    show(Row.of("unsplit", {}, reference, reference, unsplit.costs))
+    show(ExamRow.of("unsplit", {}, reference, reference, unsplit.costs))
     for folder in options.bundles:
         for row in bundle_rows(examiner, folder, reference):
             show(row)
     for folder in options.runs:
         own = checkpoint_of(folder)
-        asked = examiner if own is None else Examiner(own, exam)
+        asked = examiner if own is None else Evaluator(own, exam)
         for row in bundle_rows(asked, folder / "bundle", reference, folder.name):
             show(row)
     if options.baselines:

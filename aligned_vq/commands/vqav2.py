@@ -17,8 +17,8 @@ from aligned_vq.shipped import BUNDLE, checkpoint_source
 if TYPE_CHECKING:
     import torch
 
-    from aligned_vq.evaluation.vqav2.answerers import Client
-    from aligned_vq.evaluation.vqav2.job import Asking, RowPlan
+    from aligned_vq.evaluation.vqav2.answerers import QuestionClient
+    from aligned_vq.evaluation.vqav2.job import JobSettings, RowPlan
 
 LLAVA_SUFFIX = "\nAnswer the question using a single word or phrase."
 """What LLaVA-1.5 was trained to see behind a question that wants a short answer."""
@@ -112,10 +112,10 @@ def _check(options: Namespace) -> None:
 
 def _plans(
     options: Namespace, device: torch.device, stack: ExitStack
-) -> tuple[list[RowPlan], Asking]:
+) -> tuple[list[RowPlan], JobSettings]:
     """The rows to ask, and how; clients are closed with `stack`."""
     from aligned_vq.codec.bundle_files import read_manifest
-    from aligned_vq.evaluation.vqav2.job import Asking
+    from aligned_vq.evaluation.vqav2.job import JobSettings
     from aligned_vq.evaluation.vqav2.plans import ModelHere, cloud_plans
 
     if options.target is None:
@@ -132,7 +132,9 @@ def _plans(
     suffix = options.suffix
     if suffix is None:  # the reference model was trained on its own wording
         suffix = "" if tower == read_manifest(BUNDLE).tower else LLAVA_SUFFIX
-    return plans, Asking(suffix, options.max_tokens, settings.image_mean if options.pad else None)
+    return plans, JobSettings(
+        suffix, options.max_tokens, settings.image_mean if options.pad else None
+    )
 
 
 def _dtype(name: str, device: torch.device) -> torch.dtype:
@@ -144,7 +146,7 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
     return dtype
 
 
-def _connect(options: Namespace, stack: ExitStack, bundle: Path) -> Client:
+def _connect(options: Namespace, stack: ExitStack, bundle: Path) -> QuestionClient:
     """An edge client of the target; the one place of this package that knows the edge."""
     from edge_client import EdgeClient, EdgeConfig
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from aligned_vq.data.examples import Example, ExampleSource
+from aligned_vq.images.preprocess import preprocess_batch
+from aligned_vq.images.processor import ProcessorSettings
 from aligned_vq.llava.packing import PackedText, Packer
 
 
@@ -32,8 +34,8 @@ class Steps(Dataset[Batch]):
     """The batches of one training stage by step number, for one process of many."""
 
     source: ExampleSource
-    image_processor: Any
-    """transformers' image processor."""
+    settings: ProcessorSettings
+    """Of the checkpoint's image processor."""
     packer: Packer | None
     batch_size: int
     """Over all processes."""
@@ -49,9 +51,9 @@ class Steps(Dataset[Batch]):
         chosen = rng.integers(0, len(self.source), self.batch_size)
         own = np.arange(self.rank, self.batch_size, self.processes)
         examples = [self.source[int(chosen[position])] for position in own]
-        pixels = self.image_processor(images=[e.image for e in examples], return_tensors="pt")
+        pixels = preprocess_batch((example.image for example in examples), self.settings)
         return Batch(
-            pixels["pixel_values"].float(),
+            torch.from_numpy(pixels),
             self._text(examples, step, own),
             torch.from_numpy(own),
         )

@@ -62,7 +62,7 @@ def stream_records(path: Path, member: str | None = None) -> Iterator[Record]:
     """
     try:
         with path.open("rb") as file:
-            window = _Window(file, path)
+            window = _ReadWindow(file, path)
             if member is not None:
                 _find_member(window, member)
             window.take("[")
@@ -84,7 +84,7 @@ def stream_records(path: Path, member: str | None = None) -> Iterator[Record]:
         ) from error
 
 
-def _find_member(window: _Window, member: str) -> None:
+def _find_member(window: _ReadWindow, member: str) -> None:
     """Move to the value of one key of the outermost object."""
     window.take("{")
     while True:
@@ -100,7 +100,7 @@ def _find_member(window: _Window, member: str) -> None:
             window.refuse(f"the key {member!r} before the object's end")
 
 
-class _Window:
+class _ReadWindow:
     """A stretch of the file as text, the place in it, and that place in bytes."""
 
     def __init__(self, file: BinaryIO, path: Path) -> None:

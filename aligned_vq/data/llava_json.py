@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from aligned_vq.data.examples import Example, QuestionAnswer
-from aligned_vq.data.image_folder import open_picture
+from aligned_vq.data.image_folder import open_image
 from aligned_vq.data.json_stream import Record
 from aligned_vq.data.record_file import RecordFile
 from aligned_vq.errors import ConfigError
@@ -62,7 +62,7 @@ class LlavaJson:
             "complete the image folder, or name another after a '#', as in "
             f"llava:{record.path}#/path/to/images"
         )
-        image = open_picture(self._images / record.fields["image"], record.name, remedy)
+        image = open_image(self._images / record.fields["image"], record.name, remedy)
         return Example(image, _pairs(record))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from aligned_vq.data.examples import ExampleSource
-from aligned_vq.data.image_folder import PictureFolder
+from aligned_vq.data.image_folder import ImageFolder
 from aligned_vq.data.llava_json import LlavaJson
 from aligned_vq.data.reference_world import ReferenceWorld
 from aligned_vq.data.vqav2 import VQAv2
@@ -50,7 +50,7 @@ def open_source(spec: str, workdir: Path) -> ExampleSource:
         case "vqav2":
             source = VQAv2(path, choice or "train2014", workdir)
         case "images":
-            source = PictureFolder(path)
+            source = ImageFolder(path)
         case _:
             raise _unknown(spec)
     for index in range(min(CHECKED_AT_START, len(source))):

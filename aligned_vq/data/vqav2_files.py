@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from aligned_vq.data.image_folder import open_picture
+from aligned_vq.data.image_folder import open_image
 from aligned_vq.data.json_stream import Record
 from aligned_vq.data.record_file import RecordFile, Table
 from aligned_vq.errors import ConfigError
@@ -53,7 +53,7 @@ def load_picture(folder: Path, split: str, image_id: int, owner: str) -> Image.I
         InvalidInput: it is damaged.
     """
     path = picture_path(folder, split, image_id)
-    return open_picture(path, owner, f"unpack COCO's {path.parent.name}.zip into {folder}")
+    return open_image(path, owner, f"unpack COCO's {path.parent.name}.zip into {folder}")
 
 
 def open_questions(folder: Path, split: str, workdir: Path) -> RecordFile:

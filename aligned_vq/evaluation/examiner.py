@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from aligned_vq.data.scenes.exam import ExamImage
 from aligned_vq.evaluation.llava import FeaturePath, LoadedLlava, PathOutput
-from aligned_vq.evaluation.results import Costs, Row, Verdicts
+from aligned_vq.evaluation.results import Costs, ExamRow, Verdicts
 from aligned_vq.evaluation.usage import codebook_usage
 from aligned_vq.llava.packing import IGNORED, packed_logits, right_answers
 from aligned_vq.types import Encoded, QuantizerConfig
@@ -59,7 +59,7 @@ class Examination:
     """Empty where the path sends no indices."""
 
 
-class Examiner(LoadedLlava):
+class Evaluator(LoadedLlava):
     """A LLaVA and the questions it is asked.
 
     Args:
@@ -105,15 +105,15 @@ class Examiner(LoadedLlava):
                 bar.update(len(images))
         return notes.examination()
 
-    def row(self, path: NamedPath, reference: Verdicts) -> Row:
-        """A path's figures beside the unsplit model's verdicts on the same exam; see `Row.of`."""
+    def row(self, path: NamedPath, reference: Verdicts) -> ExamRow:
+        """A path's figures beside the unsplit model's verdicts on the same exam (`ExamRow.of`)."""
         found = self.examine(path, path.name)
         usage = (
             codebook_usage(found.encoded, path.quantizer.codebook_sizes, path.quantizer.num_groups)
             if path.quantizer is not None and found.encoded
             else ()
         )
-        return Row.of(path.name, path.settings, found.verdicts, reference, found.costs, usage)
+        return ExamRow.of(path.name, path.settings, found.verdicts, reference, found.costs, usage)
 
     def _ask(self, states: Tensor, images: Sequence[ExamImage], notes: _Notes) -> None:
         text = self.packer.pack([image.questions for image in images])

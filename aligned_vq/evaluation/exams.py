@@ -7,13 +7,13 @@ from pathlib import Path
 
 from aligned_vq.codec.bundle_files import read_manifest
 from aligned_vq.evaluation.codec_path import bundle_path
-from aligned_vq.evaluation.examiner import Examiner
-from aligned_vq.evaluation.results import Row, Verdicts
+from aligned_vq.evaluation.examiner import Evaluator
+from aligned_vq.evaluation.results import ExamRow, Verdicts
 
 
 def bundle_rows(
-    examiner: Examiner, folder: Path, reference: Verdicts, name: str | None = None
-) -> Iterator[Row]:
+    examiner: Evaluator, folder: Path, reference: Verdicts, name: str | None = None
+) -> Iterator[ExamRow]:
     """A row for every operating point of a bundle; one for a bundle of raw features.
 
     Raises:

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from aligned_vq.images.preprocess import preprocess_batch
 from aligned_vq.llava.checkpoint import LlavaCheckpoint
 from aligned_vq.llava.packing import Packer
 from aligned_vq.types import Encoded
@@ -55,23 +56,22 @@ class LoadedLlava:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        from transformers import AutoImageProcessor, AutoProcessor, LlavaForConditionalGeneration
+        from transformers import AutoProcessor, LlavaForConditionalGeneration
 
         self.checkpoint = LlavaCheckpoint(source)
         self.device = torch.device(device)
         directory = self.checkpoint.directory()
         model = LlavaForConditionalGeneration.from_pretrained(directory, dtype=dtype)
         self.model = model.to(self.device).eval().requires_grad_(False)
-        self._prepare = AutoImageProcessor.from_pretrained(directory, use_fast=False)
+        self._settings = self.checkpoint.processor()
         processor = AutoProcessor.from_pretrained(directory, use_fast=False)
         self.tokenizer = processor.tokenizer
         self.packer = Packer(processor, self.checkpoint.tower.num_selected_tokens)
 
-    def pixels(self, pictures: Sequence[Image.Image]) -> Tensor:
-        """Pictures through the checkpoint's own processor, `[B, 3, H, W]` float32 on `device`."""
-        images = [picture.convert("RGB") for picture in pictures]
-        prepared: Tensor = self._prepare(images=images, return_tensors="pt")["pixel_values"]
-        return prepared.to(self.device, torch.float32)
+    def pixels(self, images: Sequence[Image.Image]) -> Tensor:
+        """Images prepared by the checkpoint's processor settings, `[B, 3, H, W]` float32 on
+        `device`."""
+        return torch.from_numpy(preprocess_batch(images, self._settings)).to(self.device)
 
     @torch.inference_mode()
     def tower_states(self, pixels: Tensor) -> Tensor:

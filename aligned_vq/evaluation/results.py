@@ -110,7 +110,7 @@ class Costs:
 
 
 @dataclass(frozen=True)
-class Row:
+class ExamRow:
     """One way of sending images, with everything that is measured of it."""
 
     name: str
@@ -141,7 +141,7 @@ class Row:
         reference: Verdicts,
         costs: Costs,
         usage: tuple[CodebookUsage, ...] = (),
-    ) -> Row:
+    ) -> ExamRow:
         """A row of what one examination found; `reference` is the unsplit model's on the same exam.
 
         Raises:
@@ -218,7 +218,7 @@ def table_head() -> str:
     )
 
 
-def table(rows: Iterable[Row]) -> str:
+def table(rows: Iterable[ExamRow]) -> str:
     """All rows under their head."""
     return "\n".join([table_head(), *(row.line() for row in rows)])
 

@@ -24,9 +24,9 @@ from aligned_vq.calibration.codec import CalibratedCodec, with_link
 from aligned_vq.data.scenes.exam import exam_images
 from aligned_vq.errors import AlignedVQError, TrainingError
 from aligned_vq.evaluation.codec_path import calibrated_path
-from aligned_vq.evaluation.examiner import Examination, Examiner
+from aligned_vq.evaluation.examiner import Evaluator, Examination
 from aligned_vq.evaluation.plots import plot_sweep, usage_curves
-from aligned_vq.evaluation.results import Row, Verdicts
+from aligned_vq.evaluation.results import ExamRow, Verdicts
 from aligned_vq.evaluation.sweep_config import (
     SweepConfig,
     SweepRun,
@@ -116,7 +116,7 @@ class Sweep:
         checkpoint = LlavaCheckpoint(self._source, first.revision)
         # A checkpoint trained anew in the same folder is another model.
         self._model = checkpoint.vision_digest(suffix_names(checkpoint, SplitPoint(0, "pre")))
-        self._asked: tuple[Examiner, Verdicts] | None = None
+        self._asked: tuple[Evaluator, Verdicts] | None = None
         self._calibrated: tuple[TrainConfig, CalibratedCodec] | None = None
         self._records: list[dict[str, Any]] = []
 
@@ -181,7 +181,9 @@ class Sweep:
             if config is not None:
                 usage = codebook_usage(encoded, config.codebook_sizes, config.num_groups)
                 curves = usage_curves(encoded, config)
-            row = Row.of(name, path.settings, found.verdicts, reference, found.costs, usage or ())
+            row = ExamRow.of(
+                name, path.settings, found.verdicts, reference, found.costs, usage or ()
+            )
             rows.append(row.to_dict() | {"point": point, "usage": curves or []})
         return rows
 
@@ -212,11 +214,11 @@ class Sweep:
         run.train()
         return trained_codec(run)
 
-    def _examiner(self) -> tuple[Examiner, Verdicts]:
+    def _examiner(self) -> tuple[Evaluator, Verdicts]:
         """The examiner, and the unsplit model's verdicts, asked for once per folder."""
         if self._asked is None:
             exam = list(exam_images(self.config.questions))
-            examiner = Examiner(self._source, exam, device=self._device)
+            examiner = Evaluator(self._source, exam, device=self._device)
             record = self._unsplit_record()
             if record is None:
                 record = self._write_unsplit(examiner.examine(examiner.unsplit, UNSPLIT))

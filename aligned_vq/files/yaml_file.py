@@ -42,7 +42,7 @@ class SingleKeys:
         return node
 
 
-class _Loader(SingleKeys, yaml.SafeLoader):
+class _SingleKeyLoader(SingleKeys, yaml.SafeLoader):
     """What `yaml.safe_load` takes, but for double keys."""
 
 
@@ -53,7 +53,7 @@ def read_yaml(path: Path, parse: Callable[[Any], T]) -> T:
         ConfigError: the file cannot be read, is not YAML, or `parse` says so; it names the file.
     """
     try:
-        loaded = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        loaded = yaml.load(path.read_text(encoding="utf-8"), _SingleKeyLoader)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # a date may be none
         told = " ".join(str(error).split())
         raise ConfigError(f"{path}: expected a YAML file that can be read ({told})") from error

@@ -9,6 +9,11 @@ from PIL import Image
 from aligned_vq.errors import InvalidInput
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+SUFFIXES = (
+    *(".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif"),
+    *(".tiff", ".webp"),
+)
+"""Endings of the names of image files, in lower case."""
 DEFAULT_FORMATS = ("JPEG", "PNG", "WEBP")
 """What cameras and screens write. Decoders of the others are further ways in, seldom asked for."""
 

@@ -1,8 +1,8 @@
-"""Whatever a caller calls an image becomes an RGB `PIL.Image`, or one clear InvalidInput.
+"""The one way from an image file, byte string, Pillow image or array to upright pixels.
 
 Untrusted bytes end here: the formats are a short list of plain raster ones (PostScript, which
-Pillow hands to an outside program, is not among them), and what can be told from the header, such
-as the size, is checked before a pixel is decoded. Time and memory are bounded by `decoding`.
+Pillow hands to an outside program, is not among them), and what the header tells, such as the size,
+is checked before a pixel is decoded. Time and memory are bounded by `edge_client.decoding`.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from aligned_vq.errors import InvalidInput
+from aligned_vq.images.conversion import rgb_from_array, to_rgb, to_single_channel
 from aligned_vq.images.formats import FORMATS, check_format, readable
 from aligned_vq.images.jpeg_segments import check_jpeg
-from aligned_vq.images.pillow_errors import DAMAGE
+from aligned_vq.images.modality import Modality, Pixels
+from aligned_vq.images.pillow_errors import PILLOW_ERRORS
 from aligned_vq.images.reduced_decoding import Header, prepare
 
 ImageSource = (
@@ -30,9 +32,6 @@ ImageSource = (
 
 MAX_PIXELS = 64 * 2**20
 MAX_ENCODED_BYTES = 64 * 2**20
-STRIP_PIXELS = 2**19
-"""Images above this are converted in strips of as many pixels."""
-
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -43,10 +42,21 @@ _TRANSPOSES = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+
+
+class _Limits(NamedTuple):
+    """How a file or byte string may be opened; see `load_image`."""
+
+    max_pixels: int
+    max_bytes: int
+    formats: tuple[str, ...]
+    admit: Callable[[Header], None] | None = None
+
+
+_Convert = Callable[[Image.Image], Image.Image]
 
 
 def load_image(
@@ -79,18 +89,67 @@ def load_image(
         InvalidInput: The source is missing, is no image of these kinds, is damaged, empty, too
             large, or holds values outside its range.
     """
-    opening = (max_pixels, max_bytes, tuple(formats), admit)
+    limits = _Limits(max_pixels, max_bytes, tuple(formats), admit)
+    if isinstance(source, np.ndarray):
+        if source.ndim > 1:
+            _check_pixels((source.shape[1], source.shape[0]), "the array", max_pixels)
+        return rgb_from_array(source)
+    return _load(source, name, limits, to_rgb)
+
+
+def load_pixels(
+    source: ImageSource,
+    modality: Modality = "rgb",
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_ENCODED_BYTES,
+    formats: Sequence[str] = FORMATS,
+    name: str = "the image",
+) -> Pixels:
+    """Upright pixels of a modality, at the depth they are stored with.
+
+    Args:
+        source: As for `load_image`. Files and Pillow images hold one channel of `depth` or
+            `infrared`, of which an infrared image in colour becomes luma; `bands` come as an array.
+        modality: What the camera measures.
+        max_pixels: Refuse more than this, before decoding.
+        max_bytes: Refuse longer files and byte strings.
+        formats: Of files and byte strings, from `FORMATS`.
+        name: Of bytes or a Pillow image, for messages.
+
+    Raises:
+        InvalidInput: As `load_image`; or shape or dtype are none of the modality's.
+    """
+    if modality == "rgb":
+        image = load_image(
+            source, max_pixels=max_pixels, max_bytes=max_bytes, formats=formats, name=name
+        )
+        return Pixels(np.asarray(image))
+    if isinstance(source, np.ndarray):
+        values = source[:, :, None] if source.ndim == 2 else source
+        if values.ndim == 3:
+            _check_pixels((values.shape[1], values.shape[0]), "the array", max_pixels)
+        return Pixels(np.ascontiguousarray(values), modality)
+    if modality == "bands":
+        raise InvalidInput(
+            f"expected an array [H, W, C] of spectral bands, got {type(source).__name__}: read the "
+            "file with the library of its format"
+        )
+    limits = _Limits(max_pixels, max_bytes, tuple(formats))
+    image = _load(source, name, limits, to_single_channel)
+    return Pixels(np.asarray(image)[:, :, None], modality)
+
+
+def _load(source: object, name: str, limits: _Limits, convert: _Convert) -> Image.Image:
     match source:
-        case np.ndarray():
-            return _to_rgb(_from_array(source, max_pixels))
         case Image.Image():
-            _check_pixels(source.size, name, max_pixels)
-            return _quietly(_decode, source, name)
+            _check_pixels(source.size, name, limits.max_pixels)
+            return _quietly(_decode, source, name, convert)
         case bytes() | bytearray() | memoryview():
-            return _quietly(_open, bytes(source), name, *opening)
+            return _quietly(_open, bytes(source), name, limits, convert)
         case str() | os.PathLike():
-            data = read_image_file(source, max_bytes)
-            return _quietly(_open, data, os.fspath(source), *opening)
+            data = read_image_file(source, limits.max_bytes)
+            return _quietly(_open, data, os.fspath(source), limits, convert)
         case other:
             raise InvalidInput(
                 "expected an image as a path, bytes, a PIL image or a numpy array, "
@@ -136,14 +195,8 @@ def read_image_file(source: str | os.PathLike[str], max_bytes: int = MAX_ENCODED
         ) from error
 
 
-def _open(
-    data: bytes,
-    name: str,
-    max_pixels: int,
-    max_bytes: int,
-    formats: tuple[str, ...],
-    admit: Callable[[Header], None] | None,
-) -> Image.Image:
+def _open(data: bytes, name: str, limits: _Limits, convert: _Convert) -> Image.Image:
+    max_pixels, max_bytes, formats, admit = limits
     if not data:
         raise InvalidInput(f"expected an encoded image, but {name} has 0 bytes: send a whole file")
     if len(data) > max_bytes:
@@ -159,7 +212,7 @@ def _open(
         raise InvalidInput(
             f"expected at most {max_pixels} pixels, {name} has more ({error}): send a smaller image"
         ) from error
-    except DAMAGE as error:
+    except PILLOW_ERRORS as error:
         raise InvalidInput(
             f"expected an image in one of {', '.join(formats)}, but {name} ({len(data)} bytes) "
             "is not one, or its header is damaged: convert it or send it again"
@@ -169,26 +222,30 @@ def _open(
         header = prepare(image)
         if admit is not None:
             admit(header)
-        return _decode(image, name, opened_here=True)
+        return _decode(image, name, convert, opened_here=True)
 
 
-def _decode(image: Image.Image, name: str, *, opened_here: bool = False) -> Image.Image:
-    """Upright RGB; an image that was `opened_here` may be the result itself, or is let go."""
+def _decode(
+    image: Image.Image, name: str, convert: _Convert, *, opened_here: bool = False
+) -> Image.Image:
+    """Upright and converted; an image that was `opened_here` may be the result itself, or is
+    closed."""
     try:
         image.load()
         transpose = _TRANSPOSES.get(_orientation(image))
-        if opened_here and image.mode == "RGB" and image.info.get("transparency") is None:
+        plain = image.mode == "RGB" and image.info.get("transparency") is None
+        if opened_here and plain and convert is to_rgb:
             image.info = {}
-            rgb = image
+            converted = image
         else:
-            rgb = _to_rgb(image)
+            converted = convert(image)
             if opened_here:
                 image.close()
-    except (Image.DecompressionBombError, *DAMAGE) as error:
+    except (Image.DecompressionBombError, *PILLOW_ERRORS) as error:
         raise InvalidInput(
             f"expected a whole image, but {name} is truncated or damaged ({error}): send it again"
         ) from error
-    return rgb if transpose is None else rgb.transpose(transpose)
+    return converted if transpose is None else converted.transpose(transpose)
 
 
 def _check_pixels(size: tuple[int, int], name: str, max_pixels: int) -> None:
@@ -209,87 +266,6 @@ def _orientation(image: Image.Image) -> int:
     """EXIF's 1 to 8; 1 where the tag is absent or the block unreadable."""
     try:
         value = image.getexif().get(_ORIENTATION_TAG, 1)
-    except DAMAGE:
+    except PILLOW_ERRORS:
         return 1
     return value if isinstance(value, int) else 1
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """A new RGB image without metadata, which would otherwise rotate or composite it twice."""
-    if image.width * image.height <= STRIP_PIXELS:
-        return _converted(image)
-    rgb = Image.new("RGB", image.size)
-    step = max(1, STRIP_PIXELS // image.width)
-    for row in range(0, image.height, step):
-        end = min(row + step, image.height)
-        rgb.paste(_converted(image.crop((0, row, image.width, end))), (0, row))
-    return rgb
-
-
-def _converted(image: Image.Image) -> Image.Image:
-    image = _to_eight_bits(image)
-    if image.mode in _PREMULTIPLIED:
-        image = image.convert(_PREMULTIPLIED[image.mode])
-    if "A" in image.getbands() or image.info.get("transparency") is not None:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, image)
-    rgb = image.convert("RGB")
-    rgb.info = {}
-    return rgb
-
-
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    if image.mode != "F" and image.mode != "I" and not image.mode.startswith("I;16"):
-        return image
-    values = np.asarray(image)
-    if image.mode == "F":
-        return Image.fromarray(_bytes_of_floats(values))
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high > 65_535:
-        raise InvalidInput(
-            f"expected gray values from 0 to 65535 in a mode {image.mode} image, "
-            f"got {low} to {high}: scale them"
-        )
-    gray = _bytes_of_uint16(values)
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        gray[values == transparent] = 255
-    return Image.fromarray(gray)
-
-
-def _from_array(array: NDArray[Any], max_pixels: int) -> Image.Image:
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[:, :, 0]
-    if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (3, 4)):
-        raise InvalidInput(
-            "expected an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], "
-            f"got shape {list(array.shape)}: move the channels last, send one image at a time"
-        )
-    _check_pixels((array.shape[1], array.shape[0]), "the array", max_pixels)
-    if array.dtype == np.uint16:
-        array = _bytes_of_uint16(array)
-    elif np.issubdtype(array.dtype, np.floating):
-        array = _bytes_of_floats(array)
-    elif array.dtype != np.uint8:
-        raise InvalidInput(
-            "expected an array of uint8, uint16 or float from 0 to 1, "
-            f"got {array.dtype}: convert it with astype"
-        )
-    return Image.fromarray(np.ascontiguousarray(array))
-
-
-def _bytes_of_uint16(values: NDArray[Any]) -> NDArray[np.uint8]:
-    # 65535 = 257 x 255, so this rounds to the nearest of 256 levels.
-    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-
-
-def _bytes_of_floats(values: NDArray[Any]) -> NDArray[np.uint8]:
-    low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and high <= 1):
-        came = "NaN" if np.isnan(values).any() else f"{low:g} to {high:g}"
-        raise InvalidInput(
-            f"expected float pixels from 0 to 1, got {came}: "
-            "divide by the largest value, or send uint8"
-        )
-    return np.rint(values.astype(np.float32) * 255).astype(np.uint8)

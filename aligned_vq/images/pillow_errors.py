@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 
-DAMAGE = (
+PILLOW_ERRORS = (
     ArithmeticError,
     AssertionError,
     AttributeError,

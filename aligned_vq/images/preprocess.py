@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -73,6 +74,13 @@ class View:
 def preprocess(image: Image.Image, settings: ProcessorSettings) -> NDArray[np.float32]:
     """The vision tower's input: `[3, H, W]` float32; arguments and errors as for `view_of`."""
     return normalize(view_of(image, settings), settings)
+
+
+def preprocess_batch(
+    images: Iterable[Image.Image], settings: ProcessorSettings
+) -> NDArray[np.float32]:
+    """Several images as `[B, 3, H, W]` float32; arguments and errors as for `view_of`."""
+    return np.stack([preprocess(image, settings) for image in images])
 
 
 def view_of(image: Image.Image, settings: ProcessorSettings) -> View:

@@ -1,29 +1,18 @@
-"""A LLaVA checkpoint on disk or on the hub, opened tensor by tensor.
-
-Only the safetensors headers are read up front; a tensor's bytes are touched when it is asked for,
-and from the hub only the files that hold it are fetched.
-"""
+"""A LLaVA checkpoint on disk or on the hub, whose vision tensors are read lazily."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from aligned_vq.checkpoints.lazy import LazyCheckpoint, tensors_digest
 from aligned_vq.errors import ConfigError
-from aligned_vq.images.processor import ProcessorSettings
-from aligned_vq.llava.checkpoint_digest import FILES, checkpoint_digest
 from aligned_vq.llava.tower_config import TowerConfig
 
 CONVERTED_EXAMPLE = "llava-hf/llava-1.5-7b-hf"
-_INDEX = "model.safetensors.index.json"
-_SINGLE = "model.safetensors"
 # The vision tower's prefix in the releases of transformers so far, newest first.
 _TOWER_PREFIXES = (
     "model.vision_tower.vision_model.",
@@ -33,7 +22,7 @@ _TOWER_PREFIXES = (
 )
 
 
-class LlavaCheckpoint:
+class LlavaCheckpoint(LazyCheckpoint):
     """A `LlavaForConditionalGeneration` checkpoint: settings at once, vision tensors lazily.
 
     Args:
@@ -45,10 +34,9 @@ class LlavaCheckpoint:
     """
 
     def __init__(self, source: str | Path, revision: str | None = None) -> None:
-        self.source = str(source)
-        self.revision = revision
-        self._directory = Path(source) if Path(source).is_dir() else None
-        self.config = self._read_json("config.json")
+        super().__init__(source, revision, CONVERTED_EXAMPLE)
+
+    def _check_config(self) -> None:
         _check_is_llava(self.config, self.source)
         try:
             self.tower = TowerConfig.from_llava(self.config)
@@ -57,143 +45,23 @@ class LlavaCheckpoint:
                 f"{self.source}: a vision setting in config.json is missing or of the wrong type "
                 f"({error!r}); expected those of {CONVERTED_EXAMPLE}"
             ) from error
-        self._files = self._tensor_files()
-        self.opened: set[str] = set()
-        """Names of every tensor read so far, as stored."""
-
-    @property
-    def model_id(self) -> str:
-        """A name for the manifest: the hub id, or the directory's own name."""
-        return self.source if self._directory is None else self._directory.resolve().name
-
-    def processor(self) -> ProcessorSettings:
-        """The image processor's settings."""
-        for name in ("processor_config.json", "preprocessor_config.json"):
-            settings = self._read_json(name, optional=True)
-            if settings and ("image_processor" in settings or "image_mean" in settings):
-                return ProcessorSettings.from_dict(settings)
-        raise ConfigError(
-            f"{self.source}: expected preprocessor_config.json or processor_config.json with image "
-            "settings, found neither; save the processor beside the model"
-        )
 
     def vision_tensors(self, names: Iterable[str]) -> dict[str, Tensor]:
         """Some of the vision tower's tensors, by their name inside the tower, as stored."""
-        found = {}
-        for name in names:
-            found[name] = self._tensor(self._stored_name(name))
-        return found
+        return {name: self.tensor(self._tower_name(name)) for name in names}
 
     def vision_digest(self, names: Iterable[str]) -> str:
         """SHA-256 over some vision tensors' names, shapes and stored bytes."""
-        state = hashlib.sha256()
-        for name, tensor in sorted(self.vision_tensors(names).items()):
-            state.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-            state.update(tensor.contiguous().view(torch.uint8).numpy().data)
-        return state.hexdigest()
+        return tensors_digest(self.vision_tensors(names))
 
-    def digest(self) -> str:
-        """SHA-256 over all of the checkpoint's files, whatever its folder's name; reads them."""
-        return checkpoint_digest(self.directory())
-
-    def directory(self) -> Path:
-        """A local directory with the whole checkpoint; fetched from the hub if it has to be."""
-        if self._directory is None:
-            from huggingface_hub import snapshot_download
-            from huggingface_hub.errors import HfHubHTTPError
-
-            try:
-                fetched = snapshot_download(
-                    self.source, revision=self.revision, allow_patterns=list(FILES)
-                )
-            except (OSError, HfHubHTTPError) as error:
-                raise self._cannot_fetch(error) from error
-            self._directory = Path(fetched)
-        return self._directory
-
-    def _tensor(self, stored: str) -> Tensor:
-        self.opened.add(stored)
-        path = self._path(self._files[stored])
-        try:
-            with safe_open(path, framework="pt") as file:
-                tensor: Tensor = file.get_tensor(stored)
-        except (OSError, SafetensorError) as error:
-            raise ConfigError(f"{path}: cannot read {stored} ({error}); fetch it again") from error
-        return tensor
-
-    def _stored_name(self, name: str) -> str:
-        for prefix in _TOWER_PREFIXES:
-            if prefix + name in self._files:
-                return prefix + name
-        raise ConfigError(
-            f"{self.source}: expected a CLIP vision tower with a tensor '{name}', found none; "
-            "this tower is not one that can be split"
-        )
-
-    def _tensor_files(self) -> dict[str, str]:
-        index = self._read_json(_INDEX, optional=True)
-        if index is not None:
-            files = index.get("weight_map") if isinstance(index, dict) else None
-            if not isinstance(files, dict) or not all(isinstance(f, str) for f in files.values()):
-                raise ConfigError(
-                    f"{self.source}: expected a weight_map of tensor and file names in {_INDEX}, "
-                    "got none; fetch it again"
-                )
-            return files
-        path = self._path(_SINGLE, optional=True)
-        if path is None:
+    def _tower_name(self, name: str) -> str:
+        stored = self.stored_name(name, _TOWER_PREFIXES)
+        if stored is None:
             raise ConfigError(
-                f"{self.source}: expected {_SINGLE} or {_INDEX}, found neither; "
-                "save the checkpoint as safetensors"
+                f"{self.source}: expected a CLIP vision tower with a tensor '{name}', found none; "
+                "this tower is not one that can be split"
             )
-        try:
-            with safe_open(path, framework="pt") as file:
-                return dict.fromkeys(file.keys(), _SINGLE)
-        except (OSError, SafetensorError) as error:
-            raise ConfigError(f"{path}: not a safetensors file ({error})") from error
-
-    def _read_json(self, name: str, optional: bool = False) -> Any:
-        path = self._path(name, optional)
-        if path is None:
-            return None
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{path}: cannot be read as JSON ({error})") from error
-
-    def _path(self, name: str, optional: bool = False) -> Path | None:
-        """Where a file of the checkpoint lies on this machine; None if optional and absent."""
-        if self._directory is not None:
-            path = self._directory / name
-            if path.is_file():
-                return path
-        else:
-            from huggingface_hub import hf_hub_download
-            from huggingface_hub.errors import (
-                EntryNotFoundError,
-                HfHubHTTPError,
-                HFValidationError,
-                LocalEntryNotFoundError,
-            )
-
-            try:
-                return Path(hf_hub_download(self.source, name, revision=self.revision))
-            except LocalEntryNotFoundError as error:  # the hub cannot be reached: not the same as
-                if not optional:  # a file that is not there, unless the file may be absent
-                    raise self._cannot_fetch(error) from error
-            except EntryNotFoundError:
-                pass
-            except (OSError, HFValidationError, HfHubHTTPError) as error:
-                raise self._cannot_fetch(error) from error
-        if optional:
-            return None
-        raise ConfigError(f"{self.source}: expected a file {name}, found none; is it a checkpoint?")
-
-    def _cannot_fetch(self, error: Exception) -> ConfigError:
-        return ConfigError(
-            f"{self.source!r} is neither a directory nor a checkpoint that can be fetched from the "
-            f"hub ({type(error).__name__}); expected a path or an id such as {CONVERTED_EXAMPLE}"
-        )
+        return stored
 
 
 def _check_is_llava(config: Any, source: str) -> None:

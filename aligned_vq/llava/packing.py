@@ -24,7 +24,7 @@ _PREFIX_SEGMENT, _PADDING_SEGMENT = 0, -1
 _PROBE = "0a1b2c3d"  # stands for the question while the template is taken apart
 
 
-class Pair(Protocol):
+class TextPair(Protocol):
     """A question and its answer."""
 
     @property
@@ -37,7 +37,7 @@ class Pair(Protocol):
 
 
 @dataclass(frozen=True)
-class Turn:
+class TextTurn:
     """A question of a conversation and its answer, which is only read where it is not `learned`."""
 
     text: str
@@ -92,16 +92,16 @@ class Packer:
         self.prefix_ids: list[int] = tokenizer(before)["input_ids"]
         self.text_start = len(self.prefix_ids) + num_image_tokens
 
-    def pack(self, batch: Sequence[Sequence[Pair]]) -> PackedText:
+    def pack(self, batch: Sequence[Sequence[TextPair]]) -> PackedText:
         """One row per image, its questions one after the other.
 
         Raises:
             InvalidInput: a text would become a special token.
         """
-        alone = [[(Turn(pair.text, pair.answer),) for pair in row] for row in batch]
+        alone = [[(TextTurn(pair.text, pair.answer),) for pair in row] for row in batch]
         return self.pack_conversations(alone)
 
-    def pack_conversations(self, batch: Sequence[Sequence[Sequence[Turn]]]) -> PackedText:
+    def pack_conversations(self, batch: Sequence[Sequence[Sequence[TextTurn]]]) -> PackedText:
         """One row per image, its conversations one after the other.
 
         Raises:
@@ -133,7 +133,7 @@ class Packer:
             self._refuse_specials(question, ids)
         return prompts
 
-    def _row(self, conversations: Sequence[Sequence[Turn]]) -> tuple[list[int], ...]:
+    def _row(self, conversations: Sequence[Sequence[TextTurn]]) -> tuple[list[int], ...]:
         """The columns of `PackedText` for one image."""
         row: tuple[list[int], ...] = ([], [], [], [], [])
         learned = 0
@@ -161,7 +161,7 @@ class Packer:
                 column += more
         return row
 
-    def _texts(self, turns: Sequence[Turn]) -> list[str]:
+    def _texts(self, turns: Sequence[TextTurn]) -> list[str]:
         """A conversation up to where each answer begins, and up to where it ends."""
         texts = []
         said = f"{self._image}{self._lead}"

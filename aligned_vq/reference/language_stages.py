@@ -31,10 +31,10 @@ from aligned_vq.data.scenes.patches import (
     patch_targets,
 )
 from aligned_vq.data.scenes.pool import ScenePool
-from aligned_vq.data.scenes.questions import Question, describe, short_questions
+from aligned_vq.data.scenes.questions import SceneQuestion, describe, short_questions
 from aligned_vq.data.scenes.scene import Scene, sample_scene
 from aligned_vq.files.atomic_file import new_file
-from aligned_vq.llava.packing import PackedText, Packer, Turn, answer_loss, packed_logits
+from aligned_vq.llava.packing import PackedText, Packer, TextTurn, answer_loss, packed_logits
 from aligned_vq.reference.loop import Loss, Stage, optimise
 from aligned_vq.reference.vision_stages import DenseTower, picture_batch
 
@@ -201,7 +201,9 @@ def _spoken_loss(
     return answer_loss(packed_logits(model, packer, embeds, batch.text, patches), batch.text)
 
 
-def _lesson(scene: Scene, rng: np.random.Generator, stage: SpeakerStage) -> list[tuple[Turn, ...]]:
+def _lesson(
+    scene: Scene, rng: np.random.Generator, stage: SpeakerStage
+) -> list[tuple[TextTurn, ...]]:
     """Questions alone, and as many conversations as the stage has."""
     alone = _questions(scene, rng, stage.questions, stage.emphasis)
     talks = [
@@ -212,7 +214,7 @@ def _lesson(scene: Scene, rng: np.random.Generator, stage: SpeakerStage) -> list
         )
         for _ in range(stage.conversations)
     ]
-    return [*((Turn(question.text, question.answer),) for question in alone), *talks]
+    return [*((TextTurn(question.text, question.answer),) for question in alone), *talks]
 
 
 def _questions(
@@ -220,7 +222,7 @@ def _questions(
     rng: np.random.Generator,
     count: int = QUESTIONS_PER_IMAGE,
     emphasis: Sequence[str] = (),
-) -> list[Question]:
+) -> list[SceneQuestion]:
     """Short ones and a description. Half the short ones are of the kinds in `emphasis`, if any."""
     special = count // 2 if emphasis else 0
     chosen = short_questions(scene, rng, special, emphasis) if special else []

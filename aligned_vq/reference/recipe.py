@@ -13,10 +13,10 @@ from typing import Any
 
 from transformers import AutoTokenizer, LlavaForConditionalGeneration
 
+from aligned_vq.checkpoints.digest import FILES
 from aligned_vq.data.scenes.patches import NUM_PATCHES
 from aligned_vq.data.scenes.pool import ScenePool
 from aligned_vq.files.atomic_folder import check_replaceable, new_folder
-from aligned_vq.llava.checkpoint_digest import FILES
 from aligned_vq.llava.packing import Packer
 from aligned_vq.reference.blueprint import build_model, build_processor, build_tokenizer
 from aligned_vq.reference.language_stages import (

@@ -137,9 +137,8 @@ class Embeddings(nn.Module):
         )
         # Zeros: drawing normal values on the meta device would import torch's compiler, a second
         # of CPU time at every start.
-        self.position_embedding = nn.Embedding.from_pretrained(
-            torch.zeros(config.num_tokens, config.hidden_size), freeze=False
-        )
+        shape = (config.num_tokens, config.hidden_size)
+        self.position_embedding = nn.Embedding(*shape, _weight=torch.zeros(shape))
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Embedded tokens `[B, N, D]`."""

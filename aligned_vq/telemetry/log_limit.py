@@ -35,7 +35,7 @@ class LimitedHandler(logging.StreamHandler[TextIO]):
         super().__init__(stream)
         self._first = first
         self._seconds = seconds
-        self._kinds: dict[str, _Window] = {}
+        self._kinds: dict[str, _RateWindow] = {}
         self._timer: threading.Timer | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -68,7 +68,7 @@ class LimitedHandler(logging.StreamHandler[TextIO]):
             self._kinds.clear()
         super().close()
 
-    def _window(self, kind: str, now: float) -> _Window:
+    def _window(self, kind: str, now: float) -> _RateWindow:
         if len(self._kinds) >= MOST_KINDS and kind not in self._kinds:
             self._forget(now)
             if len(self._kinds) >= MOST_KINDS:
@@ -77,7 +77,7 @@ class LimitedHandler(logging.StreamHandler[TextIO]):
         if found is None or now >= found.ends:
             if found is not None:
                 self._tell(found)
-            found = self._kinds[kind] = _Window(now + self._seconds)
+            found = self._kinds[kind] = _RateWindow(now + self._seconds)
         return found
 
     def _end_windows(self) -> None:
@@ -94,7 +94,7 @@ class LimitedHandler(logging.StreamHandler[TextIO]):
         for kind in [kind for kind, window in self._kinds.items() if now >= window.ends]:
             self._tell(self._kinds.pop(kind))
 
-    def _tell(self, window: _Window) -> None:
+    def _tell(self, window: _RateWindow) -> None:
         last, window.last = window.last, None
         if last is None:
             return
@@ -106,7 +106,7 @@ class LimitedHandler(logging.StreamHandler[TextIO]):
         super().emit(summary)
 
 
-class _Window:
+class _RateWindow:
     """What came of one kind, until the window ends."""
 
     def __init__(self, ends: float) -> None:

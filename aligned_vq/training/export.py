@@ -9,11 +9,11 @@ import torch
 
 from aligned_vq.calibration.codec import CalibratedCodec, CutFeatures, assemble, export_bundle
 from aligned_vq.calibration.rate import fit_points
+from aligned_vq.checkpoints.digest import FILES
 from aligned_vq.codec.manifest import SplitManifest
 from aligned_vq.errors import ConfigError
 from aligned_vq.files.atomic_folder import new_folder
 from aligned_vq.llava.checkpoint import LlavaCheckpoint
-from aligned_vq.llava.checkpoint_digest import FILES
 from aligned_vq.split.residual_link import link_norm_names
 from aligned_vq.training.lora import adapter_changes
 from aligned_vq.training.run import TrainingRun

@@ -83,7 +83,7 @@ class TrainingRun:
         with self.accelerator.main_process_first():
             self.source: ExampleSource = open_source(config.data.train, out / "data")
         self._check_pairs()
-        self.learners, self._image_processor = self._build()
+        self.learners = self._build()
         self.at_stage, self.at_step, self._tensors = ("calibrate", 0, {})
         if saved is not None:
             facts, self._tensors = saved
@@ -133,7 +133,7 @@ class TrainingRun:
         model = self.learners.model
         steps = Steps(
             self.source,
-            self._image_processor,
+            self.checkpoint.processor(),
             model.packer if stage.task else None,
             stage.batch_size,
             self.config.data.pairs_per_image,
@@ -158,9 +158,9 @@ class TrainingRun:
             self.out / LOG,
         )
 
-    def _build(self) -> tuple[Learners, Any]:
+    def _build(self) -> Learners:
         """Frozen model, blank codec, and what moves beside gradients."""
-        from transformers import AutoImageProcessor, AutoProcessor, LlavaForConditionalGeneration
+        from transformers import AutoProcessor, LlavaForConditionalGeneration
 
         config, checkpoint = self.config, self.checkpoint
         torch.manual_seed(config.seed)
@@ -205,8 +205,7 @@ class TrainingRun:
             if point.mean_bytes is not None
         }
         control = RateControl(points, targets)
-        processor = AutoImageProcessor.from_pretrained(directory, use_fast=False)
-        return Learners(model, keeper, control), processor
+        return Learners(model, keeper, control)
 
     @torch.no_grad()
     def _fit(self) -> None:

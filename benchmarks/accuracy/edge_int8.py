@@ -24,7 +24,7 @@ from aligned_vq.codec.bundle import open_cloud_bundle, open_edge_bundle
 from aligned_vq.codec.bundle_files import read_manifest
 from aligned_vq.data.scenes.exam import exam_images
 from aligned_vq.evaluation.codec_path import CodecPath
-from aligned_vq.evaluation.examiner import Examination, Examiner
+from aligned_vq.evaluation.examiner import Evaluator, Examination
 from aligned_vq.files.atomic_file import write_file
 from aligned_vq.graph.writing import write_graph
 from aligned_vq.shipped import BUNDLE, CHECKPOINT
@@ -38,15 +38,15 @@ _NOT_SENT = -1
 class BackendPath(CodecPath):
     """The shipped bundle's path, its edge run by a backend of the edge client."""
 
-    def __init__(self, examiner: Examiner, name: str, backend: Backend, quality: str) -> None:
+    def __init__(self, examiner: Evaluator, name: str, backend: Backend, quality: str) -> None:
         edge, cloud = open_edge_bundle(BUNDLE), open_cloud_bundle(BUNDLE)
         split = edge.manifest.split
         super().__init__(examiner, name, split, edge.prefix, edge.codec, cloud.codec)
         self._backend, self._quality = backend, quality
 
     def _send(self, pixels: Tensor) -> Payload:
-        encode = self._backend.look(pixels[0].numpy())
-        return self._backend.spec.compress(encode, self._quality)
+        output = self._backend.run_prefix(pixels[0].numpy())
+        return self._backend.spec.compress(output, self._quality)
 
 
 def differing_share(ours: Sequence[Encoded], theirs: Sequence[Encoded]) -> float:
@@ -85,7 +85,7 @@ def main() -> int:
     parser.add_argument("--qualities", nargs="+", default=["medium"])
     parser.add_argument("--out", type=Path, help="JSON file to write")
     options = parser.parse_args()
-    examiner = Examiner(CHECKPOINT, list(exam_images(options.questions)))
+    examiner = Evaluator(CHECKPOINT, list(exam_images(options.questions)))
     results: dict[str, Any] = {"questions": options.questions}
     with tempfile.TemporaryDirectory() as folder:
         int8 = Path(shutil.copytree(BUNDLE, Path(folder) / "bundle"))

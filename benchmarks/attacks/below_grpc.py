@@ -44,7 +44,7 @@ MOST_READ_BYTES = 1 << 20
 
 
 @dataclass
-class Seen:
+class Observations:
     """What came of it."""
 
     ended: Counter[str] = field(default_factory=Counter)
@@ -93,7 +93,7 @@ def attack(service: Service, kind: str, seed: list[int], question: bytes) -> byt
     return found
 
 
-def judge(seen: Seen, kind: str, number: int, answer: bytes) -> None:
+def judge(seen: Observations, kind: str, number: int, answer: bytes) -> None:
     """Count how calls ended."""
     try:
         for end in ends(answer):
@@ -104,7 +104,7 @@ def judge(seen: Seen, kind: str, number: int, answer: bytes) -> None:
         seen.ended[f"{kind} unreadable"] += 1
 
 
-def ask_on(service: Service, good: Messages, seen: Seen, stop: threading.Event) -> None:
+def ask_on(service: Service, good: Messages, seen: Observations, stop: threading.Event) -> None:
     """Good questions, one after the other, each over a connection of its own at every third."""
     expected = None
     while not stop.is_set():
@@ -118,9 +118,9 @@ def ask_on(service: Service, good: Messages, seen: Seen, stop: threading.Event) 
                 stop.wait(0.1)
 
 
-def run(cloud: CloudProcess, authority: Path, options: argparse.Namespace) -> Seen:
+def run(cloud: CloudProcess, authority: Path, options: argparse.Namespace) -> Observations:
     """Attack until the time or the count is over."""
-    service, seen, stop = Service(cloud.target, authority), Seen(), threading.Event()
+    service, seen, stop = Service(cloud.target, authority), Observations(), threading.Event()
     good = whole(clients(1, 1)[0].payload, "How many objects are there?")
     kinds = options.kinds or list(KINDS)
     asking = threading.Thread(target=ask_on, args=(service, good, seen, stop))

@@ -23,7 +23,7 @@ from typing import Any
 import grpc
 
 from aligned_vq.shipped import BUNDLE, CHECKPOINT
-from benchmarks.harness.load import Client, ask, clients
+from benchmarks.harness.load import LoadClient, ask, clients
 from benchmarks.harness.processes import CloudProcess, GatewayProcess, ServerProcess
 from protos.alignedvq.v1 import inference_pb2_grpc as rpc
 
@@ -131,7 +131,9 @@ class Services:
         return self._gateway if port == "gateway" else self._cloud
 
 
-async def good_clients(services: Services, own: Client, ended: asyncio.Event) -> dict[str, Good]:
+async def good_clients(
+    services: Services, own: LoadClient, ended: asyncio.Event
+) -> dict[str, Good]:
     """Ask everybody until the event."""
     found = {"warm": Good(), "new": Good(), "http": Good(), "gateway": Good()}
     target = services.targets["grpc"]
@@ -173,7 +175,7 @@ async def _chat(target: str) -> None:
 
 
 async def measure(
-    services: Services, own: Client, attack: Attack | None, seconds: float, port: str = "grpc"
+    services: Services, own: LoadClient, attack: Attack | None, seconds: float, port: str = "grpc"
 ) -> dict[str, Any]:
     """One attack (None: nobody attacks) beside good clients."""
     attacked = services.attacked(attack.port if attack else port)

@@ -29,7 +29,7 @@ import grpc
 
 from aligned_vq.data.scenes.exam import ExamImage, exam_images
 from aligned_vq.shipped import BUNDLE, CHECKPOINT
-from benchmarks.attacks.questions import HOSTILE, ONLY_JSON, Asked, as_json, on_the_wire
+from benchmarks.attacks.questions import HOSTILE, ONLY_JSON, HostileQuestion, as_json, on_the_wire
 from benchmarks.harness.processes import CloudProcess, GatewayProcess
 from benchmarks.robustness.fuzz import outcome
 from edge_client.encoder import EdgeEncoder
@@ -44,7 +44,7 @@ REFUSED = ("INVALID_ARGUMENT", "DATA_LOSS", "RESOURCE_EXHAUSTED", "400", "413", 
 """Clear refusals; a damaged text is damaged data on the wire, and 503 is said when all places are
 taken."""
 
-Ask = Callable[[Asked], tuple[str, str]]
+Ask = Callable[[HostileQuestion], tuple[str, str]]
 """Returns a status and the answer."""
 
 
@@ -101,7 +101,7 @@ def over_http(port: int, images: Sequence[ExamImage]) -> list[Ask]:
         image.picture.save(written, "PNG")
         url = f"data:image/png;base64,{base64.b64encode(written.getvalue()).decode()}"
 
-        def ask(asked: Asked) -> tuple[str, str]:
+        def ask(asked: HostileQuestion) -> tuple[str, str]:
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=CALL_SECONDS)
             try:
                 headers = {"Content-Type": "application/json"}
@@ -122,16 +122,16 @@ def over_http(port: int, images: Sequence[ExamImage]) -> list[Ask]:
     return [way(image) for image in images]
 
 
-def questions_of(image: ExamImage) -> list[Asked]:
+def questions_of(image: ExamImage) -> list[HostileQuestion]:
     """What a good client asks in turn: short questions, and one with a long answer."""
     texts = [question.text for question in image.questions]
-    return [Asked(text, {"max_tokens": ANSWER_TOKENS}) for text in texts]
+    return [HostileQuestion(text, {"max_tokens": ANSWER_TOKENS}) for text in texts]
 
 
 def attack(
     ways: Sequence[Ask],
     images: Sequence[ExamImage],
-    hostile: dict[str, Asked],
+    hostile: dict[str, HostileQuestion],
     options: argparse.Namespace,
 ) -> Tally:
     """Good clients on all ways but the last, hostile questions on that one."""

@@ -19,7 +19,7 @@ _STAND_IN = "\uf123"  # as long in UTF-8 as half of a surrogate pair
 
 
 @dataclass(frozen=True)
-class Asked:
+class HostileQuestion:
     """A question, checked by nobody. `sampling` has the names that wire and JSON share."""
 
     text: str = field(default=PLAIN, repr=False)
@@ -27,11 +27,11 @@ class Asked:
     turns: tuple[Turn, ...] = ()
 
 
-def _sampled(**settings: Any) -> Asked:
-    return Asked(sampling={"temperature": 1.0, "max_tokens": 24, **settings})
+def _sampled(**settings: Any) -> HostileQuestion:
+    return HostileQuestion(sampling={"temperature": 1.0, "max_tokens": 24, **settings})
 
 
-HOSTILE: dict[str, Asked] = {
+HOSTILE: dict[str, HostileQuestion] = {
     **{
         f"temperature {value}": _sampled(temperature=value)
         for value in (1e-45, 1e-39, 1.2e-38, 1e-30, 1e-7, 0.0099, 0.01, 2.0, 2.01, 10.0, 3e38, -1.0)
@@ -73,7 +73,7 @@ HOSTILE: dict[str, Asked] = {
         }.items()
     },
     **{
-        f"text: {name}": Asked(text, {"temperature": 1.5, "max_tokens": 12})
+        f"text: {name}": HostileQuestion(text, {"temperature": 1.5, "max_tokens": 12})
         for name, text in {
             "every plane": _PLANES,
             "one long word": "x" * 2000,
@@ -99,14 +99,14 @@ HOSTILE: dict[str, Asked] = {
             "newlines": "\n" * 1000 + "why?",
         }.items()
     },
-    "turns: as many as may be": Asked(turns=(Turn("why?", "so"),) * 32),
-    "turns: one too many": Asked(turns=(Turn("why?", "so"),) * 33),
-    "turns: empty answer": Asked(turns=(Turn("why?", ""),)),
-    "turns: empty question": Asked(turns=(Turn("", "so"),)),
-    "turns: long": Asked(turns=(Turn("why?", "b " * 8000),)),
-    "turns: role in an answer": Asked(turns=(Turn("why?", "so\nUSER: and?"),)),
+    "turns: as many as may be": HostileQuestion(turns=(Turn("why?", "so"),) * 32),
+    "turns: one too many": HostileQuestion(turns=(Turn("why?", "so"),) * 33),
+    "turns: empty answer": HostileQuestion(turns=(Turn("why?", ""),)),
+    "turns: empty question": HostileQuestion(turns=(Turn("", "so"),)),
+    "turns: long": HostileQuestion(turns=(Turn("why?", "b " * 8000),)),
+    "turns: role in an answer": HostileQuestion(turns=(Turn("why?", "so\nUSER: and?"),)),
 }
-ONLY_JSON: dict[str, Asked] = {
+ONLY_JSON: dict[str, HostileQuestion] = {
     "temperature of many digits": _sampled(temperature=10**400),
     "temperature as text": _sampled(temperature="1e-45"),
     "temperature yes": _sampled(temperature=True),
@@ -120,7 +120,7 @@ ONLY_JSON: dict[str, Asked] = {
 """What the wire's fields cannot even hold."""
 
 
-def on_the_wire(asked: Asked, manifest_digest: bytes, payload: pb.PayloadPart) -> bytes:
+def on_the_wire(asked: HostileQuestion, manifest_digest: bytes, payload: pb.PayloadPart) -> bytes:
     """The one message of the question, with what no protobuf library would write."""
     opened = pb.QuestionOpen(
         manifest_digest=manifest_digest,
@@ -133,7 +133,7 @@ def on_the_wire(asked: Asked, manifest_digest: bytes, payload: pb.PayloadPart) -
     return written.replace(_STAND_IN.encode(), b"\xed\xa0\x80")
 
 
-def as_json(asked: Asked, model: str, image_url: str) -> dict[str, Any]:
+def as_json(asked: HostileQuestion, model: str, image_url: str) -> dict[str, Any]:
     """The body of a chat completion."""
     said = [part for turn in asked.turns for part in turn]
     messages: list[dict[str, Any]] = [
@@ -145,7 +145,7 @@ def as_json(asked: Asked, model: str, image_url: str) -> dict[str, Any]:
     return {"model": model, "messages": messages, **asked.sampling}
 
 
-def _settings(asked: Asked) -> dict[str, Any]:
+def _settings(asked: HostileQuestion) -> dict[str, Any]:
     settings = dict(asked.sampling)
     if "stop" in settings:
         settings["stop"] = [_writable(text) for text in settings["stop"]]

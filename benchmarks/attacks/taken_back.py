@@ -55,7 +55,7 @@ def talkative(folder: Path) -> Path:
     return model
 
 
-class Client:
+class LongAnswerClient:
     """One client: an answer that runs, an idle connection, and one to ask over again and again."""
 
     def __init__(self, target: str, settings: EdgeConfig) -> None:
@@ -110,7 +110,9 @@ class Client:
             self._ended.setdefault(name, time.monotonic())
 
 
-def measured(gone: Client, stays: Client, take_back: Callable[[], None], limit: float) -> Row:
+def measured(
+    gone: LongAnswerClient, stays: LongAnswerClient, take_back: Callable[[], None], limit: float
+) -> Row:
     """Seconds until everything of one client had ended; `lost` counts what another one lost."""
     for client in (gone, stays):
         client.begin()
@@ -145,7 +147,7 @@ def with_tokens(model: Path, folder: Path, limit: float) -> Row:
     for name in names:
         (folder / name).write_text(name)
     with service(model, f"--tokens={path}") as target:
-        own = [Client(target, EdgeConfig(token_file=folder / name)) for name in names]
+        own = [LongAnswerClient(target, EdgeConfig(token_file=folder / name)) for name in names]
         return measured(own[0], own[1], lambda: replaced(path, lines[1]), limit)
 
 
@@ -166,7 +168,7 @@ def with_certificates(model: Path, folder: Path, limit: float, *, by_name: bool)
 
     with service(model, *options) as target:
         own = [
-            Client(
+            LongAnswerClient(
                 target.replace("127.0.0.1", "localhost"),
                 EdgeConfig(
                     tls=True,

@@ -17,19 +17,19 @@ from pathlib import Path
 from tqdm import tqdm
 
 from aligned_vq.shipped import BUNDLE, CHECKPOINT
-from benchmarks.harness.load import Client, clients, run
+from benchmarks.harness.load import LoadClient, clients, run
 from benchmarks.harness.processes import CloudProcess
 
 MOST_BEHIND = 0.03
 
 
-async def turn(target: str, own: list[Client]) -> tuple[float, float]:
+async def turn(target: str, own: list[LoadClient]) -> tuple[float, float]:
     """Questions a second, and the 95th percentile of a question's seconds."""
     seconds, times, _ = await run(target, own, together=True)
     return len(times) / seconds, statistics.quantiles(times, n=20)[-1]
 
 
-def measure(ours: str, theirs: str, own: list[Client], rounds: int) -> dict[str, float]:
+def measure(ours: str, theirs: str, own: list[LoadClient], rounds: int) -> dict[str, float]:
     """Median ratios, ours to theirs; which of them begins changes with every round."""
     throughput, p95 = [], []
     for each in (ours, theirs):

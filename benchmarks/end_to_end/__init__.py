@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from benchmarks.end_to_end.measure import measure
 from benchmarks.end_to_end.report import plot, table
-from benchmarks.end_to_end.settings import Settings
+from benchmarks.end_to_end.settings import EndToEndSettings
 
-__all__ = ["Settings", "measure", "plot", "table"]
+SETTINGS = EndToEndSettings
+
+__all__ = ["SETTINGS", "EndToEndSettings", "measure", "plot", "table"]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from aligned_vq.codec.spec import CodecSpec, Encode
+from aligned_vq.codec.spec import CodecSpec, PrefixOutput
 from aligned_vq.errors import EngineError
 from aligned_vq.images.load import load_image
 from aligned_vq.types import Coding, Encoded, OperatingPoint, Payload
@@ -23,7 +23,7 @@ from edge_client.backends.base import Backend
 from edge_client.connection.credentials import Credentials, Options
 from edge_client.connection.transport import GrpcTransport
 from edge_client.encoder import EdgeEncoder
-from edge_client.input.remembered_images import PictureSource
+from edge_client.input.remembered_images import ImageOrPayload
 
 PATIENT = EdgeConfig(
     connect_seconds=SECONDS,
@@ -47,26 +47,32 @@ class Unhurried(Credentials):
 
 
 class TimedBackend:
-    """A backend that says how long its quantizer took, and sends what `spec` makes of it."""
+    """A backend that measures how long its quantizer takes for the last image."""
 
-    def __init__(self, own: Backend) -> None:
-        self.name = own.name
-        self.spec = own.spec
+    def __init__(self, backend: Backend) -> None:
+        self.name = backend.name
+        self.spec = backend.spec
         self.quantize_ms = 0.0
-        self._own = own
+        self._backend = backend
 
-    def look(self, pixels: NDArray[np.float32]) -> Encode:
-        """See `Backend.look`."""
+    def run_prefix(self, pixels: NDArray[np.float32]) -> TimedPrefixOutput:
+        """See `Backend.run_prefix`."""
         self.quantize_ms = 0.0
-        encode = self._own.look(pixels)
+        return TimedPrefixOutput(self, self._backend.run_prefix(pixels))
 
-        def timed(point: OperatingPoint | None) -> Encoded:
-            began = time.perf_counter()
-            encoded = encode(point)
-            self.quantize_ms += 1e3 * (time.perf_counter() - began)
-            return encoded
 
-        return timed
+class TimedPrefixOutput(NamedTuple):
+    """Adds the time of each encoding to its backend's."""
+
+    backend: TimedBackend
+    output: PrefixOutput
+
+    def encode(self, point: OperatingPoint | None) -> Encoded:
+        """See `PrefixOutput.encode`."""
+        began = time.perf_counter()
+        encoded = self.output.encode(point)
+        self.backend.quantize_ms += 1e3 * (time.perf_counter() - began)
+        return encoded
 
 
 @dataclass(frozen=True)
@@ -77,20 +83,20 @@ class StandIn(CodecSpec):
 
     def compress(
         self,
-        encode: Encode,
+        image: PrefixOutput,
         point: OperatingPoint | str | None = None,
         coding: Coding | None = None,
     ) -> Payload:
         """All the work, for another payload."""
         assert self.payload is not None
-        super().compress(encode, None, coding)
+        super().compress(image, None, coding)
         return self.payload
 
 
 _SPEC = fields(CodecSpec)
 
 
-class Asking:
+class MeasuredClient:
     """One warm connection to one cloud."""
 
     def __init__(self, task: Task, target: str) -> None:
@@ -129,7 +135,7 @@ class Asking:
         payload = raw_payload(self._client.encoder.digest, body)
         return self._asked(payload, began, {"jpeg": jpeg_ms})
 
-    def _asked(self, source: PictureSource, began: float, edge_ms: dict[str, float]) -> Sample:
+    def _asked(self, source: ImageOrPayload, began: float, edge_ms: dict[str, float]) -> Sample:
         options: dict[str, Any] = {"max_tokens": self._task.max_tokens}
         options["quality"] = self._task.quality
         with self._client.stream(source, self._task.question, **options) as stream:

@@ -28,7 +28,7 @@ class Task:
     real_bundle: str | None = None
 
 
-class EdgeProcess(JsonProcess):
+class LinkedEdgeProcess(JsonProcess):
     """The process as the measurement sees it; a context manager.
 
     Args:

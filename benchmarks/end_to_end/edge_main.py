@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Mapping
 
-from benchmarks.end_to_end.asking import Asking
+from benchmarks.end_to_end.asking import MeasuredClient
 from benchmarks.end_to_end.edge import SECONDS, Sample, Task
 from benchmarks.end_to_end.pictures import frame
 from benchmarks.end_to_end.settings import EDGE_ONLY, SPLIT
@@ -28,14 +28,14 @@ class Edge:
 
     def __init__(self, task: Task) -> None:
         self._task = task
-        self._asking: dict[str, Asking] = {}
+        self._asking: dict[str, MeasuredClient] = {}
         self._whole: WholeModel | None = None
 
     def connect(self, targets: Mapping[str, str]) -> Sample:
         """See `EdgeProcess.connect`."""
         for asking in self._asking.values():
             asking.close()
-        self._asking = {way: Asking(self._task, target) for way, target in targets.items()}
+        self._asking = {way: MeasuredClient(self._task, target) for way, target in targets.items()}
         probe = GrpcTransport(next(iter(targets.values())))
         probe.connect(SECONDS)
         spent_ms = []

@@ -15,14 +15,14 @@ from tqdm import tqdm
 
 from aligned_vq.graph.writing import write_graph
 from aligned_vq.shipped import BUNDLE, CHECKPOINT
-from benchmarks.end_to_end.edge import EdgeProcess, Sample, Task
-from benchmarks.end_to_end.pictures import Frame, frame
+from benchmarks.end_to_end.edge import LinkedEdgeProcess, Sample, Task
+from benchmarks.end_to_end.pictures import CameraFrame, frame
 from benchmarks.end_to_end.settings import (
     CLOUD_ONLY,
     EDGE_ONLY,
     NO_LINK,
     SPLIT,
-    Settings,
+    EndToEndSettings,
     rounds_of,
 )
 from benchmarks.end_to_end.stages import accounted
@@ -45,7 +45,7 @@ CLOUD_OPTIONS = (
 WARM_UP = str(Path(__file__).parents[2] / "examples" / "scene.png")
 
 
-def measure(settings: Settings) -> list[Row]:
+def measure(settings: EndToEndSettings) -> list[Row]:
     """Rows of every link, picture and way; times in milliseconds, one number for each question.
 
     Raises:
@@ -57,9 +57,9 @@ def measure(settings: Settings) -> list[Row]:
         network = stack.enter_context(Network(settings.namespaces, settings.seed))
         task = stack.enter_context(_task(settings))
         if EDGE_ONLY in settings.ways and settings.model == "reference":
-            with EdgeProcess(task, network.edge_command) as alone:
+            with LinkedEdgeProcess(task, network.edge_command) as alone:
                 rows += _edge_only(settings, alone, frames)
-        edge = stack.enter_context(EdgeProcess(task, network.edge_command))
+        edge = stack.enter_context(LinkedEdgeProcess(task, network.edge_command))
         targets = stack.enter_context(_clouds(settings, task, network))
         for link in tqdm(settings.links if targets else [], desc="links"):
             with network.link(link, *targets.values()) as reached:
@@ -74,7 +74,9 @@ def measure(settings: Settings) -> list[Row]:
     return rows
 
 
-def _edge_only(settings: Settings, edge: EdgeProcess, frames: Mapping[str, Frame]) -> list[Row]:
+def _edge_only(
+    settings: EndToEndSettings, edge: LinkedEdgeProcess, frames: Mapping[str, CameraFrame]
+) -> list[Row]:
     """The same pictures without a cloud."""
     edge.ask(EDGE_ONLY, WARM_UP)
     rows = []
@@ -88,12 +90,12 @@ class _Over(NamedTuple):
     """A link that is up, and all that is asked over it."""
 
     link: Link
-    settings: Settings
-    edge: EdgeProcess
+    settings: EndToEndSettings
+    edge: LinkedEdgeProcess
     ways: list[str]
     round_trip_ms: float
 
-    def rows(self, name: str, own: Frame) -> list[Row]:
+    def rows(self, name: str, own: CameraFrame) -> list[Row]:
         """Rows of a picture by its name."""
         rounds = dict.fromkeys(self.ways, self.settings.rounds)
         rounds[CLOUD_ONLY] = rounds_of(self.link, own.jpeg_bytes, self.settings)
@@ -112,8 +114,8 @@ class _Over(NamedTuple):
 def _row(
     link: str,
     shape: dict[str, Any],
-    own: Frame,
-    settings: Settings,
+    own: CameraFrame,
+    settings: EndToEndSettings,
     way: str,
     samples: list[Sample],
     round_trip_ms: float,
@@ -143,7 +145,7 @@ def _row(
 
 
 @contextmanager
-def _task(settings: Settings) -> Iterator[Task]:
+def _task(settings: EndToEndSettings) -> Iterator[Task]:
     """Files of the models, written where they are not the bundled ones."""
     asked = (settings.question, settings.max_tokens, settings.quality)
     with ExitStack() as stack:
@@ -162,7 +164,7 @@ def _task(settings: Settings) -> Iterator[Task]:
 
 
 @contextmanager
-def _clouds(settings: Settings, task: Task, network: Network) -> Iterator[dict[str, str]]:
+def _clouds(settings: EndToEndSettings, task: Task, network: Network) -> Iterator[dict[str, str]]:
     """Addresses of the clouds by way, both of one bundle and checkpoint."""
     own = (f"--host={network.cloud_host}", "--plaintext=true", f"--device={settings.device}")
     options = (*CLOUD_OPTIONS, *own)

@@ -24,7 +24,7 @@ QUALITY = 90
 
 
 @dataclass(frozen=True)
-class Frame:
+class CameraFrame:
     """A picture in memory, and the size of it as a JPEG."""
 
     name: str
@@ -43,7 +43,7 @@ class Frame:
 
 
 @cache
-def frame(name: str) -> Frame:
+def frame(name: str) -> CameraFrame:
     """The picture in a file, or of that name in the folder of the package.
 
     Raises:
@@ -58,7 +58,7 @@ def frame(name: str) -> Frame:
             f"`apt-get install {PACKAGE}`"
         )
     image = load_image(path)
-    return Frame(path.name, image, len(jpeg(image)))
+    return CameraFrame(path.name, image, len(jpeg(image)))
 
 
 def jpeg(image: Image.Image) -> bytes:

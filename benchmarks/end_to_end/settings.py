@@ -21,7 +21,7 @@ NO_LINK = "none"
 
 
 @dataclass(frozen=True)
-class Settings:
+class EndToEndSettings:
     """Links, pictures and models to be measured.
 
     Args:
@@ -84,7 +84,7 @@ class Settings:
         return sweep(self.sweep_kbit, self.sweep_delay_ms) + profiles(self.profiles)
 
 
-def rounds_of(link: Link, jpeg_bytes: int, settings: Settings) -> int:
+def rounds_of(link: Link, jpeg_bytes: int, settings: EndToEndSettings) -> int:
     """How often a JPEG is sent over a link: at least once, and within the time it may take."""
     seconds = 8 * jpeg_bytes / (1e3 * link.up_kbit)
     return max(1, min(settings.rounds, int(settings.seconds_a_link / seconds)))

@@ -29,7 +29,7 @@ MAX_TOKENS = 48
 
 
 @dataclass(frozen=True)
-class Client:
+class LoadClient:
     """A picture and what is asked about it."""
 
     payload: Payload
@@ -37,7 +37,7 @@ class Client:
     questions: list[str]
 
 
-def clients(count: int, questions: int, kind: str = "mixed") -> list[Client]:
+def clients(count: int, questions: int, kind: str = "mixed") -> list[LoadClient]:
     """Test pictures with their questions of a kind, asked again where they are too few."""
     bundle = open_edge_bundle(BUNDLE)
     images = list(exam_images(count * 8))[:count]
@@ -48,12 +48,12 @@ def clients(count: int, questions: int, kind: str = "mixed") -> list[Client]:
         texts = [question.text for question in image.questions if kind in ("mixed", question.kind)]
         asked = [texts[number % len(texts)] for number in range(questions)]
         encoded = bundle.codec.encode(own, rest)
-        found.append(Client(bundle.codec.spec.packed(encoded), encoded, asked))
+        found.append(LoadClient(bundle.codec.spec.packed(encoded), encoded, asked))
     return found
 
 
 async def ask(
-    stub: rpc.SplitInferenceAsyncStub, client: Client, text: str, first: bool
+    stub: rpc.SplitInferenceAsyncStub, client: LoadClient, text: str, first: bool
 ) -> list[int]:
     """One question; returns the answer's token ids."""
     digest = b"" if first else client.payload.digest()
@@ -79,7 +79,7 @@ async def _send(call: Any, parts: Iterable[pb.PayloadPart]) -> None:
 
 
 async def run(
-    target: str, own: list[Client], together: bool
+    target: str, own: list[LoadClient], together: bool
 ) -> tuple[float, list[float], list[list[list[int]]]]:
     """Seconds in all, seconds of each question, and answers by client."""
     times: list[float] = []
@@ -88,7 +88,7 @@ async def run(
         total = sum(len(client.questions) for client in own)
         with tqdm(total=total, desc="questions", leave=False) as bar:
 
-            async def talk(client: Client) -> list[list[int]]:
+            async def talk(client: LoadClient) -> list[list[int]]:
                 answers = []
                 for number, text in enumerate(client.questions):
                     started = time.perf_counter()

@@ -11,7 +11,7 @@ from PIL import Image
 from aligned_vq.errors import ConfigError
 
 
-class Source(NamedTuple):
+class PhotographSource(NamedTuple):
     """Where a photograph lies, and who may use it."""
 
     package: str
@@ -21,17 +21,25 @@ class Source(NamedTuple):
 
 
 PHOTOGRAPHS = {
-    "astronaut": Source("skimage", "data/astronaut.png", "scikit-image", "public domain, NASA"),
-    "chelsea": Source("skimage", "data/chelsea.png", "scikit-image", "CC0, Stefan van der Walt"),
-    "coffee": Source("skimage", "data/coffee.png", "scikit-image", "CC0, Rachel Michetti"),
-    "motorcycle": Source(
+    "astronaut": PhotographSource(
+        "skimage", "data/astronaut.png", "scikit-image", "public domain, NASA"
+    ),
+    "chelsea": PhotographSource(
+        "skimage", "data/chelsea.png", "scikit-image", "CC0, Stefan van der Walt"
+    ),
+    "coffee": PhotographSource(
+        "skimage", "data/coffee.png", "scikit-image", "CC0, Rachel Michetti"
+    ),
+    "motorcycle": PhotographSource(
         "skimage", "data/motorcycle_left.png", "scikit-image", "Middlebury stereo benchmark 2014"
     ),
-    "rocket": Source("skimage", "data/rocket.jpg", "scikit-image", "public domain, SpaceX"),
-    "china": Source(
+    "rocket": PhotographSource(
+        "skimage", "data/rocket.jpg", "scikit-image", "public domain, SpaceX"
+    ),
+    "china": PhotographSource(
         "sklearn", "datasets/images/china.jpg", "scikit-learn", "CC BY 2.0, danielbuechele"
     ),
-    "flower": Source(
+    "flower": PhotographSource(
         "sklearn", "datasets/images/flower.jpg", "scikit-learn", "CC BY 2.0, vultilion"
     ),
 }

@@ -16,7 +16,7 @@ from benchmarks.kills.killing import opened_by_others
 from cloud_server.certificates import issuing
 from cloud_server.certificates.tls import TlsFiles
 from edge_client.encoder import EdgeEncoder
-from edge_client.watch.offline_queue import Kept, KeptQuestions
+from edge_client.watch.offline_queue import OfflineQueue, QueuedQuestion
 from protos.access import tokens
 
 _LIMIT_BYTES = 2**30
@@ -121,7 +121,7 @@ class QueueWriter:
     def __init__(self, folder: Path) -> None:
         self._queue = folder / "queue"
         self._copy = folder / "copy"
-        self._open: KeptQuestions | None = None
+        self._open: OfflineQueue | None = None
         self._next = 0
         self._rows: list[int] = []
         (picture,) = training_pictures(1)
@@ -137,12 +137,14 @@ class QueueWriter:
     def write(self, step: int) -> None:
         """As `edge-client watch` does; the first step of a process opens the queue."""
         if self._open is None:
-            self._open = KeptQuestions(self._queue, _LIMIT_BYTES)
+            self._open = OfflineQueue(self._queue, _LIMIT_BYTES)
         oldest = self._open.oldest() if step % 3 == 2 else None
         if oldest is not None:
             self._open.remove(oldest)
         else:
-            self._open.put(Kept(1e9 + step, step, f"{step}.png", "What is it?", self._payload))
+            self._open.put(
+                QueuedQuestion(1e9 + step, step, f"{step}.png", "What is it?", self._payload)
+            )
 
     def check(self, first: int, done: int, begun: int) -> tuple[str, list[str]]:
         """Every row whose `put` returned, in order, and none that was taken out."""
@@ -178,7 +180,7 @@ class QueueWriter:
         shutil.rmtree(self._copy, ignore_errors=True)
         shutil.copytree(self._queue, self._copy)
         found = []
-        with KeptQuestions(self._copy, _LIMIT_BYTES) as queue:
+        with OfflineQueue(self._copy, _LIMIT_BYTES) as queue:
             while (oldest := queue.oldest()) is not None:
                 found.append(oldest.number if oldest.payload == self._payload else -1)
                 queue.remove(oldest)

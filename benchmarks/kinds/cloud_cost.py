@@ -42,7 +42,7 @@ MODES = {
 
 
 @dataclass(frozen=True)
-class Settings:
+class CloudCostSettings:
     """How much is asked, and of which models.
 
     Args:
@@ -76,7 +76,10 @@ class Settings:
             raise ConfigError("expected clients or share_questions, got neither; give one of them")
 
 
-def measure(settings: Settings) -> list[Row]:
+SETTINGS = CloudCostSettings
+
+
+def measure(settings: CloudCostSettings) -> list[Row]:
     """A row for each mode and number of clients, and for each kind of question and picture."""
     rows = _load(settings) if settings.clients else []
     return rows + (_shares(settings) if settings.share_questions else [])
@@ -151,7 +154,7 @@ def _of(rows: Sequence[Row], what: str) -> list[Row]:
     return [row for row in rows if row["what"] == what]
 
 
-def _load(settings: Settings) -> list[Row]:
+def _load(settings: CloudCostSettings) -> list[Row]:
     own = clients(max(settings.clients), settings.questions, settings.question_kind)
     with CloudProcess(BUNDLE, CHECKPOINT) as cloud:
         _, _, expected = asyncio.run(run(cloud.target, own, together=False))
@@ -173,7 +176,7 @@ def _load(settings: Settings) -> list[Row]:
     return rows
 
 
-def _shares(settings: Settings) -> list[Row]:
+def _shares(settings: CloudCostSettings) -> list[Row]:
     layers = settings.share_layers
     images = list(exam_images(8 * settings.share_questions))[: settings.share_questions]
     measured = _stages(layers, images)

@@ -40,7 +40,7 @@ VISION = TowerConfig.from_llava(LLAVA_CONFIG).vision
 
 
 @dataclass(frozen=True)
-class Settings:
+class EdgeCostSettings:
     """Which cuts, run by what.
 
     Args:
@@ -66,7 +66,10 @@ class Settings:
             raise ConfigError("expected a round, a thread, a cut and a backend at least, got fewer")
 
 
-def measure(settings: Settings) -> list[Row]:
+SETTINGS = EdgeCostSettings
+
+
+def measure(settings: EdgeCostSettings) -> list[Row]:
     """A row for each cut and backend."""
     rows: list[Row] = []
     for cut in tqdm(settings.cuts, desc="cuts", leave=False):
@@ -140,7 +143,7 @@ def _bundles(folder: Path, cut: str, backends: Sequence[Backend]) -> dict[Backen
     return found
 
 
-def _in_turns(cut: str, bundles: Mapping[Backend, Path], settings: Settings) -> list[Row]:
+def _in_turns(cut: str, bundles: Mapping[Backend, Path], settings: EdgeCostSettings) -> list[Row]:
     flops = prefix_flops(VISION, SplitPoint.parse(cut))
     plain = {library: products(library, settings.threads) for library in map(_library, bundles)}
     told: dict[Backend, list[Mapping[str, Any]]] = {backend: [] for backend in bundles}

@@ -34,7 +34,7 @@ from aligned_vq.stopwatch import Stopwatch
 from aligned_vq.types import Payload
 from cloud_server.certificates.tls import tls_files
 from cloud_server.config import CloudConfig
-from cloud_server.decode.image_decoder import DecodedImage
+from cloud_server.decode.image_decoder import EngineImage
 from cloud_server.decode.incoming import ServedBundle
 from cloud_server.methods import Methods
 from cloud_server.model import CloudModel, load_cloud_model
@@ -82,11 +82,11 @@ class RawDecoder:
             self._norm = weight, bias
 
     @torch.inference_mode()
-    def decode_many(self, payloads: Sequence[Payload]) -> list[DecodedImage | Exception]:
+    def decode_many(self, payloads: Sequence[Payload]) -> list[EngineImage | Exception]:
         """An embedding `[N', H]` for each, or the error of what is neither file nor features."""
         return [self._decoded(payload.body) for payload in payloads]
 
-    def _decoded(self, body: bytes) -> DecodedImage | Exception:
+    def _decoded(self, body: bytes) -> EngineImage | Exception:
         watch = Stopwatch()
         try:
             with self._model.turns:
@@ -99,7 +99,7 @@ class RawDecoder:
                 watch.lap("projector")
         except AlignedVQError as error:
             return error
-        return DecodedImage(embeds, watch.timings())
+        return EngineImage(embeds, watch.timings())
 
     def _at_cut(self, body: bytes) -> tuple[Tensor, Tensor]:
         """Features and residual stream, `[1, N, D]` each."""

@@ -51,7 +51,7 @@ Ask = Callable[[Payload | str], object]
 
 
 @dataclass(frozen=True)
-class Settings:
+class SocketBytesSettings:
     """What is asked, of what, over what.
 
     Args:
@@ -78,7 +78,10 @@ class Settings:
             raise ConfigError("expected a question, a link and a connection at least, got fewer")
 
 
-def measure(settings: Settings) -> list[Row]:
+SETTINGS = SocketBytesSettings
+
+
+def measure(settings: SocketBytesSettings) -> list[Row]:
     """A row for each thing sent and link, and one for what follows by digest."""
     rows: list[Row] = []
     with _model(settings) as (bundle, checkpoint):
@@ -137,13 +140,13 @@ def plot(rows: Sequence[Row], stem: Path) -> None:
     save_figure(draw, stem, (7.2, 0.9 + 0.26 * len(own)))
 
 
-def _model(settings: Settings) -> Any:
+def _model(settings: SocketBytesSettings) -> Any:
     if settings.model == "reference":
         return nullcontext((BUNDLE, CHECKPOINT))
     return real_dimensions(layers=1, width=512)
 
 
-def _pictures(settings: Settings) -> list[Image.Image]:
+def _pictures(settings: SocketBytesSettings) -> list[Image.Image]:
     """What meets the fresh connection, and then what is compared."""
     if settings.scenes:
         found = list(exam_images(8 * settings.scenes))[: settings.scenes]
@@ -214,7 +217,7 @@ def _ask_openai(client: OpenAI, image: Any, question: str) -> object:
     )
 
 
-def _measured(services: _Services, thing: Thing, settings: Settings) -> list[Row]:
+def _measured(services: _Services, thing: Thing, settings: SocketBytesSettings) -> list[Row]:
     first: list[SocketBytes] = []
     warm: list[SocketBytes] = []
     again: list[SocketBytes] = []

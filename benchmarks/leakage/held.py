@@ -25,7 +25,7 @@ from aligned_vq.llava.checkpoint import LlavaCheckpoint
 from aligned_vq.shipped import BUNDLE
 from aligned_vq.split.loading import load_prefix
 from aligned_vq.types import SplitPoint
-from benchmarks.leakage.settings import Settings
+from benchmarks.leakage.settings import LeakageSettings
 
 CALIBRATED, UNQUANTIZED = "calibrated", "none"
 """Codecs beside the shipped one: how the names of those that are calibrated here begin, and what
@@ -47,7 +47,7 @@ class Held:
 
 
 def held_features(
-    checkpoint: LlavaCheckpoint, pictures: Sequence[Image.Image], settings: Settings
+    checkpoint: LlavaCheckpoint, pictures: Sequence[Image.Image], settings: LeakageSettings
 ) -> Iterator[Held]:
     """Cut by cut what the cloud has of `pictures`, with each codec that is asked for.
 

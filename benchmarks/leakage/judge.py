@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from aligned_vq.evaluation.baselines.images import resized
-from aligned_vq.evaluation.examiner import Examiner
+from aligned_vq.evaluation.examiner import Evaluator
 from aligned_vq.evaluation.llava import PathOutput
 from aligned_vq.evaluation.results import Verdicts
 from benchmarks.leakage.likeness import Pixels, psnr_db, ssim
@@ -30,7 +30,7 @@ class Judge:
         samples: how many of the exam's first pictures a row holds.
     """
 
-    def __init__(self, examiner: Examiner, side: int, samples: int) -> None:
+    def __init__(self, examiner: Evaluator, side: int, samples: int) -> None:
         self._examiner = examiner
         self._samples = samples
         self.originals = shrunk((image.picture for image in examiner.exam), side)

@@ -20,7 +20,7 @@ from aligned_vq.data.scenes.exam import (
     training_pictures,
 )
 from aligned_vq.evaluation.baselines.images import ImageCoding
-from aligned_vq.evaluation.examiner import Examiner
+from aligned_vq.evaluation.examiner import Evaluator
 from aligned_vq.shipped import CHECKPOINT
 from benchmarks.leakage.decoder import PixelDecoder, recover, train
 from benchmarks.leakage.drawing import MEAN, ORIGINALS, plot, table
@@ -28,12 +28,14 @@ from benchmarks.leakage.held import UNQUANTIZED, Held, held_features
 from benchmarks.leakage.jpeg import jpeg_within
 from benchmarks.leakage.judge import Judge, Row, shrunk, stacked, unstacked
 from benchmarks.leakage.likeness import Pixels
-from benchmarks.leakage.settings import Settings
+from benchmarks.leakage.settings import LeakageSettings
 
-__all__ = ["Settings", "measure", "plot", "table"]
+SETTINGS = LeakageSettings
+
+__all__ = ["SETTINGS", "LeakageSettings", "measure", "plot", "table"]
 
 
-def measure(settings: Settings) -> list[Row]:
+def measure(settings: LeakageSettings) -> list[Row]:
     """Rows of the originals, the mean picture, what each decoder recovers, and JPEG beside it.
 
     Raises:
@@ -41,7 +43,7 @@ def measure(settings: Settings) -> list[Row]:
     """
     count = settings.test_pictures
     exam = list(islice(exam_images(QUESTIONS_PER_IMAGE * count), count))
-    examiner = Examiner(CHECKPOINT, exam)
+    examiner = Evaluator(CHECKPOINT, exam)
     vision = examiner.checkpoint.tower.vision
     grid = vision.image_size // vision.patch_size
     side = grid * settings.pixels_per_token
@@ -67,7 +69,7 @@ def measure(settings: Settings) -> list[Row]:
 
 
 def _recovered(
-    held: Held, known: Sequence[Pixels], judge: Judge, grid: int, settings: Settings
+    held: Held, known: Sequence[Pixels], judge: Judge, grid: int, settings: LeakageSettings
 ) -> Row:
     """Train a decoder on the known pictures; a row of what it recovers of the others."""
     label = f"{held.cut} {held.codec}"

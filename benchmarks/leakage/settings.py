@@ -8,7 +8,7 @@ from aligned_vq.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Settings:
+class LeakageSettings:
     """What is attacked, and with how much effort.
 
     Args:

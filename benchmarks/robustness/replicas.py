@@ -24,7 +24,7 @@ from aligned_vq.answers import Sampling
 from aligned_vq.files.atomic_file import write_file
 from aligned_vq.shipped import BUNDLE, CHECKPOINT
 from benchmarks.harness.engines import EngineProcess
-from benchmarks.harness.load import Client, clients, run
+from benchmarks.harness.load import LoadClient, clients, run
 from benchmarks.harness.processes import CloudProcess
 from benchmarks.harness.scraped import samples
 from protos import convert
@@ -46,7 +46,7 @@ class Outcome:
     seconds: float = 0.0
 
 
-async def ask(stub: rpc.SplitInferenceAsyncStub, client: Client, text: str) -> Outcome:
+async def ask(stub: rpc.SplitInferenceAsyncStub, client: LoadClient, text: str) -> Outcome:
     """One question with its payload, and nothing tried again on this side."""
     outcome = Outcome()
     started = time.perf_counter()
@@ -67,7 +67,7 @@ async def ask(stub: rpc.SplitInferenceAsyncStub, client: Client, text: str) -> O
 
 
 async def talk(
-    target: str, own: list[Client], after: int, then: Callable[[], None]
+    target: str, own: list[LoadClient], after: int, then: Callable[[], None]
 ) -> list[list[Outcome]]:
     """Outcomes by client, all clients at once; `then` happens after that many answers."""
     done = 0
@@ -75,7 +75,7 @@ async def talk(
         stub: rpc.SplitInferenceAsyncStub = rpc.SplitInferenceStub(channel)
         with tqdm(total=sum(len(client.questions) for client in own), desc="questions") as bar:
 
-            async def one(client: Client) -> list[Outcome]:
+            async def one(client: LoadClient) -> list[Outcome]:
                 nonlocal done
                 found = []
                 for text in client.questions:

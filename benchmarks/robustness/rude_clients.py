@@ -25,7 +25,7 @@ import grpc
 
 from aligned_vq.files.atomic_file import write_file
 from aligned_vq.shipped import BUNDLE, CHECKPOINT
-from benchmarks.harness.load import Client, ask, clients
+from benchmarks.harness.load import LoadClient, ask, clients
 from benchmarks.harness.processes import CloudProcess
 from protos import convert
 from protos.alignedvq.v1 import inference_pb2 as pb
@@ -36,13 +36,13 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(4)  # and half of a frame'
 ROUNDS = 3
 
 
-async def polite(target: str, own: list[Client], questions: int) -> list[float]:
+async def polite(target: str, own: list[LoadClient], questions: int) -> list[float]:
     """Seconds of every follow-up question of some clients."""
     times: list[float] = []
     async with grpc.aio.insecure_channel(target) as channel:
         stub: Any = rpc.SplitInferenceStub(channel)
 
-        async def talk(client: Client) -> None:
+        async def talk(client: LoadClient) -> None:
             for number in range(questions):
                 started = time.perf_counter()
                 await ask(stub, client, client.questions[number % len(client.questions)], False)
@@ -53,13 +53,13 @@ async def polite(target: str, own: list[Client], questions: int) -> list[float]:
 
 
 @asynccontextmanager
-async def nobody(target: str, client: Client) -> AsyncIterator[None]:
+async def nobody(target: str, client: LoadClient) -> AsyncIterator[None]:
     """Polite clients alone."""
     yield
 
 
 @asynccontextmanager
-async def slow_readers(target: str, client: Client) -> AsyncIterator[None]:
+async def slow_readers(target: str, client: LoadClient) -> AsyncIterator[None]:
     """16 descriptions, read a piece a second."""
 
     async def read(channel: grpc.aio.Channel) -> None:
@@ -74,7 +74,7 @@ async def slow_readers(target: str, client: Client) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def no_payload(target: str, client: Client) -> AsyncIterator[None]:
+async def no_payload(target: str, client: LoadClient) -> AsyncIterator[None]:
     """32 streams that open a question and neither send its payload nor close."""
 
     async def hold(channel: grpc.aio.Channel) -> None:
@@ -86,14 +86,14 @@ async def no_payload(target: str, client: Client) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def half_open(target: str, client: Client) -> AsyncIterator[None]:
+async def half_open(target: str, client: LoadClient) -> AsyncIterator[None]:
     """200 connections that stop in the middle of a frame."""
     async with _sockets(target, 200, PREFACE):
         yield
 
 
 @asynccontextmanager
-async def idle(target: str, client: Client) -> AsyncIterator[None]:
+async def idle(target: str, client: LoadClient) -> AsyncIterator[None]:
     """1,000 connections that say nothing."""
     async with _sockets(target, 1000, b""):
         yield
@@ -102,7 +102,7 @@ async def idle(target: str, client: Client) -> AsyncIterator[None]:
 KINDS = (nobody, slow_readers, no_payload, half_open, idle)
 
 
-def _opened(channel: grpc.aio.Channel, client: Client) -> Any:
+def _opened(channel: grpc.aio.Channel, client: LoadClient) -> Any:
     question = Question("", client.payload.manifest_digest, "Describe the picture.")
     stub: Any = rpc.SplitInferenceStub(channel)
     first = pb.AskRequest(open=convert.question_to_proto(question))
@@ -149,7 +149,7 @@ async def _sockets(target: str, count: int, first: bytes) -> AsyncIterator[None]
             writer.close()
 
 
-async def measure(target: str, own: list[Client], questions: int) -> dict[str, list[float]]:
+async def measure(target: str, own: list[LoadClient], questions: int) -> dict[str, list[float]]:
     """Seconds by kind of neighbour, over some rounds."""
     await polite(target, own, 2)  # their pictures are held from here on
     found: dict[str, list[float]] = {kind.__name__: [] for kind in KINDS}

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from aligned_vq.codec.bundle import open_edge_bundle
 from aligned_vq.files.atomic_file import write_file
 from aligned_vq.shipped import BUNDLE, CHECKPOINT
-from benchmarks.harness.load import Client, clients
+from benchmarks.harness.load import LoadClient, clients
 from benchmarks.harness.processes import CloudProcess
 from benchmarks.robustness.fuzz import BUGS, METHOD, outcome
 from benchmarks.robustness.mutations import mutated, shuffled, whole
@@ -33,7 +33,7 @@ MARK_SECONDS = 300
 TEXT = "How many objects are there?"
 
 
-def cancelled(channel: grpc.Channel, client: Client) -> str:
+def cancelled(channel: grpc.Channel, client: LoadClient) -> str:
     """A description given up after its first piece."""
     method: Any = channel.stream_stream(METHOD, None, pb.AskResponse.FromString)
     call = method(iter(whole(client.payload, "Describe the picture.", tokens=40)), timeout=20)
@@ -43,7 +43,7 @@ def cancelled(channel: grpc.Channel, client: Client) -> str:
 
 
 def run(
-    cloud: CloudProcess, seconds: float, own: list[Client]
+    cloud: CloudProcess, seconds: float, own: list[LoadClient]
 ) -> tuple[Counter[str], list[tuple[float, int]]]:
     """Outcomes, and resident bytes by second."""
     codec = open_edge_bundle(BUNDLE).codec

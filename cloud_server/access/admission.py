@@ -95,7 +95,7 @@ class Arrivals:
         first.give_way()
 
 
-class Places:
+class QuestionSlots:
     """Questions being answered.
 
     Args:

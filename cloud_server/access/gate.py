@@ -15,7 +15,7 @@ from aligned_vq.errors import (
     ManifestMismatch,
     Overloaded,
 )
-from cloud_server.access.admission import Arrivals, Places
+from cloud_server.access.admission import Arrivals, QuestionSlots
 from cloud_server.access.connections import Connections
 from cloud_server.access.identity import ANONYMOUS, Context, Identities
 from cloud_server.access.peers import Caller
@@ -54,9 +54,9 @@ class Gate:
             config.connection_limit, config.max_share, config.max_abandoned
         )
         self.identities.hang_up = self._hang_up
-        self._places = Places(config.max_in_flight, config.max_share)
+        self._places = QuestionSlots(config.max_in_flight, config.max_share)
         self._quotas = Quotas(config.questions_per_second, config.burst, config.questions_at_once)
-        self._visits: set[Visit] = set()
+        self._visits: set[AdmittedQuestion] = set()
         self._empty = asyncio.Event()
         self._empty.set()
         self.draining = False
@@ -73,9 +73,9 @@ class Gate:
     def _hang_up(self, peers: Iterable[str]) -> None:
         self.connections.end(*peers)
 
-    def arrive(self, peer: str = "") -> Visit:
-        """A question begins to come from there, as gRPC calls it; `Visit.leave` must follow."""
-        visit = Visit(self, peer)
+    def arrive(self, peer: str = "") -> AdmittedQuestion:
+        """Admit a question that `peer`, as gRPC names it, begins to send; `leave` must follow."""
+        visit = AdmittedQuestion(self, peer)
         self._visits.add(visit)
         self._empty.clear()
         return visit
@@ -94,7 +94,7 @@ class Gate:
                 async with asyncio.timeout(CUT_OFF_SECONDS):
                     await self._empty.wait()
 
-    def _enter(self, visit: Visit, context: Context) -> Caller:
+    def _enter(self, visit: AdmittedQuestion, context: Context) -> Caller:
         if self.draining:
             raise CloudUnreachable(
                 "the service is shutting down; ask again, another replica serves"
@@ -110,20 +110,20 @@ class Gate:
         self.connections.came(visit.peer, pressed)
         return caller
 
-    def _arrived(self, visit: Visit) -> None:
+    def _arrived(self, visit: AdmittedQuestion) -> None:
         if visit.arriving:
             visit.arriving = False
             self.arrivals.leave(visit)
             self.connections.arrived(visit.peer)
 
-    def _admit(self, visit: Visit, caller: Caller) -> None:
+    def _admit(self, visit: AdmittedQuestion, caller: Caller) -> None:
         self._arrived(visit)
         self._places.check(visit.account)
         self._quotas.enter(caller.name, caller.limits)
         self._places.take(visit.account)
         self.connections.admitted(visit.peer)
 
-    def _left(self, visit: Visit) -> None:
+    def _left(self, visit: AdmittedQuestion) -> None:
         self._arrived(visit)
         self.identities.ended(visit)
         if visit.admitted and visit.identity is not None:
@@ -137,7 +137,7 @@ class Gate:
             self._empty.set()
 
 
-class Visit:
+class AdmittedQuestion:
     """One question, from its arrival until it was answered or refused."""
 
     def __init__(self, gate: Gate, peer: str) -> None:

@@ -32,7 +32,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)
-class Pair:
+class CertificateAndKey:
     """A certificate and its key."""
 
     certificate: x509.Certificate
@@ -105,7 +105,7 @@ def new_authority(
     days: int = AUTHORITY_DAYS,
     name: str = "aligned-vq test authority",
     key: ec.EllipticCurvePrivateKey | None = None,
-) -> Pair:
+) -> CertificateAndKey:
     """An authority that signs itself; it may sign no other authority. `key`: None draws one."""
     key = key or ec.generate_private_key(ec.SECP256R1())
     own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
@@ -115,16 +115,16 @@ def new_authority(
         .add_extension(_usage(signs_certificates=True), critical=True)
         .add_extension(own, critical=False)
     )
-    return Pair(builder.sign(key, hashes.SHA256()), key)
+    return CertificateAndKey(builder.sign(key, hashes.SHA256()), key)
 
 
 def issue(
-    authority: Pair,
+    authority: CertificateAndKey,
     name: str,
     end: datetime,
     hosts: Sequence[x509.GeneralName] = (),
     key: ec.EllipticCurvePrivateKey | None = None,
-) -> Pair:
+) -> CertificateAndKey:
     """A certificate with this common name: a server's where there are hosts, else a client's.
 
     Args:
@@ -149,7 +149,7 @@ def issue(
     )
     if hosts:
         builder = builder.add_extension(x509.SubjectAlternativeName(hosts), critical=False)
-    return Pair(builder.sign(authority.key, hashes.SHA256()), key)
+    return CertificateAndKey(builder.sign(authority.key, hashes.SHA256()), key)
 
 
 def _builder(
@@ -199,7 +199,7 @@ def _alternative(host: str) -> x509.GeneralName:
     return x509.DNSName(host)
 
 
-def open_authority(out: Path) -> Pair:
+def open_authority(out: Path) -> CertificateAndKey:
     """The authority in a directory; ConfigError: there is none that can sign now."""
     certificate, key = (out / name for name in pair_names("ca"))
     try:
@@ -222,4 +222,4 @@ def open_authority(out: Path) -> Pair:
             f"{certificate}: expected an authority that is valid now, got one that ended; choose "
             "another directory"
         )
-    return Pair(authority, secret)
+    return CertificateAndKey(authority, secret)

@@ -43,7 +43,7 @@ class RefusedCertificates:
         )
 
 
-class _Loader(SingleKeys, yaml.BaseLoader):
+class _RefusedLoader(SingleKeys, yaml.BaseLoader):
     """All values are text, and no key comes twice."""
 
 
@@ -65,7 +65,7 @@ def parse_refused(
     if b"X509 CRL" in data:
         return _of_crls(data, path, tuple(authorities))
     try:
-        found = yaml.load(data.decode(), _Loader)
+        found = yaml.load(data.decode(), _RefusedLoader)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise _unusable(path, "something else") from error
     if not isinstance(found, dict) or not found:

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from aligned_vq.errors import ConfigError
 from aligned_vq.files.atomic_file import write_file
-from cloud_server.certificates.issuing import Pair, open_authority
+from cloud_server.certificates.issuing import CertificateAndKey, open_authority
 
 FILE_NAME = "refused.pem"
 
@@ -61,7 +61,9 @@ def revoke(out: Path, clients: Sequence[str], days: int) -> Path:
     return path
 
 
-def _read(path: Path, authority: Pair) -> tuple[int, dict[int, x509.RevokedCertificate]]:
+def _read(
+    path: Path, authority: CertificateAndKey
+) -> tuple[int, dict[int, x509.RevokedCertificate]]:
     """Number and entries of the CRL that is there; of none 0 and nothing."""
     try:
         found = x509.load_pem_x509_crl(path.read_bytes())
@@ -78,7 +80,7 @@ def _read(path: Path, authority: Pair) -> tuple[int, dict[int, x509.RevokedCerti
         ) from error
 
 
-def _serial(path: Path, authority: Pair) -> int:
+def _serial(path: Path, authority: CertificateAndKey) -> int:
     try:
         found = x509.load_pem_x509_certificate(path.read_bytes())
         found.verify_directly_issued_by(authority.certificate)

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from aligned_vq.errors import Overloaded
 from aligned_vq.types import Payload
-from cloud_server.decode.image_decoder import DecodedImage
+from cloud_server.decode.image_decoder import EngineImage
 
-DecodeMany = Callable[[Sequence[Payload]], Sequence[DecodedImage | Exception]]
+DecodeMany = Callable[[Sequence[Payload]], Sequence[EngineImage | Exception]]
 
 
 class DecodeBatcher:
@@ -35,7 +35,7 @@ class DecodeBatcher:
         self._decode_many = decode_many
         self._max_batch = max_batch
         self._max_waiting = max_waiting
-        self._waiting: deque[tuple[Payload, asyncio.Future[DecodedImage]]] = deque()
+        self._waiting: deque[tuple[Payload, asyncio.Future[EngineImage]]] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="decode")
         self._pass: asyncio.Task[None] | None = None
         self._observe = observe
@@ -43,7 +43,7 @@ class DecodeBatcher:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    async def decode(self, payload: Payload) -> DecodedImage:
+    async def decode(self, payload: Payload) -> EngineImage:
         """The image of a payload.
 
         Raises:
@@ -59,7 +59,7 @@ class DecodeBatcher:
         self._waiting.append((payload, found))
         if self._pass is None:
             self._pass = asyncio.create_task(self._work())
-        result: DecodedImage = await found
+        result: EngineImage = await found
         return result
 
     async def close(self) -> None:

@@ -15,14 +15,14 @@ from aligned_vq.types import Encoded, Payload
 from cloud_server.model import CloudCut, CloudModel
 
 
-class DecodedImage(NamedTuple):
+class EngineImage(NamedTuple):
     """Image embeddings `[N', H]` and the time of each stage; those of one pass share its stages."""
 
     embeds: Tensor
     timings: Timings
 
     def __repr__(self) -> str:
-        return f"DecodedImage({tuple(self.embeds.shape)}, {self.timings})"
+        return f"EngineImage({tuple(self.embeds.shape)}, {self.timings})"
 
 
 class ImageDecoder:
@@ -32,13 +32,13 @@ class ImageDecoder:
         self._model = model
 
     @torch.inference_mode()
-    def decode_many(self, payloads: Sequence[Payload]) -> list[DecodedImage | Exception]:
+    def decode_many(self, payloads: Sequence[Payload]) -> list[EngineImage | Exception]:
         """Embeddings for the language model, one per payload.
 
         A payload that is not one of its bundle's has a CorruptPayload in its place, and the others
         are decoded all the same. Those of one bundle share a pass.
         """
-        found: list[DecodedImage | Exception] = [EngineError("not decoded")] * len(payloads)
+        found: list[EngineImage | Exception] = [EngineError("not decoded")] * len(payloads)
         for digest in {payload.manifest_digest for payload in payloads}:
             places = [n for n, payload in enumerate(payloads) if payload.manifest_digest == digest]
             results = self._pass(self._model.cuts[digest], [payloads[n] for n in places])
@@ -46,7 +46,7 @@ class ImageDecoder:
                 found[place] = result
         return found
 
-    def _pass(self, cut: CloudCut, payloads: Sequence[Payload]) -> list[DecodedImage | Exception]:
+    def _pass(self, cut: CloudCut, payloads: Sequence[Payload]) -> list[EngineImage | Exception]:
         """The payloads of one bundle, in their order."""
         model = self._model
         codec = cut.bundle.codec
@@ -75,6 +75,6 @@ class ImageDecoder:
                 watch.lap("projector")
         found = iter(rows)
         return [
-            DecodedImage(next(found), watch.timings()) if isinstance(own, Encoded) else own
+            EngineImage(next(found), watch.timings()) if isinstance(own, Encoded) else own
             for own in checked
         ]

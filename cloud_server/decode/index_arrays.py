@@ -26,7 +26,7 @@ from aligned_vq.codec.manifest import SplitManifest
 from aligned_vq.errors import AlignedVQError, ConfigError
 from aligned_vq.stopwatch import Stopwatch
 from aligned_vq.types import Encoded, Payload
-from cloud_server.decode.image_decoder import DecodedImage
+from cloud_server.decode.image_decoder import EngineImage
 
 UNCOVERED = -1
 MAX_ENTRIES = 2**15
@@ -180,7 +180,7 @@ class IndexReader:
         self._codec = codec
         self._layout = layout
 
-    def decode_many(self, payloads: Sequence[Payload]) -> list[DecodedImage | Exception]:
+    def decode_many(self, payloads: Sequence[Payload]) -> list[EngineImage | Exception]:
         """Indices `[N, K]` int16, one image per payload.
 
         A payload that is not one of the bundle's has a ManifestMismatch or CorruptPayload in its
@@ -188,7 +188,7 @@ class IndexReader:
         """
         return [self._decoded(payload) for payload in payloads]
 
-    def _decoded(self, payload: Payload) -> DecodedImage | Exception:
+    def _decoded(self, payload: Payload) -> EngineImage | Exception:
         watch = Stopwatch()
         try:
             image = torch.from_numpy(self._layout.array(self._codec.unpack(payload)))
@@ -196,4 +196,4 @@ class IndexReader:
             return error
         watch.lap("unpack")
         timings: Timings = watch.timings()
-        return DecodedImage(image, timings)
+        return EngineImage(image, timings)

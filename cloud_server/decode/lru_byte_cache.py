@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 Value = TypeVar("Value")
 
 
-class ByteBudget(Generic[Value]):
+class LruByteCache(Generic[Value]):
     """Values by key; the longest unused leaves first. Used from one thread only.
 
     Args:

@@ -24,7 +24,7 @@ from cloud_server.decode.index_arrays import IndexLayout
 from cloud_server.engine.base import EngineRequest
 from cloud_server.engine.replica_set import Replica, ReplicaSet
 from cloud_server.engine.sampling import vllm_sampling
-from cloud_server.engine.streaming import AnswerStream
+from cloud_server.engine.streaming import TokenPieces
 from cloud_server.vllm_plugin.endpoint_filter import GENERATE
 
 _log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class _Piece(NamedTuple):
 
 
 @dataclass
-class _Call:
+class _ReplicaCall:
     """A question in flight, asked of a replica."""
 
     replica: Replica | None = None
@@ -110,7 +110,7 @@ class ReplicasEngine:
         # No proxy of the environment: engines are the front tier's neighbours.
         self._client = httpx2.AsyncClient(timeout=_TIMEOUT, limits=limits, trust_env=False)
         self.replicas = ReplicaSet(urls, self._client, self._probe, self._abandon)
-        self._calls: dict[str, _Call] = {}
+        self._calls: dict[str, _ReplicaCall] = {}
         self._probes = 0
 
     @property
@@ -125,8 +125,8 @@ class ReplicasEngine:
 
     async def generate(self, request: EngineRequest) -> AsyncIterator[TokenChunk]:
         """See `LanguageEngine.generate`."""
-        call = self._calls[request.request_id] = _Call()
-        answer = AnswerStream(request, self._tokenizer)
+        call = self._calls[request.request_id] = _ReplicaCall()
+        answer = TokenPieces(request, self._tokenizer)
         tried: list[Replica] = []
         try:
             while True:
@@ -186,12 +186,12 @@ class ReplicasEngine:
     async def _probe(self, replica: Replica) -> None:
         self._probes += 1
         request = replace(self._blank, request_id=f"{self._blank.request_id}-{self._probes}")
-        answer = AnswerStream(request, self._tokenizer)
-        async for _ in self._asked(replica, request, answer, _Call()):
+        answer = TokenPieces(request, self._tokenizer)
+        async for _ in self._asked(replica, request, answer, _ReplicaCall()):
             pass
 
     async def _asked(
-        self, replica: Replica, request: EngineRequest, answer: AnswerStream, call: _Call
+        self, replica: Replica, request: EngineRequest, answer: TokenPieces, call: _ReplicaCall
     ) -> AsyncGenerator[TokenChunk]:
         """What one replica adds to the answer. Raises _ReplicaFailed where another one might do
         better."""

@@ -13,7 +13,7 @@ from cloud_server.engine.text import StopTexts, TextStream
 from cloud_server.engine.transformers.failures import log_failure
 
 
-class AnswerStream:
+class TokenPieces:
     """Makes chunks of token ids, so that text and stop texts are the same behind every engine.
 
     Args:

@@ -19,7 +19,7 @@ from aligned_vq.answers import FinishReason, TokenChunk
 from aligned_vq.errors import ConfigError, EngineError
 from cloud_server.engine.base import EngineRequest
 from cloud_server.engine.sampling import vllm_sampling
-from cloud_server.engine.streaming import AnswerStream
+from cloud_server.engine.streaming import TokenPieces
 from cloud_server.vllm_plugin import overrides
 
 _log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class VllmEngine:
         if not self.healthy:
             raise EngineError("vLLM has stopped; ask another replica")
         sampling = _sampling(request)
-        answer = AnswerStream(request, self._tokenizer)
+        answer = TokenPieces(request, self._tokenizer)
         self._asked.add(request.request_id)
         try:
             # Checks the image, in this process.

@@ -20,7 +20,7 @@ MOST_CONNECTIONS = 256
 """Or an eighth of the descriptors. Where there are more, the one idle for longest is closed."""
 
 
-class HttpFace:
+class OperationsHttp:
     """Serves on its own port beside gRPC, in the same event loop.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from aligned_vq.codec.spec import CodecSpec, Encode
+from aligned_vq.codec.spec import CodecSpec, PrefixOutput
 
 BackendName = Literal["onnx", "torch"]
 BackendChoice = Literal["auto", "onnx", "torch"]
@@ -20,10 +20,6 @@ class Backend(Protocol):
     name: BackendName
     spec: CodecSpec
 
-    def look(self, pixels: NDArray[np.float32]) -> Encode:
-        """Run the vision prefix on normalised pixels `[3, H, W]`.
-
-        What comes out says what an operating point sends of the image, as often as it is asked; the
-        prefix does not run again.
-        """
+    def run_prefix(self, pixels: NDArray[np.float32]) -> PrefixOutput:
+        """The vision prefix's output for normalised pixels `[3, H, W]`."""
         ...

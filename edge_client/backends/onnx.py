@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from aligned_vq.codec.bundle_files import EDGE, GRAPH, read_spec, read_verified
 from aligned_vq.codec.manifest import SplitManifest
-from aligned_vq.codec.spec import Encode
+from aligned_vq.codec.spec import CodecSpec
 from aligned_vq.errors import ConfigError
 from aligned_vq.graph import terms
 from aligned_vq.types import Encoded, OperatingPoint, StageIndices
@@ -49,7 +50,7 @@ class OnnxBackend:
         # The very bytes that were verified, whatever happens to the file meanwhile.
         options.add_external_initializers_from_files_in_memory([EDGE], [weights], [len(weights)])
         try:
-            self._session = onnxruntime.InferenceSession(
+            session = onnxruntime.InferenceSession(
                 graph, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # its errors have no base of their own
@@ -57,33 +58,38 @@ class OnnxBackend:
                 f"{bundle / GRAPH}: onnxruntime {onnxruntime.__version__} cannot run it ({error}); "
                 "upgrade that package, or choose the backend torch"
             ) from error
-        self._outputs = [output.name for output in self._session.get_outputs()]
+        self._graph = _Graph(session, self.spec)
 
-    def look(self, pixels: NDArray[np.float32]) -> Encode:
-        """The image's latents, held for the quantizer."""
-        spec = self.spec
+    def run_prefix(self, pixels: NDArray[np.float32]) -> OnnxPrefixOutput:
+        """See `Backend`."""
+        spec, graph = self.spec, self._graph
         unknown = np.zeros((0, spec.features.num_tokens, spec.quantizer.codebook_dim), np.float32)
-        found = self._run(pixels[None], unknown, self._cover((), 0.0), 0.0)
-        latents, statistics = found[terms.LATENTS], found.get(terms.STATISTICS)
+        outputs = graph.run(pixels[None], unknown, graph.coverage((), 0.0), 0.0)
+        statistics = outputs.get(terms.STATISTICS)
         pairs = None if statistics is None else statistics.astype(np.float16)
+        return OnnxPrefixOutput(graph, outputs[terms.LATENTS], pairs)
 
-        def encode(point: OperatingPoint | None) -> Encoded:
-            chosen = point or spec.point()
-            cover = self._cover(chosen.stages, chosen.rate_weight)
-            said = self._run(pixels[None][:0], latents, cover, chosen.rate_weight)
-            stages = [self._stage(said, number, cover) for number in range(max(chosen.stages) + 1)]
-            return Encoded(spec.features.num_tokens, tuple(stages), pairs)
 
-        return encode
+class _Graph:
+    """A session and the specification of its bundle."""
 
-    def _cover(self, stages: Sequence[int], rate_weight: float) -> NDArray[np.uint8]:
-        """What each stage covers: the first used every token, and others where bits are free."""
+    def __init__(self, session: onnxruntime.InferenceSession, spec: CodecSpec) -> None:
+        self.spec = spec
+        self._session = session
+        self._outputs = [output.name for output in session.get_outputs()]
+        (pixels,) = (one for one in session.get_inputs() if one.name == terms.PIXELS)
+        self.no_pixels = np.zeros((0, *pixels.shape[1:]), np.float32)
+        """For runs that start from latents: the graph skips its prefix on an empty batch."""
+
+    def coverage(self, stages: Sequence[int], rate_weight: float) -> NDArray[np.uint8]:
+        """Which tokens each stage covers, `[R]`: the first of `stages` covers every token, later
+        ones those that are worth their bits, or every token where bits are free."""
         cover = np.full(self.spec.quantizer.num_quantizers, terms.NOTHING, np.uint8)
         cover[list(stages)] = terms.WORTHY if rate_weight else terms.EVERYTHING
         cover[list(stages[:1])] = terms.EVERYTHING
         return cover
 
-    def _run(
+    def run(
         self,
         pixels: NDArray[np.float32],
         latents: NDArray[np.float32],
@@ -99,14 +105,33 @@ class OnnxBackend:
         }
         return dict(zip(self._outputs, self._session.run(self._outputs, inputs), strict=True))
 
+
+@dataclass(frozen=True)
+class OnnxPrefixOutput:
+    """One image's latents `[1, N, d]`, and its token statistics `[N, 2]` float16 where the bundle
+    sends them; see `PrefixOutput`."""
+
+    graph: _Graph
+    latents: NDArray[np.float32]
+    statistics: NDArray[np.float16] | None
+
+    def encode(self, point: OperatingPoint | None) -> Encoded:
+        """See `PrefixOutput`."""
+        spec = self.graph.spec
+        chosen = point or spec.point()
+        cover = self.graph.coverage(chosen.stages, chosen.rate_weight)
+        outputs = self.graph.run(self.graph.no_pixels, self.latents, cover, chosen.rate_weight)
+        stages = [self._stage(outputs, n, cover) for n in range(max(chosen.stages) + 1)]
+        return Encoded(spec.features.num_tokens, tuple(stages), self.statistics)
+
     def _stage(
-        self, said: dict[str, NDArray[Any]], number: int, cover: NDArray[np.uint8]
+        self, outputs: dict[str, NDArray[Any]], number: int, cover: NDArray[np.uint8]
     ) -> StageIndices:
-        """What one stage sends, from the graph's outputs."""
-        indices = said[terms.indices_name(number)].astype(np.int32)
+        """The indices of one stage, and the mask of the tokens it covers."""
+        indices = outputs[terms.indices_name(number)].astype(np.int32)
         if cover[number] == terms.NOTHING:
-            return StageIndices(indices, np.zeros(self.spec.features.num_tokens, np.bool_))
+            return StageIndices(indices, np.zeros(self.graph.spec.features.num_tokens, np.bool_))
         if cover[number] == terms.EVERYTHING:
             return StageIndices(indices)
-        covered = said[terms.covered_name(number)]
+        covered = outputs[terms.covered_name(number)]
         return StageIndices(indices[covered], covered)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from aligned_vq.codec.bundle import open_edge_bundle
-from aligned_vq.codec.spec import Encode
+from aligned_vq.codec.feature_codec import TorchPrefixOutput
 from edge_client.backends.base import BackendName
 
 
@@ -36,7 +36,7 @@ class TorchBackend:
         self.spec = opened.codec.spec
 
     @torch.inference_mode()
-    def look(self, pixels: NDArray[np.float32]) -> Encode:
-        """Features and residual stream, held for the codec."""
+    def run_prefix(self, pixels: NDArray[np.float32]) -> TorchPrefixOutput:
+        """See `Backend`."""
         features, residual = self._prefix(torch.from_numpy(pixels)[None].to(self._dtype))
-        return lambda point: self._codec.encode(features[0], residual[0], point)
+        return TorchPrefixOutput(self._codec, features[0], residual[0])

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from aligned_vq.answers import Timings
 from aligned_vq.telemetry.spans import Span
 from aligned_vq.types import Payload
 from edge_client.connection.exchange import Exchange
+from edge_client.input.remembered_images import PendingImage
 from protos import convert
 from protos.alignedvq.v1 import inference_pb2 as pb
 from protos.messages import Question
-
-Encode = Callable[[], tuple[Payload, Timings]]
 
 
 class Outgoing:
@@ -21,16 +20,16 @@ class Outgoing:
 
     Args:
         question: what is asked.
-        encode: makes the payload; only called if the service needs it. None: there is no image.
+        image: encoded only if the service needs the payload; None: the question has none.
     """
 
-    def __init__(self, question: Question, encode: Encode | None) -> None:
+    def __init__(self, question: Question, image: PendingImage | None) -> None:
         self.question = question
         self.edge = Timings()
         """Of the encoding, also of one that ran for an earlier question; empty: none was needed."""
         self.payload_bytes = 0
         """Of the body sent in the last exchange."""
-        self._encode = encode
+        self._image = image
         self._payload: Payload | None = None
 
     def begin(self, exchange: Exchange, span: Span) -> None:
@@ -50,9 +49,9 @@ class Outgoing:
 
     def _parts(self, span: Span) -> Iterator[pb.PayloadPart]:
         if self._payload is None:
-            assert self._encode is not None  # else there is no image to be sent
+            assert self._image is not None  # a question about text alone has no payload
             began = time.perf_counter_ns()
-            self._payload, self.edge = self._encode()
+            self._payload, self.edge = self._image.encoded()
             if self.edge.total_ns() <= time.perf_counter_ns() - began:
                 span.stages(self.edge.stages_ns)  # else they ran for an earlier question
         self.payload_bytes = len(self._payload.body)

@@ -14,7 +14,7 @@ from typing import TypeVar
 from aligned_vq.errors import AlignedVQError, CloudUnreachable
 from aligned_vq.telemetry.spans import Metadata
 from edge_client.connection.exchange import Exchange
-from edge_client.connection.targets import Asked, Target, Targets, is_refusal
+from edge_client.connection.targets import Target, TargetCall, Targets, is_refusal
 from edge_client.connection.transport import CANCELLED_HERE, NEVER
 from protos.messages import ServiceInfo
 
@@ -93,7 +93,7 @@ class Route:
     def open(self, timeout_seconds: float, metadata: Metadata = ()) -> Exchange:
         """Start the question at the chosen target; see `Transport.open`."""
         self._asked[self._chosen] += 1
-        return Asked(self._targets, self._chosen, timeout_seconds, metadata)
+        return TargetCall(self._targets, self._chosen, timeout_seconds, metadata)
 
     def service_info(self, timeout_seconds: float, digest: bytes = b"") -> ServiceInfo:
         """Of the chosen target; see `Transport.service_info`."""

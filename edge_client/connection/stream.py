@@ -5,11 +5,10 @@ from __future__ import annotations
 import random
 import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-from aligned_vq.answers import Sampling, Timings, TokenChunk, Usage
+from aligned_vq.answers import Timings, TokenChunk, Usage
 from aligned_vq.errors import (
     AlignedVQError,
     CloudUnreachable,
@@ -24,12 +23,13 @@ from aligned_vq.telemetry.spans import CANCELLED, NO_TRACES, Span, Traces
 from edge_client.answer import Answer, AnswerDetails
 from edge_client.config import EdgeConfig
 from edge_client.connection.exchange import Exchange
-from edge_client.connection.outgoing import Encode, Outgoing
+from edge_client.connection.outgoing import Outgoing
 from edge_client.connection.route import Route
 from edge_client.connection.targets import is_refusal
 from edge_client.connection.transport import CANCELLED_HERE
+from edge_client.input.remembered_images import PendingImage
 from protos import convert
-from protos.messages import Question, Turn
+from protos.messages import Question
 
 _TRY_AGAIN = (CloudUnreachable, Overloaded, ManifestMismatch, Unauthenticated)
 
@@ -42,46 +42,24 @@ class AnswerStream:
     Args:
         route: to the service, or to one after the other.
         config: deadlines and retries.
-        manifest_digest: 16 bytes that name the bundle.
-        text: the question.
-        sampling: how to pick tokens.
-        encode: makes the payload; only called if the service needs it. None: there is no image.
-        known_digest: what the service called this image earlier; empty to send the payload.
-        on_end: told what the service calls the image now, empty if it does not hold it.
-        turns: the conversation before.
+        question: sent to the service.
+        image: the question's; encoded only if the service needs the payload, and told the name
+            that the service has for it. None for a question about text alone.
         traces: record where the time went.
-
-    Raises:
-        InvalidInput: the question or the sampling is not allowed.
     """
 
     def __init__(
         self,
         route: Route,
         config: EdgeConfig,
-        manifest_digest: bytes,
-        text: str,
-        sampling: Sampling,
-        encode: Encode | None,
-        known_digest: bytes = b"",
-        on_end: Callable[[bytes], None] = lambda _: None,
+        question: Question,
+        image: PendingImage | None,
         traces: Traces = NO_TRACES,
-        turns: tuple[Turn, ...] = (),
     ) -> None:
-        # Checks the question before anything is sent.
-        question = Question(
-            uuid.uuid4().hex[:16],
-            manifest_digest,
-            text,
-            sampling,
-            known_digest,
-            turns,
-            text_only=encode is None,
-        )
-        self._outgoing = Outgoing(question, encode)
+        self._outgoing = Outgoing(question, image)
+        self._image = image
         self._route = route
         self._config = config
-        self._on_end = on_end
         self._started = time.monotonic()
         self._first_text: float | None = None
         self._exchange: Exchange | None = None
@@ -159,7 +137,9 @@ class AnswerStream:
                         late.disarm()
                     self._chunks.append(chunk)
                     if chunk.finish_reason is not None:
-                        self._on_end(convert.image_digest_from_response(response))
+                        if self._image is not None:
+                            held_as = convert.image_digest_from_response(response)
+                            self._image.held(held_as, self._route.target)
                         self._complete(exchange.message_bytes, attempt)
                     if chunk.text:
                         yield chunk.text

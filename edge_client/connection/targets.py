@@ -51,7 +51,7 @@ class Target:
         self.transport = transport
         self.name = transport.target
         self.breaker = Breaker(config.failures, config.pause_seconds)
-        self.asked: set[Asked] = set()
+        self.asked: set[TargetCall] = set()
         """Questions in flight."""
         self.turn = 0
         """Grows with every question that is asked anywhere: the smallest waits longest."""
@@ -114,7 +114,7 @@ class Targets:
                 target.breaker.failed(mark, str(error))
             self._wake(target)
 
-    def enter(self, asked: Asked) -> None:
+    def enter(self, asked: TargetCall) -> None:
         """A question is in flight."""
         with self._changed:
             self._turns += 1
@@ -122,12 +122,12 @@ class Targets:
             asked.target.asked.add(asked)
             self._wake(asked.target)
 
-    def leave(self, asked: Asked) -> None:
+    def leave(self, asked: TargetCall) -> None:
         """A question is not in flight any more; harmless if it was not."""
         with self._changed:
             asked.target.asked.discard(asked)
 
-    def begun(self, asked: Asked) -> None:
+    def begun(self, asked: TargetCall) -> None:
         """The answer began."""
         with self._changed:
             asked.target.breaker.answered()
@@ -176,7 +176,7 @@ class Targets:
         for asked in silent:
             asked.looked(trouble)
 
-    def _silent(self, target: Target) -> list[Asked]:
+    def _silent(self, target: Target) -> list[TargetCall]:
         """Its questions that wait for long while there is another target to ask."""
         if not any(other.takes_questions for other in self.all if other is not target):
             return []
@@ -184,7 +184,7 @@ class Targets:
         return [asked for asked in target.asked if not asked.begun and asked.heard_at < long_ago]
 
 
-class Asked:
+class TargetCall:
     """An `Exchange` that counts among those in flight at its target; see `Transport.open`."""
 
     def __init__(

@@ -17,7 +17,7 @@ from edge_client.decoding.job import (
     ASK,
     GRANT,
     Coding,
-    DecodedImage,
+    DecodedView,
     Limits,
     NotBase64,
     TooCostly,
@@ -26,7 +26,7 @@ from edge_client.decoding.job import (
     job_fields,
     message,
 )
-from edge_client.decoding.places import Place, Places, overloaded
+from edge_client.decoding.places import DecodingSlot, DecodingSlots, overloaded
 
 AT_ONCE = 4
 """There may be fewer processors: what takes milliseconds shares them with what takes longer."""
@@ -52,7 +52,7 @@ class ImageDecoders:
         self._settings = settings
         self._limits = limits
         self._server = ForkClient(MOST_IDLE)
-        self._places = Places(AT_ONCE, SLICE_SECONDS, WAIT_SECONDS)
+        self._places = DecodingSlots(AT_ONCE, SLICE_SECONDS, WAIT_SECONDS)
 
     async def __aenter__(self) -> Self:
         """Be ready before the first image; EngineError where processes cannot be started."""
@@ -73,7 +73,7 @@ class ImageDecoders:
         coding: Coding = "raw",
         name: str = "the image",
         caller: str = "",
-    ) -> DecodedImage:
+    ) -> DecodedView:
         """What the model sees of an encoded image. A cancelled task ends the decoding at once.
 
         Args:
@@ -91,7 +91,7 @@ class ImageDecoders:
         """
         fields = job_fields(name, coding, self._limits, self._settings)
         held = _Held()
-        place = Place(caller, held)
+        place = DecodingSlot(caller, held)
         await self._server.start()  # after a failure; that is not the image's time
         await self._places.enter(place)
         try:
@@ -118,8 +118,8 @@ class ImageDecoders:
                 self._server.drop(held.process)
 
     async def _decoded(
-        self, held: _Held, place: Place, head: bytes, data: bytes | memoryview
-    ) -> DecodedImage:
+        self, held: _Held, place: DecodingSlot, head: bytes, data: bytes | memoryview
+    ) -> DecodedView:
         head += bytes(data[:_PIECE_BYTES])
         while True:
             held.process = process = await self._server.take(head)
@@ -137,8 +137,8 @@ class ImageDecoders:
             return decoded
 
     async def _exchange(
-        self, forked: Forked, place: Place, data: bytes | memoryview
-    ) -> DecodedImage:
+        self, forked: Forked, place: DecodingSlot, data: bytes | memoryview
+    ) -> DecodedView:
         loop, connection = asyncio.get_running_loop(), forked.connection
         rest = memoryview(data)
         for start in range(_PIECE_BYTES, len(rest), _PIECE_BYTES):
@@ -199,7 +199,7 @@ class BlockingDecoders:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
 
-    def decode(self, data: bytes, name: str) -> DecodedImage:
+    def decode(self, data: bytes, name: str) -> DecodedView:
         """See `ImageDecoders.decode`."""
         return self._run(self._decoders.decode(data, name=name))
 

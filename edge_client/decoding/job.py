@@ -56,7 +56,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class DecodedImage:
+class DecodedView:
     """What the model sees of an image, and what the file was."""
 
     view: View
@@ -127,7 +127,7 @@ def encoded_file(fields: dict[str, Any], data: bytearray) -> bytearray | bytes:
 
 def decode(
     fields: dict[str, Any], data: bytearray | bytes, admit: Callable[[int, int], None]
-) -> DecodedImage:
+) -> DecodedView:
     """Do a job, in whatever process this is.
 
     Args:
@@ -166,10 +166,10 @@ def decode(
     # The file's size, as the image stands upright: it may be reduced.
     turned = (image.width < image.height) != (header.width < header.height)
     size = (header.height, header.width) if turned else (header.width, header.height)
-    return DecodedImage(view, *size, len(data))
+    return DecodedView(view, *size, len(data))
 
 
-def answer(decoded: DecodedImage) -> tuple[bytes, memoryview]:
+def answer(decoded: DecodedView) -> tuple[bytes, memoryview]:
     """The message that brings it back: its head and its pixels."""
     pixels = np.ascontiguousarray(decoded.view.pixels)
     fields = {
@@ -181,10 +181,10 @@ def answer(decoded: DecodedImage) -> tuple[bytes, memoryview]:
     return message(fields, pixels.nbytes), pixels.data.cast("B")
 
 
-def decoded_of(fields: dict[str, Any], pixels: bytearray) -> DecodedImage:
+def decoded_of(fields: dict[str, Any], pixels: bytearray) -> DecodedView:
     """What `answer` sent."""
     view = View(np.frombuffer(pixels, np.uint8).reshape(fields["shape"]))
-    return DecodedImage(view, fields["width"], fields["height"], fields["file_bytes"])
+    return DecodedView(view, fields["width"], fields["height"], fields["file_bytes"])
 
 
 class NotBase64(InvalidInput):

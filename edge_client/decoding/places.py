@@ -36,7 +36,7 @@ class Work(Protocol):
         ...
 
 
-class Place:
+class DecodingSlot:
     """One image's right to be decoded.
 
     Args:
@@ -54,7 +54,7 @@ class Place:
         self.timer: asyncio.TimerHandle | None = None
 
 
-class Places:
+class DecodingSlots:
     """For one event loop.
 
     Args:
@@ -68,11 +68,11 @@ class Places:
         self._free = short
         self._slice_seconds = slice_seconds
         self._wait_seconds = wait_seconds
-        self._running: list[Place] = []
-        self._long: Place | None = None
+        self._running: list[DecodingSlot] = []
+        self._long: DecodingSlot | None = None
         self._waiting, self._waiting_long = _Turns(), _Turns()
 
-    async def enter(self, place: Place) -> None:
+    async def enter(self, place: DecodingSlot) -> None:
         """Take a short place; `leave` must follow.
 
         Raises:
@@ -86,7 +86,7 @@ class Places:
         self._running.append(place)
         self._look_again(place, self._slice_seconds)
 
-    async def lengthen(self, place: Place) -> None:
+    async def lengthen(self, place: DecodingSlot) -> None:
         """Move to the long place before a large image is decoded.
 
         Raises:
@@ -101,7 +101,7 @@ class Places:
             await self._wait(self._waiting_long, place, self._leave_long)
             place.is_long = True
 
-    def leave(self, place: Place) -> None:
+    def leave(self, place: DecodingSlot) -> None:
         """Give the place back, whichever it is."""
         if place.is_long:
             place.is_long = False
@@ -109,7 +109,7 @@ class Places:
         elif place in self._running:
             self._stop_running(place)
 
-    def _stop_running(self, place: Place) -> None:
+    def _stop_running(self, place: DecodingSlot) -> None:
         self._running.remove(place)
         if place.timer is not None:
             place.timer.cancel()
@@ -129,15 +129,15 @@ class Places:
                     return self._promote(place)
         return None
 
-    def _promote(self, place: Place) -> None:
+    def _promote(self, place: DecodingSlot) -> None:
         self._long, place.is_long = place, True
         self._stop_running(place)
 
-    def _look_again(self, place: Place, seconds: float) -> None:
+    def _look_again(self, place: DecodingSlot, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         place.timer = loop.call_later(seconds, self._look_at, place)
 
-    def _look_at(self, place: Place) -> None:
+    def _look_at(self, place: DecodingSlot) -> None:
         """Has it had its slice? On a busy machine that takes longer than the slice."""
         used = place.work.used_seconds()
         if used is not None and used < self._slice_seconds:
@@ -157,11 +157,13 @@ class Places:
                 return self._end(place)
         return None
 
-    def _end(self, place: Place) -> None:
+    def _end(self, place: DecodingSlot) -> None:
         place.was_ended = True
         place.work.close()
 
-    async def _wait(self, turns: _Turns, place: Place, give_back: Callable[[], None]) -> None:
+    async def _wait(
+        self, turns: _Turns, place: DecodingSlot, give_back: Callable[[], None]
+    ) -> None:
         granted = turns.join(place)
         try:
             async with asyncio.timeout(self._wait_seconds):
@@ -179,20 +181,20 @@ class _Turns:
     """Callers in turn; of each the one that came first."""
 
     def __init__(self) -> None:
-        self._queues: OrderedDict[str, deque[Place]] = OrderedDict()
-        self._granted: dict[Place, asyncio.Future[None]] = {}
+        self._queues: OrderedDict[str, deque[DecodingSlot]] = OrderedDict()
+        self._granted: dict[DecodingSlot, asyncio.Future[None]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._granted)
 
-    def join(self, place: Place) -> asyncio.Future[None]:
+    def join(self, place: DecodingSlot) -> asyncio.Future[None]:
         """Done when it is this one's turn."""
         self._queues.setdefault(place.caller, deque()).append(place)
         granted = asyncio.get_running_loop().create_future()
         self._granted[place] = granted
         return granted
 
-    def drop(self, place: Place) -> None:
+    def drop(self, place: DecodingSlot) -> None:
         """It waits no longer; harmless when repeated."""
         if self._granted.pop(place, None) is not None:
             queue = self._queues[place.caller]
@@ -200,7 +202,7 @@ class _Turns:
             if not queue:
                 del self._queues[place.caller]
 
-    def grant(self) -> Place | None:
+    def grant(self) -> DecodingSlot | None:
         """Let the next one go on; None if nobody waits."""
         while self._queues:
             caller, queue = next(iter(self._queues.items()))

@@ -13,11 +13,11 @@ from aligned_vq.errors import AlignedVQError
 from edge_client.aio import AsyncEdgeClient
 from edge_client.answer import Answer
 from edge_client.decoding.decoders import ImageDecoders
-from edge_client.decoding.job import DecodedImage
+from edge_client.decoding.job import DecodedView
 from edge_client.gateway.access.keys import CALLER
 from edge_client.gateway.config import GatewayConfig
 from edge_client.gateway.delivery import EventStream, unless_gone
-from edge_client.gateway.desk import Desk, Visit
+from edge_client.gateway.desk import AdmittedRequest, Desk
 from edge_client.gateway.index_map import IndexMapRequest, RatesRequest, grid_side, stages_of
 from edge_client.gateway.openai.body import announced_bytes, parse, read_body
 from edge_client.gateway.openai.chat_request import ChatRequest
@@ -92,7 +92,7 @@ class Chat:
         self,
         route: str,
         request: Request,
-        work: Callable[[Request, Visit], Awaitable[dict[str, Any]]],
+        work: Callable[[Request, AdmittedRequest], Awaitable[dict[str, Any]]],
     ) -> Response:
         """The response to what is done without the cloud."""
         visit = self.desk.enter(route, request.scope.get("state", {}).get(CALLER))
@@ -108,7 +108,7 @@ class Chat:
             visit.leave(failure)
             del failure  # its traceback has this frame
 
-    async def _answer(self, request: Request, visit: Visit) -> Response:
+    async def _answer(self, request: Request, visit: AdmittedRequest) -> Response:
         asked, conversation, image = await self._read(request, visit)
         quality = self._quality(asked.quality)
         stream = self._client.stream(
@@ -142,8 +142,8 @@ class Chat:
         return EventStream(events, self._config.stall_seconds, ended)
 
     async def _read(
-        self, request: Request, visit: Visit
-    ) -> tuple[ChatRequest, Conversation, DecodedImage | None]:
+        self, request: Request, visit: AdmittedRequest
+    ) -> tuple[ChatRequest, Conversation, DecodedView | None]:
         """The request, checked, with its image decoded."""
         body = await self._body(request, visit)
         asked = parse(ChatRequest, body.json)
@@ -158,8 +158,8 @@ class Chat:
         return asked, conversation, image
 
     async def _image(
-        self, request: Request, visit: Visit, body: Body, url: str, param: str
-    ) -> DecodedImage:
+        self, request: Request, visit: AdmittedRequest, body: Body, url: str, param: str
+    ) -> DecodedView:
         """The image at a place of a request; given up as soon as the client hangs up."""
         visit.begin_image()
         holder = request.scope.get("state", {}).get(CALLER)
@@ -170,7 +170,7 @@ class Chat:
         visit.end_image()
         return image
 
-    async def _body(self, request: Request, visit: Visit) -> Body:
+    async def _body(self, request: Request, visit: AdmittedRequest) -> Body:
         limit_bytes = self._config.max_body_mib * 2**20
         length = announced_bytes(request, limit_bytes)
         if length > SHORT_BYTES:
@@ -185,7 +185,7 @@ class Chat:
             raise Refusal.of(error, "quality") from error
         return name or next((point.name for point in self.manifest.operating_points), None)
 
-    async def _map(self, request: Request, visit: Visit) -> dict[str, Any]:
+    async def _map(self, request: Request, visit: AdmittedRequest) -> dict[str, Any]:
         body = await self._body(request, visit)
         asked = parse(IndexMapRequest, body.json)
         quality = self._quality(asked.quality)
@@ -202,7 +202,7 @@ class Chat:
             "stages": stages_of(encoded, self.manifest.quantizer),
         }
 
-    async def _rates(self, request: Request, visit: Visit) -> dict[str, Any]:
+    async def _rates(self, request: Request, visit: AdmittedRequest) -> dict[str, Any]:
         body = await self._body(request, visit)
         asked = parse(RatesRequest, body.json)
         image = await self._image(request, visit, body, asked.image, "image")

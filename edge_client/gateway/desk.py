@@ -59,8 +59,8 @@ class Desk:
         self.free_bytes = image_bytes
         self.metrics = GatewayMetrics(lambda: self.in_flight, places)
 
-    def enter(self, route: str, caller: TokenHolder | None = None) -> Visit:
-        """A request came; `Visit.leave` must follow.
+    def enter(self, route: str, caller: TokenHolder | None = None) -> AdmittedRequest:
+        """A request came; `AdmittedRequest.leave` must follow.
 
         Args:
             route: for people.
@@ -69,7 +69,7 @@ class Desk:
         Raises:
             Overloaded: all places are taken, or (QuotaExceeded) all of this caller.
         """
-        visit = Visit(self, route, caller)
+        visit = AdmittedRequest(self, route, caller)
         try:
             if self.in_flight >= self._places:
                 raise Overloaded(
@@ -91,7 +91,7 @@ class Desk:
             self._quotas.leave(caller.name)
 
 
-class Visit:
+class AdmittedRequest:
     """One request, from its arrival until it was answered or refused."""
 
     def __init__(self, desk: Desk, route: str, caller: TokenHolder | None = None) -> None:

@@ -11,7 +11,7 @@ from aligned_vq.errors import InvalidInput
 from aligned_vq.images.preprocess import View
 from aligned_vq.images.reduced_decoding import BYTES_PER_PIXEL, WHOLE_JPEG_PIXELS
 from edge_client.decoding.decoders import ImageDecoders
-from edge_client.decoding.job import DecodedImage, NotBase64, TooCostly
+from edge_client.decoding.job import DecodedView, NotBase64, TooCostly
 from edge_client.gateway.openai.inline_images import encoded_text
 from edge_client.gateway.openai.refusal import Refusal
 
@@ -23,7 +23,7 @@ A file of 200 kB can take as much."""
 
 async def open_image(
     decoders: ImageDecoders, url: str, param: str, texts: tuple[memoryview, ...], caller: str
-) -> DecodedImage:
+) -> DecodedView:
     """The image of a data URI.
 
     Args:

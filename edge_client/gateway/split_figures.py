@@ -6,12 +6,12 @@ from typing import Any
 
 from aligned_vq.answers import Timings
 from edge_client.answer import AnswerDetails
-from edge_client.decoding.job import DecodedImage
+from edge_client.decoding.job import DecodedView
 from edge_client.gateway.request_images import jpeg_bytes
 
 
 def figures(
-    details: AnswerDetails, quality: str | None, image: DecodedImage | None
+    details: AnswerDetails, quality: str | None, image: DecodedView | None
 ) -> dict[str, Any]:
     """JSON-able; bytes are of gRPC messages, times in milliseconds."""
     return {
@@ -28,7 +28,7 @@ def figures(
     }
 
 
-def sizes(image: DecodedImage) -> dict[str, Any]:
+def sizes(image: DecodedView) -> dict[str, Any]:
     """What the image is and weighs, as it came and as a JPEG of the size that the model sees."""
     seen_height, seen_width, _ = image.view.pixels.shape
     return {

@@ -18,7 +18,7 @@ from edge_client.client import EdgeClient, SamplingOptions
 from edge_client.watch.change import DEFAULT_LEVEL, ChangeTest
 from edge_client.watch.folder import Folder
 from edge_client.watch.loop import Line, Watch, WatchPlan
-from edge_client.watch.offline_queue import KeptQuestions
+from edge_client.watch.offline_queue import OfflineQueue
 from edge_client.watch.source import Newest, Source
 from edge_client.watch.video import Video, is_url, shown
 
@@ -79,7 +79,7 @@ def watch(client: EdgeClient, options: Namespace, sampling: SamplingOptions) -> 
     with ExitStack() as stack:
         kept = None
         if options.queue is not None:
-            kept = stack.enter_context(KeptQuestions(options.queue, options.queue_bytes))
+            kept = stack.enter_context(OfflineQueue(options.queue, options.queue_bytes))
         change = None
         if options.on_change:
             change = ChangeTest(client.encoder.manifest, options.change_level)

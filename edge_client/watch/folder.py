@@ -9,15 +9,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from aligned_vq.images.formats import SUFFIXES
 from edge_client.input.payload_source import SUFFIX
 from edge_client.watch.source import Frame, SourceLost
 
-SUFFIXES = frozenset(
-    (
-        *(".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif"),
-        *(".tiff", ".webp", SUFFIX),
-    )
-)
 POLL_SECONDS = 0.25
 
 _Shape = tuple[int, int, int]
@@ -79,7 +74,7 @@ class Folder:
             names = os.listdir(self._path)
         except OSError as error:
             raise SourceLost(error.strerror or "cannot be read") from error
-        wanted = (name for name in names if Path(name).suffix.lower() in SUFFIXES)
+        wanted = (name for name in names if name.lower().endswith((*SUFFIXES, SUFFIX)))
         return {
             name: shape
             for name in wanted

@@ -22,9 +22,9 @@ from edge_client.client import EdgeClient, SamplingOptions
 from edge_client.connection.stream import AnswerStream
 from edge_client.encoder import EncodedImage
 from edge_client.input.payload_source import SUFFIX
-from edge_client.input.remembered_images import PictureSource
+from edge_client.input.remembered_images import ImageOrPayload
 from edge_client.watch.change import ChangeTest
-from edge_client.watch.offline_queue import Kept, KeptQuestions
+from edge_client.watch.offline_queue import OfflineQueue, QueuedQuestion
 from edge_client.watch.source import Frame, Newest
 
 AWAY_SECONDS = 1.0
@@ -52,7 +52,7 @@ class WatchPlan:
     sampling: SamplingOptions
     every_seconds: float = 0.0
     change: ChangeTest | None = None
-    kept: KeptQuestions | None = None
+    kept: OfflineQueue | None = None
 
 
 class Watch:
@@ -110,7 +110,7 @@ class Watch:
         change, means = self._plan.change, None
         try:
             source = frame.load()
-            picture: PictureSource = source
+            picture: ImageOrPayload = source
             if change is not None and Path(frame.name).suffix != SUFFIX:
                 picture = view = self._client.view(source)
                 means = change.means(view)
@@ -127,7 +127,7 @@ class Watch:
         if taken_care_of and change is not None and means is not None:
             change.asked(means)
 
-    def _ask_or_keep(self, frame: Frame, picture: PictureSource) -> bool:
+    def _ask_or_keep(self, frame: Frame, picture: ImageOrPayload) -> bool:
         """Is the frame answered, or kept until it is?"""
         kept = self._plan.kept
         if kept is None:
@@ -139,7 +139,11 @@ class Watch:
         if not waiting and self._answered(frame, self._plan.question, picture):
             return True
         assert isinstance(picture, EncodedImage)  # as there is a queue
-        kept.put(Kept(frame.time, frame.number, frame.name, self._plan.question, picture.payload))
+        kept.put(
+            QueuedQuestion(
+                frame.time, frame.number, frame.name, self._plan.question, picture.payload
+            )
+        )
         figures = {"kept": len(kept), "dropped": kept.dropped, "reason": self._reason}
         self._write({**_named(frame), **figures})
         if not waiting or not self._drain():
@@ -157,7 +161,7 @@ class Watch:
         return True
 
     def _answered(
-        self, frame: Frame, question: str, picture: PictureSource, *, late: bool = False
+        self, frame: Frame, question: str, picture: ImageOrPayload, *, late: bool = False
     ) -> bool:
         """Write the answer, or why there is none; False where it may yet come."""
         line = {**_named(frame), "question": question}

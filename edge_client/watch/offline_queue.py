@@ -31,7 +31,7 @@ _SELECT = f"SELECT id, time, number, name, question, payload FROM kept WHERE id 
 
 
 @dataclass(frozen=True)
-class Kept:
+class QueuedQuestion:
     """A question that waits."""
 
     time: float
@@ -42,7 +42,7 @@ class Kept:
     id: int = 0
 
 
-class KeptQuestions:
+class OfflineQueue:
     """First in, first out. When there is no room the oldest are dropped, and counted.
 
     What `put` returned from is on disk: it outlives the process, and an interrupted write is undone
@@ -96,7 +96,7 @@ class KeptQuestions:
         with self._transaction() as database:
             return _dropped(database)
 
-    def put(self, kept: Kept) -> None:
+    def put(self, kept: QueuedQuestion) -> None:
         """Keep a question, and drop the oldest until all fit."""
         row = (kept.time, kept.number, kept.name, kept.question, to_frame(kept.payload))
         with self._transaction() as database:
@@ -107,7 +107,7 @@ class KeptQuestions:
             while database.execute(_SIZE).fetchone()[0] > self._limit_bytes:
                 _drop_oldest(database)
 
-    def oldest(self) -> Kept | None:
+    def oldest(self) -> QueuedQuestion | None:
         """The one to ask next; it stays until it is removed. Rows of another version and those
         that were damaged on disk are dropped, and counted."""
         with self._transaction() as database:
@@ -118,7 +118,7 @@ class KeptQuestions:
                 _drop_oldest(database)
         return None
 
-    def remove(self, kept: Kept) -> None:
+    def remove(self, kept: QueuedQuestion) -> None:
         """It was answered, or never will be."""
         with self._transaction() as database:
             database.execute("DELETE FROM kept WHERE id = ?", (kept.id,))
@@ -153,7 +153,7 @@ class KeptQuestions:
             raise
 
 
-def _kept(row: tuple[object, ...]) -> Kept | None:
+def _kept(row: tuple[object, ...]) -> QueuedQuestion | None:
     """A question that waits; None: its row is damaged. SQLite keeps values of any type."""
     key, at, number, name, question, payload = row
     if not (
@@ -167,7 +167,9 @@ def _kept(row: tuple[object, ...]) -> Kept | None:
     ):
         return None
     try:
-        return Kept(at, number, name.decode(), question.decode(), from_frame(payload), key)
+        return QueuedQuestion(
+            at, number, name.decode(), question.decode(), from_frame(payload), key
+        )
     except (CorruptPayload, UnicodeDecodeError):
         return None
 

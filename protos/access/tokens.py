@@ -42,7 +42,7 @@ Tokens = Mapping[str, TokenHolder]
 """By digest."""
 
 
-class _Loader(SingleKeys, yaml.BaseLoader):
+class _TokenLoader(SingleKeys, yaml.BaseLoader):
     """All values are text, and no key comes twice."""
 
 
@@ -90,7 +90,7 @@ def parse_tokens(data: bytes, path: Path) -> Tokens:
     """
     try:
         # Names and digests may look like numbers to YAML; all of them are text.
-        found = yaml.load(data.decode(), _Loader)
+        found = yaml.load(data.decode(), _TokenLoader)
     except DoubleKey as error:
         raise ConfigError(
             f"{path}: expected each name once, got {error.key!r} twice; remove the old token's line"

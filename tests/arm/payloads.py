@@ -21,9 +21,9 @@ def main(bundle: str, *images: str) -> None:
     spec, processor = encoder.backend.spec, encoder.manifest.processor
     payloads = {}
     for image in images:
-        seen = encoder.backend.look(preprocess(load_image(image), processor))
+        output = encoder.backend.run_prefix(preprocess(load_image(image), processor))
         for point in encoder.manifest.operating_points:
-            body = spec.compress(seen, point.name).body
+            body = spec.compress(output, point.name).body
             payloads[f"{Path(image).name} {point.name}"] = body.hex()
     sys.stdout.write(json.dumps({"machine": platform.machine(), "payloads": payloads}))
 

@@ -37,7 +37,7 @@ def test_every_preset_can_be_read(path: Path) -> None:
 def test_a_part_has_its_kinds_settings_and_the_experiments_seed() -> None:
     found = parse_experiment({"seed": 5, "parts": {"toy": None, "b": {"kind": "toy", "seed": 1}}})
     first, second = found.parts
-    assert first.settings == toy_kind.Settings(seed=5)
+    assert first.settings == toy_kind.ToySettings(seed=5)
     assert (second.name, second.kind, second.settings.seed) == ("b", "toy", 1)
 
 

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from aligned_vq.errors import ConfigError
-from benchmarks.leakage.kind import Settings, measure, plot, table
+from benchmarks.leakage.kind import LeakageSettings, measure, plot, table
 from benchmarks.leakage.sheet import TILE_PX
 
-TINY = Settings(
+TINY = LeakageSettings(
     points=("low",),
     cuts=("pre",),
     codebook_sizes=(16, 8),
@@ -78,11 +78,11 @@ def test_table_plot_and_sheet(rows: list[dict[str, Any]], tmp_path: Path) -> Non
 
 def test_settings_that_say_nothing_are_refused() -> None:
     with pytest.raises(ConfigError, match="1 or more"):
-        Settings(steps=0)
+        LeakageSettings(steps=0)
     with pytest.raises(ConfigError, match="codebook_sizes"):
-        Settings(codebook_sizes=())
+        LeakageSettings(codebook_sizes=())
     with pytest.raises(ConfigError, match="a point or a cut"):
-        Settings(points=(), cuts=())
-    settings = Settings(points=("best",), cuts=(), train_pictures=1, test_pictures=1)
+        LeakageSettings(points=(), cuts=())
+    settings = LeakageSettings(points=("best",), cuts=(), train_pictures=1, test_pictures=1)
     with pytest.raises(ConfigError, match="expected a quality"):
         measure(replace(settings, unquantized=False))

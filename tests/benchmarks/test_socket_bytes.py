@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks.harness.tables import Row, with_statistics
-from benchmarks.kinds.socket_bytes import FOLLOW_UP, QUESTION, Settings, measure, plot, table
+from benchmarks.kinds.socket_bytes import (
+    FOLLOW_UP,
+    QUESTION,
+    SocketBytesSettings,
+    measure,
+    plot,
+    table,
+)
 from benchmarks.kinds.things_sent import BASELINE
 
 OURS = "AlignedVQ, 866 B"
@@ -15,7 +22,7 @@ OURS = "AlignedVQ, 866 B"
 
 @pytest.fixture(scope="module")
 def rows() -> list[Row]:
-    settings = Settings(links=("tls",), photographs=("flower",))
+    settings = SocketBytesSettings(links=("tls",), photographs=("flower",))
     return [with_statistics(row) for row in measure(settings)]
 
 

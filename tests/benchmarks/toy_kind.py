@@ -14,7 +14,7 @@ from benchmarks.harness.tables import STATISTICS, Row, markdown
 
 
 @dataclass(frozen=True)
-class Settings:
+class ToySettings:
     count: int = 3
     names: tuple[str, ...] = ("one", "two")
     seed: int = 0
@@ -24,7 +24,10 @@ class Settings:
             raise ConfigError(f"count must be positive, got {self.count}")
 
 
-def measure(settings: Settings) -> list[Row]:
+SETTINGS = ToySettings
+
+
+def measure(settings: ToySettings) -> list[Row]:
     samples = list(range(settings.seed, settings.seed + settings.count))
     return [{"name": name, "ms": samples, "bytes": 7} for name in settings.names]
 

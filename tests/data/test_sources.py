@@ -14,6 +14,7 @@ from aligned_vq.data.examples import ExampleSource
 from aligned_vq.data.scenes.exam import exam_images
 from aligned_vq.data.sources import open_source
 from aligned_vq.errors import InvalidInput
+from aligned_vq.images.load import load_image
 from tests.data.source_files import LlavaFolder, assert_refused, conversation, paint, shade
 
 
@@ -89,11 +90,11 @@ def test_pictures_become_rgb(tmp_path: Path, workdir: Path, mode: str, shown: in
     assert shade(open_source(f"images:{tmp_path / 'in'}", workdir), 0) == shown
 
 
-def test_deep_pictures_are_refused(tmp_path: Path, workdir: Path) -> None:
-    path = paint(tmp_path / "a.png", 1000, "I;16")
-    assert_refused(
-        lambda: open_source(f"images:{tmp_path}", workdir), path, "8 bits", kind=InvalidInput
-    )
+def test_deep_grey_is_scaled_as_when_it_is_served(tmp_path: Path, workdir: Path) -> None:
+    path = paint(tmp_path / "a.png", 25_700, "I;16")
+    assert shade(open_source(f"images:{tmp_path}", workdir), 0) == 100
+    served = load_image(path)
+    assert open_source(f"images:{tmp_path}", workdir)[0].image.tobytes() == served.tobytes()
 
 
 def test_exif_orientation_is_applied(tmp_path: Path, workdir: Path) -> None:

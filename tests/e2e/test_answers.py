@@ -91,7 +91,7 @@ def test_a_forgotten_image_is_sent_again(llava_directory: Path, bundle_directory
         EdgeClient(cloud.target, bundle_directory) as client,
     ):
         before = client.ask(first, QUESTIONS[0], max_tokens=6)
-        held = client._pictures.picture(first)
+        held = client._images.pending(first)
         held.held(bytes(16), cloud.target)  # as if the service had forgotten it
         after = client.ask(first, QUESTIONS[0], max_tokens=6)
     assert before == after

@@ -11,10 +11,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from aligned_vq.codec.spec import Encode
+from aligned_vq.codec.spec import PrefixOutput
 from aligned_vq.images.load import load_image
 from edge_client.encoder import EdgeEncoder, EncodedImage
-from edge_client.input.remembered_images import RememberedPictures
+from edge_client.input.remembered_images import RememberedImages
 
 
 def noise(seed: int) -> Image.Image:
@@ -36,8 +36,8 @@ class Interrupted(EdgeEncoder):
 
 def test_questions_about_one_picture_at_once_forget_nothing(bundle_directory: Path) -> None:
     encoder = Interrupted(bundle_directory)
-    pictures = RememberedPictures(encoder, 8, lambda given: encoder.view(load_image(given)))
-    first, second = (pictures.picture(noise(1)) for _ in "ab")
+    images = RememberedImages(encoder, 8, lambda given: encoder.view(load_image(given)))
+    first, second = (images.pending(noise(1)) for _ in "ab")
 
     def answered() -> None:
         second.encoded()
@@ -45,34 +45,34 @@ def test_questions_about_one_picture_at_once_forget_nothing(bundle_directory: Pa
 
     encoder.meanwhile = answered
     first.encoded()
-    asked_again = pictures.picture(noise(1))
+    asked_again = images.pending(noise(1))
     assert (asked_again.held_as, asked_again.held_by) == (b"its digest", "cloud:1")
 
 
 def test_a_picture_is_known_however_it_is_given_and_at_each_quality(bundle_directory: Path) -> None:
     encoder = EdgeEncoder(bundle_directory)
-    pictures = RememberedPictures(encoder, 8, lambda given: encoder.view(load_image(given)))
-    pictures.picture(noise(1), "fixed").encoded()
-    pictures.picture(noise(1), "fixed").held(b"fixed", "cloud:1")
+    images = RememberedImages(encoder, 8, lambda given: encoder.view(load_image(given)))
+    images.pending(noise(1), "fixed").encoded()
+    images.pending(noise(1), "fixed").held(b"fixed", "cloud:1")
     view = encoder.view(noise(1))
-    assert pictures.picture(view, "fixed").held_as == b"fixed"
-    assert pictures.picture(view).held_as == b""
-    assert pictures.picture(noise(2), "fixed").held_as == b""
+    assert images.pending(view, "fixed").held_as == b"fixed"
+    assert images.pending(view).held_as == b""
+    assert images.pending(noise(2), "fixed").held_as == b""
 
 
 def test_the_prefix_runs_once_for_what_every_operating_point_costs(
     bundle_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = EdgeEncoder(bundle_directory)
-    looks = []
-    look = encoder.backend.look
+    runs = []
+    run_prefix = encoder.backend.run_prefix
 
-    def counted(pixels: NDArray[np.float32]) -> Encode:
-        looks.append(pixels)
-        return look(pixels)
+    def counted(pixels: NDArray[np.float32]) -> PrefixOutput:
+        runs.append(pixels)
+        return run_prefix(pixels)
 
-    monkeypatch.setattr(encoder.backend, "look", counted)
+    monkeypatch.setattr(encoder.backend, "run_prefix", counted)
     sizes = encoder.payload_bytes(encoder.view(noise(1)))
-    assert len(looks) == 1
+    assert len(runs) == 1
     for name, size in sizes.items():
         assert len(encoder.encode(noise(1), quality=name).payload.body) == size

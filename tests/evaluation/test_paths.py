@@ -29,8 +29,8 @@ from aligned_vq.evaluation.baselines.features import (
 )
 from aligned_vq.evaluation.baselines.images import IMAGE_CODINGS, ImageBaseline, ImageCoding
 from aligned_vq.evaluation.codec_path import bundle_path, calibrated_path
-from aligned_vq.evaluation.examiner import Examination, Examiner
-from aligned_vq.evaluation.results import Row
+from aligned_vq.evaluation.examiner import Evaluator, Examination
+from aligned_vq.evaluation.results import ExamRow
 from aligned_vq.shipped import CHECKPOINT
 from aligned_vq.split.loading import load_prefix
 from aligned_vq.types import SplitPoint
@@ -41,24 +41,24 @@ CUT = SplitPoint(0, "ln2")
 
 
 @pytest.fixture(scope="module")
-def examiner() -> Examiner:
-    return Examiner(CHECKPOINT, list(exam_images(QUESTIONS)))
+def examiner() -> Evaluator:
+    return Evaluator(CHECKPOINT, list(exam_images(QUESTIONS)))
 
 
 @pytest.fixture(scope="module")
-def unsplit(examiner: Examiner) -> Examination:
+def unsplit(examiner: Evaluator) -> Examination:
     return examiner.examine(examiner.unsplit)
 
 
 @pytest.fixture(scope="module")
-def calibrated(examiner: Examiner) -> CalibratedCodec:
+def calibrated(examiner: Evaluator) -> CalibratedCodec:
     pixels = pixel_batches(examiner.checkpoint, training_pictures(8))
     examples = features_at(load_prefix(examiner.checkpoint, CUT), pixels)
     plan = CodecPlan(CUT, codebook_sizes=(64, 32), codebook_dim=16)
     return calibrate_codec(examiner.checkpoint, plan, examples)
 
 
-def test_every_question_of_every_image_is_noted(examiner: Examiner, unsplit: Examination) -> None:
+def test_every_question_of_every_image_is_noted(examiner: Evaluator, unsplit: Examination) -> None:
     found = unsplit.verdicts
     assert len(found.right) == QUESTIONS
     assert found.images.tolist() == sorted(found.images)
@@ -68,7 +68,7 @@ def test_every_question_of_every_image_is_noted(examiner: Examiner, unsplit: Exa
     assert unsplit.costs.sent_bytes.tolist() == [336 * 336 * 3] * len(examiner.exam)
 
 
-def test_raw_float16_gives_the_unsplit_answers(examiner: Examiner, unsplit: Examination) -> None:
+def test_raw_float16_gives_the_unsplit_answers(examiner: Evaluator, unsplit: Examination) -> None:
     raw, int8 = feature_baselines(examiner, CUT)
     row = examiner.row(raw, unsplit.verdicts)
     assert (*row.answers_difference, *row.words_difference) == (0,) * 6
@@ -85,7 +85,7 @@ def test_raw_float16_gives_the_unsplit_answers(examiner: Examiner, unsplit: Exam
 
 
 @pytest.mark.parametrize("cut", ["pre", "ln1@0", "ln1@1"])
-def test_raw_float16_is_close_at_every_kind_of_cut(examiner: Examiner, cut: str) -> None:
+def test_raw_float16_is_close_at_every_kind_of_cut(examiner: Evaluator, cut: str) -> None:
     pixels = examiner.pixels([examiner.exam[0].picture])
     path = ResidualBaseline(examiner, SplitPoint.parse(cut), RawFloat16())
     got = path([examiner.exam[0].picture], pixels).states
@@ -113,7 +113,7 @@ def test_streams_survive_their_bytes(
 
 
 def test_the_model_sees_the_picture_that_was_in_the_file(
-    examiner: Examiner, monkeypatch: pytest.MonkeyPatch
+    examiner: Evaluator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pictures = [image.picture for image in examiner.exam[:2]]
     coding = ImageCoding("JPEG", 20, 112)
@@ -140,7 +140,7 @@ def test_pictures_of_other_shapes_keep_their_proportions() -> None:
     assert ImageCoding.decode(data, 336).size == (672, 336)
 
 
-def test_the_curve_of_image_codings_reaches_below_1500_bytes(examiner: Examiner) -> None:
+def test_the_curve_of_image_codings_reaches_below_1500_bytes(examiner: Evaluator) -> None:
     picture = examiner.exam[0].picture
     assert len({coding.name for coding in IMAGE_CODINGS}) == len(IMAGE_CODINGS)
     for kind in ("JPEG", "WEBP"):
@@ -149,7 +149,7 @@ def test_the_curve_of_image_codings_reaches_below_1500_bytes(examiner: Examiner)
 
 
 def test_a_codec_crosses_as_a_payload(
-    examiner: Examiner, unsplit: Examination, calibrated: CalibratedCodec
+    examiner: Evaluator, unsplit: Examination, calibrated: CalibratedCodec
 ) -> None:
     body = calibrated.manifest.quantizer.payload_bytes(TOKENS)
     path = calibrated_path(examiner, "ranged", calibrated, {"coding": "range"})
@@ -173,7 +173,7 @@ def test_a_codec_crosses_as_a_payload(
     assert row.max_bytes >= row.mean_bytes != body
 
 
-def test_operating_points_reach_the_codec(examiner: Examiner, calibrated: CalibratedCodec) -> None:
+def test_operating_points_reach_the_codec(examiner: Evaluator, calibrated: CalibratedCodec) -> None:
     pictures = [examiner.exam[0].picture]
     pixels = examiner.pixels(pictures)
     whole = calibrated_path(examiner, "whole", calibrated)(pictures, pixels)
@@ -185,7 +185,7 @@ def test_operating_points_reach_the_codec(examiner: Examiner, calibrated: Calibr
 
 
 def test_a_bundle_sends_and_shows_the_same(
-    examiner: Examiner, calibrated: CalibratedCodec, tmp_path: Path
+    examiner: Evaluator, calibrated: CalibratedCodec, tmp_path: Path
 ) -> None:
     export_bundle(examiner.checkpoint, calibrated, tmp_path / "small")
     path = bundle_path(examiner, tmp_path / "small")
@@ -202,9 +202,9 @@ def test_a_bundle_sends_and_shows_the_same(
 
 
 def test_bfloat16_changes_the_arithmetic_not_what_crosses(
-    examiner: Examiner, unsplit: Examination
+    examiner: Evaluator, unsplit: Examination
 ) -> None:
-    fast = Examiner(CHECKPOINT, examiner.exam[:2], bf16=True)
+    fast = Evaluator(CHECKPOINT, examiner.exam[:2], bf16=True)
     found = fast.examine(fast.unsplit)
     asked = len(found.verdicts.right)
     assert (found.verdicts.right == unsplit.verdicts.right[:asked]).mean() >= 0.8
@@ -213,9 +213,9 @@ def test_bfloat16_changes_the_arithmetic_not_what_crosses(
 
 def test_an_empty_exam_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one picture"):
-        Examiner(CHECKPOINT, [])
+        Evaluator(CHECKPOINT, [])
 
 
 def test_a_row_of_the_unsplit_model_is_its_own_reference(unsplit: Examination) -> None:
-    row = Row.of("unsplit", {}, unsplit.verdicts, unsplit.verdicts, unsplit.costs)
+    row = ExamRow.of("unsplit", {}, unsplit.verdicts, unsplit.verdicts, unsplit.costs)
     assert row.to_dict()["answers_difference"] == {"mean": 0, "low": 0, "high": 0}

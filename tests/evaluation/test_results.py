@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from aligned_vq.evaluation.results import Costs, Row, Verdicts, table
+from aligned_vq.evaluation.results import Costs, ExamRow, Verdicts, table
 from aligned_vq.evaluation.usage import CodebookUsage
 
 VERDICTS = Verdicts(
@@ -68,7 +68,7 @@ def test_arrays_that_do_not_belong_together_are_refused() -> None:
 
 
 def test_a_row_holds_every_figure_and_is_json() -> None:
-    row = Row.of("small", {"cut": "ln2@0"}, VERDICTS, PERFECT, COSTS, USAGE)
+    row = ExamRow.of("small", {"cut": "ln2@0"}, VERDICTS, PERFECT, COSTS, USAGE)
     assert (row.mean_bytes, row.max_bytes) == (167.0, 300)
     assert row.fixed_bytes == pytest.approx(1202 / 3)
     assert row.edge_ms == 3.0
@@ -82,8 +82,8 @@ def test_a_row_holds_every_figure_and_is_json() -> None:
 
 def test_the_table_lines_up() -> None:
     rows = [
-        Row.of("unsplit", {}, PERFECT, PERFECT, replace(COSTS, fixed_bytes=None)),
-        Row.of("small", {}, VERDICTS, PERFECT, COSTS, USAGE),
+        ExamRow.of("unsplit", {}, PERFECT, PERFECT, replace(COSTS, fixed_bytes=None)),
+        ExamRow.of("small", {}, VERDICTS, PERFECT, COSTS, USAGE),
     ]
     head, first, second = table(rows).splitlines()
     assert first.split()[:2] == ["unsplit", "100.0%"]

@@ -49,11 +49,11 @@ class Pair:
     def agreement(self, pixels: NDArray[np.float32]) -> Agreement:
         """For normalised pixels `[3, H, W]`, at every operating point."""
         features, _ = self._opened.prefix(torch.from_numpy(pixels)[None])
-        ours, theirs = self.torch.look(pixels), self.onnx.look(pixels)
+        ours, theirs = self.torch.run_prefix(pixels), self.onnx.run_prefix(pixels)
         return reduce(
             Agreement.plus,
             (
-                self._at(point, features, ours(point), theirs(point))
+                self._at(point, features, ours.encode(point), theirs.encode(point))
                 for point in self.manifest.operating_points
             ),
         )

@@ -18,7 +18,7 @@ from aligned_vq.data.scenes.exam import exam_images
 from aligned_vq.errors import AlignedVQError, CloudUnreachable, ConfigError, InvalidInput
 from aligned_vq.shipped import BUNDLE, CHECKPOINT
 from benchmarks.harness.processes import CloudProcess
-from lmms_plugin.model import AlignedVQ
+from lmms_plugin.model import AlignedVQModel
 from lmms_plugin.options import batch_of
 from lmms_plugin.requests import question, sampling_of
 
@@ -28,7 +28,7 @@ SPLIT = "checkpoint=reference,bundle=reference"
 
 def test_lmms_eval_finds_the_model_by_its_entry_point() -> None:
     assert "aligned_vq" in list_available_models()
-    assert get_model("aligned_vq") is get_model("aligned_vq", force_simple=True) is AlignedVQ
+    assert get_model("aligned_vq") is get_model("aligned_vq", force_simple=True) is AlignedVQModel
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_arguments_that_cannot_be_used_are_named(
     model_args: str, error: type[AlignedVQError], words: str
 ) -> None:
     with pytest.raises(error, match=words):
-        AlignedVQ.create_from_arg_string(model_args)
+        AlignedVQModel.create_from_arg_string(model_args)
 
 
 def test_a_batch_is_a_number_or_auto() -> None:
@@ -126,7 +126,7 @@ def test_a_batch_is_a_number_or_auto() -> None:
 def test_a_service_tells_no_probabilities_and_cuts_no_answer_silently() -> None:
     place = (lambda document: document, 0, "seedbench", "test")
     with CloudProcess(BUNDLE, CHECKPOINT, "--max_answer_tokens=2") as service:
-        model = AlignedVQ.create_from_arg_string(f"target={service.target},bundle=reference")
+        model = AlignedVQModel.create_from_arg_string(f"target={service.target},bundle=reference")
         model.task_dict = {"seedbench": {"test": [next(exam_images(1)).picture]}}
         asked = _instance("loglikelihood", "Is it so?", " yes", *place)
         with pytest.raises(InvalidInput, match="which a service does not tell; give checkpoint="):
@@ -141,7 +141,7 @@ def test_a_service_tells_no_probabilities_and_cuts_no_answer_silently() -> None:
 
 
 def test_an_error_on_one_question_names_its_document() -> None:
-    model = AlignedVQ.create_from_arg_string(SPLIT)
+    model = AlignedVQModel.create_from_arg_string(SPLIT)
     model.task_dict = {"gqa": {"test": [None]}}
     place = (lambda document: None, 0, "gqa", "test")
     with pytest.raises(InvalidInput, match="reserved token '<image>'") as raised:

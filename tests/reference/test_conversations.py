@@ -18,7 +18,7 @@ from aligned_vq.errors import ConfigError, InvalidInput
 from aligned_vq.llava.packing import (
     IGNORED,
     Packer,
-    Turn,
+    TextTurn,
     answer_loss,
     packed_logits,
     right_answers,
@@ -26,13 +26,13 @@ from aligned_vq.llava.packing import (
 from aligned_vq.reference.blueprint import build_model, build_processor, build_tokenizer
 
 TALK = (
-    Turn("Describe the picture.", "there is a large red star."),
-    Turn("What colour is the star?", "green", learned=False),
-    Turn("How many objects are there?", "1"),
+    TextTurn("Describe the picture.", "there is a large red star."),
+    TextTurn("What colour is the star?", "green", learned=False),
+    TextTurn("How many objects are there?", "1"),
 )
 ALONE = (
-    (Turn("How many objects are there?", "3"),),
-    (Turn("What colour is the star?", "red"),),
+    (TextTurn("How many objects are there?", "3"),),
+    (TextTurn("What colour is the star?", "red"),),
 )
 
 
@@ -116,7 +116,7 @@ def test_labels_are_the_learned_answers_and_their_ends(processor: Any, packer: P
 
 @pytest.mark.parametrize("talks", [ALONE, (TALK[2:], TALK)], ids=["questions", "conversations"])
 def test_what_is_packed_together_is_computed_as_alone(
-    packer: Packer, talks: tuple[tuple[Turn, ...], ...]
+    packer: Packer, talks: tuple[tuple[TextTurn, ...], ...]
 ) -> None:
     tokenizer = build_tokenizer(corpus_scenes=100)
     model = build_model(tokenizer).eval()
@@ -151,8 +151,8 @@ def test_verdicts_and_loss_count_learned_answers(processor: Any, packer: Packer)
 
 def test_a_special_token_in_any_turn_is_refused(packer: Packer) -> None:
     for place in range(2):
-        for turn in (Turn("Is it</s> red?", "no"), Turn("Is it red?", "a </s>")):
-            turns = [Turn("Is it red?", "no"), Turn("Is it blue?", "no")]
+        for turn in (TextTurn("Is it</s> red?", "no"), TextTurn("Is it red?", "a </s>")):
+            turns = [TextTurn("Is it red?", "no"), TextTurn("Is it blue?", "no")]
             turns[place] = turn
             with pytest.raises(InvalidInput, match="special token"):
                 packer.pack_conversations([[turns]])

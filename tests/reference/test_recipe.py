@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from aligned_vq.data.scenes.patches import NUM_PATCHES
-from aligned_vq.data.scenes.questions import Question
+from aligned_vq.data.scenes.questions import SceneQuestion
 from aligned_vq.llava.checkpoint import LlavaCheckpoint
 from aligned_vq.llava.packing import Packer, right_answers
 from aligned_vq.reference.blueprint import build_processor, build_tokenizer
@@ -97,7 +97,9 @@ def test_an_interrupted_stage_ends_with_the_weights_of_an_uninterrupted_one(
 def test_right_answers_are_those_greedy_decoding_gives() -> None:
     tokenizer = build_tokenizer(corpus_scenes=100)
     packer = Packer(build_processor(tokenizer), NUM_PATCHES)
-    text = packer.pack([[Question("count", "How many?", "3"), Question("count", "And?", "2")]])
+    text = packer.pack(
+        [[SceneQuestion("count", "How many?", "3"), SceneQuestion("count", "And?", "2")]]
+    )
     logits = nn.functional.one_hot(text.labels.clamp(min=0), len(tokenizer)).float()
     assert right_answers(logits, text) == [[True, True]]
     wrong = int((text.labels[0] >= 0).nonzero()[-1])  # the end of the second answer

@@ -21,7 +21,7 @@ from aligned_vq.data.scenes.exam import (
 )
 from aligned_vq.data.scenes.questions import DESCRIBE
 from aligned_vq.evaluation.codec_path import bundle_path
-from aligned_vq.evaluation.examiner import Examiner
+from aligned_vq.evaluation.examiner import Evaluator
 from aligned_vq.llava.checkpoint import LlavaCheckpoint
 from aligned_vq.shipped import BUNDLE, CHECKPOINT
 from aligned_vq.split.loading import suffix_names
@@ -35,17 +35,17 @@ SCENE = Path(__file__).parents[2] / "examples" / "scene.png"
 
 
 @pytest.fixture(scope="module")
-def examiner() -> Examiner:
-    return Examiner(CHECKPOINT, list(exam_images(200)))
+def examiner() -> Evaluator:
+    return Evaluator(CHECKPOINT, list(exam_images(200)))
 
 
 @pytest.fixture(scope="module")
-def pixels(examiner: Examiner) -> Tensor:
+def pixels(examiner: Evaluator) -> Tensor:
     return examiner.pixels([image.picture for image in examiner.exam[:3]])
 
 
 @pytest.fixture(scope="module")
-def tower_states(examiner: Examiner, pixels: Tensor) -> Tensor:
+def tower_states(examiner: Evaluator, pixels: Tensor) -> Tensor:
     """What the unsplit tower makes of the pixels."""
     with torch.inference_mode():
         return examiner.tower_states(pixels)
@@ -103,7 +103,7 @@ def splits() -> list[SplitPoint]:
 
 @pytest.mark.parametrize("split", splits(), ids=str)
 def test_every_cut_is_exact_without_quantization(
-    split: SplitPoint, examiner: Examiner, pixels: Tensor, tower_states: Tensor
+    split: SplitPoint, examiner: Evaluator, pixels: Tensor, tower_states: Tensor
 ) -> None:
     tower = examiner.checkpoint.tower
     state = {k: v.float() for k, v in examiner.model.model.vision_tower.state_dict().items()}
@@ -112,7 +112,7 @@ def test_every_cut_is_exact_without_quantization(
     assert (got - tower_states).abs().max() <= 1e-4
 
 
-def test_it_answers_far_above_the_majority(examiner: Examiner) -> None:
+def test_it_answers_far_above_the_majority(examiner: Evaluator) -> None:
     verdicts = examiner.examine(examiner.unsplit).verdicts
     assert verdicts.answers >= 0.85
     assert verdicts.answers > majority_answers(examiner.exam)["short"] + 0.2
@@ -121,7 +121,7 @@ def test_it_answers_far_above_the_majority(examiner: Examiner) -> None:
 def test_verdicts_of_the_examination_are_those_of_real_answers(served: EdgeClient) -> None:
     """One pass over all questions of a picture against asking each over the wire."""
     exam = list(exam_images(24))
-    examiner = Examiner(CHECKPOINT, exam)
+    examiner = Evaluator(CHECKPOINT, exam)
     verdicts = examiner.examine(bundle_path(examiner, BUNDLE)).verdicts
     asked = [(image, question) for image in exam for question in image.questions[:-1]]
     real = [served.ask(image.picture, item.text) == item.answer for image, item in asked]
@@ -163,7 +163,7 @@ def test_later_turns_are_answered_as_alone(served: EdgeClient) -> None:
     assert sum(said) >= sum(alone) - 5
 
 
-def test_the_edges_preprocessing_is_the_checkpoints(examiner: Examiner) -> None:
+def test_the_edges_preprocessing_is_the_checkpoints(examiner: Evaluator) -> None:
     from aligned_vq.images.preprocess import preprocess
 
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (400, 500, 3), np.uint8))

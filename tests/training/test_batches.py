@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoImageProcessor, AutoProcessor
+from transformers import AutoProcessor
 
 from aligned_vq.data.batches import Batch, Steps
 from aligned_vq.data.sources import open_source
+from aligned_vq.llava.checkpoint import LlavaCheckpoint
 from aligned_vq.llava.packing import Packer
 
 MakeSteps = Callable[..., Steps]
@@ -20,12 +21,12 @@ MakeSteps = Callable[..., Steps]
 @pytest.fixture
 def steps(llava_directory: Path, pictures: Path, tmp_path: Path) -> MakeSteps:
     processor = AutoProcessor.from_pretrained(llava_directory)
-    image_processor = AutoImageProcessor.from_pretrained(llava_directory)
+    settings = LlavaCheckpoint(llava_directory).processor()
 
     def make(rank: int = 0, processes: int = 1, pairs: int = 1, labels: bool = True) -> Steps:
         source = open_source(f"llava:{pictures / 'chat.json'}", tmp_path)
         packer = Packer(processor, 16) if labels else None
-        return Steps(source, image_processor, packer, 4, pairs, 5, 1, rank, processes)
+        return Steps(source, settings, packer, 4, pairs, 5, 1, rank, processes)
 
     return make
 

@@ -15,10 +15,10 @@ from aligned_vq.data.scenes.exam import exam_images
 from aligned_vq.shipped import BUNDLE, CHECKPOINT
 from benchmarks.harness.engines import prepare
 from cloud_server.config import CloudConfig
-from cloud_server.decode.image_decoder import DecodedImage
+from cloud_server.decode.image_decoder import EngineImage
 from cloud_server.engine.base import EngineRequest
 from cloud_server.operations.metrics import Metrics
-from cloud_server.serving_backends import Backend, load, make_backend
+from cloud_server.serving_backends import ServingBackend, load, make_backend
 from edge_client.encoder import EdgeEncoder
 
 QUESTIONS = ("Describe the picture.", "How many objects are there?", "What color is the cross?")
@@ -26,7 +26,7 @@ QUESTIONS = ("Describe the picture.", "How many objects are there?", "What color
 Run = Callable[[Any], Any]
 
 
-def backend(engine: Any) -> Backend:
+def backend(engine: Any) -> ServingBackend:
     """The service's backend, over the shipped bundle."""
     more = {"enforce_eager": True} if engine == "vllm" else {}
     config = CloudConfig(BUNDLE, str(CHECKPOINT), engine=engine, vllm=more, parallel_answers=8)
@@ -42,7 +42,7 @@ def run() -> Iterator[Run]:
 
 
 @pytest.fixture(scope="module")
-def vllm(run: Run) -> Iterator[Backend]:
+def vllm(run: Run) -> Iterator[ServingBackend]:
     made = backend("vllm")
     run(made.engine.warm_up())
     yield made
@@ -57,12 +57,16 @@ def images() -> dict[str, list[Tensor]]:
     found = {}
     for engine in ("vllm", "transformers"):
         decoded = backend(engine).decode_many(payloads)
-        found[engine] = [own.embeds for own in decoded if isinstance(own, DecodedImage)]
+        found[engine] = [own.embeds for own in decoded if isinstance(own, EngineImage)]
     return found
 
 
 async def told(
-    own: Backend, question: str, image: Any, request_id: str, sampling: Sampling | None = None
+    own: ServingBackend,
+    question: str,
+    image: Any,
+    request_id: str,
+    sampling: Sampling | None = None,
 ) -> list[TokenChunk]:
     """An answer's chunks; the image is kept under the request's id."""
     prompt = own.prompts.build(question)

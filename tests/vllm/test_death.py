@@ -13,11 +13,11 @@ import pytest
 from aligned_vq.answers import Sampling, TokenChunk
 from aligned_vq.errors import EngineError
 from cloud_server.engine.base import EngineRequest
-from cloud_server.serving_backends import Backend
+from cloud_server.serving_backends import ServingBackend
 from tests.vllm.conftest import QUESTIONS, Run, blank, told
 
 
-def test_a_dead_engine_says_so(run: Run, vllm: Backend) -> None:
+def test_a_dead_engine_says_so(run: Run, vllm: ServingBackend) -> None:
     async def die() -> None:
         prompt = vllm.prompts.build(QUESTIONS[0])
         endless = Sampling(400, temperature=2.0, seed=1)

@@ -14,14 +14,14 @@ from torch import Tensor
 from aligned_vq.answers import Sampling
 from aligned_vq.errors import EngineError
 from cloud_server.engine.base import EngineRequest
-from cloud_server.serving_backends import Backend
+from cloud_server.serving_backends import ServingBackend
 from tests.vllm.conftest import QUESTIONS, Run, backend, blank, tokens, told
 
 Images = dict[str, list[Tensor]]
 
 
 def test_answers_are_those_of_the_transformers_engine(
-    run: Run, vllm: Backend, images: Images
+    run: Run, vllm: ServingBackend, images: Images
 ) -> None:
     other = backend("transformers")
 
@@ -45,10 +45,10 @@ def test_answers_are_those_of_the_transformers_engine(
     run(compare())
 
 
-def test_a_question_about_no_image(run: Run, vllm: Backend) -> None:
+def test_a_question_about_no_image(run: Run, vllm: ServingBackend) -> None:
     other = backend("transformers")
 
-    async def tokens_of(own: Backend, key: bytes) -> list[int]:
+    async def tokens_of(own: ServingBackend, key: bytes) -> list[int]:
         prompt = own.prompts.build(QUESTIONS[1], text_only=True)
         asked = EngineRequest(f"no-image-{key!r}", prompt, None, Sampling(8), key)
         return tokens([chunk async for chunk in own.engine.generate(asked)])
@@ -78,14 +78,14 @@ def test_a_question_about_no_image(run: Run, vllm: Backend) -> None:
     ],
     ids=str,
 )
-def test_only_indices_reach_the_engine(run: Run, vllm: Backend, image: Any) -> None:
+def test_only_indices_reach_the_engine(run: Run, vllm: ServingBackend, image: Any) -> None:
     with pytest.raises(EngineError, match="ValueError: expected"):
         run(told(vllm, QUESTIONS[0], image, "bad"))
     assert vllm.engine.healthy
     assert tokens(run(told(vllm, QUESTIONS[0], blank(), "good", Sampling(2))))
 
 
-def test_a_prompt_without_the_images_place_is_refused(run: Run, vllm: Backend) -> None:
+def test_a_prompt_without_the_images_place_is_refused(run: Run, vllm: ServingBackend) -> None:
     prompt = vllm.prompts.build(QUESTIONS[0])[20:]
 
     async def ask() -> None:
@@ -98,7 +98,9 @@ def test_a_prompt_without_the_images_place_is_refused(run: Run, vllm: Backend) -
     assert tokens(run(told(vllm, QUESTIONS[0], blank(), "good", Sampling(2))))
 
 
-def test_tokens_come_one_by_one_up_to_the_limit(run: Run, vllm: Backend, images: Images) -> None:
+def test_tokens_come_one_by_one_up_to_the_limit(
+    run: Run, vllm: ServingBackend, images: Images
+) -> None:
     chunks = run(told(vllm, QUESTIONS[0], images["vllm"][0], "limit", Sampling(5)))
     assert chunks[-1].finish_reason == "length"
     assert len(chunks) > 1
@@ -107,7 +109,9 @@ def test_tokens_come_one_by_one_up_to_the_limit(run: Run, vllm: Backend, images:
     assert chunks[-1].usage.completion_tokens == 5
 
 
-def test_a_stop_text_ends_the_answer_before_it(run: Run, vllm: Backend, images: Images) -> None:
+def test_a_stop_text_ends_the_answer_before_it(
+    run: Run, vllm: ServingBackend, images: Images
+) -> None:
     image = images["vllm"][0]
     whole = "".join(c.text for c in run(told(vllm, QUESTIONS[0], image, "whole")))
     stop = whole[len(whole) // 2 :][:6]
@@ -116,7 +120,7 @@ def test_a_stop_text_ends_the_answer_before_it(run: Run, vllm: Backend, images: 
     assert chunks[-1].finish_reason == "stop"
 
 
-def test_sampling_repeats_with_a_seed(run: Run, vllm: Backend, images: Images) -> None:
+def test_sampling_repeats_with_a_seed(run: Run, vllm: ServingBackend, images: Images) -> None:
     hot = Sampling(24, temperature=2.0, seed=-3)
     first, second = (
         tokens(run(told(vllm, QUESTIONS[0], images["vllm"][0], f"hot-{number}", hot)))
@@ -128,7 +132,7 @@ def test_sampling_repeats_with_a_seed(run: Run, vllm: Backend, images: Images) -
 
 
 def test_an_aborted_answer_ends_as_cancelled_and_others_go_on(
-    run: Run, vllm: Backend, images: Images
+    run: Run, vllm: ServingBackend, images: Images
 ) -> None:
     async def both() -> None:
         endless = Sampling(400, temperature=2.0, seed=1)

@@ -15,7 +15,7 @@ import pytest
 
 from aligned_vq.errors import ConfigError
 from benchmarks.harness.processes import CloudProcess
-from edge_client.watch.offline_queue import FILE_NAME, Kept, KeptQuestions
+from edge_client.watch.offline_queue import FILE_NAME, OfflineQueue, QueuedQuestion
 from tests.e2e.raw import assert_clear, payload_of
 from tests.watch.process import QUESTION, WatchProcess, save
 
@@ -27,31 +27,32 @@ def closed_port() -> int:
         return int(closed.getsockname()[1])
 
 
-def some(bundle: Path, count: int) -> list[Kept]:
+def some(bundle: Path, count: int) -> list[QueuedQuestion]:
     payload = payload_of(bundle)
     return [
-        Kept(1e9 + number, number, f"{number}.png", QUESTION, payload) for number in range(count)
+        QueuedQuestion(1e9 + number, number, f"{number}.png", QUESTION, payload)
+        for number in range(count)
     ]
 
 
-def put_all(kept: KeptQuestions, all_of_them: list[Kept]) -> None:
+def put_all(kept: OfflineQueue, all_of_them: list[QueuedQuestion]) -> None:
     for each in all_of_them:
         kept.put(each)
 
 
 def count(queue: Path) -> int:
-    with KeptQuestions(queue, 2**20) as kept:
+    with OfflineQueue(queue, 2**20) as kept:
         return len(kept)
 
 
 def test_first_in_first_out_and_bounded(bundle_directory: Path, tmp_path: Path) -> None:
     own = some(bundle_directory, 10)
     each = len(own[0].payload.body) + 37 + len(QUESTION)
-    with KeptQuestions(tmp_path / "queue", 4 * each) as kept:
+    with OfflineQueue(tmp_path / "queue", 4 * each) as kept:
         put_all(kept, own)
         assert len(kept) == 4
         assert kept.dropped == 6
-    with KeptQuestions(tmp_path / "queue", 4 * each) as kept:
+    with OfflineQueue(tmp_path / "queue", 4 * each) as kept:
         assert kept.dropped == 6
         found = []
         while (oldest := kept.oldest()) is not None:
@@ -65,7 +66,7 @@ def test_first_in_first_out_and_bounded(bundle_directory: Path, tmp_path: Path) 
 def test_one_that_is_larger_than_all_room_is_dropped(
     bundle_directory: Path, tmp_path: Path
 ) -> None:
-    with KeptQuestions(tmp_path / "queue", 10) as kept:
+    with OfflineQueue(tmp_path / "queue", 10) as kept:
         kept.put(some(bundle_directory, 1)[0])
         assert len(kept) == 0
         assert kept.dropped == 1
@@ -73,7 +74,7 @@ def test_one_that_is_larger_than_all_room_is_dropped(
 
 def test_what_is_damaged_on_disk_is_dropped(bundle_directory: Path, tmp_path: Path) -> None:
     own = some(bundle_directory, 3)
-    with KeptQuestions(tmp_path / "queue", 2**20) as kept:
+    with OfflineQueue(tmp_path / "queue", 2**20) as kept:
         put_all(kept, own)
         with kept._database:
             kept._database.execute("UPDATE kept SET payload = x'00ff' WHERE number < 2")
@@ -98,7 +99,7 @@ def test_what_is_damaged_on_disk_is_dropped(bundle_directory: Path, tmp_path: Pa
 def test_a_damaged_row_is_dropped_and_counted(
     bundle_directory: Path, tmp_path: Path, damage: str
 ) -> None:
-    with KeptQuestions(tmp_path / "queue", 2**20) as kept:
+    with OfflineQueue(tmp_path / "queue", 2**20) as kept:
         put_all(kept, some(bundle_directory, 3))
     with closing(sqlite3.connect(tmp_path / "queue" / FILE_NAME)) as database, database:
         # As if bits had changed on disk: nothing checks values then.
@@ -106,7 +107,7 @@ def test_a_damaged_row_is_dropped_and_counted(
         database.execute("UPDATE sqlite_schema SET sql = REPLACE(sql, 'NOT NULL', '')")
     with closing(sqlite3.connect(tmp_path / "queue" / FILE_NAME)) as database, database:
         database.execute(f"UPDATE kept SET {damage} WHERE number < 2")
-    with KeptQuestions(tmp_path / "queue", 2**20) as kept:
+    with OfflineQueue(tmp_path / "queue", 2**20) as kept:
         oldest = kept.oldest()
         assert oldest is not None
         assert oldest.number == 2
@@ -118,7 +119,7 @@ def test_a_damaged_row_is_dropped_and_counted(
 
 @pytest.mark.parametrize("count", ["NULL", "'many'", "x'ff'", "9e999"])
 def test_a_damaged_count_starts_anew(bundle_directory: Path, tmp_path: Path, count: str) -> None:
-    with KeptQuestions(tmp_path / "queue", 10) as kept:
+    with OfflineQueue(tmp_path / "queue", 10) as kept:
         put_all(kept, some(bundle_directory, 2))
         assert kept.dropped == 2
         with kept._database:
@@ -132,18 +133,18 @@ def test_a_damaged_count_starts_anew(bundle_directory: Path, tmp_path: Path, cou
 
 def test_only_the_owner_may_look(bundle_directory: Path, tmp_path: Path) -> None:
     queue = tmp_path / "deep" / "queue"
-    with KeptQuestions(queue, 2**20):
+    with OfflineQueue(queue, 2**20):
         assert queue.stat().st_mode & 0o777 == 0o700
     queue.chmod(0o755)
     with pytest.raises(ConfigError, match="chmod 700") as caught:
-        KeptQuestions(queue, 2**20)
+        OfflineQueue(queue, 2**20)
     assert_clear(str(caught.value))
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
-    with KeptQuestions(tmp_path / "queue", 2**20):
+    with OfflineQueue(tmp_path / "queue", 2**20):
         with pytest.raises(ConfigError, match="end the other process") as caught:
-            KeptQuestions(tmp_path / "queue", 2**20)
+            OfflineQueue(tmp_path / "queue", 2**20)
         assert_clear(str(caught.value))
     assert count(tmp_path / "queue") == 0
 
@@ -155,13 +156,13 @@ def test_what_is_no_folder_and_no_queue(tmp_path: Path) -> None:
     (broken / FILE_NAME).write_bytes(b"no database at all" * 100)
     for path, words in ((tmp_path / "file", "another folder"), (broken, "move the file away")):
         with pytest.raises(ConfigError, match=words) as caught:
-            KeptQuestions(path, 2**20)
+            OfflineQueue(path, 2**20)
         assert_clear(str(caught.value))
 
 
 def test_a_full_disk_is_told_and_loses_nothing(bundle_directory: Path, tmp_path: Path) -> None:
     own = some(bundle_directory, 200)
-    with KeptQuestions(tmp_path / "queue", 2**20) as kept:
+    with OfflineQueue(tmp_path / "queue", 2**20) as kept:
         kept._database.execute("PRAGMA max_page_count = 8")
         with pytest.raises(ConfigError, match="free some space") as caught:
             put_all(kept, own)
@@ -196,7 +197,7 @@ def told_by_a_wrong_cloud(cloud: CloudProcess, bundle: Path, folder: Path) -> st
     never be answered and stands in nobody's way."""
     pictures, queue = folder / "pictures", folder / "queue"
     pictures.mkdir()
-    with KeptQuestions(queue, 2**20) as kept:
+    with OfflineQueue(queue, 2**20) as kept:
         first, *others = some(bundle, 3)
         strange = replace(first.payload, manifest_digest=bytes(16))
         put_all(kept, [replace(first, payload=strange), *others])

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from aligned_vq.data.scenes.questions import KINDS, Question, describe, short_questions
+from aligned_vq.data.scenes.questions import KINDS, SceneQuestion, describe, short_questions
 from aligned_vq.data.scenes.scene import Scene
-from aligned_vq.llava.packing import Turn
+from aligned_vq.llava.packing import TextTurn
 
 DESCRIBED_SHARE = 0.4
 WRONG_SHARE = 0.1
@@ -19,7 +19,7 @@ WRONG_SHARE = 0.1
 
 def conversation(
     scene: Scene, rng: np.random.Generator, num_turns: int, emphasis: Iterable[str] = ()
-) -> list[Question]:
+) -> list[SceneQuestion]:
     """`num_turns` different questions, fewer where a scene has not as many.
 
     Four times out of ten one of them asks for a description. Half the short ones are of the kinds
@@ -38,8 +38,8 @@ def conversation(
 
 
 def learned_turns(
-    asked: Sequence[Question], scene: Scene, rng: np.random.Generator
-) -> tuple[Turn, ...]:
+    asked: Sequence[SceneQuestion], scene: Scene, rng: np.random.Generator
+) -> tuple[TextTurn, ...]:
     """The conversation as it is taught.
 
     One answer in ten is one that the model might have given instead, and is not learned: what comes
@@ -48,13 +48,13 @@ def learned_turns(
     turns = []
     for question in asked:
         wrong = _wrong_answer(question, scene, rng) if rng.random() < WRONG_SHARE else None
-        turns.append(Turn(question.text, wrong or question.answer, learned=wrong is None))
+        turns.append(TextTurn(question.text, wrong or question.answer, learned=wrong is None))
     if not any(turn.learned for turn in turns):
-        turns = [Turn(question.text, question.answer) for question in asked]
+        turns = [TextTurn(question.text, question.answer) for question in asked]
     return tuple(turns)
 
 
-def _wrong_answer(question: Question, scene: Scene, rng: np.random.Generator) -> str | None:
+def _wrong_answer(question: SceneQuestion, scene: Scene, rng: np.random.Generator) -> str | None:
     """The answer to another question of the kind, if it is another one."""
     if question.kind not in KINDS:
         return None

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from aligned_vq.data.scenes.conversations import conversation
-from aligned_vq.data.scenes.questions import Question, describe, short_questions
+from aligned_vq.data.scenes.questions import SceneQuestion, describe, short_questions
 from aligned_vq.data.scenes.scene import SPLITS, Split, render, sample_scene, scene_rng
 
 QUESTIONS_PER_IMAGE = 8
@@ -23,7 +23,7 @@ class ExamImage:
     """A test picture with its questions; `exam_images` ends them with one for a description."""
 
     picture: Image.Image
-    questions: tuple[Question, ...]
+    questions: tuple[SceneQuestion, ...]
 
 
 def exam_images(num_questions: int, split: Split = "test") -> Iterator[ExamImage]:

@@ -25,7 +25,7 @@ _PLURALS = {"cross": "crosses"}
 
 
 @dataclass(frozen=True)
-class Question:
+class SceneQuestion:
     """One question of one kind, with the answer that counts as right."""
 
     kind: str
@@ -35,11 +35,11 @@ class Question:
 
 def short_questions(
     scene: Scene, rng: Rng, count: int, kinds: Iterable[str] = KINDS
-) -> list[Question]:
+) -> list[SceneQuestion]:
     """`count` different questions with short answers; kinds a scene cannot serve are left out."""
     pool = tuple(kinds)
     weights = np.array([_WEIGHTS[kind] for kind in pool])
-    found: dict[str, Question] = {}
+    found: dict[str, SceneQuestion] = {}
     for _ in range(20 * count):
         if len(found) == count:
             break
@@ -50,7 +50,7 @@ def short_questions(
     return list(found.values())
 
 
-def describe(scene: Scene, rng: Rng) -> Question:
+def describe(scene: Scene, rng: Rng) -> SceneQuestion:
     """The request for a description; the answer names every object from left to right."""
     items = sorted(scene.objects, key=lambda item: item.x_px)
     named = [f"a {item.size} {item.colour} {item.shape}" for item in items]
@@ -58,7 +58,7 @@ def describe(scene: Scene, rng: Rng) -> Question:
         answer = f"there is {named[0]}."
     else:
         answer = f"from left to right: {', '.join(named[:-1])} and {named[-1]}."
-    return Question(DESCRIBE, str(rng.choice(wording.DESCRIBE)), answer)
+    return SceneQuestion(DESCRIBE, str(rng.choice(wording.DESCRIBE)), answer)
 
 
 def referents(scene: Scene) -> dict[str, SceneObject]:
@@ -98,23 +98,23 @@ def _pick_pair(
     return first, others[int(rng.integers(len(others)))]
 
 
-def _ask_colour(scene: Scene, rng: Rng) -> Question | None:
+def _ask_colour(scene: Scene, rng: Rng) -> SceneQuestion | None:
     picked = _pick_referent(scene, rng, lambda phrase: not _mentions(phrase, COLOURS))
     if picked is None:
         return None
     phrase, item = picked
-    return Question("colour", _spelled(rng, _word(rng, wording.COLOUR, phrase)), item.colour)
+    return SceneQuestion("colour", _spelled(rng, _word(rng, wording.COLOUR, phrase)), item.colour)
 
 
-def _ask_shape(scene: Scene, rng: Rng) -> Question | None:
+def _ask_shape(scene: Scene, rng: Rng) -> SceneQuestion | None:
     picked = _pick_referent(scene, rng, lambda phrase: phrase.endswith("object"))
     if picked is None:
         return None
     phrase, item = picked
-    return Question("shape", _word(rng, wording.SHAPE, phrase), item.shape)
+    return SceneQuestion("shape", _word(rng, wording.SHAPE, phrase), item.shape)
 
 
-def _ask_count(scene: Scene, rng: Rng) -> Question:
+def _ask_count(scene: Scene, rng: Rng) -> SceneQuestion:
     size, colour, shape = _attributes(scene, rng)
     forms: list[tuple[str, set[str]]] = [
         ("objects", set()),
@@ -125,10 +125,10 @@ def _ask_count(scene: Scene, rng: Rng) -> Question:
     ]
     phrase, wanted = forms[int(rng.choice(5, p=(0.3, 0.2, 0.2, 0.2, 0.1)))]
     number = sum(wanted <= {item.size, item.colour, item.shape} for item in scene.objects)
-    return Question("count", _word(rng, wording.COUNT, phrase), str(number))
+    return SceneQuestion("count", _word(rng, wording.COUNT, phrase), str(number))
 
 
-def _ask_existence(scene: Scene, rng: Rng) -> Question | None:
+def _ask_existence(scene: Scene, rng: Rng) -> SceneQuestion | None:
     """Half the time about something that is there; else, mostly, a mix of what is there."""
     present = bool(rng.random() < 0.5)
     form = int(rng.choice(4, p=(0.15, 0.15, 0.45, 0.25)))
@@ -146,17 +146,17 @@ def _ask_existence(scene: Scene, rng: Rng) -> Question | None:
         there = any(wanted <= {item.size, item.colour, item.shape} for item in scene.objects)
         if there == present:
             text = _word(rng, wording.EXISTENCE, _article(phrase))
-            return Question("existence", text, "yes" if present else "no")
+            return SceneQuestion("existence", text, "yes" if present else "no")
     return None
 
 
-def _ask_size(scene: Scene, rng: Rng) -> Question | None:
+def _ask_size(scene: Scene, rng: Rng) -> SceneQuestion | None:
     """Comparison of two sizes, or the size of one object."""
     if rng.random() < 0.3:
         picked = _pick_referent(scene, rng, lambda phrase: not _mentions(phrase, SIZES))
         if picked is None:
             return None
-        return Question("size", _word(rng, wording.SIZE_OF, picked[0]), picked[1].size)
+        return SceneQuestion("size", _word(rng, wording.SIZE_OF, picked[0]), picked[1].size)
     pair = _pick_pair(scene, rng)
     if pair is None:
         return None
@@ -165,7 +165,7 @@ def _ask_size(scene: Scene, rng: Rng) -> Question | None:
         return None
     if rng.random() < 0.35:
         same = "yes" if first.size == second.size else "no"
-        return Question("size", _word(rng, wording.SAME_SIZE, one, two), same)
+        return SceneQuestion("size", _word(rng, wording.SAME_SIZE, one, two), same)
     larger = bool(rng.random() < 0.5)
     wanted, other = ("large", "small") if larger else ("small", "large")
     if rng.random() < 0.5 and first.size != second.size and "object" not in one + two:
@@ -175,13 +175,13 @@ def _ask_size(scene: Scene, rng: Rng) -> Question | None:
             answer = first.colour if first.size == wanted else second.colour
         if first.shape == second.shape and first.colour == second.colour:
             return None
-        return Question("size", _word(rng, templates, one, two), answer)
+        return SceneQuestion("size", _word(rng, templates, one, two), answer)
     templates = wording.LARGER if larger else wording.SMALLER
     answer = "yes" if first.size == wanted and second.size == other else "no"
-    return Question("size", _word(rng, templates, one, two), answer)
+    return SceneQuestion("size", _word(rng, templates, one, two), answer)
 
 
-def _ask_relation(scene: Scene, rng: Rng) -> Question | None:
+def _ask_relation(scene: Scene, rng: Rng) -> SceneQuestion | None:
     pair = _pick_pair(scene, rng)
     if pair is None:
         return None
@@ -201,11 +201,11 @@ def _ask_relation(scene: Scene, rng: Rng) -> Question | None:
         )
         rng.shuffle(options)
         text = _word(rng, templates, one, two).replace("$a", options[0]).replace("$b", options[1])
-        return Question("relation", text, answer)
+        return SceneQuestion("relation", text, answer)
     answer = "yes" if (gap < 0) == before else "no"
     phrase = str(rng.choice(wording.DIRECTIONS[direction]))
     text = _word(rng, wording.RELATION, one, two).replace("$d", phrase)
-    return Question("relation", text, answer)
+    return SceneQuestion("relation", text, answer)
 
 
 def _attributes(scene: Scene, rng: Rng) -> tuple[str, str, str]:
@@ -250,7 +250,7 @@ def _spelled(rng: Rng, text: str) -> str:
     return text.replace("colour", "color") if rng.random() < 0.4 else text
 
 
-_ASKERS: dict[str, Callable[[Scene, Rng], Question | None]] = {
+_ASKERS: dict[str, Callable[[Scene, Rng], SceneQuestion | None]] = {
     "colour": _ask_colour,
     "shape": _ask_shape,
     "count": _ask_count,

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from aligned_vq.errors import CorruptPayload
-from aligned_vq.evaluation.examiner import Examiner, on_edge
+from aligned_vq.evaluation.examiner import Evaluator, on_edge
 from aligned_vq.evaluation.llava import PathOutput
 from aligned_vq.split.loading import load_prefix, load_suffix
 from aligned_vq.split.residual_link import cut_norm_name
@@ -97,7 +97,7 @@ class ResidualBaseline:
 
     quantizer = None
 
-    def __init__(self, examiner: Examiner, split: SplitPoint, coding: StreamCoding) -> None:
+    def __init__(self, examiner: Evaluator, split: SplitPoint, coding: StreamCoding) -> None:
         checkpoint, device = examiner.checkpoint, examiner.device
         self.name = f"{coding.name} {split}"
         self.settings: dict[str, Any] = {"cut": str(split), "coding": coding.name}
@@ -131,7 +131,7 @@ class ResidualBaseline:
         return self._coding.encode(residual[0].float().cpu().numpy())
 
 
-def feature_baselines(examiner: Examiner, split: SplitPoint) -> tuple[ResidualBaseline, ...]:
+def feature_baselines(examiner: Evaluator, split: SplitPoint) -> tuple[ResidualBaseline, ...]:
     """Both codings at a cut."""
     return tuple(ResidualBaseline(examiner, split, c) for c in (RawFloat16(), Int8PerToken()))
 

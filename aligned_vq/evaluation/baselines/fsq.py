@@ -17,7 +17,7 @@ from aligned_vq.calibration.quantizer import least_squares, principal_axes
 from aligned_vq.data.scenes.exam import training_pictures
 from aligned_vq.errors import ConfigError, CorruptPayload
 from aligned_vq.evaluation.baselines.features import ResidualBaseline, Stream
-from aligned_vq.evaluation.examiner import Examiner
+from aligned_vq.evaluation.examiner import Evaluator
 from aligned_vq.split.loading import load_prefix
 from aligned_vq.types import SplitPoint
 
@@ -72,7 +72,7 @@ class ScalarLevels:
 
 
 @torch.inference_mode()
-def fsq_baseline(examiner: Examiner, split: SplitPoint) -> ResidualBaseline:
+def fsq_baseline(examiner: Evaluator, split: SplitPoint) -> ResidualBaseline:
     """FSQ of the residual stream at a cut, calibrated on pictures the model was trained on."""
     pixels = pixel_batches(examiner.checkpoint, training_pictures(CALIBRATION_PICTURES))
     residual = features_at(load_prefix(examiner.checkpoint, split), pixels).residual

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from PIL import Image
 from torch import Tensor
 
-from aligned_vq.evaluation.examiner import Examiner
+from aligned_vq.evaluation.examiner import Evaluator
 from aligned_vq.evaluation.llava import PathOutput
 
 _WRITE: dict[str, dict[str, Any]] = {
@@ -75,7 +75,7 @@ class ImageBaseline:
 
     quantizer = None
 
-    def __init__(self, examiner: Examiner, coding: ImageCoding) -> None:
+    def __init__(self, examiner: Evaluator, coding: ImageCoding) -> None:
         self._examiner = examiner
         self._coding = coding
         self._side = examiner.checkpoint.tower.vision.image_size
@@ -105,7 +105,7 @@ class ImageBaseline:
 
 
 def image_baselines(
-    examiner: Examiner, codings: Sequence[ImageCoding] = IMAGE_CODINGS
+    examiner: Evaluator, codings: Sequence[ImageCoding] = IMAGE_CODINGS
 ) -> Iterator[ImageBaseline]:
     """A path for every coding."""
     for coding in codings:

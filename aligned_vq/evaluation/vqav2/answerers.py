@@ -23,7 +23,7 @@ class PictureAnswers(NamedTuple):
     """Body of the payload that the answers came from; None where none was sent."""
 
 
-class Answerer(Protocol):
+class ImageAnswerer(Protocol):
     """Answers questions about one picture, the same whatever was asked before."""
 
     def __call__(self, picture: Image.Image, questions: Sequence[str]) -> PictureAnswers:
@@ -46,7 +46,7 @@ class LocalAnswerer:
 
     @torch.inference_mode()
     def __call__(self, picture: Image.Image, questions: Sequence[str]) -> PictureAnswers:
-        """See `Answerer`. Raises InvalidInput where a question holds a special token's text."""
+        """See `ImageAnswerer`; InvalidInput where a question holds a special token's text."""
         path = self._path or self._llava.unsplit
         output = path([picture], self._llava.pixels([picture]))
         model = self._llava.model
@@ -85,7 +85,7 @@ class LocalAnswerer:
         return [text.strip() for text in texts]
 
 
-class Client(Protocol):
+class QuestionClient(Protocol):
     """What is wanted of `edge_client.EdgeClient`, which this package does not know."""
 
     def compress(self, image: Image.Image, *, quality: str | None = None) -> Any:
@@ -104,13 +104,13 @@ class CloudAnswerer:
         max_tokens: of an answer.
     """
 
-    def __init__(self, client: Client, point: str | None, max_tokens: int) -> None:
+    def __init__(self, client: QuestionClient, point: str | None, max_tokens: int) -> None:
         self._client = client
         self._point = point
         self._max_tokens = max_tokens
 
     def __call__(self, picture: Image.Image, questions: Sequence[str]) -> PictureAnswers:
-        """See `Answerer`. Raises as `EdgeClient.ask`."""
+        """See `ImageAnswerer`. Raises as `EdgeClient.ask`."""
         payload = self._client.compress(picture, quality=self._point).payload
         answers = [
             str(self._client.ask(payload, question, max_tokens=self._max_tokens)).strip()

@@ -34,7 +34,7 @@ _OFFICIAL_TYPE = "mscoco"
 _ENDS_BYTES = 4096  # of a file, in which its data type stands
 
 
-class Question(NamedTuple):
+class VqaQuestion(NamedTuple):
     """One question as a person asks it."""
 
     question_id: int
@@ -103,11 +103,11 @@ class VqaSplit:
         """Whether an accuracy can be computed here."""
         return self.split in ANSWERED_SPLITS
 
-    def questions(self, index: int) -> list[Question]:
+    def questions(self, index: int) -> list[VqaQuestion]:
         """What is asked about the image with the `index`-th smallest id."""
         rows = self._rows[self._bounds[index] : self._bounds[index + 1]]
         return [
-            Question(record.fields["question_id"], record.fields["question"])
+            VqaQuestion(record.fields["question_id"], record.fields["question"])
             for record in self._questions.read(rows)
         ]
 

@@ -19,7 +19,7 @@ from aligned_vq.evaluation.vqav2.answer_log import (
     claim,
     read_answers,
 )
-from aligned_vq.evaluation.vqav2.answerers import Answerer, padded
+from aligned_vq.evaluation.vqav2.answerers import ImageAnswerer, padded
 from aligned_vq.evaluation.vqav2.files import VqaSplit
 from aligned_vq.evaluation.vqav2.metric import normalise
 from aligned_vq.files.atomic_file import write_file
@@ -28,7 +28,7 @@ _NOT_IN_NAMES = re.compile(r"[^\w.@+-]+")
 
 
 @dataclass(frozen=True)
-class Asking:
+class JobSettings:
     """How every row of an evaluation asks."""
 
     suffix: str
@@ -56,7 +56,7 @@ class RowPlan:
     identity: Callable[[], Mapping[str, Any]]
     """JSON-able: what a row that goes on must share with the one that was stopped. It may take long
     at the first call."""
-    open: Callable[[], Answerer]
+    open: Callable[[], ImageAnswerer]
 
     def folder(self, out: Path) -> Path:
         """Where the row's answers lie."""
@@ -64,7 +64,7 @@ class RowPlan:
 
 
 def answer_row(
-    plan: RowPlan, split: VqaSplit, asking: Asking, out: Path, state: PartialState
+    plan: RowPlan, split: VqaSplit, asking: JobSettings, out: Path, state: PartialState
 ) -> None:
     """Ask what has not been answered yet; returns when all processes are done.
 
@@ -116,7 +116,7 @@ def row_answers(plan: RowPlan, split: VqaSplit, out: Path) -> dict[int, Answered
 
 
 def finished_answers(
-    name: str, split: VqaSplit, asking: Asking, out: Path
+    name: str, split: VqaSplit, asking: JobSettings, out: Path
 ) -> dict[int, Answered] | None:
     """All answers of a row that an earlier job asked in the same way; None if there are none."""
     folder = _folder(out, name)
@@ -157,7 +157,7 @@ def _folder(out: Path, name: str) -> Path:
 
 
 def _answers(
-    answerer: Answerer, split: VqaSplit, asking: Asking, image: int, own: list[int]
+    answerer: ImageAnswerer, split: VqaSplit, asking: JobSettings, image: int, own: list[int]
 ) -> list[Answered]:
     """About one image: all of its questions are asked, and those answers given that are missing."""
     questions = split.questions(image)

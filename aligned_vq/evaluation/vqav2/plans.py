@@ -14,7 +14,7 @@ from aligned_vq.codec.bundle_files import read_manifest
 from aligned_vq.evaluation.codec_path import bundle_path
 from aligned_vq.evaluation.llava import LoadedLlava
 from aligned_vq.evaluation.vqav2.answer_log import NAME
-from aligned_vq.evaluation.vqav2.answerers import Client, CloudAnswerer, LocalAnswerer
+from aligned_vq.evaluation.vqav2.answerers import CloudAnswerer, LocalAnswerer, QuestionClient
 from aligned_vq.evaluation.vqav2.job import RowPlan
 from aligned_vq.llava.checkpoint import LlavaCheckpoint
 
@@ -81,7 +81,7 @@ class ModelHere:
 
 
 def cloud_plans(
-    folders: Sequence[Path], target: str, connect: Callable[[Path], Client], max_tokens: int
+    folders: Sequence[Path], target: str, connect: Callable[[Path], QuestionClient], max_tokens: int
 ) -> list[RowPlan]:
     """A row for every operating point of every bundle, asked of a cloud that serves it.
 

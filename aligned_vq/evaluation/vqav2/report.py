@@ -42,7 +42,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Row:
+class VqaRow:
     """One way of bringing pictures to the model, with everything measured of it."""
 
     name: str
@@ -102,11 +102,11 @@ def row_of(
     results: Path,
     scored: Scored | None,
     unsplit: Scored | None,
-) -> Row:
+) -> VqaRow:
     """The figures of a row; `scored` None for a test split, `unsplit` None if it was not asked."""
     per_image = {answer.image_id: answer.payload_bytes for answer in answers.values()}
     sent = [size for size in per_image.values() if size is not None]
-    return Row(
+    return VqaRow(
         name=name,
         split=split.label,
         questions=len(answers),
@@ -150,7 +150,7 @@ def published_dicts() -> list[dict[str, Any]]:
     return [{**figure._asdict(), "measured": False} for figure in PUBLISHED]
 
 
-def question_types_table(rows: Sequence[Row]) -> str:
+def question_types_table(rows: Sequence[VqaRow]) -> str:
     """A line per question type, a column per row, in percent."""
     scored = [(row.name, row.accuracies) for row in rows if row.accuracies is not None]
     if not scored:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from aligned_vq.evaluation.vqav2.files import VqaSplit
 from aligned_vq.evaluation.vqav2.job import (
-    Asking,
+    JobSettings,
     RowPlan,
     finished_answers,
     results_path,
@@ -16,8 +16,8 @@ from aligned_vq.evaluation.vqav2.job import (
 )
 from aligned_vq.evaluation.vqav2.plans import UNSPLIT
 from aligned_vq.evaluation.vqav2.report import (
-    Row,
     Scored,
+    VqaRow,
     published_dicts,
     published_table,
     question_types_table,
@@ -41,11 +41,11 @@ class RowWriter:
         asking: how.
     """
 
-    def __init__(self, split: VqaSplit, out: Path, asking: Asking) -> None:
+    def __init__(self, split: VqaSplit, out: Path, asking: JobSettings) -> None:
         self._split = split
         self._out = out
         self._asking = asking
-        self._rows: list[Row] = []
+        self._rows: list[VqaRow] = []
         self._unsplit: Scored | None = None
         earlier = finished_answers(UNSPLIT, split, asking, out) if split.has_answers else None
         if earlier is not None:
@@ -61,7 +61,7 @@ class RowWriter:
             f"{table_head()}"
         )
 
-    def write(self, plan: RowPlan) -> Row:
+    def write(self, plan: RowPlan) -> VqaRow:
         """The row's result file, and its figures.
 
         Raises:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 import aligned_vq
 from aligned_vq.data.scenes.exam import exam_images
-from aligned_vq.data.scenes.questions import Question
+from aligned_vq.data.scenes.questions import SceneQuestion
 from aligned_vq.data.scenes.scene import COLOURS, MAX_OBJECTS, SHAPES, SIZES
 from aligned_vq.data.vqav2_files import annotations_path, picture_path, questions_path
 from aligned_vq.evaluation.vqav2.files import PEOPLE
@@ -101,7 +101,7 @@ def _save(picture: Image.Image, path: Path) -> None:
         picture.save(part, "JPEG", quality=95, subsampling=0)
 
 
-def _annotation(question: Question, rng: np.random.Generator) -> dict[str, Any]:
+def _annotation(question: SceneQuestion, rng: np.random.Generator) -> dict[str, Any]:
     given = _given(question.answer, rng)
     confidence = rng.choice(("yes", "maybe", "no"), size=PEOPLE, p=(0.8, 0.15, 0.05)).tolist()
     return {

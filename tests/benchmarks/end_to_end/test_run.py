@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.end_to_end import Settings, measure, table
+from benchmarks.end_to_end import EndToEndSettings, measure, table
 from benchmarks.end_to_end.settings import CLOUD_ONLY, EDGE_ONLY, SPLIT
 
 SCENE = str(Path(__file__).parents[3] / "examples" / "scene.png")
@@ -21,7 +21,7 @@ EXPECTED = {
 
 @pytest.mark.timeout(300)
 def test_every_way_gives_every_stage() -> None:
-    settings = Settings(
+    settings = EndToEndSettings(
         pictures=(SCENE,),
         question="How many objects are there?",
         max_tokens=4,

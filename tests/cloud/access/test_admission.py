@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aligned_vq.errors import Overloaded, QuotaExceeded
-from cloud_server.access.admission import Arrivals, Places
+from cloud_server.access.admission import Arrivals, QuestionSlots
 from tests.e2e.raw import assert_clear
 
 
@@ -66,7 +66,7 @@ def test_room_comes_back() -> None:
 
 
 def test_nobody_holds_more_than_a_share_of_the_places() -> None:
-    places = Places(4, 0.5)
+    places = QuestionSlots(4, 0.5)
     for _ in range(2):
         places.check("hostile")
         places.take("hostile")
@@ -87,7 +87,7 @@ def test_nobody_holds_more_than_a_share_of_the_places() -> None:
 
 
 def test_a_share_of_all_switches_shares_off() -> None:
-    places = Places(2, 1.0)
+    places = QuestionSlots(2, 1.0)
     for _ in range(2):
         places.check("one")
         places.take("one")

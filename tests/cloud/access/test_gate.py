@@ -51,7 +51,9 @@ class Call:
         return "ipv4:127.0.0.1:1"
 
 
-def certificate(*names: str, authority: issuing.Pair = AUTHORITY) -> tuple[bytes, bytes]:
+def certificate(
+    *names: str, authority: issuing.CertificateAndKey = AUTHORITY
+) -> tuple[bytes, bytes]:
     """A client's certificate in PEM, whatever its common names, and its key."""
     attributes = [x509.NameAttribute(NameOID.COMMON_NAME, name, _validate=False) for name in names]
     key = ec.generate_private_key(ec.SECP256R1())
@@ -64,7 +66,7 @@ def certificate(*names: str, authority: issuing.Pair = AUTHORITY) -> tuple[bytes
         .not_valid_after(now + timedelta(hours=1))
         .sign(authority.key, hashes.SHA256())
     )
-    pair = issuing.Pair(made, key)
+    pair = issuing.CertificateAndKey(made, key)
     return pair.certificate_pem(), pair.key_pem()
 
 

@@ -167,7 +167,9 @@ def files(folder: Path) -> tuple[Path, Path, Path]:
     return folder / "server.pem", folder / "server-key.pem", folder / "ca.pem"
 
 
-def fresh(authority: issuing.Pair, end: datetime | None = None) -> issuing.Pair:
+def fresh(
+    authority: issuing.CertificateAndKey, end: datetime | None = None
+) -> issuing.CertificateAndKey:
     return issuing.issue(
         authority,
         "localhost",

@@ -48,7 +48,9 @@ def read(folder: Path) -> RefusedCertificates:
     return parse_refused(path.read_bytes(), path, authorities(folder))
 
 
-def crl(authority: issuing.Pair, *extensions: x509.ExtensionType, serial: int = 7) -> bytes:
+def crl(
+    authority: issuing.CertificateAndKey, *extensions: x509.ExtensionType, serial: int = 7
+) -> bytes:
     now = datetime.now(UTC)
     builder = (
         x509.CertificateRevocationListBuilder()

@@ -13,8 +13,8 @@ from aligned_vq.answers import Timings
 from aligned_vq.errors import CorruptPayload, Overloaded
 from aligned_vq.types import Payload
 from cloud_server.decode.batcher import DecodeBatcher
-from cloud_server.decode.image_decoder import DecodedImage
-from cloud_server.decode.lru_byte_cache import ByteBudget
+from cloud_server.decode.image_decoder import EngineImage
+from cloud_server.decode.lru_byte_cache import LruByteCache
 
 
 def payload(number: int) -> Payload:
@@ -28,13 +28,13 @@ class Decoder:
         self.gate = threading.Event()
         self.sizes: list[int] = []
 
-    def __call__(self, payloads: Sequence[Payload]) -> list[DecodedImage | Exception]:
+    def __call__(self, payloads: Sequence[Payload]) -> list[EngineImage | Exception]:
         assert self.gate.wait(10)
         self.sizes.append(len(payloads))
         return [
             CorruptPayload("thirteen")
             if own.body[0] == 13
-            else DecodedImage(torch.tensor([2 * own.body[0]]), Timings())
+            else EngineImage(torch.tensor([2 * own.body[0]]), Timings())
             for own in payloads
         ]
 
@@ -42,7 +42,7 @@ class Decoder:
 def test_what_comes_during_a_pass_forms_the_next() -> None:
     decoder = Decoder()
 
-    async def run() -> list[DecodedImage | BaseException]:
+    async def run() -> list[EngineImage | BaseException]:
         batcher = DecodeBatcher(decoder, max_batch=4, max_waiting=20)
         first = asyncio.create_task(batcher.decode(payload(1)))
         await asyncio.sleep(0.01)
@@ -57,7 +57,7 @@ def test_what_comes_during_a_pass_forms_the_next() -> None:
         return [*found, again]
 
     found = asyncio.run(run())
-    values = [int(own.embeds) if isinstance(own, DecodedImage) else type(own) for own in found]
+    values = [int(own.embeds) if isinstance(own, EngineImage) else type(own) for own in found]
     assert values == [2, asyncio.CancelledError, 18, 20, 22, 24, CorruptPayload, 28, 100]
     assert decoder.sizes == [1, 3, 3, 1]
 
@@ -74,7 +74,7 @@ def test_a_full_queue_refuses_and_a_bug_reaches_those_of_its_pass() -> None:
         with pytest.raises(Overloaded, match="at most 2 images"):
             await batcher.decode(payload(4))
         decoder.gate.set()
-        assert all(isinstance(own, DecodedImage) for own in await asyncio.gather(running, *waiting))
+        assert all(isinstance(own, EngineImage) for own in await asyncio.gather(running, *waiting))
         decoder.sizes = None  # type: ignore[assignment]
         with pytest.raises(AttributeError):
             await batcher.decode(payload(5))
@@ -86,7 +86,7 @@ def test_a_full_queue_refuses_and_a_bug_reaches_those_of_its_pass() -> None:
 
 
 def test_a_byte_budget_lets_the_longest_unused_go() -> None:
-    held: ByteBudget[bytes] = ByteBudget(10, len)
+    held: LruByteCache[bytes] = LruByteCache(10, len)
     for key in (b"a", b"b", b"c"):
         held.put(key, key * 3)
     assert held.get(b"a") == b"aaa"
@@ -97,6 +97,6 @@ def test_a_byte_budget_lets_the_longest_unused_go() -> None:
     held.put(b"a", bytes(3))
     assert b"e" not in held
     assert held.get(b"a") == b"aaa"
-    nothing: ByteBudget[bytes] = ByteBudget(0, len)
+    nothing: LruByteCache[bytes] = LruByteCache(0, len)
     nothing.put(b"a", b"a")
     assert len(nothing) == 0

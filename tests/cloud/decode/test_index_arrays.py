@@ -16,7 +16,7 @@ from aligned_vq.codec.bundle import CloudBundle, open_cloud_bundle, open_edge_bu
 from aligned_vq.errors import ConfigError, CorruptPayload, ManifestMismatch
 from aligned_vq.types import Payload
 from cloud_server.config import CloudConfig
-from cloud_server.decode.image_decoder import DecodedImage
+from cloud_server.decode.image_decoder import EngineImage
 from cloud_server.decode.index_arrays import (
     IndexLayout,
     IndexReader,
@@ -51,7 +51,7 @@ def test_payloads_become_indices_that_rebuild_the_same_features(
     bundle: CloudBundle, layout: IndexLayout, payloads: list[Payload]
 ) -> None:
     read = IndexReader(bundle.codec, layout).decode_many(payloads)
-    images = [own.embeds for own in read if isinstance(own, DecodedImage)]
+    images = [own.embeds for own in read if isinstance(own, EngineImage)]
     assert [(image.dtype, image.shape) for image in images] == [(torch.int16, SHAPE)] * 3
     uncovered = [int((image == -1).sum()) for image in images]
     assert 0 < uncovered[0] < NUM_TOKENS
@@ -69,7 +69,7 @@ def test_a_bad_payload_does_not_spoil_the_others(
     damaged = replace(good, crc32=good.crc32 ^ 1)
     strange = replace(good, manifest_digest=bytes(16))
     found = IndexReader(bundle.codec, layout).decode_many([damaged, good, strange])
-    assert [type(own) for own in found] == [CorruptPayload, DecodedImage, ManifestMismatch]
+    assert [type(own) for own in found] == [CorruptPayload, EngineImage, ManifestMismatch]
 
 
 def test_over_http_and_back(layout: IndexLayout) -> None:

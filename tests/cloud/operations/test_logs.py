@@ -23,7 +23,7 @@ from aligned_vq.telemetry.logs import JsonFormatter, TextFormatter
 from aligned_vq.types import Encoded, Payload, StageIndices
 from cloud_server.app import CloudServer
 from cloud_server.config import CloudConfig
-from cloud_server.decode.image_decoder import DecodedImage
+from cloud_server.decode.image_decoder import EngineImage
 from cloud_server.engine.base import EngineRequest
 from cloud_server.model import load_cloud_model
 from edge_client import AsyncEdgeClient
@@ -180,7 +180,7 @@ def test_no_repr_shows_what_a_user_sent_or_is_told() -> None:
         EngineRequest("id", tokens, embeds, Sampling(), digest),
         StageIndices(values, np.array([True, True])),
         Encoded(2, (StageIndices(values),), values.astype(np.float16), values.astype(np.float32)),
-        DecodedImage(embeds, Timings()),
+        EngineImage(embeds, Timings()),
     ):
         for text in (repr(shown), str(shown), f"{[shown]}"):
             assert "quetzalcoatl" not in text

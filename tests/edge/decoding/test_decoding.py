@@ -34,7 +34,7 @@ from edge_client.decoding.job import (
     NotBase64,
     TooCostly,
 )
-from edge_client.decoding.places import Place, Places
+from edge_client.decoding.places import DecodingSlot, DecodingSlots
 from edge_client.encoder import EdgeEncoder
 from edge_client.input.image_opener import ImageOpener
 
@@ -223,9 +223,9 @@ class Work:
 
 def test_an_image_that_has_had_its_time_gives_way() -> None:
     async def work() -> None:
-        places = Places(1, slice_seconds=0.02, wait_seconds=60)
-        first, third, fourth = (Place("a", Work()) for _ in "abc")
-        second = Place("a", busy := Work(used_seconds=0.0))
+        places = DecodingSlots(1, slice_seconds=0.02, wait_seconds=60)
+        first, third, fourth = (DecodingSlot("a", Work()) for _ in "abc")
+        second = DecodingSlot("a", busy := Work(used_seconds=0.0))
         await places.enter(first)  # goes on in the long place
         await places.enter(second)
         waiting = asyncio.create_task(places.enter(third))
@@ -237,7 +237,7 @@ def test_an_image_that_has_had_its_time_gives_way() -> None:
         places.leave(second)
         await waiting
         with pytest.raises(Overloaded) as caught:
-            await Places(0, 1, 0.01).enter(fourth)
+            await DecodingSlots(0, 1, 0.01).enter(fourth)
         assert caught.value.retry_after_seconds
         for place in (first, third):
             places.leave(place)
@@ -249,16 +249,16 @@ def test_an_image_that_has_had_its_time_gives_way() -> None:
 def test_callers_take_turns() -> None:
     async def work() -> None:
         served: list[str] = []
-        places = Places(1, slice_seconds=60, wait_seconds=60)
+        places = DecodingSlots(1, slice_seconds=60, wait_seconds=60)
 
         async def visit(caller: str) -> None:
-            place = Place(caller, Work())
+            place = DecodingSlot(caller, Work())
             await places.enter(place)
             served.append(caller)
             await asyncio.sleep(0)
             places.leave(place)
 
-        holding = Place("x", Work())
+        holding = DecodingSlot("x", Work())
         await places.enter(holding)
         visits = [asyncio.create_task(visit(caller)) for caller in "aaaab"]
         await asyncio.sleep(0)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from aligned_vq.checkpoints.digest import checkpoint_digest
 from aligned_vq.llava.checkpoint import LlavaCheckpoint
-from aligned_vq.llava.checkpoint_digest import checkpoint_digest
 
 WEIGHTS = "model.safetensors"
 

@@ -1,0 +1,76 @@
+"""A pinhole camera in a room: which ray each pixel sees, and where a solid lies in the image."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from aligned_vq.data.rooms.solids import Floats, Solid, Vector
+
+_NEAR_M = 0.05
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Where the camera stands and what it sees.
+
+    Args:
+        position: metres.
+        yaw: radians about z; 0 looks along y.
+        pitch: radians; negative looks down.
+        roll: radians about the viewing axis.
+        field_of_view: radians across the width.
+        width: pixels.
+        height: pixels.
+    """
+
+    position: Vector
+    yaw: float
+    pitch: float
+    roll: float
+    field_of_view: float
+    width: int
+    height: int
+
+    def axes(self) -> Floats:
+        """Unit vectors to the right, up and forward in world coordinates, `[3, 3]`."""
+        cy, sy = math.cos(self.yaw), math.sin(self.yaw)
+        cp, sp = math.cos(self.pitch), math.sin(self.pitch)
+        forward = np.array([-sy * cp, cy * cp, sp])
+        right = np.array([cy, sy, 0.0])
+        up = np.cross(right, forward)
+        cr, sr = math.cos(self.roll), math.sin(self.roll)
+        return np.stack([cr * right + sr * up, cr * up - sr * right, forward]).astype(np.float32)
+
+    @property
+    def focal_pixels(self) -> float:
+        """Focal length in pixels."""
+        return self.width / 2 / math.tan(self.field_of_view / 2)
+
+    def rays(self) -> Floats:
+        """Directions `[H, W, 3]`, each of length 1 along the viewing axis, so that a distance along
+        one is the depth that a depth camera reports."""
+        right, up, forward = self.axes()
+        x = (np.arange(self.width, dtype=np.float32) + 0.5 - self.width / 2) / self.focal_pixels
+        y = (self.height / 2 - 0.5 - np.arange(self.height, dtype=np.float32)) / self.focal_pixels
+        rays: Floats = forward + x[None, :, None] * right + y[:, None, None] * up
+        return rays
+
+    def window(self, solid: Solid) -> tuple[slice, slice] | None:
+        """Rows and columns that a solid can cover; None where it is behind the camera or beside
+        the image."""
+        relative = (solid.corners() - np.array(self.position, np.float32)) @ self.axes().T
+        depth = relative[:, 2]
+        if (depth < _NEAR_M).all():
+            return None
+        if (depth < _NEAR_M).any():
+            return slice(0, self.height), slice(0, self.width)
+        columns = self.width / 2 + self.focal_pixels * relative[:, 0] / depth
+        rows = self.height / 2 - self.focal_pixels * relative[:, 1] / depth
+        left, right = max(0, math.floor(columns.min())), min(self.width, math.ceil(columns.max()))
+        top, bottom = max(0, math.floor(rows.min())), min(self.height, math.ceil(rows.max()))
+        if left >= right or top >= bottom:
+            return None
+        return slice(top, bottom), slice(left, right)

@@ -1,0 +1,147 @@
+"""Solids that furniture is made of, and rays against them.
+
+World coordinates are metres: x to the right, y into the room, z up. A solid may be turned about the
+vertical axis only, which keeps intersections to slabs and circles.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = tuple[float, float, float]
+Floats = NDArray[np.floating[Any]]
+_EPSILON = 1e-6
+NO_HIT = np.float32(np.inf)
+
+
+@dataclass(frozen=True)
+class Solid:
+    """A box or an upright cylinder.
+
+    Args:
+        centre: metres.
+        size: extents along the solid's x, y and z axis; a cylinder fills an ellipse of x and y.
+        material: key of the scene's palette.
+        yaw: radians about z, counter-clockwise from above.
+        round: whether it is a cylinder.
+    """
+
+    centre: Vector
+    size: Vector
+    material: str
+    yaw: float = 0.0
+    round: bool = False
+
+    def corners(self) -> Floats:
+        """The eight corners of the box around it, `[8, 3]`."""
+        half = np.array(self.size, np.float32) / 2
+        signs = np.array(np.meshgrid([-1, 1], [-1, 1], [-1, 1])).reshape(3, 8).T
+        local = signs * half
+        cos, sin = math.cos(self.yaw), math.sin(self.yaw)
+        turned = np.stack(
+            (
+                local[:, 0] * cos - local[:, 1] * sin,
+                local[:, 0] * sin + local[:, 1] * cos,
+                local[:, 2],
+            ),
+            axis=1,
+        )
+        corners: Floats = (turned + np.array(self.centre)).astype(np.float32)
+        return corners
+
+
+class Hits(NamedTuple):
+    """Where rays meet a solid: distance along the ray `[...]` (infinite: nowhere), unit normals and
+    points in the solid's coordinates, `[..., 3]` each."""
+
+    distance: Floats
+    normal: Floats
+    local: Floats
+
+
+def box(centre: Vector, size: Vector, material: str, yaw: float = 0.0) -> Solid:
+    """A box; `centre` is that of its base."""
+    x, y, z = centre
+    return Solid((x, y, z + size[2] / 2), size, material, yaw)
+
+
+def cylinder(centre: Vector, diameter: float, height: float, material: str) -> Solid:
+    """An upright cylinder; `centre` is that of its base."""
+    x, y, z = centre
+    return Solid((x, y, z + height / 2), (diameter, diameter, height), material, round=True)
+
+
+def placed(solids: Iterable[Solid], x: float, y: float, yaw: float) -> list[Solid]:
+    """Solids around the origin, turned by `yaw` and moved to (x, y)."""
+    cos, sin = math.cos(yaw), math.sin(yaw)
+    moved = []
+    for solid in solids:
+        left, forward, up = solid.centre
+        centre = (x + left * cos - forward * sin, y + left * sin + forward * cos, up)
+        moved.append(replace(solid, centre=centre, yaw=solid.yaw + yaw))
+    return moved
+
+
+def intersect(solid: Solid, origin: Vector, directions: Floats) -> Hits:
+    """The first point of each ray on the outside of a solid.
+
+    Args:
+        solid: any.
+        origin: of all rays, outside the solid.
+        directions: `[..., 3]`; distances are in their lengths.
+    """
+    cos, sin = math.cos(solid.yaw), math.sin(solid.yaw)
+    turn = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]], np.float32)
+    start = turn @ (np.array(origin, np.float32) - np.array(solid.centre, np.float32))
+    rays = directions @ turn.T
+    half = np.array(solid.size, np.float32) / 2
+    near, far, axis = _ellipse(start, rays, half) if solid.round else _slabs(start, rays, half, 2)
+    low, high = _slab(start[2], rays[..., 2], half[2])
+    through_cap = low > near
+    entry = np.maximum(near, low)
+    hit = (entry < np.minimum(far, high)) & (entry > _EPSILON)
+    distance = np.where(hit, entry, NO_HIT).astype(np.float32)
+    local = start + rays * np.where(hit, entry, 0)[..., None]
+    normal = np.zeros_like(rays)
+    if solid.round:
+        normal[..., :2] = local[..., :2] / half[:2] ** 2
+        normal[..., :2] /= np.linalg.norm(normal[..., :2], axis=-1, keepdims=True) + _EPSILON
+    else:
+        for number in (0, 1):
+            normal[..., number] = np.where(axis == number, -np.sign(rays[..., number]), 0)
+    normal[through_cap] = 0
+    normal[..., 2] = np.where(through_cap, -np.sign(rays[..., 2]), normal[..., 2])
+    return Hits(distance, normal @ turn, local.astype(np.float32))
+
+
+def _slab(start: np.float32, rays: Floats, half: np.float32) -> tuple[Floats, Floats]:
+    """Distances at which rays enter and leave -half to half of one axis."""
+    safe = np.where(np.abs(rays) < _EPSILON, _EPSILON, rays)
+    one, other = (-half - start) / safe, (half - start) / safe
+    return np.minimum(one, other), np.maximum(one, other)
+
+
+def _slabs(
+    start: Floats, rays: Floats, half: Floats, axes: int
+) -> tuple[Floats, Floats, NDArray[np.int64]]:
+    """Entry into and exit from the first axes' slabs, and the axis of the entry."""
+    pairs = [_slab(start[n], rays[..., n], half[n]) for n in range(axes)]
+    entries = np.stack([low for low, _ in pairs])
+    return entries.max(0), np.min([high for _, high in pairs], axis=0), entries.argmax(0)
+
+
+def _ellipse(start: Floats, rays: Floats, half: Floats) -> tuple[Floats, Floats, None]:
+    """Entry into and exit from an endless upright cylinder."""
+    p, d = start[:2] / half[:2], rays[..., :2] / half[:2]
+    a = (d * d).sum(-1) + _EPSILON
+    b = d @ p
+    root = b * b - a * (p @ p - 1)
+    width = np.sqrt(np.maximum(root, 0))
+    entry = np.where(root > 0, (-b - width) / a, NO_HIT)
+    return entry.astype(np.float32), ((-b + width) / a).astype(np.float32), None

@@ -1,0 +1,124 @@
+"""Pillow images and arrays converted to 8-bit RGB, or to one channel at its stored depth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from aligned_vq.errors import InvalidInput
+
+STRIP_PIXELS = 2**19
+"""Images above this are converted in strips of as many pixels."""
+
+_PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
+_DEEP_MODES = ("F", "I")
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A new RGB image without metadata, which would otherwise rotate or composite it twice."""
+    if image.width * image.height <= STRIP_PIXELS:
+        return _converted(image)
+    rgb = Image.new("RGB", image.size)
+    step = max(1, STRIP_PIXELS // image.width)
+    for row in range(0, image.height, step):
+        end = min(row + step, image.height)
+        rgb.paste(_converted(image.crop((0, row, image.width, end))), (0, row))
+    return rgb
+
+
+def _converted(image: Image.Image) -> Image.Image:
+    image = _to_eight_bits(image)
+    if image.mode in _PREMULTIPLIED:
+        image = image.convert(_PREMULTIPLIED[image.mode])
+    if "A" in image.getbands() or image.info.get("transparency") is not None:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    rgb = image.convert("RGB")
+    rgb.info = {}
+    return rgb
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    if image.mode not in _DEEP_MODES and not image.mode.startswith("I;16"):
+        return image
+    values = np.asarray(image)
+    if image.mode == "F":
+        return Image.fromarray(_bytes_of_floats(values))
+    _check_uint16(values, image.mode)
+    gray = _bytes_of_uint16(values)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        gray[values == transparent] = 255
+    return Image.fromarray(gray)
+
+
+def rgb_from_array(array: NDArray[Any]) -> Image.Image:
+    """An RGB image of an array `[H, W]`, `[H, W, 1]`, `[H, W, 3]` or `[H, W, 4]` of uint8, uint16
+    (0 to 65535) or float (0 to 1); transparency is composited onto white.
+
+    Raises:
+        InvalidInput: the shape or dtype is another one, or a value is out of range.
+    """
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (3, 4)):
+        raise InvalidInput(
+            "expected an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], "
+            f"got shape {list(array.shape)}: move the channels last, send one image at a time"
+        )
+    if array.dtype == np.uint16:
+        array = _bytes_of_uint16(array)
+    elif np.issubdtype(array.dtype, np.floating):
+        array = _bytes_of_floats(array)
+    elif array.dtype != np.uint8:
+        raise InvalidInput(
+            "expected an array of uint8, uint16 or float from 0 to 1, "
+            f"got {array.dtype}: convert it with astype"
+        )
+    return to_rgb(Image.fromarray(np.ascontiguousarray(array)))
+
+
+def to_single_channel(image: Image.Image) -> Image.Image:
+    """A new image of one channel at the depth it is stored with: mode `L`, `I;16` or `F`.
+
+    Colour becomes luma. Mode `I` must hold 0 to 65535; transparency is dropped.
+
+    Raises:
+        InvalidInput: a value of mode `I` is out of range.
+    """
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        values = np.asarray(image)
+        _check_uint16(values, image.mode)
+        return Image.fromarray(values.astype(np.uint16))
+    single = image.copy() if image.mode == "F" else image.convert("L")
+    single.info = {}
+    return single
+
+
+def _check_uint16(values: NDArray[Any], mode: str) -> None:
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > 65_535:
+        raise InvalidInput(
+            f"expected gray values from 0 to 65535 in a mode {mode} image, "
+            f"got {low} to {high}: scale them"
+        )
+
+
+def _bytes_of_uint16(values: NDArray[Any]) -> NDArray[np.uint8]:
+    # 65535 = 257 x 255, so this rounds to the nearest of 256 levels.
+    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _bytes_of_floats(values: NDArray[Any]) -> NDArray[np.uint8]:
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= 1):
+        came = "NaN" if np.isnan(values).any() else f"{low:g} to {high:g}"
+        raise InvalidInput(
+            f"expected float pixels from 0 to 1, got {came}: "
+            "divide by the largest value, or send uint8"
+        )
+    return np.rint(values.astype(np.float32) * 255).astype(np.uint8)
