@@ -261,7 +261,7 @@ def test_failures_are_counted_not_told_one_by_one(monkeypatch: pytest.MonkeyPatc
         logger.removeHandler(handler)
     log = stream.getvalue()
     assert log.count("an answer ended: ValueError\n") == 2
-    assert log.count("an answer ended: KeyError, test_engine_breakage.py line ") == 2
+    assert log.count("an answer ended: KeyError, test_breakage.py line ") == 2
     assert log.count("98 more in 10 s like") == 2
     assert log.count("Traceback") == 1  # of the one that has a place, the first time
 
