@@ -105,14 +105,14 @@ class Services:
 
     def __init__(self, descriptors: int | None, options: list[str]) -> None:
         by = ("prlimit", f"--nofile={descriptors}:{descriptors}") if descriptors else ()
-        self._cloud = CloudProcess(BUNDLE, CHECKPOINT, "--http_port=0", *options).by(*by)
+        self._cloud = CloudProcess(BUNDLE, CHECKPOINT, "--http_port=0", *options).launched_by(*by)
         self._by = by
 
     def __enter__(self) -> Services:
         self._cloud.__enter__()
         self._gateway = (
             GatewayProcess(self._cloud.target, BUNDLE, f"--model_name={MODEL}")
-            .by(*self._by)
+            .launched_by(*self._by)
             .__enter__()
         )
         self.targets = {

@@ -59,7 +59,7 @@ def main() -> int:
     options = parser.parse_args()
     other = options.other.resolve()
     own = clients(options.clients, options.questions)
-    elsewhere = CloudProcess(BUNDLE, CHECKPOINT).by(
+    elsewhere = CloudProcess(BUNDLE, CHECKPOINT).launched_by(
         "env", f"--chdir={other}", f"PYTHONPATH={other}"
     )
     with CloudProcess(BUNDLE, CHECKPOINT) as ours, elsewhere as theirs:

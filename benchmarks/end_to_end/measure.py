@@ -177,6 +177,6 @@ def _clouds(settings: EndToEndSettings, task: Task, network: Network) -> Iterato
         }
         for way, cloud in clouds.items():
             if way in settings.ways:
-                port = stack.enter_context(cloud.by(*network.cloud_command)).port
+                port = stack.enter_context(cloud.launched_by(*network.cloud_command)).port
                 targets[way] = f"{network.cloud_host}:{port}"
         yield targets

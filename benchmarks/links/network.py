@@ -90,4 +90,6 @@ class Network:
                 RelayProcess(target, link, self._pair is not None, self._seed + 2 * number)
                 for number, target in enumerate(targets)
             ]
-            yield [stack.enter_context(own.by(*self.edge_command)).target for own in relays]
+            yield [
+                stack.enter_context(own.launched_by(*self.edge_command)).target for own in relays
+            ]

@@ -77,7 +77,7 @@ def test_it_asks(device: EmulatedDevice, cloud: CloudProcess, answer: str) -> No
 
 def test_its_gateway_answers(device: EmulatedDevice, cloud: CloudProcess, answer: str) -> None:
     options = (f"--model_name={MODEL}", "--image_seconds=60")
-    with GatewayProcess(cloud.target, BUNDLE, *options).run_by(device.python) as gateway:
+    with GatewayProcess(cloud.target, BUNDLE, *options).with_interpreter(device.python) as gateway:
         said = httpx2.post(
             f"{gateway.url}/v1/chat/completions",
             content=question(MODEL, QUESTION, SCENE.read_bytes()),
