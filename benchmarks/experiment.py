@@ -100,10 +100,10 @@ def parse_experiment(document: Any) -> Experiment:
     top = mapping(document, "an experiment", _TOP_KEYS)
     seed = top.get("seed", 0)
     if type(seed) is not int or seed < 0:
-        raise ConfigError(f"seed must be a whole number of 0 or more, got {seed!r}")
+        raise ConfigError(f"seed: expected a whole number of 0 or more, got {seed!r}")
     parts = mapping(top.get("parts") or {}, "parts")
     if not parts:
-        raise ConfigError("parts must name at least one part, got none")
+        raise ConfigError("parts: expected at least one part, got none")
     return Experiment(tuple(_part(str(name), node, seed) for name, node in parts.items()), seed)
 
 
@@ -111,7 +111,7 @@ def _part(name: str, node: Any, seed: int) -> Part:
     where = f"parts.{name}"
     if not _NAME.fullmatch(name):
         raise ConfigError(
-            f"a part's name becomes a file's: expected a-z, 0-9 and ._-, got {name!r}"
+            f"parts: a name is also that of files; expected a-z, 0-9 and ._- in it, got {name!r}"
         )
     settings = dict(mapping(node or {}, where))
     kind = str(settings.pop("kind", name))

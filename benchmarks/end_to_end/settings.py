@@ -67,8 +67,8 @@ class EndToEndSettings:
             raise ConfigError(f"ways: expected some of {', '.join(WAYS)}, got {self.ways}")
         if self.rounds < 1 or self.layers < 1 or self.max_tokens < 1 or not self.pictures:
             raise ConfigError(
-                "rounds, layers and max_tokens must be 1 or more and pictures not empty, got "
-                f"{self.rounds}, {self.layers}, {self.max_tokens} and {self.pictures}"
+                "expected rounds, layers and max_tokens of 1 or more and at least one of pictures, "
+                f"got {self.rounds}, {self.layers}, {self.max_tokens} and {self.pictures}"
             )
         if self.quality is not None and self.model != "reference":
             raise ConfigError(
@@ -76,7 +76,9 @@ class EndToEndSettings:
                 f"point, got {self.quality!r}; leave it out"
             )
         if not self.links:
-            raise ConfigError("expected profiles or sweep_kbit, got neither; give some links")
+            raise ConfigError(
+                "expected profiles or sweep_kbit, got neither; name at least one link"
+            )
 
     @property
     def links(self) -> list[Link]:

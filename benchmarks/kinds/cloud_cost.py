@@ -91,14 +91,16 @@ def table(rows: Sequence[Row]) -> str:
     """Two Markdown tables: load, and shares of the time."""
     head = ("mode", "clients", "questions/s", "p50 ms", "p95 ms", "as a lone client's")
     lines = []
-    for row in _of(rows, "load"):
+    for row in _rows_of(rows, "load"):
         ms = row[STATISTICS]["latency_ms"]
         equal = "all" if row["answers_equal"] else "NOT all"
         rate = f"{row['questions_per_second']:.1f}"
         times = (f"{ms['median']:.0f}", f"{ms['p95']:.0f}")
         lines.append((row["mode"], row["clients"], rate, *times, equal))
     load = markdown(head, lines) if lines else ""
-    stages = list(dict.fromkeys(stage for row in _of(rows, "share") for stage in row["stage_ms"]))
+    stages = list(
+        dict.fromkeys(stage for row in _rows_of(rows, "share") for stage in row["stage_ms"])
+    )
     lines = [
         (
             row["name"],
@@ -106,7 +108,7 @@ def table(rows: Sequence[Row]) -> str:
             f"{row['language_model_ms']:.1f}",
             f"{100 * row['not_language_model']:.1f}",
         )
-        for row in _of(rows, "share")
+        for row in _rows_of(rows, "share")
     ]
     tail = ("language model, all layers", "not language model, %")
     shares = markdown(("question", *stages, *tail), lines) if lines else ""
@@ -115,7 +117,7 @@ def table(rows: Sequence[Row]) -> str:
 
 def plot(rows: Sequence[Row], stem: Path) -> None:
     """Questions per second and p95 by clients, and the shares, whichever were measured."""
-    load, shares = _of(rows, "load"), _of(rows, "share")
+    load, shares = _rows_of(rows, "load"), _rows_of(rows, "share")
     panels = 2 * bool(load) + bool(shares)
 
     def draw(figure: Figure) -> None:
@@ -152,7 +154,7 @@ def _draw_shares(ax: Axes, rows: Sequence[Row]) -> None:
     ax.invert_yaxis()
 
 
-def _of(rows: Sequence[Row], what: str) -> list[Row]:
+def _rows_of(rows: Sequence[Row], what: str) -> list[Row]:
     return [row for row in rows if row["what"] == what]
 
 

@@ -133,8 +133,8 @@ def test_a_picture_that_is_not_there_says_how_to_get_one() -> None:
     ("change", "words"),
     [
         ({"ways": ("split", "pigeon")}, "expected some of split"),
-        ({"rounds": 0}, "must be 1 or more"),
-        ({"profiles": (), "sweep_kbit": ()}, "give some links"),
+        ({"rounds": 0}, "of 1 or more"),
+        ({"profiles": (), "sweep_kbit": ()}, "name at least one link"),
     ],
 )
 def test_impossible_settings_are_refused(change: dict[str, Any], words: str) -> None:
