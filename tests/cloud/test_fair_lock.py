@@ -1,4 +1,4 @@
-"""FairLock are exclusive, come in the order of arrival, and pass on whatever happens in one."""
+"""A fair lock is exclusive, given in the order of arrival, and passed on after an error."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def running(*targets: Callable[[], object]) -> Iterator[None]:
     assert not any(thread.is_alive() for thread in threads)
 
 
-def until_waiting(turns: FairLock, count: int) -> None:
+def until_waiting(lock: FairLock, count: int) -> None:
     deadline = time.monotonic() + LIMIT_S
-    while len(turns._waiting) < count:
+    while len(lock._waiting) < count:
         assert time.monotonic() < deadline
         time.sleep(0.001)
 
 
 def test_one_at_a_time() -> None:
-    turns, inside, overlaps = FairLock(), [0], [0]
+    lock, inside, overlaps = FairLock(), [0], [0]
 
     def passes() -> None:
         for _ in range(200):
-            with turns:
+            with lock:
                 inside[0] += 1
                 overlaps[0] += inside[0] > 1
                 time.sleep(0)  # lets another thread run in the middle
@@ -52,47 +52,47 @@ def test_one_at_a_time() -> None:
 
 
 def test_turns_come_in_the_order_of_arrival() -> None:
-    turns, order = FairLock(), list[int]()
+    lock, order = FairLock(), list[int]()
 
     def arrives(number: int) -> None:
-        with turns:
+        with lock:
             order.append(number)
 
-    with ExitStack() as threads, turns:
+    with ExitStack() as threads, lock:
         for number in range(8):
             threads.enter_context(running(partial(arrives, number)))
-            until_waiting(turns, number + 1)
+            until_waiting(lock, number + 1)
         assert order == []
     assert order == list(range(8))
 
 
 def test_who_leaves_and_comes_back_is_behind_who_waits() -> None:
-    turns, order = FairLock(), list[str]()
+    lock, order = FairLock(), list[str]()
 
     def waits() -> None:
-        with turns:
+        with lock:
             order.append("other")
 
     with ExitStack() as threads:
-        with turns:
+        with lock:
             threads.enter_context(running(waits))
-            until_waiting(turns, 1)
-        with turns:
+            until_waiting(lock, 1)
+        with lock:
             order.append("same")
     assert order == ["other", "same"]
 
 
 def test_an_error_passes_the_turn_on() -> None:
-    turns, entered = FairLock(), threading.Event()
+    lock, entered = FairLock(), threading.Event()
 
     def waits() -> None:
-        with turns:
+        with lock:
             entered.set()
 
     def fails() -> None:
-        with turns:
+        with lock:
             threads.enter_context(running(waits))
-            until_waiting(turns, 1)
+            until_waiting(lock, 1)
             raise KeyError
 
     with ExitStack() as threads:
@@ -102,14 +102,13 @@ def test_an_error_passes_the_turn_on() -> None:
 
 
 def test_a_lock_that_everybody_left_is_free() -> None:
-    turns = FairLock()
-    taken = []
+    lock, taken = FairLock(), list[bool]()
     for _ in range(3):
-        with turns:
-            taken.append(turns._taken)
-        taken.append(turns._taken)
-        assert not turns._waiting
+        with lock:
+            taken.append(lock._taken)
+        taken.append(lock._taken)
     assert taken == [True, False] * 3
+    assert not lock._waiting
 
 
 def test_a_cpu_takes_turns_and_a_gpu_does_not() -> None:
