@@ -73,6 +73,7 @@ class RestartableCloud:
     """
 
     def __init__(self, bundle: Path, model: Path, stack: ExitStack) -> None:
+        # A fixed port, so that clients find the restarted process under the same address.
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.target = f"127.0.0.1:{probe.getsockname()[1]}"
         self._command = (bundle, model, f"--port={self.target.rpartition(':')[2]}")
@@ -92,6 +93,7 @@ class RestartableCloud:
 
     def answered(self, first_run: int = 0) -> Counter[str]:
         """Number of answers by request id, since start number `first_run`, according to the log."""
+        # gRPC and others write lines to stderr that are not JSON.
         lines = [line for run in self.runs[first_run:] for line in run.log.splitlines()]
         records = [json.loads(line) for line in lines if line.startswith("{")]
         return Counter(
@@ -141,6 +143,7 @@ def restart_each(clouds: Sequence[RestartableCloud], clients: Sequence[Backgroun
         TimeoutError: clients get no results, or a cloud does not answer after its restart.
     """
     for cloud in clouds:
+        # Only kill a cloud while every client has questions in flight and gets results.
         for client in clients:
             _wait(partial(_has_results, client, len(client.results) + 2 * CONCURRENCY))
         cloud.kill()
