@@ -47,7 +47,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-class _Limits(NamedTuple):
+class _OpeningLimits(NamedTuple):
     """How a file or byte string may be opened; see `load_image`."""
 
     max_pixels: int
@@ -89,7 +89,7 @@ def load_image(
         InvalidInput: The source is missing, is no image of these kinds, is damaged, empty, too
             large, or holds values outside its range.
     """
-    limits = _Limits(max_pixels, max_bytes, tuple(formats), admit)
+    limits = _OpeningLimits(max_pixels, max_bytes, tuple(formats), admit)
     if isinstance(source, np.ndarray):
         if source.ndim > 1:
             _check_pixels((source.shape[1], source.shape[0]), "the array", max_pixels)
@@ -135,12 +135,12 @@ def load_pixels(
             f"expected an array [H, W, C] of spectral bands, got {type(source).__name__}: read the "
             "file with the library of its format"
         )
-    limits = _Limits(max_pixels, max_bytes, tuple(formats))
+    limits = _OpeningLimits(max_pixels, max_bytes, tuple(formats))
     image = _load(source, name, limits, to_single_channel)
     return Pixels(np.asarray(image)[:, :, None], modality)
 
 
-def _load(source: object, name: str, limits: _Limits, convert: _Convert) -> Image.Image:
+def _load(source: object, name: str, limits: _OpeningLimits, convert: _Convert) -> Image.Image:
     match source:
         case Image.Image():
             _check_pixels(source.size, name, limits.max_pixels)
@@ -195,7 +195,7 @@ def read_image_file(source: str | os.PathLike[str], max_bytes: int = MAX_ENCODED
         ) from error
 
 
-def _open(data: bytes, name: str, limits: _Limits, convert: _Convert) -> Image.Image:
+def _open(data: bytes, name: str, limits: _OpeningLimits, convert: _Convert) -> Image.Image:
     max_pixels, max_bytes, formats, admit = limits
     if not data:
         raise InvalidInput(f"expected an encoded image, but {name} has 0 bytes: send a whole file")

@@ -90,6 +90,7 @@ class RawDecoder:
     def _decode(self, body: bytes) -> EngineImage | Exception:
         watch = Stopwatch()
         try:
+            # One decoding at a time, as in the production service.
             with self._model.turns:
                 watch.lap("turn")
                 features, residual = self._at_cut(body)
@@ -160,6 +161,7 @@ async def serve(config: CloudConfig) -> None:
     else:
         port = server.add_insecure_port(address)
     await server.start()
+    # The address is printed after the warm-up: whoever reads it can measure at once.
     await backend.engine.warm_up()
     print(f"serving on {config.host}:{port}", flush=True)
     await stopped.wait()

@@ -18,7 +18,7 @@ from benchmarks.harness.processes import CloudProcess
 from benchmarks.robustness.restarts import (
     CONFIG,
     GRACE_SECONDS,
-    QuestionCase,
+    ExpectedAnswer,
     RestartableCloud,
     answered_twice,
     figures,
@@ -55,7 +55,7 @@ def stopped(cloud: CloudProcess) -> Iterator[None]:
 def test_killed_and_restarted_under_load(
     pair: list[RestartableCloud], cloud: CloudProcess, bundle_directory: Path
 ) -> None:
-    asked = [QuestionCase(picture(seed), text) for seed in range(5) for text in TEXTS]
+    asked = [ExpectedAnswer(picture(seed), text) for seed in range(5) for text in TEXTS]
     with EdgeClient(cloud.target, bundle_directory) as client:
         known = with_expected_answers(client, asked)
     asks = [known[number % len(known)] for number in range(QUESTIONS)]
