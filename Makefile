@@ -19,7 +19,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
   --only-binary :all: --no-annotate --custom-compile-command 'make locks' -c constraints.txt
 TORCH := (torch|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==
 
-.PHONY: help setup protos check node test test-long vllm test-vllm lmms test-lmms test-arm test-docker locks sbom \
+.PHONY: help setup protos check docs node test test-long vllm test-vllm lmms test-lmms test-arm test-docker locks sbom \
   base-image demo bench figures fuzz soak bundle reference clean
 
 help: ## list the targets
@@ -41,6 +41,13 @@ check: setup ## lint, types and import contracts
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Pages load nothing from other hosts, so that the site works offline.
+docs: setup ## build the documentation site into build/docs; warnings are errors
+	rm -rf build/docs
+	$(BIN)/sphinx-build --fail-on-warning --keep-going -q -j auto -c docs -d build/doctrees . build/docs
+	! grep -rlE '<(script|link|img|iframe)[^>]* (src|href)="(https?:)?//' --include='*.html' build/docs
+	@echo "build/docs/index.html"
 
 node: tests/gateway/node/node_modules ## OpenAI's client for Node, for the suite (needs node and npm)
 
@@ -123,7 +130,7 @@ demo: setup ## three questions about a picture, across two processes
 bench: setup ## side-by-side measurements with tables and plots; PRESET=full measures at length
 	$(BIN)/python -m benchmarks.bench benchmarks/experiments/$(PRESET).yaml --out build/bench/$(PRESET)
 
-figures: setup ## the figures of the README, about an hour on two cores
+figures: setup ## most figures of benchmarks/RESULTS.md, about an hour on two cores
 	$(BIN)/aligned-vq eval --kinds --out benchmarks/results/eval
 	$(BIN)/aligned-vq eval --questions 1000 --baselines --out benchmarks/results/baselines
 	for name in links cuts geometry; do \

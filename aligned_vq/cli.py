@@ -27,12 +27,7 @@ COMMANDS: dict[str, Command] = {
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit status. Errors the user can mend are one line, no traceback."""
-    parser = ArgumentParser(prog="aligned-vq", description=__doc__)
-    choices = parser.add_subcommands()
-    for name, (build, _) in COMMANDS.items():
-        command = build()
-        choices.add_subcommand(name, command, help=command.description)
-    parsed = parser.parse_args(argv)
+    parsed = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for library in ("transformers", "httpx"):
         logging.getLogger(library).setLevel(logging.ERROR)
@@ -45,6 +40,16 @@ def main(argv: list[str] | None = None) -> int:
         print("aligned-vq: stopped; the same command goes on from here", file=sys.stderr)
         return 130
     return status or 0
+
+
+def build_parser() -> ArgumentParser:
+    """The command line: a subcommand for each of `COMMANDS`."""
+    parser = ArgumentParser(prog="aligned-vq", description=__doc__)
+    choices = parser.add_subcommands()
+    for name, (build, _) in COMMANDS.items():
+        command = build()
+        choices.add_subcommand(name, command, help=command.description)
+    return parser
 
 
 if __name__ == "__main__":

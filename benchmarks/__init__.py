@@ -1,1 +1,1 @@
-"""Benchmarks: one command each, figures as JSON."""
+"""Benchmarks: one command each, with results as JSON."""

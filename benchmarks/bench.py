@@ -1,10 +1,10 @@
-"""Measure an experiment: one YAML in, one JSON out, and a table and a plot of every part.
+"""Run an experiment: one YAML file in, one JSON record out, and a table and a plot of every part.
 
 python -m benchmarks.bench benchmarks/experiments/smallest.yaml --out DIR
 
-writes DIR/smallest.json and, for each part, DIR/PART.md, .png and .svg. `--parts` measures some
-of them and keeps what the JSON holds of the others; `--draw` measures nothing and draws what it
-holds.
+writes DIR/smallest.json and, for each part, DIR/PART.md, .png and .svg. `--parts` measures only
+the parts it names and leaves the records of the others in the JSON file unchanged. `--draw`
+measures nothing and draws tables and plots from the existing record.
 """
 
 from __future__ import annotations
@@ -26,78 +26,80 @@ from benchmarks.harness.provenance import provenance
 from benchmarks.harness.tables import with_statistics
 
 Record = dict[str, Any]
-"""`experiment`, its name, and `parts`: by name what `measured` gives."""
+"""The record of one part, as `measure_part` returns it."""
 
 
-def measured(part: Part, seed: int) -> Record:
-    """Rows of a part with all that is needed to judge them, or to measure them again."""
+def measure_part(part: Part, seed: int) -> Record:
+    """The record of one part: its rows, and what is needed to judge and to reproduce them."""
     origin = provenance()
     started = time.perf_counter()
     rows = [with_statistics(row) for row in kind_of(part.kind).measure(part.settings)]
-    if git_commit() != origin["commit"]:  # processes started later ran other code
+    # A process started after the change ran other code than one started before it.
+    if git_commit() != origin["commit"]:
         origin["commit"] = f"{origin['commit']}, changed while it measured"
     return {
         "kind": part.kind,
         **origin,
         "seed": seed,
-        "settings": _told(part),
+        "settings": _settings_json(part),
         "seconds": round(time.perf_counter() - started, 1),
         "rows": rows,
     }
 
 
 def read_parts(path: Path) -> dict[str, Record]:
-    """By name the parts that a record holds; none if there is no such file.
+    """The part records in a JSON file, by part name; empty if the file does not exist.
 
     Raises:
-        ConfigError: the file is no record of an experiment.
+        ConfigError: the file is not the record of an experiment.
     """
     try:
-        parts = json.loads(path.read_text(encoding="utf-8"))["parts"]
+        parts: dict[str, Record] = json.loads(path.read_text(encoding="utf-8"))["parts"]
     except FileNotFoundError:
         return {}
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: expected the record of an experiment; remove it") from error
-    found: dict[str, Record] = parts
-    return found
+    return parts
 
 
-def other_settings(part: Part, held: Record) -> list[str]:
-    """What a part was measured with where the experiment says something else now; as words."""
-    told = {"kind": part.kind, **_told(part)}
-    known = {"kind": held["kind"], **held["settings"]}
+def changed_settings(part: Part, record: Record) -> list[str]:
+    """The settings in which a record differs from the experiment, as "KEY OLD instead of NEW"."""
+    current = {"kind": part.kind, **_settings_json(part)}
+    recorded = {"kind": record["kind"], **record["settings"]}
     return [
-        f"{key} {known.get(key)!r} instead of {told.get(key)!r}"
-        for key in {**told, **known}
-        if told.get(key) != known.get(key)
+        f"{key} {recorded.get(key)!r} instead of {current.get(key)!r}"
+        for key in {**current, **recorded}
+        if current.get(key) != recorded.get(key)
     ]
 
 
-def draw(name: str, part: Record, folder: Path) -> str:
-    """Write table and plot of a part; returns the table."""
-    kind = kind_of(part["kind"])
-    table = kind.table(part["rows"])
+def draw(name: str, record: Record, folder: Path) -> str:
+    """Write the table and the plot of a part; returns the table."""
+    kind = kind_of(record["kind"])
+    table = kind.table(record["rows"])
     write_file(folder / f"{name}.md", table)
-    kind.plot(part["rows"], folder / name)
+    kind.plot(record["rows"], folder / name)
     return table
 
 
-def chosen(experiment: Experiment, names: Sequence[str] | None) -> list[Part]:
-    """Parts of these names, or all; ConfigError names one that there is not."""
-    known = {part.name: part for part in experiment.parts}
+def select_parts(experiment: Experiment, names: Sequence[str] | None) -> list[Part]:
+    """The parts with these names, or all without names; ConfigError for an unknown name."""
+    parts = {part.name: part for part in experiment.parts}
     for name in names or ():
-        if name not in known:
-            raise ConfigError(f"--parts: expected some of {', '.join(known)}, got {name!r}")
-    return [known[name] for name in names or known]
+        if name not in parts:
+            raise ConfigError(f"--parts: expected some of {', '.join(parts)}, got {name!r}")
+    return [parts[name] for name in names or parts]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and draw, or only draw; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("experiment", type=Path, help="YAML file")
-    parser.add_argument("--out", type=Path, required=True, help="folder for what is found")
-    parser.add_argument("--parts", nargs="+", help="measure or draw these only")
-    parser.add_argument("--draw", action="store_true", help="draw what was measured before")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for record, tables and plots"
+    )
+    parser.add_argument("--parts", nargs="+", help="measure or draw only these parts")
+    parser.add_argument("--draw", action="store_true", help="draw from the existing record")
     parser.add_argument("--json", action="store_true", help="print the record, not the tables")
     options = parser.parse_args(arguments)
     try:
@@ -109,33 +111,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(options: argparse.Namespace) -> None:
-    """What the command line says."""
+    """Measure or draw the selected parts.
+
+    Raises:
+        ConfigError: the experiment or an existing record is invalid, or a part to draw was never
+            measured.
+    """
     experiment = read_experiment(options.experiment)
-    parts = chosen(experiment, options.parts)
+    parts = select_parts(experiment, options.parts)
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / f"{options.experiment.stem}.json"
-    held = read_parts(path)
+    records = read_parts(path)
     if options.draw and not options.parts:
-        parts = [part for part in parts if part.name in held] or parts
+        # Where nothing was measured, the loop below reports it for the first part.
+        parts = [part for part in parts if part.name in records] or parts
     for part in parts:
         if not options.draw:
-            held[part.name] = measured(part, experiment.seed)
-            held = {own.name: held[own.name] for own in experiment.parts if own.name in held}
-            write_record(path, {"experiment": options.experiment.stem, "parts": held})
-        elif part.name not in held:
+            records[part.name] = measure_part(part, experiment.seed)
+            # In the experiment's order, without records of parts that it no longer has.
+            records = {
+                each.name: records[each.name] for each in experiment.parts if each.name in records
+            }
+            write_record(path, {"experiment": options.experiment.stem, "parts": records})
+        elif part.name not in records:
             raise ConfigError(f"{path}: nothing was measured of {part.name}; leave out --draw")
-        elif other := other_settings(part, held[part.name]):
-            print(f"{part.name} was measured with {', '.join(other)}", file=sys.stderr)
-        table = draw(part.name, held[part.name], options.out)
+        elif changes := changed_settings(part, records[part.name]):
+            print(f"{part.name} was measured with {', '.join(changes)}", file=sys.stderr)
+        table = draw(part.name, records[part.name], options.out)
         if not options.json:
             print(f"{part.name}\n\n{table}", flush=True)
     if options.json:
-        print(json.dumps({"experiment": options.experiment.stem, "parts": held}))
+        print(json.dumps({"experiment": options.experiment.stem, "parts": records}))
 
 
-def _told(part: Part) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(json.dumps(asdict(part.settings), default=str))
-    return told
+def _settings_json(part: Part) -> dict[str, Any]:
+    """Settings as JSON reads them back: tuples become lists, paths become strings."""
+    settings: dict[str, Any] = json.loads(json.dumps(asdict(part.settings), default=str))
+    return settings
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What an experiment is told, in YAML, and the statistics of what it measures.
+"""Experiments: YAML files that name kinds of measurement and their settings.
 
 seed: 0
-parts:                     # measured one after the other; a part is one comparison, in one run
-  bytes:                   # of its table and plot; the kind's name unless `kind` says another
-    tls: [false, true]     # any field of the kind's settings
+parts:                     # measured one after the other; each has its own table and plot
+  bytes:                   # name of the part, and its kind unless `kind` names another
+    links: [plain, tls]    # any field of the kind's settings
   bytes-long:
     kind: bytes
     characters: 400
@@ -31,28 +31,28 @@ KINDS = {
     "end_to_end": "benchmarks.end_to_end",
     "leakage": "benchmarks.leakage.kind",
 }
-"""Modules by kind, imported only where an experiment names them."""
+"""Modules by kind, imported only when an experiment names the kind."""
 _TOP_KEYS = ("seed", "parts")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
 class Kind(Protocol):
-    """A module that measures one kind of thing and shows what it found."""
+    """The interface of a module that implements one kind of measurement."""
 
     SETTINGS: type[Any]
-    """A frozen dataclass with a default for every field. If it has a `seed`, the experiment's seed
-    is its default."""
+    """A frozen dataclass with a default for every field. A field `seed` defaults to the seed of the
+    experiment."""
 
     def measure(self, settings: Any) -> list[Row]:
-        """Everything that is compared, in one run."""
+        """Rows of everything that is compared, measured in one run."""
         ...
 
     def table(self, rows: Sequence[Row]) -> str:
-        """Rows with their statistics, as Markdown."""
+        """A Markdown table of rows with statistics."""
         ...
 
     def plot(self, rows: Sequence[Row], stem: Path) -> object:
-        """Rows with their statistics, as `stem`.png and `stem`.svg."""
+        """Draw rows with statistics to `stem`.png and `stem`.svg."""
         ...
 
 
@@ -61,9 +61,9 @@ class Part:
     """One comparison of an experiment.
 
     Args:
-        name: of its table and plot.
+        name: names the files of its table and plot.
         kind: a key of `KINDS`.
-        settings: of that kind.
+        settings: an instance of the kind's `SETTINGS`.
     """
 
     name: str
@@ -73,48 +73,47 @@ class Part:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Parts, and the seed of what is random in them."""
+    """Parts in the order they are measured, and the seed of every random choice in them."""
 
     parts: tuple[Part, ...]
     seed: int = 0
 
 
 def kind_of(name: str) -> Kind:
-    """The module of a kind, imported now; ConfigError if there is none."""
+    """Import and return the module of a kind; ConfigError for an unknown kind."""
     if name not in KINDS:
         raise ConfigError(f"expected a kind, one of {', '.join(KINDS)}, got {name!r}")
     return cast("Kind", importlib.import_module(KINDS[name]))
 
 
 def read_experiment(path: Path) -> Experiment:
-    """An experiment from its YAML file.
+    """Read an experiment from its YAML file.
 
     Raises:
-        ConfigError: the file cannot be read, or a key or value is none of an experiment's; the
-            message names it.
+        ConfigError: the file cannot be read, or a key or value is invalid; the message names it.
     """
     return read_yaml(path, parse_experiment)
 
 
-def parse_experiment(loaded: Any) -> Experiment:
-    """An experiment from what its YAML says; raises ConfigError as `read_experiment`."""
-    top = mapping(loaded, "an experiment", _TOP_KEYS)
+def parse_experiment(document: Any) -> Experiment:
+    """Build an experiment from a parsed YAML document; raises ConfigError as `read_experiment`."""
+    top = mapping(document, "an experiment", _TOP_KEYS)
     seed = top.get("seed", 0)
     if type(seed) is not int or seed < 0:
-        raise ConfigError(f"seed must be a whole number of 0 or more, got {seed!r}")
+        raise ConfigError(f"seed: expected a whole number of 0 or more, got {seed!r}")
     parts = mapping(top.get("parts") or {}, "parts")
     if not parts:
-        raise ConfigError("parts must name at least one part, got none")
-    return Experiment(tuple(_part(str(name), told, seed) for name, told in parts.items()), seed)
+        raise ConfigError("parts: expected at least one part, got none")
+    return Experiment(tuple(_part(str(name), node, seed) for name, node in parts.items()), seed)
 
 
-def _part(name: str, told: Any, seed: int) -> Part:
+def _part(name: str, node: Any, seed: int) -> Part:
     where = f"parts.{name}"
     if not _NAME.fullmatch(name):
         raise ConfigError(
-            f"a part's name becomes a file's: expected a-z, 0-9 and ._-, got {name!r}"
+            f"parts: a name is also that of files; expected a-z, 0-9 and ._- in it, got {name!r}"
         )
-    settings = dict(mapping(told or {}, where))
+    settings = dict(mapping(node or {}, where))
     kind = str(settings.pop("kind", name))
     try:
         settings_type = kind_of(kind).SETTINGS
@@ -125,9 +124,10 @@ def _part(name: str, told: Any, seed: int) -> Part:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--part", type=settings_type, default=settings_type())
     try:
-        found = parser.instantiate(parser.parse_object({"part": settings})).part
+        instance = parser.instantiate(parser.parse_object({"part": settings})).part
     except (ArgumentError, ConfigError, TypeError, ValueError) as error:
-        words = " ".join(str(error).split()).removeprefix("Group 'part' ")
-        words = words.removeprefix("Parser key ").replace('"part.', '"', 1)
-        raise ConfigError(f"{where}: {words}") from error
-    return Part(name, kind, found)
+        # Remove the name of the parser's option, which the user never wrote.
+        reason = " ".join(str(error).split()).removeprefix("Group 'part' ")
+        reason = reason.removeprefix("Parser key ").replace('"part.', '"', 1)
+        raise ConfigError(f"{where}: {reason}") from error
+    return Part(name, kind, instance)

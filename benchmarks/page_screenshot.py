@@ -1,4 +1,4 @@
-"""Makes `docs/page.png`: the gateway's page after a question about the example picture.
+"""Makes `docs/page.png`: the gateway's page after a question about the example image.
 
 Starts a cloud and a gateway with the bundled reference model, and a headless Chromium.
 """
@@ -17,16 +17,16 @@ from benchmarks.harness.browser import chromium
 from benchmarks.harness.processes import CloudProcess, GatewayProcess
 
 ROOT = Path(__file__).parents[1]
-PICTURE = ROOT / "examples" / "scene.png"
+IMAGE = ROOT / "examples" / "scene.png"
 SCREENSHOT = ROOT / "docs" / "page.png"
 SIZE = ViewportSize(width=1100, height=900)
 QUESTION = "Describe the picture."
 COLOURS = 128
-"""Of the picture's palette: it is mostly flat, and belongs in a repository."""
+"""Size of the palette; a screenshot is mostly flat, and a small file suits the repository."""
 
 
 def main() -> None:
-    """Write the file and say how large it is."""
+    """Write the file and print its size."""
     with (
         CloudProcess(BUNDLE, CHECKPOINT) as cloud,
         GatewayProcess(cloud.target, BUNDLE) as gateway,
@@ -35,7 +35,7 @@ def main() -> None:
         page = browser.new_page(viewport=SIZE)
         page.goto(gateway.url)
         page.wait_for_selector("#state[data-state=ready]")
-        page.set_input_files("#file", PICTURE)
+        page.set_input_files("#file", IMAGE)
         page.wait_for_selector("#rate:visible")
         page.fill("#question", QUESTION)
         page.press("#question", "Enter")

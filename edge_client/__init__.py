@@ -1,12 +1,14 @@
 """The edge half: turns images into codebook indices and asks the cloud about them.
 
-Names load on first use, so that a part of the package can be used without the libraries of another.
+Public names load on first use, so that a part of the package can be used without the libraries of
+another.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from aligned_vq.public_names import lazy_names
 
 if TYPE_CHECKING:
     from aligned_vq.errors import (
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from edge_client.client import EdgeClient
     from edge_client.config import EdgeConfig
     from edge_client.connection.stream import AnswerStream
+    from edge_client.encoder import EncodedImage
 
 __all__ = [
     "AlignedVQError",
@@ -42,6 +45,7 @@ __all__ = [
     "DeadlineExceeded",
     "EdgeClient",
     "EdgeConfig",
+    "EncodedImage",
     "EngineError",
     "ImageNotHeld",
     "InvalidInput",
@@ -52,17 +56,26 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AlignedVQError": "aligned_vq.errors",
     "Answer": "edge_client.answer",
     "AnswerDetails": "edge_client.answer",
     "AnswerStream": "edge_client.connection.stream",
     "AsyncAnswerStream": "edge_client.aio",
     "AsyncEdgeClient": "edge_client.aio",
+    "CloudUnreachable": "aligned_vq.errors",
+    "ConfigError": "aligned_vq.errors",
+    "CorruptPayload": "aligned_vq.errors",
+    "DeadlineExceeded": "aligned_vq.errors",
     "EdgeClient": "edge_client.client",
     "EdgeConfig": "edge_client.config",
+    "EncodedImage": "edge_client.encoder",
+    "EngineError": "aligned_vq.errors",
+    "ImageNotHeld": "aligned_vq.errors",
+    "InvalidInput": "aligned_vq.errors",
+    "ManifestMismatch": "aligned_vq.errors",
+    "Overloaded": "aligned_vq.errors",
+    "QuotaExceeded": "aligned_vq.errors",
+    "Unauthenticated": "aligned_vq.errors",
 }
 
-
-def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module 'edge_client' has no attribute {name!r}")
-    return getattr(import_module(_HOMES.get(name, "aligned_vq.errors")), name)
+__getattr__ = lazy_names(__name__, _HOMES)

@@ -30,7 +30,7 @@ def train(options: Namespace) -> None:
     from aligned_vq.training.run import TrainingRun
 
     check_replaceable(options.out / "bundle", BUNDLE_FILES)  # before the hours of training
-    run = TrainingRun(read_config(options.config, options.set), options.out)
+    run = TrainingRun.open(read_config(options.config, options.set), options.out)
     run.train()
     if run.accelerator.is_main_process:
         manifest = export_run(run, options.out / "bundle")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from aligned_vq.data.examples import Example, ExampleSource
 from aligned_vq.images.preprocess import preprocess_batch
 from aligned_vq.images.processor import ProcessorSettings
 from aligned_vq.llava.packing import PackedText, Packer
+
+BatchT = TypeVar("BatchT")
 
 
 class Batch(NamedTuple):
@@ -82,3 +85,18 @@ class Steps(Dataset[Batch]):
                 multiprocessing_context="spawn" if workers else None,
             )
         )
+
+
+def prefetched(
+    batch_of: Callable[[int], BatchT], first: int, end: int
+) -> Generator[BatchT, None, None]:
+    """The batches of steps `first` to `end`, exclusive.
+
+    `batch_of` makes the batch of a step, in a thread, while the batch before it is in use.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        upcoming = (thread.submit(batch_of, step) for step in range(first, end))
+        current = next(upcoming, None)
+        while current is not None:
+            batch, current = current.result(), next(upcoming, None)
+            yield batch

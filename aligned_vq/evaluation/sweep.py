@@ -210,7 +210,7 @@ class Sweep:
         link = folder / "data"
         if not link.is_symlink():
             link.symlink_to(Path("..") / data.name, target_is_directory=True)
-        run = TrainingRun(config, folder)
+        run = TrainingRun.open(config, folder)
         run.train()
         return trained_codec(run)
 

@@ -1,5 +1,6 @@
 """The bundled reference model: a small LLaVA trained from scratch on a rendered world.
 
-`scenes` draws the world, `questions` asks about it, `blueprint` builds the untrained checkpoint,
-`recipe` trains it (`aligned-vq reference train`). Every figure measured with it says so.
+`blueprint` builds the untrained checkpoint, `recipe` trains it on the world of
+`aligned_vq.data.scenes` (`aligned-vq reference-train`). Every figure that was measured with it
+says so.
 """

@@ -1,9 +1,9 @@
-"""Stages three to five: the language model learns to answer.
+"""The later stages: projector and language model learn to answer.
 
-First over symbols (a handful of patches described by their true labels, no pictures), where
-thousands of scenes a minute teach it to read attributes, count and compare; then over the frozen
-tower's features, with most background patches left out; then over all 576 patches, as it is served;
-last in conversations.
+Symbols come first: 32 patches of a scene, each described by its true label instead of an image.
+Thousands of such scenes a minute teach the language model to read attributes, count and compare.
+Then it reads the frozen tower's features, at first without most background patches, later of all
+576 patches, as when it is served. Conversations come last.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ from aligned_vq.data.scenes.questions import SceneQuestion, describe, short_ques
 from aligned_vq.data.scenes.scene import Scene, sample_scene
 from aligned_vq.files.atomic_file import new_file
 from aligned_vq.llava.packing import PackedText, Packer, TextTurn, answer_loss, packed_logits
-from aligned_vq.reference.loop import Loss, Stage, optimise
-from aligned_vq.reference.vision_stages import DenseTower, picture_batch
+from aligned_vq.reference.stage import Stage, train_stage
+from aligned_vq.reference.vision_stages import DenseTower, image_batch
+from aligned_vq.training.loop import Loss
 
 SYMBOL_PATCHES = 32
 SYMBOL_NOISE = 0.1
@@ -45,21 +46,21 @@ MOST_TURNS = 8
 
 
 @dataclass(frozen=True)
-class SpeakerStage(Stage):
-    """What a stage of `train_speaker` shows and asks."""
+class LanguageStage(Stage):
+    """A stage of `train_language_model`."""
 
     num_patches: int = NUM_PATCHES
-    """Of an image; fewer are its objects' first."""
+    """Patches of an image that the language model reads; where not all, object patches first."""
     emphasis: tuple[str, ...] = ()
-    """Half the short questions are of these kinds, if there are any."""
+    """Kinds of which half of the short questions are; empty: all kinds alike."""
     questions: int = QUESTIONS_PER_IMAGE
-    """Short ones about an image, each alone."""
+    """Short questions about an image, each answered without the others."""
     conversations: int = 0
-    """About an image, of two turns or more."""
+    """Conversations about an image, each of at least two turns."""
 
 
 class SymbolReader(nn.Module):
-    """The language model with a linear layer that reads true patch labels instead of features."""
+    """The language model behind a linear layer that embeds true patch labels, not features."""
 
     def __init__(self, model: LlavaForConditionalGeneration) -> None:
         super().__init__()
@@ -68,8 +69,8 @@ class SymbolReader(nn.Module):
         self.symbols = nn.Linear(TARGET_DIM, model.config.text_config.hidden_size)
 
 
-class Speaker(nn.Module):
-    """What the last stages train: projector, language model and its head."""
+class ProjectorAndLanguageModel(nn.Module):
+    """What the later stages train, without the vision tower."""
 
     def __init__(self, model: LlavaForConditionalGeneration) -> None:
         super().__init__()
@@ -78,22 +79,24 @@ class Speaker(nn.Module):
         self.lm_head = model.lm_head
 
 
-class SpokenBatch(NamedTuple):
-    """Pictures as symbols or features `[B, P, ...]`, which patches they are, and the questions."""
+class LanguageBatch(NamedTuple):
+    """Questions about patches of B images."""
 
     inputs: Tensor
+    """Symbols or features of P patches, `[B, P, ...]` float32."""
     patches: Tensor
+    """Their positions in the image, `[B, P]` int64."""
     text: PackedText
 
 
 def train_symbols(
     model: LlavaForConditionalGeneration, packer: Packer, stage: Stage, workdir: Path
 ) -> SymbolReader:
-    """Stage three: answer from true labels of a few patches."""
+    """Train language model and a new symbol reader on true labels of 32 patches of a scene."""
     reader = SymbolReader(model).to(model.device)
     reader.train()
 
-    def batch_of(step: int) -> SpokenBatch:
+    def batch_of(step: int) -> LanguageBatch:
         rng = np.random.default_rng([3, step])
         scenes = [sample_scene(rng) for _ in range(stage.batch_size)]
         stacked = _stack([label_scene(scene, None) for scene in scenes])
@@ -102,18 +105,18 @@ def train_symbols(
         vectors = vectors.gather(1, patches[..., None].expand(-1, -1, TARGET_DIM))
         noise = torch.from_numpy(rng.normal(0, SYMBOL_NOISE, vectors.shape)).float()
         text = packer.pack([_questions(scene, rng) for scene in scenes])
-        return SpokenBatch(vectors + noise, patches, text)
+        return LanguageBatch(vectors + noise, patches, text)
 
-    def loss_of(batch: SpokenBatch) -> Loss:
+    def loss_of(batch: LanguageBatch) -> Loss:
         embeds = reader.symbols(batch.inputs.to(model.device))
-        return _spoken_loss(model, packer, embeds, batch)
+        return _answer_loss(model, packer, embeds, batch)
 
-    optimise(stage, reader, batch_of, loss_of, workdir)
+    train_stage(stage, reader, batch_of, loss_of, workdir)
     return reader
 
 
 def cache_features(tower: DenseTower, pool: ScenePool, workdir: Path) -> NDArray[np.float16]:
-    """Selected features of the whole pool, `[count, 576, D]` float16, on disk."""
+    """Selected features of the whole pool, `[count, 576, D]` float16, a memory map of a file."""
     path = workdir / f"features-{pool.split}-{pool.count}.npy"
     if not path.exists():
         width = tower.tower.config.hidden_size
@@ -125,7 +128,7 @@ def cache_features(tower: DenseTower, pool: ScenePool, workdir: Path) -> NDArray
             for start in tqdm(range(0, pool.count, 16), desc="features", unit="batch"):
                 indices = np.arange(start, min(start + 16, pool.count))
                 with torch.inference_mode():
-                    features = tower.features(picture_batch(pool, indices).to(device))
+                    features = tower.features(image_batch(pool, indices).to(device))
                 cache[indices] = features.half().cpu().numpy()
             cache.flush()
     loaded: NDArray[np.float16] = np.load(path, mmap_mode="r")
@@ -140,7 +143,7 @@ def align_projector(
     stage: Stage,
     workdir: Path,
 ) -> None:
-    """The projector learns to say in embeddings what the symbols said."""
+    """Train the projector to map features to the embeddings of their patches' symbols."""
     projector = model.model.multi_modal_projector
 
     def batch_of(step: int) -> tuple[Tensor, Tensor]:
@@ -153,29 +156,29 @@ def align_projector(
         return _gather(features, indices, patches), vectors
 
     def loss_of(batch: tuple[Tensor, Tensor]) -> Loss:
-        given, vectors = (part.to(model.device) for part in batch)
+        inputs, vectors = (part.to(model.device) for part in batch)
         with torch.no_grad():
-            wanted = reader.symbols(vectors)
-        return F.mse_loss(projector(given), wanted) / wanted.var(), {}
+            targets = reader.symbols(vectors)
+        return F.mse_loss(projector(inputs), targets) / targets.var(), {}
 
-    optimise(stage, projector, batch_of, loss_of, workdir)
+    train_stage(stage, projector, batch_of, loss_of, workdir)
 
 
-def train_speaker(
+def train_language_model(
     model: LlavaForConditionalGeneration,
     packer: Packer,
     pool: ScenePool,
     features: NDArray[np.float16],
-    stage: SpeakerStage,
+    stage: LanguageStage,
     workdir: Path,
 ) -> None:
-    """Projector and language model over the tower's features of some or all patches."""
-    speaker = Speaker(model)
-    speaker.train()
-    name = zlib.crc32(stage.name.encode())  # no stage draws what another one did
+    """Train projector and language model on the tower's features of some or all patches."""
+    module = ProjectorAndLanguageModel(model)
+    module.train()
+    seed = zlib.crc32(stage.name.encode())  # so that every stage draws other batches
 
-    def batch_of(step: int) -> SpokenBatch:
-        rng = np.random.default_rng([5, name, step])
+    def batch_of(step: int) -> LanguageBatch:
+        rng = np.random.default_rng([5, seed, step])
         indices = rng.integers(0, pool.count, stage.batch_size)
         if stage.num_patches == NUM_PATCHES:
             chosen = np.tile(np.arange(NUM_PATCHES), (stage.batch_size, 1))
@@ -184,29 +187,29 @@ def train_speaker(
             chosen = _few_patches(labels, rng, stage.num_patches, stage.num_patches)
         patches = torch.from_numpy(chosen)
         scenes = [pool.scene(int(index))[0] for index in indices]
-        text = packer.pack_conversations([_lesson(scene, rng, stage) for scene in scenes])
-        return SpokenBatch(_gather(features, indices, patches), patches, text)
+        text = packer.pack_conversations([_conversations(scene, rng, stage) for scene in scenes])
+        return LanguageBatch(_gather(features, indices, patches), patches, text)
 
-    def loss_of(batch: SpokenBatch) -> Loss:
+    def loss_of(batch: LanguageBatch) -> Loss:
         embeds = model.model.multi_modal_projector(batch.inputs.to(model.device))
-        return _spoken_loss(model, packer, embeds, batch)
+        return _answer_loss(model, packer, embeds, batch)
 
-    optimise(stage, speaker, batch_of, loss_of, workdir)
+    train_stage(stage, module, batch_of, loss_of, workdir)
 
 
-def _spoken_loss(
-    model: LlavaForConditionalGeneration, packer: Packer, embeds: Tensor, batch: SpokenBatch
+def _answer_loss(
+    model: LlavaForConditionalGeneration, packer: Packer, embeds: Tensor, batch: LanguageBatch
 ) -> Loss:
     patches = batch.patches.to(model.device)
     return answer_loss(packed_logits(model, packer, embeds, batch.text, patches), batch.text)
 
 
-def _lesson(
-    scene: Scene, rng: np.random.Generator, stage: SpeakerStage
+def _conversations(
+    scene: Scene, rng: np.random.Generator, stage: LanguageStage
 ) -> list[tuple[TextTurn, ...]]:
-    """Questions alone, and as many conversations as the stage has."""
-    alone = _questions(scene, rng, stage.questions, stage.emphasis)
-    talks = [
+    """Conversations about one image: each question as one of a single turn, then longer ones."""
+    single = _questions(scene, rng, stage.questions, stage.emphasis)
+    longer = [
         learned_turns(
             conversation(scene, rng, int(rng.integers(2, MOST_TURNS + 1)), stage.emphasis),
             scene,
@@ -214,7 +217,7 @@ def _lesson(
         )
         for _ in range(stage.conversations)
     ]
-    return [*((TextTurn(question.text, question.answer),) for question in alone), *talks]
+    return [*((TextTurn(question.text, question.answer),) for question in single), *longer]
 
 
 def _questions(
@@ -223,7 +226,7 @@ def _questions(
     count: int = QUESTIONS_PER_IMAGE,
     emphasis: Sequence[str] = (),
 ) -> list[SceneQuestion]:
-    """Short ones and a description. Half the short ones are of the kinds in `emphasis`, if any."""
+    """`count` short questions, half of them of the kinds in `emphasis`, and a description."""
     special = count // 2 if emphasis else 0
     chosen = short_questions(scene, rng, special, emphasis) if special else []
     return [*chosen, *short_questions(scene, rng, count - special), describe(scene, rng)]
@@ -234,15 +237,19 @@ def _stack(labels: list[SceneLabels]) -> SceneLabels:
 
 
 def _few_patches(
-    labels: SceneLabels, rng: np.random.Generator, count: int, most_owned: int
+    labels: SceneLabels, rng: np.random.Generator, count: int, max_owned: int
 ) -> NDArray[np.int64]:
-    """`count` patches of each scene in reading order, chosen as centres, object patches, any."""
+    """`count` patches of each scene in reading order, `[B, count]`.
+
+    Object centres are chosen first, then other object patches, then background. Where `max_owned`
+    is below `count`, a random number of object patches up to `max_owned` is preferred.
+    """
     chosen = np.empty((len(labels.owner), count), np.int64)
     for row, (owner, centre) in enumerate(zip(labels.owner, labels.centre, strict=True)):
         rank = rng.random(NUM_PATCHES)
         owned = rng.permutation(np.flatnonzero((owner >= 0) & ~centre))
-        kept = owned[: int(rng.integers(0, most_owned + 1))] if most_owned < count else owned
-        rank[kept] -= 1
+        preferred = owned[: int(rng.integers(0, max_owned + 1))] if max_owned < count else owned
+        rank[preferred] -= 1
         rank[centre] -= 2
         chosen[row] = np.sort(np.argsort(rank)[:count])
     return chosen

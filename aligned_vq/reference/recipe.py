@@ -20,13 +20,13 @@ from aligned_vq.files.atomic_folder import check_replaceable, new_folder
 from aligned_vq.llava.packing import Packer
 from aligned_vq.reference.blueprint import build_model, build_processor, build_tokenizer
 from aligned_vq.reference.language_stages import (
-    SpeakerStage,
+    LanguageStage,
     align_projector,
     cache_features,
-    train_speaker,
+    train_language_model,
     train_symbols,
 )
-from aligned_vq.reference.loop import Stage
+from aligned_vq.reference.stage import Stage
 from aligned_vq.reference.vision_stages import DenseTower, train_vision
 
 _log = logging.getLogger(__name__)
@@ -43,12 +43,12 @@ class Recipe:
     whole: Stage = Stage("vision-whole", 500, 12, 3e-4, bfloat16=True)
     symbols: Stage = Stage("symbols", 2500, 32, 1.5e-3, bfloat16=True)
     projector: Stage = Stage("projector", 400, 24, 2e-3)
-    few: SpeakerStage = SpeakerStage(
+    few: LanguageStage = LanguageStage(
         "speaker-few", 1200, 20, 1e-3, bfloat16=True, num_patches=FEW_PATCHES
     )
-    every: SpeakerStage = SpeakerStage("speaker-all", 500, 10, 5e-4, bfloat16=True)
+    every: LanguageStage = LanguageStage("speaker-all", 500, 10, 5e-4, bfloat16=True)
     # The kind that comes last.
-    relations: SpeakerStage = SpeakerStage(
+    relations: LanguageStage = LanguageStage(
         "speaker-relations",
         900,
         20,
@@ -57,10 +57,10 @@ class Recipe:
         num_patches=FEW_PATCHES,
         emphasis=("relation",),
     )
-    polish: SpeakerStage = SpeakerStage(
+    polish: LanguageStage = LanguageStage(
         "speaker-polish", 200, 10, 3e-4, bfloat16=True, emphasis=("relation",)
     )
-    conversations: SpeakerStage = SpeakerStage(
+    conversations: LanguageStage = LanguageStage(
         "speaker-conversations",
         1300,
         16,
@@ -71,7 +71,7 @@ class Recipe:
         questions=6,
         conversations=2,
     )
-    whole_conversations: SpeakerStage = SpeakerStage(
+    whole_conversations: LanguageStage = LanguageStage(
         "speaker-whole-conversations",
         100,
         8,
@@ -126,9 +126,9 @@ def train_reference(
         reader = train_symbols(model, packer, recipe.symbols, workdir)
         align_projector(model, reader, pool, features, recipe.projector, workdir)
         for stage in (recipe.few, recipe.every, recipe.relations, recipe.polish):
-            train_speaker(model, packer, pool, features, stage, workdir)
+            train_language_model(model, packer, pool, features, stage, workdir)
     for stage in (recipe.conversations, recipe.whole_conversations):
-        train_speaker(model, packer, pool, features, stage, workdir)
+        train_language_model(model, packer, pool, features, stage, workdir)
     with new_folder(out, FILES) as new:
         model.half().save_pretrained(new)
         processor.save_pretrained(new)

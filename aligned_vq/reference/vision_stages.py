@@ -1,7 +1,8 @@
-"""Stages one and two: the vision tower learns what lies under each patch.
+"""Stages one and two: the vision tower learns to classify what each patch shows.
 
-Windows of 10 x 10 patches around an object, with the position embeddings of the place they were cut
-from, cost a sixth of a whole picture and show mostly object; a finish on whole pictures follows.
+The first stage trains on windows of 10 x 10 patches around an object, with the position embeddings
+of their place in the image: a window costs a sixth of a whole image and shows mostly the object.
+The second trains on whole images.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from aligned_vq.data.scenes.patches import (
     patch_targets,
 )
 from aligned_vq.data.scenes.pool import ScenePool
-from aligned_vq.reference.loop import Loss, Stage, optimise
+from aligned_vq.reference.stage import Stage, train_stage
+from aligned_vq.training.loop import Loss
 
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(1, 3, 1, 1)
 STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(1, 3, 1, 1)
@@ -33,7 +35,7 @@ WINDOW_PATCHES = 10
 
 
 class DenseTower(nn.Module):
-    """The CLIP tower up to the hidden state LLaVA selects, with dense heads on its patches."""
+    """The CLIP tower up to the hidden state that LLaVA selects, with linear heads on each patch."""
 
     def __init__(self, tower: CLIPVisionModel) -> None:
         super().__init__()
@@ -49,22 +51,22 @@ class DenseTower(nn.Module):
         embeddings = self.tower.embeddings
         patches = embeddings.patch_embedding(pixels).flatten(2).transpose(1, 2)
         table = embeddings.position_embedding.weight
-        own = table[1:][None] if positions is None else table[1:][positions]
+        placed = table[1:][None] if positions is None else table[1:][positions]
         first = (embeddings.class_embedding + table[0]).expand(len(pixels), 1, -1)
-        hidden = self.tower.pre_layrnorm(torch.cat([first, patches + own], dim=1))
+        hidden = self.tower.pre_layrnorm(torch.cat([first, patches + placed], dim=1))
         for layer in self.tower.encoder.layers[:-1]:
             hidden = layer(hidden, None)
         patches_only: Tensor = hidden[:, 1:]
         return patches_only
 
     def forward(self, pixels: Tensor, positions: Tensor | None = None) -> Tensor:
-        """Logits of the dense heads, `[B, P, TARGET_DIM]`."""
+        """Logits of the heads, `[B, P, TARGET_DIM]`."""
         logits: Tensor = self.heads(self.norm(self.features(pixels, positions)))
         return logits
 
 
 class DenseBatch(NamedTuple):
-    """One batch of either stage; `positions` is None for whole pictures."""
+    """A batch of either stage; `positions` is None for whole images."""
 
     pixels: Tensor
     positions: Tensor | None
@@ -79,7 +81,7 @@ def train_vision(
     whole: Stage,
     workdir: Path,
 ) -> DenseTower:
-    """One stage on windows, one on whole pictures; returns the tower and its heads in eval mode."""
+    """Train on windows, then on whole images; returns the tower and its heads in eval mode."""
     device = next(tower.parameters()).device
     dense = DenseTower(tower).to(device)
     dense.train()
@@ -92,27 +94,27 @@ def train_vision(
         indices = rng.integers(0, pool.count, whole.batch_size)
         targets = patch_targets(pool.labels(indices))
         weight = torch.where(targets.shape > 0, 1.0, BACKGROUND_WEIGHT)
-        return DenseBatch(picture_batch(pool, indices), None, targets, weight)
+        return DenseBatch(image_batch(pool, indices), None, targets, weight)
 
     def loss_of(batch: DenseBatch) -> Loss:
         places = None if batch.positions is None else batch.positions.to(device)
         logits = dense(batch.pixels.to(device), places).float()
         return dense_loss(logits, _to(batch.targets, device), batch.weight.to(device))
 
-    optimise(windows, dense, window_batch, loss_of, workdir)
-    optimise(whole, dense, whole_batch, loss_of, workdir)
+    train_stage(windows, dense, window_batch, loss_of, workdir)
+    train_stage(whole, dense, whole_batch, loss_of, workdir)
     return dense.eval()
 
 
-def picture_batch(pool: ScenePool, indices: np.ndarray) -> Tensor:
-    """Normalised whole pictures `[B, 3, 336, 336]`."""
+def image_batch(pool: ScenePool, indices: np.ndarray) -> Tensor:
+    """Whole images of the pool, normalised, `[B, 3, 336, 336]`."""
     return _normalised(np.stack([pool.pixels(int(index)) for index in indices]))
 
 
 def _window_batch(
     pool: ScenePool, rng: np.random.Generator, count: int, side: int = WINDOW_PATCHES
 ) -> DenseBatch:
-    """Windows around random objects; patches of objects centred outside weigh nothing."""
+    """Windows around random objects; patches of objects centred outside have weight 0."""
     indices = rng.integers(0, pool.count, count)
     labels = pool.labels(indices)
     numbers = (labels.attributes[:, :, 0] > 0).sum(1)

@@ -137,8 +137,11 @@ class Embeddings(nn.Module):
         )
         # Zeros: drawing normal values on the meta device would import torch's compiler, a second
         # of CPU time at every start.
-        shape = (config.num_tokens, config.hidden_size)
-        self.position_embedding = nn.Embedding(*shape, _weight=torch.zeros(shape))
+        self.position_embedding = nn.Embedding(
+            config.num_tokens,
+            config.hidden_size,
+            _weight=torch.zeros(config.num_tokens, config.hidden_size),
+        )
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Embedded tokens `[B, N, D]`."""

@@ -1,7 +1,8 @@
-"""How codebooks learn beside gradients: use, moving averages, revival, and what errors are worth.
+"""How codebooks learn beside gradients: usage, moving averages, revival of entries, importance.
 
-All statistics are summed over every process before they are applied, and all random choices come
-from the step's own generator, so that every process holds the same codebooks at every step.
+Statistics are summed over all processes before they are applied, and random choices come from a
+generator that is in the same state on every process. So every process holds the same codebooks at
+every step.
 """
 
 from __future__ import annotations
@@ -21,49 +22,51 @@ SumOverProcesses = Callable[[Tensor], Tensor]
 GatherOverProcesses = Callable[[Tensor], Tensor]
 
 SENSITIVITY_RANGE = 8.0
-"""No token's error counts more than this many times, or less than one over it of, the average."""
+"""Importance lies between one over this and this; its mean over tokens is about 1."""
 PRIOR_TOKENS = 30.0
-"""Tokens of average sensitivity that every entry is thought to have seen."""
+"""Pseudo-count of tokens of average sensitivity, added to the statistics of every entry."""
 START_TOKENS = 4000.0
-"""Weight of what calibration saw, in tokens of one step."""
+"""Weight of the usage counts from calibration, in tokens of one step."""
 CANDIDATES = 256
-"""Latents of a process from which dead entries of a stage are revived."""
+"""Latents that each process offers as new values of a stage's dead entries."""
 
 
-class Felt(NamedTuple):
-    """The quantized latents of a step: their error and what the losses feel, `[B, N, d]` each."""
+class LatentSensitivity(NamedTuple):
+    """How the losses of a step depend on its quantized latents, both `[B, N, d]`."""
 
     gradient: Tensor
+    """Of the loss by the quantized latents."""
     error: Tensor
+    """Quantized latents minus latents."""
 
 
 class CodebookState(nn.Module):
-    """Moving averages behind one codebook; their decay is the config's."""
+    """Moving averages behind one codebook, over the tokens of a step."""
 
     seen: Tensor
     sums: Tensor
-    felt: Tensor
+    sensitivity: Tensor
 
     def __init__(self, codebook: Codebook) -> None:
         super().__init__()
         seen = codebook.usage * (START_TOKENS / codebook.usage.sum())
         self.register_buffer("seen", seen)
-        """Tokens of a step that chose each entry, `[size]`."""
+        """Number of tokens that chose each entry, `[size]`."""
         self.register_buffer("sums", codebook.entries.detach() * seen[:, None])
-        """Sum of what they were, `[size, dim]`."""
-        self.register_buffer("felt", torch.stack([seen, seen, seen]))
-        """By entry of the first stage, `[3, size]`: squared gradients and squared errors, both of a
-        mean of 1 in every step, and tokens."""
+        """Sum of their latents, `[size, dim]`."""
+        self.register_buffer("sensitivity", torch.stack([seen, seen, seen]))
+        """Sums over the tokens of each entry of the first stage, `[3, size]`: squared gradients and
+        squared errors, both scaled to a mean of 1 in every step, and the number of tokens."""
 
 
-class CodebookKeeper(nn.Module):
+class CodebookUpdater(nn.Module):
     """Updates the codebooks of a quantizer after every step.
 
     Args:
-        quantizer: whose codebooks.
+        quantizer: its codebooks are updated in place.
         config: how they learn.
         total: sums a tensor over all processes.
-        gather: concatenates a tensor of all processes.
+        gather: concatenates the tensors of all processes along the first dimension.
     """
 
     def __init__(
@@ -74,7 +77,7 @@ class CodebookKeeper(nn.Module):
         gather: GatherOverProcesses,
     ) -> None:
         super().__init__()
-        self._quantizer = [quantizer]  # in a list: its tensors are not this module's
+        self._quantizer = [quantizer]  # in a list, so that it is not registered as a submodule
         self.config = config
         self._total = total
         self._gather = gather
@@ -89,17 +92,17 @@ class CodebookKeeper(nn.Module):
         self,
         choices: Sequence[StageChoice],
         stages: Sequence[int],
-        felt: Felt | None,
+        sensitivity: LatentSensitivity | None,
         step: int,
         generator: torch.Generator,
     ) -> list[tuple[nn.Parameter, Tensor]]:
-        """Take in what a step chose; returns entry tables with the rows that were revived.
+        """Add a step to the statistics and apply them; returns tables of entries and revived rows.
 
         Args:
-            choices: of the step, this process's images.
-            stages: the stages the step used, the first of which covered every token.
-            felt: what errors of this step did to the losses.
-            step: counts from 0 within a training stage.
+            choices: of this process's images in the step, by residual stage.
+            stages: residual stages that the step used, the first of which covered every token.
+            sensitivity: of this process's images; None: importance stays as it is.
+            step: its number within the training stage, from 0.
             generator: in the same state on every process.
         """
         quantizer = self._quantizer[0]
@@ -115,16 +118,17 @@ class CodebookKeeper(nn.Module):
             for group, codebook in enumerate(quantizer.codebooks.stage(number).codebooks()):
                 state = self.states[number * groups + group]
                 assert isinstance(state, CodebookState)
-                self._take(codebook, state, indices[:, group], parts[group])
-                if number == stages[0] and felt is not None and self.config.sensitivity:
-                    self._feel(codebook, state, choice.indices[..., group], felt)
+                self._update_averages(codebook, state, indices[:, group], parts[group])
+                if number == stages[0] and sensitivity is not None and self.config.sensitivity:
+                    chosen = choice.indices[..., group]
+                    self._update_importance(codebook, state, chosen, sensitivity)
                 if due:
                     rows = self._revive(codebook, state, parts[group], generator)
                     if len(rows):
                         touched.append((codebook.entries, rows))
         return touched
 
-    def _take(
+    def _update_averages(
         self, codebook: Codebook, state: CodebookState, indices: Tensor, inputs: Tensor
     ) -> None:
         size = len(codebook.usage)
@@ -136,43 +140,53 @@ class CodebookKeeper(nn.Module):
         packed = self._total(torch.cat([counts[:, None], sums], dim=1))
         decay = self.config.decay
         state.seen.mul_(decay).add_(packed[:, 0], alpha=1 - decay)
-        # Smoothed, so that a rare entry keeps a price that a token can pay.
+        # Smoothed, so that the code length of a rare entry stays affordable.
         codebook.usage.copy_(state.seen + 0.1 * state.seen.mean())
         if learns:
             state.sums.mul_(decay).add_(packed[:, 1:], alpha=1 - decay)
             alive = state.seen > 1e-3
             codebook.entries[alive] = state.sums[alive] / state.seen[alive][:, None]
 
-    def _feel(self, codebook: Codebook, state: CodebookState, indices: Tensor, felt: Felt) -> None:
-        """Learn the curvature of the losses by entry. Around their minimum a gradient is curvature
-        times error, so the ratio of the two says what an error costs, whatever its size."""
+    def _update_importance(
+        self,
+        codebook: Codebook,
+        state: CodebookState,
+        indices: Tensor,
+        sensitivity: LatentSensitivity,
+    ) -> None:
+        """Estimate the curvature of the losses per entry.
+
+        Near a minimum the gradient is curvature times error, so their ratio does not depend on the
+        size of the error.
+        """
         flat = indices.reshape(-1)
-        sums = torch.zeros_like(state.felt)
-        for row, what in enumerate(felt):
-            sums[row].index_add_(0, flat, what.float().square().sum(-1).reshape(-1))
+        sums = torch.zeros_like(state.sensitivity)
+        for row, values in enumerate(sensitivity):
+            sums[row].index_add_(0, flat, values.float().square().sum(-1).reshape(-1))
         sums[2] += torch.bincount(flat, minlength=sums.shape[1])
         sums = self._total(sums)
-        # Scales say nothing: they are the loss's and the rate's, and others in every step.
+        # Scaled to a mean of 1: the scales of loss and error differ from step to step.
         means = sums[:2].sum(1, keepdim=True) / sums[2].sum()
         if not bool((means > 0).all()):
             return
         sums[:2] /= means
-        state.felt.mul_(self.config.decay).add_(sums, alpha=1 - self.config.decay)
-        gradients, errors, tokens = state.felt
-        worth = ((gradients + PRIOR_TOKENS) / (errors + PRIOR_TOKENS)).sqrt()
-        worth = worth * tokens.sum() / (worth * tokens).sum()
-        codebook.importance.copy_(worth.clamp(1 / SENSITIVITY_RANGE, SENSITIVITY_RANGE))
+        state.sensitivity.mul_(self.config.decay).add_(sums, alpha=1 - self.config.decay)
+        gradients, errors, tokens = state.sensitivity
+        importance = ((gradients + PRIOR_TOKENS) / (errors + PRIOR_TOKENS)).sqrt()
+        importance = importance * tokens.sum() / (importance * tokens).sum()
+        codebook.importance.copy_(importance.clamp(1 / SENSITIVITY_RANGE, SENSITIVITY_RANGE))
 
     def _revive(
         self, codebook: Codebook, state: CodebookState, inputs: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """Move entries hardly ever used to latents of this step; returns their rows."""
-        own = torch.zeros(CANDIDATES, inputs.shape[1] + 1, device=inputs.device)
+        """Move entries that are hardly ever used to latents of this step; returns their rows."""
+        offered = torch.zeros(CANDIDATES, inputs.shape[1] + 1, device=inputs.device)
         some = inputs[: CANDIDATES * (len(inputs) // CANDIDATES or 1)]
         some = some[:: max(1, len(some) // CANDIDATES)][:CANDIDATES]
-        own[: len(some), :-1] = some
-        own[: len(some), -1] = 1  # the rest is padding: processes cover different numbers of tokens
-        candidates = self._gather(own)
+        offered[: len(some), :-1] = some
+        # Rows without this mark are padding: processes cover different numbers of tokens.
+        offered[: len(some), -1] = 1
+        candidates = self._gather(offered)
         candidates = candidates[candidates[:, -1] > 0, :-1]
         dead = state.seen < self.config.revive_below * state.seen.mean()
         count = min(int(dead.sum()), len(candidates))
@@ -180,19 +194,19 @@ class CodebookKeeper(nn.Module):
         chosen = torch.randperm(len(candidates), generator=generator)[:count]
         fresh = candidates[chosen.to(candidates.device)]
         codebook.entries[rows] = fresh
-        # Half as often used as the average for a while, or it would be dead at the next look.
+        # Half of the average usage to start from, or they would count as dead again.
         state.seen[rows] = 0.5 * state.seen.mean()
         state.sums[rows] = fresh * state.seen[rows][:, None]
         return rows
 
     def figures(self) -> dict[str, float]:
-        """Perplexity and share of dead entries of every codebook, by recent use."""
-        shown = {}
+        """Perplexity and share of dead entries of every codebook, from the moving averages."""
+        figures = {}
         for number, state in enumerate(self.states):
             assert isinstance(state, CodebookState)
             share = state.seen / state.seen.sum()
             perplexity = torch.exp2(-(share * (share + 1e-12).log2()).sum())
             dead = (state.seen < self.config.revive_below * state.seen.mean()).float().mean()
-            shown[f"perplexity/{number}"] = perplexity.item()
-            shown[f"dead/{number}"] = dead.item()
-        return shown
+            figures[f"perplexity/{number}"] = perplexity.item()
+            figures[f"dead/{number}"] = dead.item()
+        return figures

@@ -1,4 +1,4 @@
-"""Everything a training run is told, from YAML or the command line; unknown keys are errors."""
+"""The configuration of a training run, from YAML or the command line; unknown keys are errors."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class PointConfig:
 
     Args:
         stages: the residual stages it uses, in order.
-        mean_bytes: mean payload body to aim at, by choosing tokens; None: every stage covers every
-            token.
+        mean_bytes: target of the mean payload body, met by leaving out stages of some tokens; None:
+            every stage covers every token.
         max_bytes: hard limit of one payload body.
-        share: how often steps are spent on it, relative to the others.
+        share: of the training steps, relative to the other points' shares.
     """
 
     stages: tuple[int, ...]
@@ -38,15 +38,15 @@ class CodecConfig:
 
     Args:
         split: the cut: pre, ln1@0, ln2@3, ...
-        link: where the residual stream comes from.
+        link: source of the residual stream in the cloud.
         codebook_sizes: entries of each residual stage.
         codebook_dim: latent width d.
         num_groups: codebooks per stage, each over its share of the latent dimensions.
         points: operating points by name, the default first; empty: every stage for every token.
-        stage_shares: share of the tokens each stage is calibrated on; 1 where not given.
-        identity: no codebook: the control that loses nothing.
+        stage_shares: share of the tokens on which each stage is calibrated; by default 1.
+        identity: no codebook, lossless: the baseline.
         refiner_blocks: transformer blocks that correct decoded latents in the cloud; 0: none.
-        refiner_width: of those blocks.
+        refiner_width: hidden width of these blocks.
     """
 
     split: str = "ln1@1"
@@ -61,7 +61,7 @@ class CodecConfig:
     refiner_width: int = 128
 
     def plan(self) -> CodecPlan:
-        """The same as a plan; ConfigError when it cannot be built."""
+        """The plan of this codec; ConfigError where there can be none."""
         for name, point in self.points.items():
             if not point.stages or max(point.stages) >= len(self.codebook_sizes):
                 raise ConfigError(
@@ -95,13 +95,13 @@ class CodecConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where examples come from; see `open_source` for the kinds.
+    """The training data; see `open_source` for its kinds.
 
     Args:
         train: such as reference:6000, llava:/data/mix665k.json, vqav2:/data, images:/data.
-        calibration_images: of the same source, for the stage without gradients.
-        pairs_per_image: question/answer pairs of one image in a step, at most.
-        workers: processes that make batches ahead; 0 makes them in turn.
+        calibration_images: number of images of the same source on which the codec is calibrated.
+        pairs_per_image: limit of question/answer pairs of one image in a step.
+        workers: processes that make batches ahead of their step; 0: none.
     """
 
     train: str = "reference:6000"
@@ -112,21 +112,21 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class StageConfig:
-    """How long and how fast one stage with gradients learns; 0 steps leave it out.
+    """Length, learning rates and loss weights of a stage with gradients; 0 steps leave it out.
 
     Args:
         steps: optimiser steps.
-        batch_size: images of a step, over all processes together.
+        batch_size: images of a step over all processes.
         learning_rate: of projections and link.
         codebook_learning_rate: of codebook entries, when they learn by gradient.
         refiner_learning_rate: of the refiner.
         warmup_steps: of the learning rate.
         features: weight of the features' squared error over their variance.
         residual: weight of the residual stream's, likewise.
-        hidden: weight of the error of what the projector reads, after the remaining blocks.
-        task: weight of the language model's loss on answers; needs pairs.
+        hidden: weight of the squared error of the projector's input, likewise.
+        task: weight of the language model's loss on answers; needs data with pairs.
         commitment: weight of the latents' distance to their entries.
-        diversity: weight of a term that spreads the use of the first codebook.
+        diversity: weight of a term against uneven use of the first codebook.
         rate: weight of the expected code length, in bits per token, of the first codebook.
     """
 
@@ -150,13 +150,14 @@ class CodebookConfig:
     """How codebooks learn.
 
     Args:
-        update: by gradient of the losses behind them, or by moving averages of what they quantize.
+        update: of the entries, by gradient descent or by moving averages of their latents.
         estimator: how gradients pass the quantizer.
-        decay: of the moving averages of use (and of entries under "ema").
-        revive_every: steps between searches for dead entries; 0: never.
-        revive_below: an entry used less than this share of the mean is dead and moves to a latent.
-        sensitivity: weigh a token's error by what the losses behind the cut feel of it, learned per
-            entry of the first stage.
+        decay: of the moving averages of usage, and of entries under "ema".
+        revive_every: steps between revivals of dead entries; 0: never.
+        revive_below: an entry with less than this share of the mean usage is dead; it is replaced
+            by a latent.
+        sensitivity: weight a token's error by the curvature of the losses behind the cut, estimated
+            per entry of the first stage.
         rate_gain: assumed ratio of coded to estimated bytes, for the points' targets in training.
     """
 
@@ -171,12 +172,12 @@ class CodebookConfig:
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Low-rank adapters, merged into a checkpoint of its own at the end; rank 0: none.
+    """Low-rank adapters, merged into a new checkpoint at export; rank 0: none.
 
     Args:
         rank: of the adapters.
-        alpha: their scale times the rank.
-        targets: which frozen parts get them.
+        alpha: scale of the adapters times the rank.
+        targets: frozen parts that get adapters.
         learning_rate: of the adapters.
     """
 
@@ -193,15 +194,15 @@ class TrainConfig:
     Args:
         checkpoint: directory or hub id of the frozen LLaVA, or 'reference'.
         revision: of a hub id.
-        codec: what is trained.
-        data: what it is trained on.
-        align: stage without labels.
-        task: stage with the language model's loss.
+        codec: geometry of the trained codec.
+        data: for all stages.
+        align: the stage without labels.
+        task: the stage with the language model's loss.
         codebooks: how codebooks learn.
-        lora: adapters beside the codec.
-        precision: bf16 runs the frozen model under autocast.
+        lora: adapters trained beside the codec.
+        precision: bf16 computes under autocast.
         gradient_checkpointing: recompute the language model's activations to save memory.
-        seed: of everything random.
+        seed: of all random numbers.
         save_every: steps between checkpoints.
     """
 
@@ -219,7 +220,7 @@ class TrainConfig:
     save_every: int = 100
 
     def check(self, tower: TowerConfig) -> CodecPlan:
-        """The plan; ConfigError when some combination cannot work with this tower."""
+        """The plan; ConfigError where settings contradict each other or do not suit the tower."""
         plan = self.codec.plan()
         tower.check_split(plan.split)
         plan.quantizer(tower.vision.hidden_size)

@@ -1,4 +1,4 @@
-"""A run's configuration from YAML: types checked, unknown keys refused by name."""
+"""A run's configuration from YAML, with types checked and unknown keys refused by name."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def read_config(path: Path, changes: Sequence[str] = ()) -> TrainConfig:
 
 
 def config_from(settings: Mapping[str, Any], source: str) -> TrainConfig:
-    """The configuration of a mapping; ConfigError names `source` and the key that is wrong."""
+    """The configuration in a mapping; ConfigError names `source` and the wrong key."""
     settings = dict(settings)
     if settings.get("precision") is False:  # YAML reads a bare `no` so
         settings["precision"] = "no"
@@ -53,9 +53,10 @@ def config_from(settings: Mapping[str, Any], source: str) -> TrainConfig:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--run", type=TrainConfig, default=_DEFAULTS)
     try:
-        found: TrainConfig = parser.instantiate(parser.parse_object({"run": settings})).run
+        config: TrainConfig = parser.instantiate(parser.parse_object({"run": settings})).run
     except (ArgumentError, TypeError, ValueError) as error:
-        told = " ".join(str(error).split()).removeprefix("Group 'run' ").removeprefix("Parser key ")
-        told = told.replace('"run.', '"', 1)
-        raise ConfigError(f"{source}: {told}") from error
-    return found
+        words = " ".join(str(error).split())
+        words = words.removeprefix("Group 'run' ").removeprefix("Parser key ")
+        words = words.replace('"run.', '"', 1)
+        raise ConfigError(f"{source}: {words}") from error
+    return config

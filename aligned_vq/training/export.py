@@ -1,4 +1,4 @@
-"""From the state of a run to a codec that can be examined and a bundle that can be shipped."""
+"""From the state of a run to a codec for evaluation and a bundle for release."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from aligned_vq.training.lora import adapter_changes
 from aligned_vq.training.run import TrainingRun
 
 TABLE_IMAGES, FITTING_IMAGES = 320, 96
-"""Pictures from which entropy tables are learned, and others on which rate weights are fitted."""
+"""Images from which entropy tables are learned, and others on which rate weights are fitted."""
 _log = logging.getLogger(__name__)
 
 
@@ -28,16 +28,16 @@ def trained_codec(run: TrainingRun, checkpoint: LlavaCheckpoint | None = None) -
 
     Args:
         run: calibrated at least.
-        checkpoint: what the manifest names; by default the one the run was given.
+        checkpoint: named by the manifest; by default the run's frozen one.
 
     Raises:
-        ConfigError: the run has not even been calibrated.
+        ConfigError: the run is not calibrated yet.
     """
     if run.at_stage == "calibrate" and run.plan.codebook_sizes:
         raise ConfigError(f"{run.out}: expected a run that has begun, found none; train it first")
     checkpoint = checkpoint or run.checkpoint
-    model = run.learners.model
-    model.link.cpu()  # but not the language model
+    model = run.modules.model
+    model.link.cpu()  # the language model stays on its device
     quantizer = model.quantizer
     if quantizer is not None:
         quantizer.cpu().eval().requires_grad_(False)
@@ -51,35 +51,35 @@ def trained_codec(run: TrainingRun, checkpoint: LlavaCheckpoint | None = None) -
         for name, point in run.config.codec.points.items()
         if point.mean_bytes is not None
     }
-    # The last of the source: they calibrated the codec only where there are few.
+    # From the end of the source: in a small one, some of them calibrated the codec as well.
     examples = run.examples(TABLE_IMAGES + FITTING_IMAGES, last=True)
     images = len(examples.features)
-    _log.info("fitting entropy tables and rates on %d pictures", images)
-    kept = max(1, images * FITTING_IMAGES // (TABLE_IMAGES + FITTING_IMAGES))
-    others = CutFeatures(*(t[: images - kept] if images > kept else t for t in examples))
-    fitting = CutFeatures(*(t[-kept:] for t in examples))
+    _log.info("fitting entropy tables and rates on %d images", images)
+    held_out = max(1, images * FITTING_IMAGES // (TABLE_IMAGES + FITTING_IMAGES))
+    others = CutFeatures(*(t[: images - held_out] if images > held_out else t for t in examples))
+    fitting = CutFeatures(*(t[-held_out:] for t in examples))
     fitted = fit_points(plain.codec, others, fitting, points, targets)
     tables = plain.codec.spec.tables
     return assemble(checkpoint, run.plan, quantizer, model.link, norms, fitted, tables)
 
 
 def export_run(run: TrainingRun, bundle: Path) -> SplitManifest:
-    """Write the run's bundle; with adapters, first the checkpoint that they were merged into."""
+    """Write the run's bundle; with adapters, first the checkpoint with the adapters merged."""
     checkpoint = merged_checkpoint(run) if run.config.lora.rank else run.checkpoint
     calibrated = trained_codec(run, checkpoint=checkpoint)
     return export_bundle(checkpoint, calibrated, bundle)
 
 
 def merged_checkpoint(run: TrainingRun) -> LlavaCheckpoint:
-    """The run's LLaVA with the adapters inside its weights, saved under `checkpoint/`.
+    """The run's LLaVA with the adapters merged into its weights, saved under `checkpoint/`.
 
-    The edge half stays as it was: adapters are behind the cut.
+    The edge half is unchanged: adapters are behind the cut.
     """
     from transformers import AutoProcessor, LlavaForConditionalGeneration
 
     folder = run.out / "checkpoint"
     source = run.checkpoint.directory()
-    # As stored: what is not adapted stays the same to the bit, whatever training computed in.
+    # In the stored dtype, so that weights without adapters stay the same to the bit.
     whole = LlavaForConditionalGeneration.from_pretrained(source, dtype="auto")
     places = {
         "suffix": whole.model.vision_tower,
@@ -88,7 +88,7 @@ def merged_checkpoint(run: TrainingRun) -> LlavaCheckpoint:
     }
     for target in run.config.lora.targets:
         weights = dict(places[target].named_parameters())
-        for path, change in adapter_changes(run.learners.model, target).items():
+        for path, change in adapter_changes(run.modules.model, target).items():
             name = f"{path}.weight"
             # Some releases of transformers hold the tower in another module.
             weight = weights[name if name in weights else f"vision_model.{name}"]

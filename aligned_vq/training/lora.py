@@ -1,4 +1,4 @@
-"""Low-rank adapters on frozen parts, and what they add to plain weights."""
+"""Low-rank adapters on frozen parts, and the changes of weights that they amount to."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ LAYERS: dict[LoraTarget, tuple[str, ...]] = {
 
 
 def add_adapters(model: SplitModel, config: LoraConfig) -> None:
-    """Put adapters on the config's targets; only they require gradients there."""
+    """Put adapters on the config's targets; in a target, only the adapters require gradients."""
     for target in config.targets:
         owner, name = _place(model, target)
         settings = PeftConfig(
             r=config.rank, lora_alpha=config.alpha, target_modules=list(LAYERS[target])
         )
         with warnings.catch_warnings():
-            # peft asks transformers for a property by the name it had before
+            # peft reads a property of transformers by its deprecated name.
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is depr", FutureWarning)
             setattr(owner, name, get_peft_model(getattr(owner, name), settings))
 
 
 def adapter_changes(model: SplitModel, target: LoraTarget) -> dict[str, Tensor]:
-    """What a target's adapters add to weights, by the name of the layer within the target."""
+    """Additions of a target's adapters to its weights, by the name of the layer in the target."""
     owner, name = _place(model, target)
     adapted = getattr(owner, name)
     assert isinstance(adapted, PeftModel)

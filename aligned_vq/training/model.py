@@ -1,4 +1,4 @@
-"""What a training step computes: the split model with a codec in the middle, and its losses.
+"""What a training step computes: the split model around a codec, and its losses.
 
 pixels -> prefix -> features, residual -> AlignedVQ -> link -> suffix -> projector -> language model
                                           (trained)            (frozen, or with LoRA)
@@ -26,33 +26,48 @@ SOFT_TOKENS = 512
 
 @dataclass(frozen=True)
 class BitSpending:
-    """How a step spends bits: stages, and a rate weight per image, `[B]` (None: free)."""
+    """How a step codes its images.
+
+    Args:
+        stages: residual stages in use, the first of which covers every token.
+        rate_weight: loss per bit of each image, `[B]`; None: bits cost nothing.
+    """
 
     stages: tuple[int, ...]
     rate_weight: Tensor | None = None
 
 
 class StepOutput(NamedTuple):
-    """What the loop sees of a step."""
+    """What one forward pass gives."""
 
     loss: Tensor
     terms: dict[str, Tensor]
-    """Every loss term before its weight, and accuracies, detached."""
+    """Every loss term before its weight, and accuracies: detached scalars."""
     choices: list[StageChoice]
+    """By residual stage; empty for the identity quantizer."""
     rate_bits: Tensor
-    """`[B]`."""
+    """Estimated bits of each image, `[B]`."""
+
+
+class AnswerModel(NamedTuple):
+    """What turns hidden states of the vision tower into answers, for the task loss."""
+
+    llava: Any
+    """transformers' model, of which the projector and the language model are used."""
+    packer: Packer
 
 
 class SplitModel(nn.Module):
-    """Codec and frozen LLaVA; `forward` is one step, so that it can be wrapped for many processes.
+    """Codec and frozen LLaVA.
+
+    `forward` computes a whole step, so that a wrapper for several processes can replace the model.
 
     Args:
         prefix: edge half, frozen.
         quantizer: None for the identity quantizer.
         link: the residual link.
         suffix: cloud half, frozen but for adapters.
-        llava: transformers' model (projector and language model), or None without a task loss.
-        packer: prompts; None without a task loss.
+        answering: frozen but for adapters; None without a task loss.
         codebooks: how gradients pass the quantizer.
     """
 
@@ -62,8 +77,7 @@ class SplitModel(nn.Module):
         quantizer: AlignedVQ | None,
         link: ResidualLink,
         suffix: VisionSuffix,
-        llava: Any,
-        packer: Packer | None,
+        answering: AnswerModel | None,
         codebooks: CodebookConfig,
     ) -> None:
         super().__init__()
@@ -71,17 +85,20 @@ class SplitModel(nn.Module):
         self.quantizer = quantizer
         self.link = link
         self.suffix = suffix
-        self.llava = llava
-        self.packer = packer
+        self.llava: Any = None if answering is None else answering.llava
+        self.packer = None if answering is None else answering.packer
         self.codebooks = codebooks
         self.latents_hat: Tensor | None = None
-        """Of the last step, `[B, N, d]`; keeps its gradient: what the losses feel of each token.
-        Not an output: a wrapper for many processes hands out copies without one."""
+        """Quantized latents of the last step, `[B, N, d]`, which keep their gradient.
+
+        An attribute, not an output: a wrapper for several processes returns copies of outputs,
+        and copies get no gradient.
+        """
 
     def forward(
         self, pixels: Tensor, text: PackedText | None, spending: BitSpending, stage: StageConfig
     ) -> StepOutput:
-        """Loss and figures of a batch: pixels `[B, 3, H, W]`."""
+        """Loss and metrics of pixels `[B, 3, H, W]`; `text` is None where there are no pairs."""
         with torch.no_grad():
             features, residual = self.prefix(pixels)
         coded, features_hat, residual_hat = self._code(features, residual, spending)
@@ -97,13 +114,12 @@ class SplitModel(nn.Module):
                 terms["hidden"] = _relative(hidden_hat, hidden)
             if stage.diversity or stage.rate:
                 terms["diversity"], terms["rate"] = self._soft_terms(coded, spending.stages[0])
-        shown: dict[str, Tensor] = {}
+        accuracies: dict[str, float] = {}
         if stage.task and text is not None:
             assert self.packer is not None
             embeds = self.llava.model.multi_modal_projector(hidden_hat)
             logits = packed_logits(self.llava, self.packer, embeds, text)
             terms["task"], accuracies = answer_loss(logits, text)
-            shown = {name: torch.tensor(value) for name, value in accuracies.items()}
         loss = torch.stack(
             [getattr(stage, name) * term.float() for name, term in terms.items()]
         ).sum()
@@ -111,7 +127,8 @@ class SplitModel(nn.Module):
             loss = loss + coded.codebook * _codebook_weight(self.codebooks, stage)
         return StepOutput(
             loss,
-            {name: term.detach() for name, term in terms.items()} | shown,
+            {name: term.detach() for name, term in terms.items()}
+            | {name: torch.tensor(value) for name, value in accuracies.items()},
             [] if coded is None else coded.choices,
             torch.zeros(len(pixels)) if coded is None else coded.rate_bits,
         )
@@ -144,8 +161,11 @@ class SplitModel(nn.Module):
         return coded, features_hat, residual_hat
 
     def _soft_terms(self, coded: QuantizedLatents, number: int) -> tuple[Tensor, Tensor]:
-        """For the first stage used: bits by which its mean soft use falls short of uniform, and
-        the expected code length in bits per token, under `softmax(-distance)`."""
+        """Two scalars about the first stage in use, under soft choices `softmax(-distance)`.
+
+        Bits by which the entropy of their mean falls short of a uniform one, and the expected code
+        length in bits per token.
+        """
         assert self.quantizer is not None
         stage = self.quantizer.codebooks.stage(number)
         # Through the latents, so that they can move towards entries that cost less.
@@ -165,12 +185,12 @@ class SplitModel(nn.Module):
 
 
 def _codebook_weight(codebooks: CodebookConfig, stage: StageConfig) -> float:
-    """Entries also move to what they stand for; moving averages do that without a loss."""
+    """Weight of the entries' distance to their latents; moving averages need no such loss."""
     return 4 * stage.commitment if codebooks.update == "gradient" else 0.0
 
 
-def _relative(found: Tensor, wanted: Tensor) -> Tensor:
-    """Squared error over the variance of what is wanted around its mean over the batch."""
-    wanted = wanted.float()
-    variance = (wanted - wanted.mean((0, 1))).square().mean()
-    return (found.float() - wanted).square().mean() / variance
+def _relative(estimate: Tensor, target: Tensor) -> Tensor:
+    """Squared error over the target's variance around its mean over batch and tokens."""
+    target = target.float()
+    variance = (target - target.mean((0, 1))).square().mean()
+    return (estimate.float() - target).square().mean() / variance

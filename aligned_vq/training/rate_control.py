@@ -1,4 +1,4 @@
-"""Holds every operating point at its mean rate while the latents move under it."""
+"""Holds every operating point at its mean rate while the codec changes."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from aligned_vq.calibration.codec import CodecPlan
+from aligned_vq.calibration.rate import fit_rate_weight, mean_rate_bits
+from aligned_vq.quantizer.aligned import AlignedVQ
 from aligned_vq.training.config import PointConfig
 
 GAIN = 0.1
-"""How far, in nats per step, a rate twice its target moves the logarithm of a rate weight."""
+"""Nats per step by which a mean rate of twice its target raises the logarithm of a rate weight."""
 SPREAD = 0.2
-"""Rate weights of a step lie within this many nats of the point's."""
+"""The rate weight of an image is drawn within this many nats of its point's."""
 
 
 class RateControl(nn.Module):
-    """One rate weight per operating point with a mean rate, nudged after every step.
+    """One rate weight per operating point with a mean rate, adjusted after every step.
 
     Args:
         points: the run's operating points.
@@ -36,7 +39,7 @@ class RateControl(nn.Module):
         self.register_buffer("log_weights", torch.zeros(len(self.names), dtype=torch.float64))
 
     def chains(self) -> list[tuple[int, ...]]:
-        """Different stage tuples of the points, in order."""
+        """The distinct stage tuples of the points, in order."""
         return list(dict.fromkeys(self.stages))
 
     def draw(
@@ -44,18 +47,19 @@ class RateControl(nn.Module):
     ) -> tuple[tuple[int, ...], list[int], Tensor | None]:
         """Stages of a step, the point of each of `count` images, and rate weights `[count]`.
 
-        A step keeps to one chain of stages, which comes up as often as its points' shares say; its
-        images are dealt out evenly among them. Without points (no codec) there are no stages.
+        All images of a step use the same chain of stages, drawn by the shares of its points, and
+        are divided evenly among the points of that chain. Weights are None where none of these has
+        a mean rate. Without points (identity quantizer) there are no stages.
         """
         if not self.stages:
             return (), [], None
         shares = self.shares / self.shares.sum()
         stages = self.stages[int(rng.choice(len(shares), p=shares))]
-        own = [number for number, other in enumerate(self.stages) if other == stages]
+        candidates = [number for number, other in enumerate(self.stages) if other == stages]
         # Shuffled before and after: a step may have fewer images than the chain has points.
-        picked = [int(n) for n in rng.permutation(np.resize(rng.permutation(own), count))]
+        picked = [int(n) for n in rng.permutation(np.resize(rng.permutation(candidates), count))]
         jitter = rng.uniform(-SPREAD, SPREAD, count)
-        if all(self.targets_bits[number] is None for number in own):
+        if all(self.targets_bits[number] is None for number in candidates):
             return stages, picked, None
         weights = [
             0.0 if self.targets_bits[n] is None else math.exp(float(self.log_weights[n]) + float(j))
@@ -64,11 +68,28 @@ class RateControl(nn.Module):
         return stages, picked, torch.tensor(weights)
 
     def observe(self, picked: Sequence[int], rate_bits: Sequence[float]) -> None:
-        """Nudge the weights of the points that images were coded with."""
+        """Adjust the weights of the points that images were coded with.
+
+        Args:
+            picked: the point of each image.
+            rate_bits: the estimated bits of each image.
+        """
         for number in set(picked):
             target = self.targets_bits[number]
             if target is None:
                 continue
             rates = [rate for n, rate in zip(picked, rate_bits, strict=True) if n == number]
-            off = math.log2(max(1.0, sum(rates) / len(rates)) / target)
-            self.log_weights[number] += GAIN * max(-1.0, min(1.0, off))
+            octaves = math.log2(max(1.0, sum(rates) / len(rates)) / target)
+            self.log_weights[number] += GAIN * max(-1.0, min(1.0, octaves))
+
+    @torch.no_grad()
+    def fit(self, quantizer: AlignedVQ, plan: CodecPlan, features: Tensor) -> None:
+        """Set the weights at which estimated mean rates on features `[M, N, D]` meet targets."""
+        latents = torch.cat([quantizer.latents(part) for part in torch.split(features, 16)])
+        for number, point in enumerate(plan.operating_points):
+            target = self.targets_bits[number]
+            if target is not None:
+                fitted = fit_rate_weight(
+                    point, target, lambda point: mean_rate_bits(quantizer, latents, point)
+                )
+                self.log_weights[number] = math.log(fitted.rate_weight)

@@ -1,10 +1,10 @@
-"""One training run: calibrate, align, task, and the bundle that comes of it.
+"""One training run of a codec: the stages calibrate, align and task, resumable at every step.
 
 out/state/          the resumable state
 out/losses.jsonl    every step's losses
 out/logs/           TensorBoard
 out/bundle/         the trained bundle (export)
-out/checkpoint/     the LLaVA it belongs to, where adapters were merged into it
+out/checkpoint/     with adapters: the LLaVA with the adapters merged into its weights
 """
 
 from __future__ import annotations
@@ -12,98 +12,129 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import warnings
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.utils import broadcast
+from torch import Tensor
 
-from aligned_vq.calibration.codec import CutFeatures, blank_codec, features_at, pixel_batches
+from aligned_vq.calibration.codec import CodecPlan, CutFeatures, features_at, pixel_batches
+from aligned_vq.calibration.quantizer import calibrate
 from aligned_vq.data.batches import Steps
 from aligned_vq.data.examples import ExampleSource
 from aligned_vq.data.sources import CHECKED_AT_START, open_source
 from aligned_vq.errors import ConfigError
 from aligned_vq.llava.checkpoint import LlavaCheckpoint
-from aligned_vq.llava.packing import Packer
-from aligned_vq.quantizer.aligned import AlignedVQ
 from aligned_vq.shipped import checkpoint_source
-from aligned_vq.split.loading import load_prefix, load_suffix, suffix_names
-from aligned_vq.training.codebooks import CodebookKeeper
-from aligned_vq.training.config import PointConfig, TrainConfig
-from aligned_vq.training.fitting import fit_start
-from aligned_vq.training.lora import add_adapters
-from aligned_vq.training.model import SplitModel
-from aligned_vq.training.rate_control import RateControl
-from aligned_vq.training.stage import Learners, build_optimiser, run_stage
-from aligned_vq.training.state import load_state, restore_optimiser, save_state, trim_log
+from aligned_vq.split.loading import load_prefix, suffix_names
+from aligned_vq.training.config import TrainConfig
+from aligned_vq.training.loop import TrainingLoop
+from aligned_vq.training.modules import (
+    TrainedModules,
+    build_optimiser,
+    load_modules,
+    new_updater,
+)
+from aligned_vq.training.stage import AcceleratedProcesses, CodecTask, StageCheckpoint
+from aligned_vq.training.state import load_state, save_state, trim_log
 
 STAGES = ("align", "task")
 LOG = "losses.jsonl"
 START_HOURS = 3
-"""Other processes wait this long while one renders or indexes the data and calibrates."""
+"""Limit of the other processes' wait while one renders or indexes the data and calibrates."""
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class RunParts:
+    """What a run needs that takes long to load, or is shared with other processes."""
+
+    checkpoint: LlavaCheckpoint
+    accelerator: Accelerator
+    source: ExampleSource
+    modules: TrainedModules
+    """As of the saved state, if there is one."""
+    identity: dict[str, str]
+    """Digests that a resumed run must share with the run that it resumes."""
+
+
+class RunState(NamedTuple):
+    """What a run's folder holds."""
+
+    stage: str
+    """One of `STAGES`, or "calibrate" where nothing is saved."""
+    step: int
+    """Finished steps of that stage."""
+    tensors: dict[str, Tensor]
+
+
 class TrainingRun:
-    """A run in a folder; `train` takes it from wherever it was to the end of its last stage.
+    """A run in a folder; `train` takes it from its saved state to the end of its last stage.
 
     Args:
-        config: what to do.
-        out: the run's folder; a run that was stopped there goes on.
+        config: of the run.
+        out: the run's folder.
+        parts: loaded by `open`.
+        state: what the folder holds.
 
-    Raises:
-        ConfigError: an impossible combination, unreadable data, or `out` holds another run.
+    Attributes:
+        at_stage, at_step: the stage in which the run is, "calibrate" at first, and its finished
+            steps.
     """
 
-    def __init__(self, config: TrainConfig, out: Path) -> None:
+    def __init__(self, config: TrainConfig, out: Path, parts: RunParts, state: RunState) -> None:
         self.config = config
         self.out = out
-        self.checkpoint = LlavaCheckpoint(checkpoint_source(config.checkpoint), config.revision)
-        self.plan = config.check(self.checkpoint.tower)
-        self._identity = self._name()
-        saved = self._saved()
-        bf16 = config.precision == "bf16"
-        self.accelerator = Accelerator(
-            # Said aloud, or processes without a GPU would not find each other.
-            cpu=not torch.cuda.is_available(),
-            mixed_precision="bf16" if bf16 else "no",
-            log_with="tensorboard",
-            project_dir=str(out),
-            kwargs_handlers=[
-                # A step uses some of the codebooks only.
-                DistributedDataParallelKwargs(find_unused_parameters=True),
-                InitProcessGroupKwargs(timeout=timedelta(hours=START_HOURS)),
-            ],
-        )
-        self._check_batches()
-        with self.accelerator.main_process_first():
-            self.source: ExampleSource = open_source(config.data.train, out / "data")
-        self._check_pairs()
-        self.learners = self._build()
-        self.at_stage, self.at_step, self._tensors = ("calibrate", 0, {})
-        if saved is not None:
-            facts, self._tensors = saved
-            self.at_stage, self.at_step = facts["stage"], facts["step"]
-            self.learners.load(self._tensors)
+        self.checkpoint = parts.checkpoint
+        self.plan = config.codec.plan()
+        self.accelerator = parts.accelerator
+        self.source = parts.source
+        self.modules = parts.modules
+        self.at_stage, self.at_step, self._tensors = state
+        self._identity = parts.identity
+
+    @classmethod
+    def open(cls, config: TrainConfig, out: Path) -> TrainingRun:
+        """Load model and data of a run, and the state of one that was stopped in the folder `out`.
+
+        Raises:
+            ConfigError: an impossible combination, unreadable data, or `out` holds another run.
+        """
+        checkpoint = LlavaCheckpoint(checkpoint_source(config.checkpoint), config.revision)
+        plan = config.check(checkpoint.tower)
+        identity = _identity(config, checkpoint, plan)
+        state = _saved_state(out, identity)
+        accelerator = _new_accelerator(config, out)
+        _check_batches(config, accelerator.num_processes)
+        with accelerator.main_process_first():
+            source = open_source(config.data.train, out / "data")
+        _check_pairs(config, source)
+        modules = load_modules(config, checkpoint, plan, accelerator)
+        if state.stage != "calibrate":
+            modules.load(state.tensors)
+        parts = RunParts(checkpoint, accelerator, source, modules, identity)
+        return cls(config, out, parts, state)
 
     def train(self) -> None:
         """Calibrate, then every stage with steps.
 
         Raises:
-            TrainingError: a loss is not finite; the state before it is kept.
-            OSError: a checkpoint cannot be written; the one before is kept.
-            KeyboardInterrupt: stopped by a signal; the state is saved.
+            TrainingError: a loss or gradient is not finite; the last checkpoint stays.
+            OSError: a checkpoint cannot be written; the one before stays.
+            KeyboardInterrupt: stopped by a signal; the state was saved after a whole step.
         """
         self.out.mkdir(parents=True, exist_ok=True)
         if self.accelerator.is_main_process:
             start = STAGES.index(self.at_stage) if self.at_stage in STAGES else 0
             trim_log(
                 self.out / LOG,
-                lambda f: (STAGES.index(f["stage"]), f["step"]) < (start, self.at_step),
+                lambda line: (STAGES.index(line["stage"]), line["step"]) < (start, self.at_step),
             )
         self.accelerator.init_trackers("logs")
         if self.at_stage == "calibrate":
@@ -118,164 +149,125 @@ class TrainingRun:
         self.accelerator.end_training()
 
     def examples(self, count: int, last: bool = False) -> CutFeatures:
-        """Features at the cut of the first (or last) `count` pictures of the source."""
+        """Features at the cut of the first (or last) `count` images of the source."""
         start = max(0, len(self.source) - count) if last else 0
-        pictures = (
-            self.source[i].image for i in range(start, min(start + count, len(self.source)))
-        )
+        images = (self.source[i].image for i in range(start, min(start + count, len(self.source))))
         prefix = load_prefix(self.checkpoint, self.plan.split)
-        return features_at(prefix, pixel_batches(self.checkpoint, pictures))
+        return features_at(prefix, pixel_batches(self.checkpoint, images))
 
     def _stage(self, number: int, name: str, first: int) -> None:
         stage = getattr(self.config, name)
         if not stage.steps or first >= stage.steps:
             return
-        model = self.learners.model
+        model = self.modules.model
         steps = Steps(
-            self.source,
-            self.checkpoint.processor(),
-            model.packer if stage.task else None,
-            stage.batch_size,
-            self.config.data.pairs_per_image,
-            self.config.seed,
-            number,
-            self.accelerator.process_index,
-            self.accelerator.num_processes,
+            source=self.source,
+            settings=self.checkpoint.processor(),
+            packer=model.packer if stage.task else None,
+            batch_size=stage.batch_size,
+            pairs_per_image=self.config.data.pairs_per_image,
+            seed=self.config.seed,
+            stage=number,
+            rank=self.accelerator.process_index,
+            processes=self.accelerator.num_processes,
         )
         optimiser = build_optimiser(model, self.config, stage)
-        if first:
-            restore_optimiser(optimiser, self._tensors)
-        run_stage(
-            name,
-            self.accelerator,
-            self.learners,
-            self.config,
-            stage,
-            steps,
-            optimiser,
-            first,
-            lambda step, by: self._save(name, step, by),
-            self.out / LOG,
+        task = CodecTask(
+            name=name,
+            accelerator=self.accelerator,
+            modules=self.modules,
+            config=self.config,
+            stage=stage,
+            steps=steps,
+            unwrapped_optimiser=optimiser,
+            log=self.out / LOG,
         )
-
-    def _build(self) -> Learners:
-        """Frozen model, blank codec, and what moves beside gradients."""
-        from transformers import AutoProcessor, LlavaForConditionalGeneration
-
-        config, checkpoint = self.config, self.checkpoint
-        torch.manual_seed(config.seed)
-        directory = checkpoint.directory()
-        device = self.accelerator.device
-        dtype = torch.bfloat16 if device.type == "cuda" and config.precision == "bf16" else None
-        frozen = dtype or torch.float32
-        quantizer, link, _ = blank_codec(checkpoint, self.plan)
-        llava = packer = None
-        if config.task.steps and config.task.task:
-            llava = LlavaForConditionalGeneration.from_pretrained(directory, dtype=frozen)
-            llava.model.vision_tower = None
-            llava.eval().requires_grad_(False)
-            if config.gradient_checkpointing:
-                with warnings.catch_warnings():
-                    # The name that every transformers 5 knows, though the last ones have another.
-                    warnings.filterwarnings("ignore", ".*checkpointing_enable` is", FutureWarning)
-                    llava.gradient_checkpointing_enable({"use_reentrant": False})
-                llava.train()  # transformers checkpoints in training mode only; LLaVA drops nothing
-            packer = Packer(
-                AutoProcessor.from_pretrained(directory, use_fast=False),
-                checkpoint.tower.num_selected_tokens,
-            )
-        model = SplitModel(
-            load_prefix(checkpoint, self.plan.split, frozen),
-            quantizer,
-            link,
-            load_suffix(checkpoint, self.plan.split, frozen),
-            llava,
-            packer,
-            config.codebooks,
-        ).to(device)
-        if config.lora.rank and llava is not None:
-            add_adapters(model, config.lora)
-        keeper = None if quantizer is None else self._keeper(quantizer)
-        points = config.codec.points
-        if not points and quantizer is not None:  # those of the plan, free of a rate
-            points = {p.name: PointConfig(p.stages) for p in self.plan.operating_points}
-        targets = {
-            name: 8 * point.mean_bytes / config.codebooks.rate_gain
-            for name, point in points.items()
-            if point.mean_bytes is not None
-        }
-        control = RateControl(points, targets)
-        return Learners(model, keeper, control)
+        write = partial(self._save, name)
+        checkpoint = StageCheckpoint(first, self._tensors, optimiser, write)
+        processes = AcceleratedProcesses(self.accelerator)
+        TrainingLoop(task, task.settings(), checkpoint, processes).run()
+        if self.accelerator.num_processes > 1:
+            self.accelerator.free_memory()  # every stage wraps the model anew
 
     @torch.no_grad()
     def _fit(self) -> None:
-        """Fit the codec without gradients, on one process; the others get its result."""
-        model, control, config = self.learners.model, self.learners.control, self.config
+        """Calibrate the codec without gradients in the main process; the others get its result."""
+        model, control, config = self.modules.model, self.modules.control, self.config
         if model.quantizer is None:
             return
         if self.accelerator.is_main_process:
             count = config.data.calibration_images
-            _log.info("calibrating on %d pictures", count)
+            _log.info("calibrating on %d images", count)
             examples = self.examples(count)
             quantizer, link = model.quantizer.cpu(), model.link.cpu()
-            fit_start(quantizer, link, control, self.plan, examples, config.seed)
+            plan = self.plan
+            calibrate(quantizer, link, *examples, plan.chains, plan.stage_shares, config.seed)
+            control.fit(quantizer, plan, examples.features)
         model.to(self.accelerator.device)
-        self.learners.keeper = self._keeper(model.quantizer)
-        for tensor in self.learners.tensors().values():
+        self.modules.updater = new_updater(model.quantizer, config.codebooks, self.accelerator)
+        for tensor in self.modules.tensors().values():
             tensor.copy_(broadcast(tensor.to(self.accelerator.device)))
-
-    def _keeper(self, quantizer: AlignedVQ) -> CodebookKeeper:
-        keeper = CodebookKeeper(
-            quantizer,
-            self.config.codebooks,
-            lambda tensor: self.accelerator.reduce(tensor, "sum"),
-            self.accelerator.gather,
-        )
-        return keeper.to(self.accelerator.device)
 
     def _save(self, stage: str, step: int, optimiser: torch.optim.Optimizer | None) -> None:
         if self.accelerator.is_main_process:
             facts = {"run": self._identity, "stage": stage, "step": step}
-            save_state(self.out / "state", facts, self.learners.tensors(), optimiser)
+            save_state(self.out / "state", facts, self.modules.tensors(), optimiser)
 
-    def _check_batches(self) -> None:
-        processes = self.accelerator.num_processes
-        for name in STAGES:
-            stage = getattr(self.config, name)
-            if stage.steps and stage.batch_size % processes:
-                raise ConfigError(
-                    f"{name}: batch_size must be a multiple of the {processes} processes, got "
-                    f"{stage.batch_size}"
-                )
 
-    def _check_pairs(self) -> None:
-        task = self.config.task
-        some = range(min(CHECKED_AT_START, len(self.source)))
-        if task.steps and task.task and not any(self.source[index].pairs for index in some):
+def _identity(config: TrainConfig, checkpoint: LlavaCheckpoint, plan: CodecPlan) -> dict[str, str]:
+    settings = json.dumps(asdict(config))  # the order of points counts
+    names = suffix_names(checkpoint, plan.split)
+    return {
+        "configuration": hashlib.sha256(settings.encode()).hexdigest(),
+        "model": checkpoint.vision_digest(names),
+    }
+
+
+def _saved_state(out: Path, identity: Mapping[str, str]) -> RunState:
+    saved = load_state(out / "state")
+    if saved is None:
+        return RunState("calibrate", 0, {})
+    facts, tensors = saved
+    saved_identity = facts.get("run", {})
+    if saved_identity != identity:
+        different = [name for name in identity if saved_identity.get(name) != identity[name]]
+        raise ConfigError(
+            f"{out} holds a run of another {' and '.join(different) or 'kind'}; give the "
+            "configuration and checkpoint it was started with, or another folder"
+        )
+    return RunState(facts["stage"], facts["step"], tensors)
+
+
+def _new_accelerator(config: TrainConfig, out: Path) -> Accelerator:
+    return Accelerator(
+        # Explicit, because processes without a GPU would not form a group otherwise.
+        cpu=not torch.cuda.is_available(),
+        mixed_precision=config.precision,
+        log_with="tensorboard",
+        project_dir=str(out),
+        kwargs_handlers=[
+            # A step uses only some of the codebooks.
+            DistributedDataParallelKwargs(find_unused_parameters=True),
+            InitProcessGroupKwargs(timeout=timedelta(hours=START_HOURS)),
+        ],
+    )
+
+
+def _check_batches(config: TrainConfig, processes: int) -> None:
+    for name in STAGES:
+        stage = getattr(config, name)
+        if stage.steps and stage.batch_size % processes:
             raise ConfigError(
-                f"task: expected questions and answers in {self.config.data.train}, found none; "
-                "give other data, or task.task 0 to learn without"
+                f"{name}: batch_size must be a multiple of the {processes} processes, got "
+                f"{stage.batch_size}"
             )
 
-    def _saved(self) -> Any:
-        saved = load_state(self.out / "state")
-        if saved is not None and saved[0].get("run") != self._identity:
-            different = [
-                name
-                for name, value in self._identity.items()
-                if saved[0].get("run", {}).get(name) != value
-            ]
-            raise ConfigError(
-                f"{self.out} holds a run of another {' and '.join(different) or 'kind'}; give the "
-                "configuration and checkpoint it was started with, or another folder"
-            )
-        return saved
 
-    def _name(self) -> dict[str, str]:
-        """What a resumed run must share with the one before."""
-        settings = json.dumps(asdict(self.config))  # the order of points counts
-        names = suffix_names(self.checkpoint, self.plan.split)
-        return {
-            "configuration": hashlib.sha256(settings.encode()).hexdigest(),
-            "model": self.checkpoint.vision_digest(names),
-        }
+def _check_pairs(config: TrainConfig, source: ExampleSource) -> None:
+    task = config.task
+    sample = range(min(CHECKED_AT_START, len(source)))
+    if task.steps and task.task and not any(source[index].pairs for index in sample):
+        raise ConfigError(
+            f"task: expected questions and answers in {config.data.train}, found none; "
+            "give other data, or task.task 0 to learn without"
+        )

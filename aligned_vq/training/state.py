@@ -1,8 +1,13 @@
-"""A run's state on disk: safetensors and JSON, written whole or not at all."""
+"""States on disk, each replaced as a whole or not at all.
+
+A codec's run keeps a folder of safetensors and JSON; a module trained by itself keeps one file.
+"""
 
 from __future__ import annotations
 
+import io
 import json
+import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from aligned_vq.errors import ConfigError
 from aligned_vq.files.atomic_file import write_file
@@ -26,33 +31,33 @@ def save_state(
     tensors: Mapping[str, Tensor],
     optimiser: torch.optim.Optimizer | None = None,
 ) -> None:
-    """Replace the checkpoint in `folder`; the one before survives whatever goes wrong here.
+    """Replace the checkpoint in `folder`; the one before survives every failure.
 
     Args:
         folder: of the checkpoint.
-        facts: JSON-able: the stage, the step, what the run is.
-        tensors: modules' tensors by name.
-        optimiser: its moments are kept too, by the number of their parameter.
+        facts: values that JSON can hold: the stage, the step, the run's identity.
+        tensors: of the modules, by name.
+        optimiser: its moments are saved too, by the number of their parameter.
 
     Raises:
-        NotWritten: the disk is full or cannot be written; nothing has changed then.
+        NotWritten: the disk is full or read-only; the checkpoint before is unchanged.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    every = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    saved = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     if optimiser is not None:
         for number, moments in optimiser.state_dict()["state"].items():
             for name, value in moments.items():
-                every[f"{_OPTIMISER}{number}.{name}"] = torch.as_tensor(value).cpu().clone()
+                saved[f"{_OPTIMISER}{number}.{name}"] = torch.as_tensor(value).cpu().clone()
     with new_folder(folder, (TENSORS, FACTS)) as new:
-        save_file(every, new / TENSORS)
+        save_file(saved, new / TENSORS)
         write_file(new / FACTS, json.dumps(dict(facts), indent=1) + "\n")
 
 
 def load_state(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """Facts and tensors of the last checkpoint, None if there is none.
+    """Facts and tensors of the checkpoint in `folder`; None if there is none.
 
     Raises:
-        ConfigError: there is one, but it cannot be read.
+        ConfigError: the checkpoint cannot be read.
     """
     recover(folder)
     if not folder.exists():
@@ -67,7 +72,7 @@ def load_state(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put the moments that `save_state` kept back into an optimiser of the same parameters."""
+    """Put the moments saved by `save_state` back into an optimiser of the same parameters."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith(_OPTIMISER):
@@ -77,18 +82,69 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Te
 
 
 def trim_log(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
-    """Take out of a log of JSON lines what is not to be kept, if there is one.
+    """Keep only some lines of a log of JSON objects, if there is a log.
 
-    What steps after the checkpoint wrote, for those are run again.
+    Steps after the checkpoint are run again and must not be in the log twice.
     """
     if not path.exists():
         return
-    kept = []
+    lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             figures = json.loads(line)
         except ValueError:  # the run was killed while it wrote this line
             continue
         if keep(figures):
-            kept.append(f"{line}\n")  # its end may be what the kill cut off
-    write_file(path, "".join(kept))
+            lines.append(f"{line}\n")  # a kill may have cut off the end of the line
+    write_file(path, "".join(lines))
+
+
+class ModuleFile:
+    """A module and its optimiser in one file; a `Checkpoint` of the loop.
+
+    Args:
+        path: of the file, in a folder that exists.
+        module: all of its tensors are saved.
+        optimiser: of the module's parameters.
+    """
+
+    def __init__(self, path: Path, module: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+        self._path = path
+        self._module = module
+        self._optimiser = optimiser
+
+    def restore(self) -> int:
+        """Put the saved state back; returns the number of finished steps, 0 without a file.
+
+        Raises:
+            ConfigError: the file cannot be read, or holds another module's state.
+        """
+        if not self._path.exists():
+            return 0
+        try:
+            saved = torch.load(self._path, weights_only=True)
+            self._module.load_state_dict(saved["module"])
+            self._optimiser.load_state_dict(saved["optimiser"])
+            finished_steps: int = saved["step"]
+        except (KeyError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(
+                f"{self._path}: cannot read this module's state ({reason}); remove the file to "
+                "start over"
+            ) from error
+        return finished_steps
+
+    def save(self, finished_steps: int) -> None:
+        """Replace the file.
+
+        Raises:
+            NotWritten: the disk is full or read-only; the file before is unchanged.
+        """
+        state = {
+            "step": finished_steps,
+            "module": self._module.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+        }
+        written = io.BytesIO()  # torch's own error on a full disk does not name the cause
+        torch.save(state, written)
+        write_file(self._path, written.getbuffer())

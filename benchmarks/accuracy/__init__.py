@@ -1,1 +1,1 @@
-"""Accuracy of the codec and of other implementations beside it, a command each."""
+"""Accuracy of the codec, and agreement with other implementations; one command each."""

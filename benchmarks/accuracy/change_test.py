@@ -1,8 +1,8 @@
-"""When is a picture another one? Measures of change under noise, exposure, and real changes.
+"""Compares measures of image change under noise, exposure and compression, and under real changes.
 
-Rendered scenes as a still camera sees them twice: with other noise, compressed anew, a little
-brighter, or with one object moved, recoloured or gone. A measure is good where the largest of the
-first kind lies below the smallest of the second.
+A rendered scene is imaged twice by a still camera. The second image differs by noise, compression
+or brightness only, or one object is moved, recoloured or removed. A measure separates the two cases
+if its largest value in the first is below its smallest in the second.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from aligned_vq.images.preprocess import preprocess, view_of
 from aligned_vq.shipped import BUNDLE
 from edge_client.watch.change import DEFAULT_LEVEL, ChangeTest, change
 
-SAME = ("noise 5", "noise 10", "noise 20", "noise 10, JPEG-60", "8 % brighter", "JPEG-30")
-OTHER = ("moved by 8 px", "moved by 20 px", "recoloured", "gone")
+UNCHANGED = ("noise 5", "noise 10", "noise 20", "noise 10, JPEG-60", "8 % brighter", "JPEG-30")
+CHANGED = ("moved by 8 px", "moved by 20 px", "recoloured", "gone")
 
 
 def noisy(pixels: NDArray[np.uint8], rng: np.random.Generator, sigma: float) -> Image.Image:
-    """With Gaussian noise of so many levels of 255."""
-    found = pixels + sigma * rng.standard_normal(pixels.shape)
-    return Image.fromarray(np.clip(found, 0, 255).astype(np.uint8))
+    """The image with Gaussian noise of standard deviation `sigma`, in levels of 255."""
+    with_noise = pixels + sigma * rng.standard_normal(pixels.shape)
+    return Image.fromarray(np.clip(with_noise, 0, 255).astype(np.uint8))
 
 
 def jpeg(image: Image.Image, quality: int) -> Image.Image:
-    """Compressed and opened again."""
+    """The image after JPEG compression."""
     data = io.BytesIO()
     image.save(data, "JPEG", quality=quality)
     return Image.open(data).convert("RGB")
 
 
 def versions(scene: Scene, rng: np.random.Generator) -> Iterator[tuple[str, Image.Image]]:
-    """The scene as it looks the second time, by what happened."""
+    """The second images of a scene, each with the name of the difference."""
     pixels = render(scene).pixels
     for sigma in (5, 10, 20):
         yield f"noise {sigma}", noisy(pixels, rng, sigma)
@@ -54,10 +54,10 @@ def versions(scene: Scene, rng: np.random.Generator) -> Iterator[tuple[str, Imag
     brighter = np.clip(1.08 * pixels.astype(np.float32), 0, 255).astype(np.uint8)
     yield "8 % brighter", noisy(brighter, rng, 3)
     yield "JPEG-30", jpeg(Image.fromarray(pixels), 30)
-    *rest, last = scene.objects  # the one in front
+    *rest, last = scene.objects  # the last object is in front, so its change is visible
     for shift in (8, 20):
-        towards = 1 if last.x_px < pixels.shape[1] / 2 else -1
-        moved = replace(last, x_px=last.x_px + towards * shift)
+        direction = 1 if last.x_px < pixels.shape[1] / 2 else -1  # towards the centre
+        moved = replace(last, x_px=last.x_px + direction * shift)
         changed = replace(scene, objects=(*rest, moved))
         yield f"moved by {shift} px", noisy(render(changed).pixels, rng, 5)
     colour = next(name for name in COLOURS if name != last.colour)
@@ -70,7 +70,7 @@ def versions(scene: Scene, rng: np.random.Generator) -> Iterator[tuple[str, Imag
 def measures() -> dict[
     str, tuple[Callable[[Image.Image], NDArray[np.generic]], Callable[..., float]]
 ]:
-    """By name: what is kept of a picture, and how two of them are compared."""
+    """Measures by name: a function that describes an image, and one that compares descriptions."""
     bundle = open_edge_bundle(BUNDLE)
     settings, test = bundle.manifest.processor, ChangeTest(bundle.manifest)
 
@@ -95,40 +95,43 @@ def measures() -> dict[
 
 
 def main() -> int:
-    """Print the range of every measure; exits with 1 if the default level does not separate."""
+    """Print the range of every measure; exits with 1 if the default level fails."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scenes", type=int, default=100)
     parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
     options = parser.parse_args()
-    kept = measures()
-    found: dict[str, dict[str, list[float]]] = {name: {} for name in kept}
+    functions = measures()
+    samples: dict[str, dict[str, list[float]]] = {name: {} for name in functions}
     for number in tqdm(range(options.scenes), desc="scenes"):
         rng = scene_rng("validation", number)
         scene = sample_scene(rng)
         first = noisy(render(scene).pixels, rng, 5)
-        before = {name: keep(first) for name, (keep, _) in kept.items()}
-        for what, image in versions(scene, rng):
-            for name, (keep, compare) in kept.items():
-                found[name].setdefault(what, []).append(compare(before[name], keep(image)))
+        before = {name: describe(first) for name, (describe, _) in functions.items()}
+        for difference, image in versions(scene, rng):
+            for name, (describe, compare) in functions.items():
+                value = compare(before[name], describe(image))
+                samples[name].setdefault(difference, []).append(value)
     figures = {
         name: {
-            what: {
+            difference: {
                 "least": round(min(values), 3),
                 "median": round(float(np.median(values)), 3),
                 "most": round(max(values), 3),
             }
-            for what, values in rows.items()
+            for difference, values in rows.items()
         }
-        for name, rows in found.items()
+        for name, rows in samples.items()
     }
     for name, rows in figures.items():
         print(name)
-        for what, row in rows.items():
-            print(f"  {what:<18} {row['least']:>7} to {row['most']:<7} median {row['median']}")
-    means = found["patch means"]
-    false = {what: sum(value > DEFAULT_LEVEL for value in means[what]) for what in SAME}
-    missed = {what: sum(value <= DEFAULT_LEVEL for value in means[what]) for what in OTHER}
-    print(f"patch means at {DEFAULT_LEVEL}: taken for changed {false}, missed {missed}")
+        for difference, row in rows.items():
+            print(
+                f"  {difference:<18} {row['least']:>7} to {row['most']:<7} median {row['median']}"
+            )
+    means = samples["patch means"]
+    false = {name: sum(value > DEFAULT_LEVEL for value in means[name]) for name in UNCHANGED}
+    missed = {name: sum(value <= DEFAULT_LEVEL for value in means[name]) for name in CHANGED}
+    print(f"patch means at {DEFAULT_LEVEL}: false changes {false}, missed changes {missed}")
     if options.out:
         report = {"level": DEFAULT_LEVEL, "false": false, "missed": missed, "measures": figures}
         write_file(options.out, json.dumps(report, indent=2) + "\n")

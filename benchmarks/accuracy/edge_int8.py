@@ -1,8 +1,8 @@
-"""What the edge's ONNX graph costs, in full precision and with weights of 8 bits, reference model.
+"""Accuracy of the edge's ONNX graph, in full precision and with 8-bit weights; reference model.
 
-The shipped bundle three times: its edge with torch, with its graph, and with a graph written by
-`aligned-vq export-onnx --int8`; the cloud is the same. Differences, with paired 95 % intervals in
-points, are to torch.
+Evaluates the shipped bundle three times with the same cloud half: the edge with torch, with the
+shipped graph, and with a graph written by `aligned-vq export-onnx --int8`. Differences are relative
+to torch, in percentage points with paired 95 % intervals.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _NOT_SENT = -1
 
 
 class BackendPath(CodecPath):
-    """The shipped bundle's path, its edge run by a backend of the edge client."""
+    """The evaluation path of the shipped bundle, with its edge run by an edge client's backend."""
 
     def __init__(self, examiner: Evaluator, name: str, backend: Backend, quality: str) -> None:
         edge, cloud = open_edge_bundle(BUNDLE), open_cloud_bundle(BUNDLE)
@@ -49,10 +49,10 @@ class BackendPath(CodecPath):
         return self._backend.spec.compress(output, self._quality)
 
 
-def differing_share(ours: Sequence[Encoded], theirs: Sequence[Encoded]) -> float:
-    """Of all indices sent by `ours`, those that `theirs` does not send or that are others."""
+def differing_share(reference: Sequence[Encoded], others: Sequence[Encoded]) -> float:
+    """The share of the reference's indices that `others` lack or have with another value."""
     differing = sent = 0
-    for image, other in zip(ours, theirs, strict=True):
+    for image, other in zip(reference, others, strict=True):
         for number, stage in enumerate(image.stages):
             rows = _rows(stage, image.num_tokens)
             differing += int((rows != _rows(other.stages[number], image.num_tokens)).sum())
@@ -61,20 +61,21 @@ def differing_share(ours: Sequence[Encoded], theirs: Sequence[Encoded]) -> float
 
 
 def _rows(stage: StageIndices, num_tokens: int) -> NDArray[np.int32]:
+    """Indices `[N, groups]` of all tokens, `_NOT_SENT` for tokens that the stage leaves out."""
     rows = np.full((num_tokens, stage.indices.shape[1]), _NOT_SENT, np.int32)
     rows[slice(None) if stage.mask is None else stage.mask] = stage.indices
     return rows
 
 
-def _figures(found: Examination, reference: Examination) -> dict[str, Any]:
-    verdicts = found.verdicts
+def _figures(examination: Examination, reference: Examination) -> dict[str, Any]:
+    verdicts = examination.verdicts
     return {
         "answers": verdicts.answers,
         "words": verdicts.words,
         "answers_difference": verdicts.answers_against(reference.verdicts),
         "words_difference": verdicts.words_against(reference.verdicts),
-        "mean_bytes": float(found.costs.sent_bytes.mean()),
-        "differing_indices": differing_share(reference.encoded, found.encoded),
+        "mean_bytes": float(examination.costs.sent_bytes.mean()),
+        "differing_indices": differing_share(reference.encoded, examination.encoded),
     }
 
 
@@ -99,9 +100,9 @@ def main() -> int:
             reference: Examination | None = None
             for name, backend in backends.items():
                 path = BackendPath(examiner, f"{name} {quality}", backend, quality)
-                found = examiner.examine(path, path.name)
-                reference = reference or found
-                results[path.name] = figures = _figures(found, reference)
+                examination = examiner.examine(path, path.name)
+                reference = reference or examination
+                results[path.name] = figures = _figures(examination, reference)
                 print(path.name, json.dumps(figures), flush=True)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,8 @@
-"""Reference model: tokens of the split service with raw coding against transformers' `generate`.
+"""Reference model: token ids of the split service without quantization against `generate`.
 
-Serves an identity bundle (raw features, `statistics` link) from a process of its own, asks 50 test
-questions over gRPC, and compares every token id with the unsplit model's greedy answer.
+Serves an identity bundle (raw features, `statistics` link) in a separate process, asks 50 test
+questions over gRPC, and compares every token id with the greedy answer of the unsplit model in
+transformers.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from edge_client import EdgeClient
 
 
 def identity_bundle(out: Path, split: SplitPoint) -> Path:
-    """A bundle of the reference model that loses nothing."""
+    """Write a lossless bundle of the reference model to `out`; returns `out`."""
     checkpoint = LlavaCheckpoint(CHECKPOINT)
     plan = CodecPlan(split, "statistics", codebook_sizes=(), identity=True)
     pixels = pixel_batches(checkpoint, training_pictures(1))
@@ -43,7 +44,7 @@ def identity_bundle(out: Path, split: SplitPoint) -> Path:
 
 
 def main() -> int:
-    """Print how many answers agree; exits with 1 if any differs."""
+    """Print the number of identical answers; exits with 1 if one differs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--questions", type=int, default=50)
     parser.add_argument("--split", default="ln1@1")
@@ -55,24 +56,25 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         bundle = identity_bundle(Path(folder), SplitPoint.parse(options.split))
         with CloudProcess(bundle, CHECKPOINT) as cloud, EdgeClient(cloud.target, bundle) as client:
-            asked = [
+            questions = [
                 (image.picture, question.text)
                 for image in exam_images(options.questions)
                 for question in image.questions
             ][: options.questions]
-            for picture, text in tqdm(asked, desc="questions"):
+            for image, text in tqdm(questions, desc="questions"):
                 content = [{"type": "image"}, {"type": "text", "text": text}]
                 prompt = processor.apply_chat_template(
                     [{"role": "user", "content": content}], add_generation_prompt=True
                 )
-                inputs = processor(images=picture, text=prompt, return_tensors="pt")
-                whole = model.generate(**inputs, max_new_tokens=64, do_sample=False)
-                expected = whole[0, inputs["input_ids"].shape[1] :].tolist()
-                answer = client.ask(picture, text, max_tokens=64)
+                inputs = processor(images=image, text=prompt, return_tensors="pt")
+                generated = model.generate(**inputs, max_new_tokens=64, do_sample=False)
+                expected = generated[0, inputs["input_ids"].shape[1] :].tolist()
+                answer = client.ask(image, text, max_tokens=64)
                 equal += list(answer.details.token_ids) == expected
-    figures = {"questions": len(asked), "identical": equal, "split": options.split}
-    print(json.dumps(figures) if options.json else f"identical token ids: {equal} of {len(asked)}")
-    return 0 if equal == len(asked) else 1
+    count = len(questions)
+    figures = {"questions": count, "identical": equal, "split": options.split}
+    print(json.dumps(figures) if options.json else f"identical token ids: {equal} of {count}")
+    return 0 if equal == count else 1
 
 
 if __name__ == "__main__":

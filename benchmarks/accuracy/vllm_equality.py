@@ -1,8 +1,8 @@
-"""Reference model: token ids of the vLLM engine against the transformers engine's, greedy.
+"""Reference model: greedy token ids of the vLLM engine against those of the transformers engine.
 
-Both serve the shipped bundle from a process of their own, over gRPC; the same questions about the
-same test pictures go to each. Then vLLM is handed pictures and embeddings itself, all of which it
-must refuse and survive. Runs in vLLM's environment (`make vllm`).
+Each engine serves the shipped bundle in a separate process, over gRPC, and gets the same questions
+about the same test images. Then the vLLM engine gets images and embeddings directly; it has to
+refuse all of them and to answer afterwards. Runs in vLLM's environment (`make vllm`).
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ MAX_TOKENS = 64
 
 
 def answers(questions: int, *options: str) -> list[tuple[int, ...]]:
-    """Token ids of the answers that a service with these options gives."""
-    asked = [
+    """Token ids of the answers of a service with these options."""
+    cases = [
         (image.picture, question.text)
         for image in exam_images(questions)
         for question in image.questions
@@ -46,19 +46,19 @@ def answers(questions: int, *options: str) -> list[tuple[int, ...]]:
         EdgeClient(cloud.target, BUNDLE) as client,
     ):
         return [
-            client.ask(picture, text, max_tokens=MAX_TOKENS).details.token_ids
-            for picture, text in tqdm(asked, desc=options[0] if options else "transformers")
+            client.ask(image, text, max_tokens=MAX_TOKENS).details.token_ids
+            for image, text in tqdm(cases, desc=options[0] if options else "transformers")
         ]
 
 
-async def refused() -> dict[str, bool]:
-    """What an engine says no to, and whether it still answers after that."""
+async def refusals() -> dict[str, bool]:
+    """Whether the engine refused each invalid input and stayed healthy, and answers afterwards."""
     config = CloudConfig(BUNDLE, str(CHECKPOINT), engine="vllm", vllm={"enforce_eager": True})
     backend = make_backend(load(config), config, Metrics())
-    picture = next(iter(exam_images(1))).picture
-    pixels = torch.from_numpy(np.asarray(picture.convert("RGB"))).permute(2, 0, 1)
+    scene = next(iter(exam_images(1))).picture
+    pixels = torch.from_numpy(np.asarray(scene.convert("RGB"))).permute(2, 0, 1)
     images: dict[str, Any] = {
-        "picture": picture,
+        "picture": scene,
         "pixels, uint8": pixels,
         "pixels, float32": pixels.float(),
         "embeddings": torch.zeros(1, 576, 192),
@@ -66,7 +66,7 @@ async def refused() -> dict[str, bool]:
         "an index out of range": torch.full((577, 5), 4096, dtype=torch.int16),
     }
     prompt = backend.prompts.build("Describe the picture.")
-    found = {}
+    results = {}
     await backend.engine.warm_up()
     try:
         for name, image in images.items():
@@ -74,40 +74,40 @@ async def refused() -> dict[str, bool]:
             try:
                 async for _ in backend.engine.generate(request):
                     pass
-                found[name] = False
+                results[name] = False
             except EngineError:
-                found[name] = backend.engine.healthy
+                results[name] = backend.engine.healthy
         blank = torch.full((577, 5), -1, dtype=torch.int16)
         request = EngineRequest("after", prompt, blank, Sampling(max_tokens=4))
-        found["answers after that"] = bool([c async for c in backend.engine.generate(request)])
+        results["answers after that"] = bool([c async for c in backend.engine.generate(request)])
     finally:
         await backend.engine.close()
-    return found
+    return results
 
 
 def main() -> int:
-    """Print one JSON object; exits with 1 if an answer differs or anything was let in."""
+    """Print one JSON object; exits with 1 if an answer differs or an invalid input was accepted."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--questions", type=int, default=50)
     parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
     options = parser.parse_args()
     prepare()
     expected = answers(options.questions)
-    found = answers(options.questions, *IN_PROCESS)
-    equal = sum(own == other for own, other in zip(found, expected, strict=True))
-    no = asyncio.run(refused())
+    actual = answers(options.questions, *IN_PROCESS)
+    equal = sum(ids == expected_ids for ids, expected_ids in zip(actual, expected, strict=True))
+    refused = asyncio.run(refusals())
     figures = {
         "questions": len(expected),
         "tokens": sum(map(len, expected)),
         "identical": equal,
-        "refused": no,
+        "refused": refused,
     }
     text = json.dumps(figures, indent=2)
     print(text)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         write_file(options.out, text + "\n")
-    return 0 if equal == len(expected) and all(no.values()) else 1
+    return 0 if equal == len(expected) and all(refused.values()) else 1
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Seeded questions, people's answers and predictions that try every rule of VQA-v2's accuracy."""
+"""Seeded cases for VQA-v2's accuracy: annotators' answers and predictions that try every rule."""
 
-# ruff: noqa: RUF001 (digits and quotes of other scripts are meant)
+# ruff: noqa: RUF001 (digits and quotes of other scripts are intended)
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from aligned_vq.evaluation.vqav2.metric import CONTRACTIONS
 
-PEOPLE = 10
+ANNOTATORS = 10
 ANSWER_TYPES = ("yes/no", "number", "other")
 QUESTION_TYPES = ("what color is the", "how many", "is there a", "none of the above")
 _MARKS = ";/[]\"{}()=+\\_-><@`,?!.:'$%&*#^|~"
@@ -36,51 +36,51 @@ _ODD = (
     *(odd for line in _ODD_ANSWERS.split("\n") for odd in line.strip(" ").split("|")),
     *("", " ", "\t", "\n", " - ", "." * 31, "." * 32, "." * 33, "." * 40 + "5", "a.b.c." * 12),
 )
-_KNOWN = (*CONTRACTIONS, *CONTRACTIONS.values())
+_CONTRACTIONS = (*CONTRACTIONS, *CONTRACTIONS.values())
 
 
 class Case(NamedTuple):
-    """A question as the metric sees it."""
+    """A prediction and the annotators' answers to a question, with the types of both."""
 
     prediction: str
-    given: tuple[str, ...]
+    answers: tuple[str, ...]
     answer_type: str
     question_type: str
 
 
 def cases(count: int, seed: int) -> Iterator[Case]:
-    """So many cases; the same seed gives the same ones."""
+    """`count` cases, the same ones for the same seed."""
     draw = random.Random(seed)
     for _ in range(count):
-        given = _given(draw)
+        answers = _answers(draw)
         yield Case(
-            _prediction(draw, given),
-            given,
+            _prediction(draw, answers),
+            answers,
             draw.choice(ANSWER_TYPES),
             draw.choice(QUESTION_TYPES),
         )
 
 
-def _given(draw: random.Random) -> tuple[str, ...]:
-    """What ten people wrote: all the same, the same but for how it looks, or of several minds."""
+def _answers(draw: random.Random) -> tuple[str, ...]:
+    """The answers of ten annotators: identical, identical except for spaces, or several answers."""
     kind = draw.random()
     first = _answer(draw)
     if kind < 0.15:
-        return (first,) * PEOPLE
-    if kind < 0.22:  # the same once the space around it is gone
-        return tuple(draw.choice(("", " ", "\t", "\n")) + first for _ in range(PEOPLE))
-    minds = [first, *(_answer(draw) for _ in range(draw.randrange(1, 4)))]
-    weights = [draw.choice((1, 2, 4, 8)) for _ in minds]
-    looks = 0.0 if draw.random() < 0.3 else 0.3
+        return (first,) * ANNOTATORS
+    if kind < 0.22:  # identical after stripping
+        return tuple(draw.choice(("", " ", "\t", "\n")) + first for _ in range(ANNOTATORS))
+    distinct = [first, *(_answer(draw) for _ in range(draw.randrange(1, 4)))]
+    weights = [draw.choice((1, 2, 4, 8)) for _ in distinct]
+    restyled_share = 0.0 if draw.random() < 0.3 else 0.3
     return tuple(
-        _restyled(draw, mind) if draw.random() < looks else mind
-        for mind in draw.choices(minds, weights, k=PEOPLE)
+        _restyled(draw, answer) if draw.random() < restyled_share else answer
+        for answer in draw.choices(distinct, weights, k=ANNOTATORS)
     )
 
 
-def _prediction(draw: random.Random, given: Sequence[str]) -> str:
+def _prediction(draw: random.Random, answers: Sequence[str]) -> str:
     kind = draw.random()
-    chosen = draw.choice(given)
+    chosen = draw.choice(answers)
     if kind < 0.4:
         return chosen
     if kind < 0.85:
@@ -97,13 +97,13 @@ def _answer(draw: random.Random) -> str:
     if kind < 0.7:
         return draw.choice(_ODD)
     if kind < 0.85:
-        return " ".join(draw.sample((draw.choice(_KNOWN), draw.choice(_PLAIN)), k=2))
+        return " ".join(draw.sample((draw.choice(_CONTRACTIONS), draw.choice(_PLAIN)), k=2))
     letters = "ab1 2.,'" + draw.choice(_MARKS) * 2
     return "".join(draw.choices(letters, k=draw.randrange(1, 9)))
 
 
 def _restyled(draw: random.Random, text: str) -> str:
-    """The same answer as somebody else might have written it; mostly, the metric sees through."""
+    """The answer written differently, mostly in ways that the metric normalises."""
     changes: tuple[Callable[[str], str], ...] = (
         str.upper,
         str.capitalize,
@@ -114,7 +114,7 @@ def _restyled(draw: random.Random, text: str) -> str:
         lambda t: t.replace(" ", draw.choice(_SPACES)),
         lambda t: t.replace(" ", draw.choice(("-", "/", "_", ", ", ","))),
         lambda t: t.replace("'", ""),
-        lambda t: " ".join(_spelled(word) for word in t.split(" ")),
+        lambda t: " ".join(_swap_digit(word) for word in t.split(" ")),
         lambda t: _with_mark(draw, t),
         lambda t: _with_mark(draw, t),
     )
@@ -124,12 +124,13 @@ def _restyled(draw: random.Random, text: str) -> str:
 
 
 def _with_mark(draw: random.Random, text: str) -> str:
+    """The text with a punctuation mark at a random place."""
     place = draw.randrange(len(text) + 1)
     return text[:place] + draw.choice(_MARKS) + text[place:]
 
 
-def _spelled(word: str) -> str:
-    """Digits as words and words as digits, where there is such a word."""
+def _swap_digit(word: str) -> str:
+    """A number below 11 as digits instead of as a word, or the other way round; else the word."""
     if word in _NUMBERS[:11]:
         return str(_NUMBERS.index(word))
     if word.isascii() and word.isdecimal() and int(word) < 11:

@@ -1,9 +1,9 @@
-"""VQA-v2's accuracy: ours against the official evaluation code, question by question.
+"""VQA-v2's accuracy: this project's metric against the official code, question by question.
 
-Wants a checkout of https://github.com/GT-Vision-Lab/VQA. Makes seeded cases, writes them as the
-official files, has the official code read and score them, and compares every question's score,
-every normalised prediction, and the figures that it prints. The code is for Python 2; its print
-statements and tabs are mended in memory, and nothing else.
+Needs a checkout of https://github.com/GT-Vision-Lab/VQA. Writes seeded cases in the official file
+format, lets the official code load and score them, and compares the score of every question, every
+normalised prediction and the printed figures. The official code is for Python 2: its print
+statements and tabs, and nothing else, are converted in memory.
 """
 
 from __future__ import annotations
@@ -34,64 +34,66 @@ _NAMES = {
     "answer_types": "perAnswerType",
     "question_types": "perQuestionType",
 }
-"""What is printed: our names and the official ones."""
+"""The printed figures: our names and the official ones."""
 _PRINT = re.compile(r"^(\s*)print (.*)$", re.MULTILINE)
 
 
 class Official(NamedTuple):
-    """What the official code says of some cases."""
+    """Results of the official code."""
 
     scores: list[float]
-    """Per question, in percent with two decimals."""
+    """By question, in percent with two decimals."""
     normalised: list[str]
-    """Every prediction as it is compared where people disagree."""
+    """Predictions in the form that is compared when annotators disagree."""
     accuracy: dict[str, Any]
 
 
-def official_scores(checkout: Path, given: Sequence[Case]) -> Official:
-    """Runs the official loader and scorer on cases, through files in the official format.
+def official_scores(checkout: Path, questions: Sequence[Case]) -> Official:
+    """Run the official loader and scorer on cases, through files in the official format.
 
     Raises:
-        SystemExit: there is no such checkout.
+        SystemExit: the checkout does not contain the official code.
     """
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{name}.json" for name in ("questions", "annotations", "results")]
-        for path, content in zip(paths, _files(given), strict=True):
+        for path, content in zip(paths, _files(questions), strict=True):
             path.write_text(json.dumps(content), encoding="utf-8")
-        evaluation = _evaluated(checkout, *paths)
+        evaluation = _evaluate(checkout, *paths)
     normalised = [
         evaluation.processDigitArticle(
             evaluation.processPunctuation(
                 case.prediction.replace("\n", " ").replace("\t", " ").strip()
             )
         )
-        for case in given
+        for case in questions
     ]
-    scores = [evaluation.evalQA[number] for number in range(len(given))]
+    scores = [evaluation.evalQA[number] for number in range(len(questions))]
     return Official(scores, normalised, evaluation.accuracy)
 
 
-def differences(given: Sequence[Case], official: Official) -> dict[str, int]:
-    """How many scores, normalised predictions and printed figures differ from ours."""
-    scores = [question_accuracy(case.prediction, case.given) for case in given]
+def differences(questions: Sequence[Case], official: Official) -> dict[str, int]:
+    """Number of scores, normalised predictions and printed figures that differ from ours."""
+    scores = [question_accuracy(case.prediction, case.answers) for case in questions]
     ours = accuracies(
         (score, case.answer_type, case.question_type)
-        for score, case in zip(scores, given, strict=True)
+        for score, case in zip(scores, questions, strict=True)
     )
+    normalised = [normalise(case.prediction) for case in questions]
     return {
-        "scores": _unequal([round(100 * score, 2) for score in scores], official.scores),
-        "normalised": _unequal([normalise(case.prediction) for case in given], official.normalised),
+        "scores": _count_unequal([round(100 * score, 2) for score in scores], official.scores),
+        "normalised": _count_unequal(normalised, official.normalised),
         "figures": sum(
-            getattr(ours, own) != official.accuracy[theirs] for own, theirs in _NAMES.items()
+            getattr(ours, name) != official.accuracy[official_name]
+            for name, official_name in _NAMES.items()
         ),
     }
 
 
-def write_cases(path: Path, given: Sequence[Case], official: Official) -> None:
-    """Cases with the official scores, as the test of the metric reads them."""
+def write_cases(path: Path, questions: Sequence[Case], official: Official) -> None:
+    """Write the cases with the official scores as the compressed file that a test reads."""
     rows = [
         [*case, score, text]
-        for case, score, text in zip(given, official.scores, official.normalised, strict=True)
+        for case, score, text in zip(questions, official.scores, official.normalised, strict=True)
     ]
     content = {"cases": rows, "accuracy": official.accuracy}
     text = json.dumps(content, ensure_ascii=True, separators=(",", ":"))
@@ -99,36 +101,37 @@ def write_cases(path: Path, given: Sequence[Case], official: Official) -> None:
 
 
 def job_differences(checkout: Path, data: Path, job: Path) -> int:
-    """How many figures of an evaluation's rows are not what the official code says of its files."""
+    """Number of figures of an evaluation that differ from the official ones for the same files."""
     figures = json.loads((job / "vqav2.json").read_text(encoding="utf-8"))
     files = (questions_path(data, figures["split"]), annotations_path(data, figures["split"]))
     different = 0
     for row in figures["rows"]:
-        official = _evaluated(checkout, *files, Path(row["results"])).accuracy
+        official = _evaluate(checkout, *files, Path(row["results"])).accuracy
         different += sum(
-            row["accuracies"][own] != official[theirs] for own, theirs in _NAMES.items()
+            row["accuracies"][name] != official[official_name]
+            for name, official_name in _NAMES.items()
         )
     return different
 
 
-def _evaluated(checkout: Path, questions: Path, annotations: Path, results: Path) -> Any:
-    """The official evaluation of a result file, finished."""
+def _evaluate(checkout: Path, questions: Path, annotations: Path, results: Path) -> Any:
+    """The official `VQAEval` of a result file, after its evaluation."""
     loader, scorer = (_module(checkout / path) for path in (_LOADER, _SCORER))
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")  # it leaves files open, among others
-        people = loader.VQA(str(annotations), str(questions))
-        answers = people.loadRes(str(results), str(questions))
-        evaluation = scorer.VQAEval(people, answers, n=2)
+        warnings.simplefilter("ignore")  # the official code leaves files open, among others
+        ground_truth = loader.VQA(str(annotations), str(questions))
+        predictions = ground_truth.loadRes(str(results), str(questions))
+        evaluation = scorer.VQAEval(ground_truth, predictions, n=2)
         evaluation.evaluate()
     return evaluation
 
 
-def _unequal(ours: Sequence[object], theirs: Sequence[object]) -> int:
-    return sum(own != other for own, other in zip(ours, theirs, strict=True))
+def _count_unequal(ours: Sequence[object], official: Sequence[object]) -> int:
+    return sum(value != other for value, other in zip(ours, official, strict=True))
 
 
-def _files(given: Sequence[Case]) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
-    """Questions, annotations and results."""
+def _files(cases: Sequence[Case]) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
+    """Contents of the official files: questions, annotations and results."""
     head = {
         "info": {},
         "license": {},
@@ -136,7 +139,7 @@ def _files(given: Sequence[Case]) -> tuple[dict[str, Any], dict[str, Any], list[
         "data_subtype": "val2014",
     }
     questions = [
-        {"question_id": number, "image_id": number, "question": "?"} for number in range(len(given))
+        {"question_id": number, "image_id": number, "question": "?"} for number in range(len(cases))
     ]
     annotations = [
         {
@@ -144,62 +147,67 @@ def _files(given: Sequence[Case]) -> tuple[dict[str, Any], dict[str, Any], list[
             "image_id": number,
             "question_type": case.question_type,
             "answer_type": case.answer_type,
-            "multiple_choice_answer": case.given[0],
+            "multiple_choice_answer": case.answers[0],
             "answers": [
-                {"answer": text, "answer_confidence": "yes", "answer_id": person}
-                for person, text in enumerate(case.given, 1)
+                {"answer": text, "answer_confidence": "yes", "answer_id": annotator}
+                for annotator, text in enumerate(case.answers, 1)
             ],
         }
-        for number, case in enumerate(given)
+        for number, case in enumerate(cases)
     ]
     results = [
-        {"question_id": number, "answer": case.prediction} for number, case in enumerate(given)
+        {"question_id": number, "answer": case.prediction} for number, case in enumerate(cases)
     ]
-    asked = {**head, "task_type": "Open-Ended", "questions": questions}
-    return asked, {**head, "annotations": annotations}, results
+    question_file = {**head, "task_type": "Open-Ended", "questions": questions}
+    return question_file, {**head, "annotations": annotations}, results
 
 
 def _module(path: Path) -> ModuleType:
+    """A module of the official code, converted to Python 3 and executed."""
     try:
         source = path.read_text(encoding="utf-8")
     except OSError as error:
         raise SystemExit(
-            f"expected a checkout of https://github.com/GT-Vision-Lab/VQA with {path}, got {error}"
+            f"expected a checkout of https://github.com/GT-Vision-Lab/VQA with {path}, got "
+            f"{error}; clone the repository and give its folder to --official"
         ) from error
-    mended = _PRINT.sub(r"\1print(\2)", source).expandtabs(8)
+    converted = _PRINT.sub(r"\1print(\2)", source).expandtabs(8)
     module = ModuleType(path.stem)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of escapes that Python 3 does not like
-        exec(compile(mended, str(path), "exec"), module.__dict__)
+        warnings.simplefilter("ignore")  # escape sequences that Python 3 warns about
+        exec(compile(converted, str(path), "exec"), module.__dict__)
     return module
 
 
 def main() -> int:
-    """Print the differences; exits with 1 if there is one."""
+    """Print the numbers of differences; exits with 1 unless all are 0."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--official", type=Path, required=True, help="folder of the checkout")
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--write", type=Path, help="file for the cases with the official scores")
-    parser.add_argument("--job", type=Path, help="compare the rows of this evaluation too, ...")
-    parser.add_argument("--data", type=Path, help="... made with these files")
+    parser.add_argument("--job", type=Path, help="folder of an evaluation to compare as well")
+    parser.add_argument("--data", type=Path, help="folder of the VQA-v2 files of that evaluation")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
-    given = list(cases(options.cases, options.seed))
-    official = official_scores(options.official, given)
-    found = differences(given, official)
+    questions = list(cases(options.cases, options.seed))
+    official = official_scores(options.official, questions)
+    different = differences(questions, official)
     if options.write is not None:
-        write_cases(options.write, given, official)
+        write_cases(options.write, questions, official)
     if options.job is not None:
-        found["rows of the job"] = job_differences(options.official, options.data, options.job)
-    spread = {f"{score:g}": official.scores.count(score) for score in sorted(set(official.scores))}
-    figures = {"cases": len(given), "differences": found, "cases_by_score": spread}
+        different["rows of the job"] = job_differences(options.official, options.data, options.job)
+    by_score = {
+        f"{score:g}": official.scores.count(score) for score in sorted(set(official.scores))
+    }
+    figures = {"cases": len(questions), "differences": different, "cases_by_score": by_score}
     print(
         json.dumps(figures)
         if options.json
-        else f"{len(given)} cases, differences: {found}; cases by official score: {spread}"
+        else f"{len(questions)} cases, differences: {different}; cases by official score: "
+        f"{by_score}"
     )
-    return 1 if any(found.values()) else 0
+    return 1 if any(different.values()) else 0
 
 
 if __name__ == "__main__":

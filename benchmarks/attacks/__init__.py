@@ -1,1 +1,1 @@
-"""Attacks on running services: what good clients lose by them."""
+"""Attacks on running services, and their effect on well-behaved clients."""

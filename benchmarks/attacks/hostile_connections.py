@@ -1,8 +1,8 @@
-"""Good questions beside hostile connections: the worst wait, what was lost, memory and log.
+"""Good questions beside hostile connections: slowest answer, lost questions, memory and log.
 
-One service, its HTTP face and a gateway; the attacker is a process of its own, and comes from the
-same address as the good clients. Those ask all along, over a connection that stays and over new
-ones. Exits with 1 where a target is missed.
+The targets are one service, its HTTP port and a gateway. The attacker is a separate process with
+the same address as the good clients, which ask throughout, over a lasting connection and over new
+ones. Exits with 1 if a target is missed.
 """
 
 from __future__ import annotations
@@ -27,15 +27,16 @@ from benchmarks.harness.load import LoadClient, ask, clients
 from benchmarks.harness.processes import CloudProcess, GatewayProcess, ServerProcess
 from protos.alignedvq.v1 import inference_pb2_grpc as rpc
 
-MOST_SECONDS = 2.0
-MOST_MEMORY = 1.2
-MOST_LOG_BYTES = 100_000
+MAX_SECONDS = 2.0
+MAX_MEMORY_RATIO = 1.2
+MAX_LOG_BYTES = 100_000
 SETTLE_SECONDS = 6.0
 PAUSE_SECONDS = 0.05
 QUESTION_SECONDS = 60.0
-FEW_DESCRIPTORS = 1024
 MODEL = "good"
-NO_POOL = (("grpc.use_local_subchannel_pool", 1),)
+NEW_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
+"""Channel options without which gRPC would share one connection between channels."""
+CLIENT_KINDS = ("warm", "new", "http", "gateway")
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Attack:
 
     @property
     def name(self) -> str:
-        """For the table."""
+        """Name in the results."""
         return f"{self.mode} {self.path} x{self.connections} on {self.port}"
 
 
@@ -73,25 +74,25 @@ ATTACKS = {
 
 
 @dataclass
-class Good:
-    """What good clients saw."""
+class GoodQuestions:
+    """Times and errors of the questions of one good client."""
 
     times: list[float] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
 
-    async def time(self, asking: Awaitable[Any]) -> None:
-        """Take in one question."""
+    async def time(self, question: Awaitable[Any]) -> None:
+        """Await the answer to a question and record it."""
         started = time.perf_counter()
         try:
             async with asyncio.timeout(QUESTION_SECONDS):
-                await asking
+                await question
         except (grpc.aio.AioRpcError, OSError, TimeoutError) as error:
-            words = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
-            self.lost.append(f"{type(error).__name__}: {words}")
+            details = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
+            self.lost.append(f"{type(error).__name__}: {details}")
         self.times.append(time.perf_counter() - started)
 
     def figures(self) -> dict[str, Any]:
-        """For the table."""
+        """Counts and the slowest answer, for the results."""
         return {
             "questions": len(self.times),
             "lost": len(self.lost),
@@ -101,18 +102,24 @@ class Good:
 
 
 class Services:
-    """A cloud with its HTTP face and a gateway before it."""
+    """A cloud with its HTTP port and a gateway in front of it; a context manager.
+
+    Args:
+        descriptors: limit of file descriptors of each process; None: this process's limit.
+        options: further options of the cloud.
+    """
 
     def __init__(self, descriptors: int | None, options: list[str]) -> None:
-        by = ("prlimit", f"--nofile={descriptors}:{descriptors}") if descriptors else ()
-        self._cloud = CloudProcess(BUNDLE, CHECKPOINT, "--http_port=0", *options).by(*by)
-        self._by = by
+        limit = ("prlimit", f"--nofile={descriptors}:{descriptors}") if descriptors else ()
+        cloud = CloudProcess(BUNDLE, CHECKPOINT, "--http_port=0", *options)
+        self._cloud = cloud.launched_by(*limit)
+        self._limit = limit
 
     def __enter__(self) -> Services:
         self._cloud.__enter__()
         self._gateway = (
             GatewayProcess(self._cloud.target, BUNDLE, f"--model_name={MODEL}")
-            .by(*self._by)
+            .launched_by(*self._limit)
             .__enter__()
         )
         self.targets = {
@@ -126,36 +133,36 @@ class Services:
         self._gateway.__exit__()
         self._cloud.__exit__()
 
-    def attacked(self, port: str) -> ServerProcess:
-        """The process behind a port."""
+    def process_of(self, port: str) -> ServerProcess:
+        """The process that serves a port."""
         return self._gateway if port == "gateway" else self._cloud
 
 
 async def good_clients(
-    services: Services, own: LoadClient, ended: asyncio.Event
-) -> dict[str, Good]:
-    """Ask everybody until the event."""
-    found = {"warm": Good(), "new": Good(), "http": Good(), "gateway": Good()}
+    services: Services, client: LoadClient, ended: asyncio.Event
+) -> dict[str, GoodQuestions]:
+    """Ask over every path until the event: a warm and new connections, HTTP and the gateway."""
+    paths = {name: GoodQuestions() for name in CLIENT_KINDS}
     target = services.targets["grpc"]
 
-    async def new() -> None:
-        async with grpc.aio.insecure_channel(target, NO_POOL) as channel:
-            await ask(rpc.SplitInferenceStub(channel), own, own.questions[0], False)
+    async def ask_on_new_connection() -> None:
+        async with grpc.aio.insecure_channel(target, NEW_CONNECTION) as channel:
+            await ask(rpc.SplitInferenceStub(channel), client, client.questions[0], False)
 
-    async def repeat(good: Good, once: Callable[[], Awaitable[Any]]) -> None:
+    async def repeat(name: str, once: Callable[[], Awaitable[Any]]) -> None:
         while not ended.is_set():
-            await good.time(once())
+            await paths[name].time(once())
             await asyncio.sleep(PAUSE_SECONDS)
 
-    async with grpc.aio.insecure_channel(target, NO_POOL) as channel:
+    async with grpc.aio.insecure_channel(target, NEW_CONNECTION) as channel:
         stub: Any = rpc.SplitInferenceStub(channel)
         await asyncio.gather(
-            repeat(found["warm"], lambda: ask(stub, own, own.questions[0], False)),
-            repeat(found["new"], new),
-            repeat(found["http"], lambda: _fetch(f"http://{services.targets['http']}/healthz")),
-            repeat(found["gateway"], lambda: _chat(services.targets["gateway"])),
+            repeat("warm", lambda: ask(stub, client, client.questions[0], False)),
+            repeat("new", ask_on_new_connection),
+            repeat("http", lambda: _fetch(f"http://{services.targets['http']}/healthz")),
+            repeat("gateway", lambda: _chat(services.targets["gateway"])),
         )
-    return found
+    return paths
 
 
 async def _fetch(url: str, body: bytes | None = None) -> None:
@@ -175,14 +182,14 @@ async def _chat(target: str) -> None:
 
 
 async def measure(
-    services: Services, own: LoadClient, attack: Attack | None, seconds: float, port: str = "grpc"
+    services: Services, client: LoadClient, attack: Attack | None, seconds: float
 ) -> dict[str, Any]:
-    """One attack (None: nobody attacks) beside good clients."""
-    attacked = services.attacked(attack.port if attack else port)
-    before, logged = attacked.resident_bytes(), len(attacked.log)
+    """Figures of good clients beside one attack, or without an attack (None)."""
+    attacked = services.process_of(attack.port if attack else "grpc")
+    before, log_start = attacked.resident_bytes(), len(attacked.log)
     ended = asyncio.Event()
-    asking = asyncio.create_task(good_clients(services, own, ended))
-    told = ""
+    good = asyncio.create_task(good_clients(services, client, ended))
+    sent = ""
     if attack is not None:
         hostile = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "benchmarks.attacks.peers.hostile_peer", attack.mode),
@@ -190,82 +197,75 @@ async def measure(
             *(f"--seconds={seconds}", f"--path={attack.path}"),
             stdout=asyncio.subprocess.PIPE,
         )
-        told = (await hostile.communicate())[0].decode().splitlines()[-1]
+        sent = (await hostile.communicate())[0].decode().splitlines()[-1]
     else:
         await asyncio.sleep(seconds)
     ended.set()
-    good = await asking
+    paths = await good
     await asyncio.sleep(SETTLE_SECONDS)
     after = attacked.resident_bytes()
-    answered = attacked.log[logged:].count("question answered after")
+    # Good questions are logged too, at about 90 bytes each; the target is for what the attack adds.
+    answered = attacked.log[log_start:].count("question answered after")
     return {
         "attack": attack.name if attack else "none",
-        "sent": told,
+        "sent": sent,
         "memory_before_mb": before // 10**6,
         "memory_ratio": round(after / before, 2),
-        "log_bytes": len(attacked.log) - logged - 90 * answered,
-        **{kind: each.figures() for kind, each in good.items()},
+        "log_bytes": len(attacked.log) - log_start - 90 * answered,
+        **{name: questions.figures() for name, questions in paths.items()},
     }
 
 
-def missed(found: dict[str, Any]) -> list[str]:
-    """Targets that one attack's figures miss."""
-    kinds = [found[kind] for kind in ("warm", "new", "http", "gateway")]
-    worst = max(kind["worst_s"] for kind in kinds)
-    return [
-        words
-        for held, words in (
-            (worst <= MOST_SECONDS, f"worst good question {worst} s, target {MOST_SECONDS:g} s"),
-            (not any(kind["lost"] for kind in kinds), "good questions lost, target 0"),
-            (
-                found["memory_ratio"] <= MOST_MEMORY,
-                f"memory x{found['memory_ratio']}, target x{MOST_MEMORY:g}",
-            ),
-            (
-                found["log_bytes"] <= MOST_LOG_BYTES,
-                f"log of {found['log_bytes']} bytes, target {MOST_LOG_BYTES}",
-            ),
-        )
-        if not held
-    ]
+def missed(figures: dict[str, Any]) -> list[str]:
+    """Descriptions of the targets that the figures of one attack miss."""
+    good = [figures[kind] for kind in CLIENT_KINDS]
+    worst_s = max(each["worst_s"] for each in good)
+    memory_ratio, log_bytes = figures["memory_ratio"], figures["log_bytes"]
+    targets = {
+        f"worst good question {worst_s} s, target {MAX_SECONDS:g} s": worst_s <= MAX_SECONDS,
+        "good questions lost, target 0": not any(each["lost"] for each in good),
+        f"memory x{memory_ratio}, target x{MAX_MEMORY_RATIO:g}": memory_ratio <= MAX_MEMORY_RATIO,
+        f"log of {log_bytes} bytes, target {MAX_LOG_BYTES}": log_bytes <= MAX_LOG_BYTES,
+    }
+    return [target for target, met in targets.items() if not met]
 
 
 async def run(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """All attacks asked for, each against services of its own."""
-    own = clients(1, 4)[0]
-    found = []
-    for kind in options.modes:
-        for attack in ATTACKS[kind]:
+    """Figures of the selected attacks, each against new services."""
+    client = clients(1, 4)[0]
+    results = []
+    for mode in options.modes:
+        for attack in ATTACKS[mode]:
             with Services(options.descriptors, options.cloud) as services:
                 with suppress(grpc.aio.AioRpcError):
                     async with grpc.aio.insecure_channel(services.targets["grpc"]) as channel:
-                        await ask(rpc.SplitInferenceStub(channel), own, own.questions[0], True)
-                # Memory is what it stays at once warm, and the machine may be busy by itself.
-                calm = await measure(services, own, None, 6)
-                figures = await measure(services, own, attack, options.seconds)
-            kinds = ("warm", "new", "http", "gateway")
-            figures["calm_worst_s"] = max(calm[kind]["worst_s"] for kind in kinds)
+                        stub: Any = rpc.SplitInferenceStub(channel)
+                        await ask(stub, client, client.questions[0], True)
+                # Lets memory settle, and shows what the machine's other work costs.
+                calm = await measure(services, client, None, 6)
+                figures = await measure(services, client, attack, options.seconds)
+            figures["calm_worst_s"] = max(calm[kind]["worst_s"] for kind in CLIENT_KINDS)
             figures["missed"] = missed(figures)
             print(json.dumps(figures), flush=True)
-            found.append(figures)
-    return found
+            results.append(figures)
+    return results
 
 
 def main() -> int:
-    """Print the figures; exits with 1 where a target is missed."""
+    """Print the figures; exits with 1 if a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--modes", nargs="+", choices=ATTACKS, default=[*ATTACKS])
     parser.add_argument("--seconds", type=float, default=40)
-    parser.add_argument("--descriptors", type=int, help="of each service, e.g. 1024")
+    parser.add_argument("--descriptors", type=int, help="limit of each process, e.g. 1024")
     parser.add_argument("--cloud", nargs="*", default=[], help="further options of the service")
     parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
     options = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    found = asyncio.run(run(options))
+    results = asyncio.run(run(options))
     if options.out:
-        options.out.write_text(json.dumps(found, indent=2) + "\n")
-    return 1 if any(figures["missed"] for figures in found) else 0
+        options.out.write_text(json.dumps(results, indent=2) + "\n")
+    return 1 if any(figures["missed"] for figures in results) else 0
 
 
 if __name__ == "__main__":

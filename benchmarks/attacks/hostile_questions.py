@@ -1,8 +1,8 @@
-"""Good clients beside hostile questions: none of theirs may be lost, or answered otherwise.
+"""Good clients beside hostile questions: no good question may be lost or answered differently.
 
-Four good clients ask one question after the other; what they are answered is compared to what a
-lone client is. Beside them come hostile questions of many kinds, so many a second, sent past every
-check of a client. Over gRPC, or with `--gateway` through the gateway's JSON.
+Four good clients ask one question after the other; their answers are compared with those of a
+single client. At the same time hostile questions of many kinds arrive at a fixed rate, without the
+checks of a client. Over gRPC, or with `--gateway` through the gateway's JSON.
 """
 
 from __future__ import annotations
@@ -29,7 +29,13 @@ import grpc
 
 from aligned_vq.data.scenes.exam import ExamImage, exam_images
 from aligned_vq.shipped import BUNDLE, CHECKPOINT
-from benchmarks.attacks.questions import HOSTILE, ONLY_JSON, HostileQuestion, as_json, on_the_wire
+from benchmarks.attacks.question_cases import (
+    HOSTILE,
+    ONLY_JSON,
+    QuestionCase,
+    chat_request,
+    wire_message,
+)
 from benchmarks.harness.processes import CloudProcess, GatewayProcess
 from benchmarks.robustness.fuzz import outcome
 from edge_client.encoder import EdgeEncoder
@@ -41,23 +47,22 @@ HOSTILE_AT_ONCE = 64
 CALL_SECONDS = 60.0
 ANSWERED = ("answered", "200")
 REFUSED = ("INVALID_ARGUMENT", "DATA_LOSS", "RESOURCE_EXHAUSTED", "400", "413", "503")
-"""Clear refusals; a damaged text is damaged data on the wire, and 503 is said when all places are
-taken."""
+"""Statuses of refusals. DATA_LOSS: text that is not UTF-8. 503: all slots are taken."""
 
-Ask = Callable[[HostileQuestion], tuple[str, str]]
-"""Returns a status and the answer."""
+Ask = Callable[[QuestionCase], tuple[str, str]]
+"""Asks a question; returns the status and the text of the answer."""
 
 
 @dataclass
 class Tally:
-    """What became of the good questions, and of the hostile ones by kind."""
+    """Outcomes of the good questions, and of the hostile ones by kind."""
 
     seconds: list[float] = field(default_factory=list)
     good: Counter[str] = field(default_factory=Counter)
     hostile: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def figures(self) -> dict[str, Any]:
-        """Measured, for people and for JSON."""
+        """Counts and times as they are printed."""
         statuses: Counter[str] = Counter()
         for (_, status), count in self.hostile.items():
             statuses[status] += count
@@ -81,112 +86,114 @@ class Tally:
 
 
 def over_grpc(target: str, images: Sequence[ExamImage]) -> list[Ask]:
-    """A way to ask about each picture, each over a connection of its own."""
+    """For each image a function that asks about it over gRPC, each over a separate connection."""
     encoder = EdgeEncoder(BUNDLE)
 
-    def way(image: ExamImage) -> Ask:
+    def ask_about(image: ExamImage) -> Ask:
         payload = encoder.encode(image.picture).payload
         (part,) = convert.payload_to_parts(payload)
         channel = grpc.insecure_channel(target, (("grpc.use_local_subchannel_pool", 1),))
-        return lambda asked: outcome(channel, [on_the_wire(asked, payload.manifest_digest, part)])
+        return lambda case: outcome(channel, [wire_message(case, payload.manifest_digest, part)])
 
-    return [way(image) for image in images]
+    return [ask_about(image) for image in images]
 
 
 def over_http(port: int, images: Sequence[ExamImage]) -> list[Ask]:
-    """The same through a gateway."""
+    """For each image a function that asks about it through a gateway."""
 
-    def way(image: ExamImage) -> Ask:
-        written = io.BytesIO()
-        image.picture.save(written, "PNG")
-        url = f"data:image/png;base64,{base64.b64encode(written.getvalue()).decode()}"
+    def ask_about(image: ExamImage) -> Ask:
+        png = io.BytesIO()
+        image.picture.save(png, "PNG")
+        url = f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
 
-        def ask(asked: HostileQuestion) -> tuple[str, str]:
+        def ask(case: QuestionCase) -> tuple[str, str]:
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=CALL_SECONDS)
             try:
                 headers = {"Content-Type": "application/json"}
-                body = json.dumps(as_json(asked, MODEL, url))
+                body = json.dumps(chat_request(case, MODEL, url))
                 connection.request("POST", "/v1/chat/completions", body, headers)
-                reply = connection.getresponse()
-                said = json.loads(reply.read())
+                response = connection.getresponse()
+                content = json.loads(response.read())
             except (OSError, http.client.HTTPException, ValueError) as error:
                 return type(error).__name__, ""
             finally:
                 connection.close()
-            if reply.status != 200:
-                return str(reply.status), ""
-            return "200", said["choices"][0]["message"]["content"]
+            if response.status != 200:
+                return str(response.status), ""
+            return "200", content["choices"][0]["message"]["content"]
 
         return ask
 
-    return [way(image) for image in images]
+    return [ask_about(image) for image in images]
 
 
-def questions_of(image: ExamImage) -> list[HostileQuestion]:
-    """What a good client asks in turn: short questions, and one with a long answer."""
+def questions_of(image: ExamImage) -> list[QuestionCase]:
+    """The questions of a good client: several with short answers, and one with a long answer."""
     texts = [question.text for question in image.questions]
-    return [HostileQuestion(text, {"max_tokens": ANSWER_TOKENS}) for text in texts]
+    return [QuestionCase(text, {"max_tokens": ANSWER_TOKENS}) for text in texts]
 
 
 def attack(
-    ways: Sequence[Ask],
+    connections: Sequence[Ask],
     images: Sequence[ExamImage],
-    hostile: dict[str, HostileQuestion],
+    hostile: dict[str, QuestionCase],
     options: argparse.Namespace,
 ) -> Tally:
-    """Good clients on all ways but the last, hostile questions on that one."""
-    *good, bad = ways
-    alone = [
-        {asked.text: way(asked) for asked in questions_of(image)}
-        for way, image in zip(good, images, strict=False)
+    """Send hostile questions over the last connection while good clients use the others."""
+    *good, bad = connections
+    # The reference answers, before anybody attacks.
+    expected_answers = [
+        {case.text: ask(case) for case in questions_of(image)}
+        for ask, image in zip(good, images, strict=False)
     ]
     tally, lock = Tally(), threading.Lock()
     end = time.monotonic() + options.seconds
 
-    def talk(way: Ask, image: ExamImage, expected: dict[str, tuple[str, str]]) -> None:
-        asked = questions_of(image)
+    def ask_repeatedly(ask: Ask, image: ExamImage, expected: dict[str, tuple[str, str]]) -> None:
+        cases = questions_of(image)
         number = 0
         while time.monotonic() < end:
-            own = asked[number % len(asked)]
+            case = cases[number % len(cases)]
             number += 1
             started = time.perf_counter()
-            found = way(own)
+            result = ask(case)
             with lock:
                 tally.seconds.append(time.perf_counter() - started)
-                status = "whole" if found == expected[own.text] else "wrong"
-                tally.good[status if found[0] in ANSWERED else found[0]] += 1
+                status = "whole" if result == expected[case.text] else "wrong"
+                tally.good[status if result[0] in ANSWERED else result[0]] += 1
 
-    def harm(kind: str) -> None:
+    def send_hostile(kind: str) -> None:
         status, _ = bad(hostile[kind])
         with lock:
             tally.hostile[kind, status] += 1
 
     kinds = list(hostile)
     random.Random(options.seed).shuffle(kinds)
-    talkers = [
-        threading.Thread(target=talk, args=own) for own in zip(good, images, alone, strict=False)
+    good_clients = [
+        threading.Thread(target=ask_repeatedly, args=arguments)
+        for arguments in zip(good, images, expected_answers, strict=False)
     ]
-    for talker in talkers:
-        talker.start()
+    for client in good_clients:
+        client.start()
     with ThreadPoolExecutor(HOSTILE_AT_ONCE) as pool:
         number = 0
         while time.monotonic() < end:
             if options.rate:
-                pool.submit(harm, kinds[number % len(kinds)])
+                pool.submit(send_hostile, kinds[number % len(kinds)])
             number += 1
             time.sleep(1 / (options.rate or 1))
-    for talker in talkers:
-        talker.join()
+    for client in good_clients:
+        client.join()
     return tally
 
 
 def main() -> int:
-    """Print what was lost; exits with 1 if anything was, or a hostile question met a bug."""
+    """Print the figures; exits with 1 if a good question was lost or a hostile one hit a bug."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--rate", type=float, default=5.0, help="hostile questions a second")
+    parser.add_argument("--rate", type=float, default=5.0, help="hostile questions per second")
     parser.add_argument("--clients", type=int, default=4)
-    parser.add_argument("--kinds", nargs="*", help="of hostile questions; all without")
+    parser.add_argument("--kinds", nargs="*", help="kinds of hostile questions; default: all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--gateway", action="store_true", help="through the gateway's JSON")
     parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
@@ -199,10 +206,10 @@ def main() -> int:
         if options.gateway:
             arguments = (f"--model_name={MODEL}", "--log_level=warning")
             gateway = stack.enter_context(GatewayProcess(cloud.target, BUNDLE, *arguments))
-            ways = over_http(gateway.port, images)
+            connections = over_http(gateway.port, images)
         else:
-            ways = over_grpc(cloud.target, images)
-        tally = attack(ways, images, hostile, options)
+            connections = over_grpc(cloud.target, images)
+        tally = attack(connections, images, hostile, options)
         figures = tally.figures()
         figures["log_bytes"] = len(cloud.log)
         figures["alive"] = cloud.process.poll() is None

@@ -1,9 +1,9 @@
-"""Time to the first token and to the last, stage by stage, over links of every kind.
+"""Time to the first and to the last token, stage by stage, over several links.
 
-The split model is compared with a cloud that is sent the camera's picture as a JPEG of quality 90,
-by the same client and wire, and with the whole model on the edge. Both clouds run on the same
-machine with the same engine; the questions go in turns over connections that are warm. What a CPU
-needs for the cloud's half says nothing of a GPU.
+Compares the split model with two baselines: a cloud that receives the camera image as a JPEG of
+quality 90 from the same client over the same protocol, and the whole model on the edge. Both clouds
+run on the same machine with the same engine. Questions alternate between the systems, over warm
+connections. The times of a cloud half on a CPU do not carry over to a GPU.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The edge as the measurement sees it: a process that it tells what to ask."""
+"""The edge process as the measurement sees it: requests in, timed samples out."""
 
 from __future__ import annotations
 
@@ -10,15 +10,23 @@ from typing import Any
 
 from benchmarks.harness.json_process import JsonProcess
 
-SECONDS = 900.0
+TIMEOUT_SECONDS = 900.0
 Sample = dict[str, Any]
-"""Milliseconds by stage, to the first token and to the last; bytes and tokens."""
+"""One question: milliseconds by stage, to the first and to the last token; bytes; tokens."""
 
 
 @dataclass(frozen=True)
-class Task:
-    """What the process is told: files, and what it asks. `real_bundle` is one of real dimensions,
-    whose work is done in place of the bundle's."""
+class EdgeTask:
+    """Files and question of an edge process.
+
+    Args:
+        bundle: directory of the bundle that both clouds serve.
+        checkpoint: directory of the checkpoint, for the whole model on the edge.
+        question: asked about every image.
+        max_tokens: limit of an answer.
+        quality: operating point; None: the bundle's default.
+        real_bundle: a bundle of real dimensions that the edge encodes with in place of `bundle`.
+    """
 
     bundle: str
     checkpoint: str
@@ -29,25 +37,32 @@ class Task:
 
 
 class LinkedEdgeProcess(JsonProcess):
-    """The process as the measurement sees it; a context manager.
+    """Starts `edge_main` and sends it requests; a context manager.
 
     Args:
-        task: what it is told.
-        command: that starts it, such as `ip netns exec NAME`.
+        task: its files and question.
+        command: a command that starts it, such as `ip netns exec NAME`.
     """
 
-    def __init__(self, task: Task, command: Sequence[str] = ()) -> None:
+    def __init__(self, task: EdgeTask, command: Sequence[str] = ()) -> None:
         module = [sys.executable, "-m", "benchmarks.end_to_end.edge_main", json.dumps(asdict(task))]
         super().__init__([*command, *module])
 
     def connect(self, targets: Mapping[str, str]) -> float:
-        """Connect anew, by way; returns milliseconds of a small call's round trip."""
-        return float(self.told({"connect": dict(targets)})["round_trip_ms"])
+        """Open new connections; returns the milliseconds of a small call's round trip.
 
-    def ask(self, way: str, picture: str) -> Sample:
-        """One question.
+        Args:
+            targets: address of the cloud of each way.
 
         Raises:
-            RuntimeError: the process ended; its words are on stderr.
+            RuntimeError: the process ended; the cause is on stderr.
         """
-        return self.told({"way": way, "picture": picture})
+        return float(self.request({"connect": dict(targets)})["round_trip_ms"])
+
+    def ask(self, way: str, image_name: str) -> Sample:
+        """Ask one question about an image, in one of `settings.WAYS`.
+
+        Raises:
+            RuntimeError: the process ended; the cause is on stderr.
+        """
+        return self.request({"way": way, "image_name": image_name})

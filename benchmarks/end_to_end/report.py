@@ -1,4 +1,4 @@
-"""Rows of an end-to-end measurement as a table and as a figure."""
+"""Table and figure of an end-to-end measurement."""
 
 from __future__ import annotations
 
@@ -29,15 +29,14 @@ from benchmarks.links.profiles import SWEEP, rate_text
 
 Row = Mapping[str, Any]
 TARGETS = ((1000, 5.0), (20_000, 1.0))
-"""Up to which uplink, in kbit/s, the first token has to come how many times as fast."""
+"""Target speed-up of the first token for every uplink up to a rate in kbit/s: (rate, speed-up)."""
 _GROUPS = (
     ("Blues", None, EDGE),
     ("Greys", "//", LINK),
     ("Oranges", None, CLOUD),
     ("Greens", "..", AFTER),
 )
-"""Shades and hatching of bars: the edge's stages, the link's, the cloud's, and after the first
-token."""
+"""Colour map, hatching and stages of the bars: edge, link, cloud, and after the first token."""
 _HEAD = (
     *("link", "up", "JPEG kB", "split, ms", "p95", "cloud only, ms", "p95"),
     *("speed-up", "to the last token", "tokens", "questions"),
@@ -45,92 +44,92 @@ _HEAD = (
 
 
 def pairs(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
-    """Rows of the same link and picture: split, and cloud only."""
-    sent = {(row["link"], row["picture"]): row for row in rows if row["way"] == CLOUD_ONLY}
+    """Pairs of rows (split, cloud only) that have link and image in common."""
+    cloud_only = {(row["link"], row["picture"]): row for row in rows if row["way"] == CLOUD_ONLY}
     return [
-        (row, sent[row["link"], row["picture"]])
+        (row, cloud_only[row["link"], row["picture"]])
         for row in rows
-        if row["way"] == SPLIT and (row["link"], row["picture"]) in sent
+        if row["way"] == SPLIT and (row["link"], row["picture"]) in cloud_only
     ]
 
 
 def speed_up(split: Row, cloud: Row, key: str = "first_token_ms") -> float:
-    """Of medians: how many times as long the JPEG takes."""
+    """Median time of the cloud that receives JPEGs over that of the split model."""
     return float(statistics.median(cloud[key]) / statistics.median(split[key]))
 
 
 def swept(rows: Sequence[Row], key: str = "first_token_ms") -> dict[str, list[tuple[float, float]]]:
-    """Uplink in kbit/s and speed-up of every link of the sweep, by picture."""
-    found: dict[str, list[tuple[float, float]]] = {}
+    """Points (uplink in kbit/s, speed-up) of the links of the sweep, by image."""
+    points: dict[str, list[tuple[float, float]]] = {}
     for split, cloud in pairs(rows):
         if split["source"] == SWEEP:
             point = (float(split["up_kbit"]), speed_up(split, cloud, key))
-            found.setdefault(split["picture"], []).append(point)
-    return found
+            points.setdefault(split["picture"], []).append(point)
+    return points
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Speed-ups by link, what they come to, and the stages; as Markdown."""
+    """Speed-ups by link, findings in sentences, and the medians of the stages, as Markdown."""
     lines = [_line(*pair) for pair in pairs(rows)]
     parts = [markdown(_HEAD, lines)] if lines else []
-    parts += ["\n".join(f"- {told}" for told in findings(rows)) + "\n"]
+    parts += ["\n".join(f"- {finding}" for finding in findings(rows)) + "\n"]
     present = [stage for stage in STAGES if any(f"{stage}_ms" in row for row in rows)]
-    head = ("link", "picture", "way", "first token", *present)
+    head = ("link", "image", "way", "first token", *present)
     parts += ["Medians of stages, in milliseconds:\n"]
-    parts += [markdown(head, [_stages(row, present) for row in rows])]
+    parts += [markdown(head, [_stage_cells(row, present) for row in rows])]
     return "\n".join(parts)
 
 
 def findings(rows: Sequence[Row]) -> list[str]:
-    """What the rows come to, in sentences: crossings, targets, pictures and shaping."""
-    kinds = dict.fromkeys((row["model"], row["layers"], row["device"]) for row in rows)
-    found = [_model(*own) for own in kinds]
-    for picture, points in swept(rows).items():
-        found.append(f"{picture}: {_crossing(points)}")
-        for fastest, least in TARGETS:
-            own = [y for x, y in points if x <= fastest]
-            if own:
-                word = "met" if min(own) >= least else "missed"
-                found.append(
-                    f"{picture}, up to {rate_text(fastest)}: at least {min(own):.2f} times as fast "
-                    f"(target {least:g}: {word})"
+    """Findings in sentences: models, crossings, targets, images and how links were shaped."""
+    models = dict.fromkeys((row["model"], row["layers"], row["device"]) for row in rows)
+    sentences = [_model(*model) for model in models]
+    for image, points in swept(rows).items():
+        sentences.append(f"{image}: {_crossing(points)}")
+        for max_kbit, target in TARGETS:
+            speed_ups = [y for x, y in points if x <= max_kbit]
+            if speed_ups:
+                verdict = "met" if min(speed_ups) >= target else "missed"
+                sentences.append(
+                    f"{image}, up to {rate_text(max_kbit)}: at least {min(speed_ups):.2f} times as "
+                    f"fast (target {target:g}: {verdict})"
                 )
-    found += [_alone(row, rows) for row in rows if row["way"] == EDGE_ONLY]
+    sentences += [_edge_only(row, rows) for row in rows if row["way"] == EDGE_ONLY]
     for row in {row["picture"]: row for row in rows}.values():
-        found.append(
+        sentences.append(
             f"{row['picture']}: {row['megapixels']:.1f} megapixels, JPEG 90 of "
             f"{row['jpeg_bytes']:,} bytes, {row['jpeg_bytes_a_pixel']:.3f} bytes a pixel"
         )
-    found += [
-        f"shaped by {own}"
-        for own in dict.fromkeys(row["shaped_by"] for row in rows)
-        if own != NO_LINK
+    sentences += [
+        f"shaped by {shaper}"
+        for shaper in dict.fromkeys(row["shaped_by"] for row in rows)
+        if shaper != NO_LINK
     ]
-    return found
+    return sentences
 
 
 def plot(rows: Sequence[Row], stem: Path) -> list[Path]:
-    """Speed-ups against bandwidth, and the stages on the sweep's link where both ways are closest;
-    written as `stem`.png and `stem`.svg."""
+    """Speed-ups against bandwidth, and the stages on the link of the sweep where the two systems
+    are closest; written as `stem`.png and `stem`.svg."""
 
     def draw(figure: Figure) -> None:
         above, below = figure.subplots(2, height_ratios=(3, 2))
-        _speed_ups(above, rows)
-        _bars(below, rows)
+        _draw_speed_ups(above, rows)
+        _draw_stages(below, rows)
 
     return save_figure(draw, stem, (7.2, 6.4))
 
 
-def _speed_ups(ax: Axes, rows: Sequence[Row]) -> None:
-    for number, (picture, points) in enumerate(swept(rows).items()):
+def _draw_speed_ups(ax: Axes, rows: Sequence[Row]) -> None:
+    for number, (image, points) in enumerate(swept(rows).items()):
         x, y = zip(*sorted(points), strict=True)
-        ax.plot(x, y, label=f"sweep, {picture}", lw=1.3, **line_style(number))
-    named = [pair for pair in pairs(rows) if pair[0]["source"] != SWEEP]
-    points = [(float(split["up_kbit"]), speed_up(split, cloud)) for split, cloud in named]
+        ax.plot(x, y, label=f"sweep, {image}", lw=1.3, **line_style(number))
+    profile_pairs = [pair for pair in pairs(rows) if pair[0]["source"] != SWEEP]
+    points = [(float(split["up_kbit"]), speed_up(split, cloud)) for split, cloud in profile_pairs]
     if points:
         x, y = zip(*points, strict=True)
         ax.plot(x, y, label="profiles", **(line_style(4) | {"ls": ""}))
-    for (split, _), point in zip(named, points, strict=True):
+    for (split, _), point in zip(profile_pairs, points, strict=True):
         ax.annotate(split["link"], point, xytext=(5, 4), textcoords="offset points", fontsize=8)
     for level in (1.0, 5.0):
         ax.axhline(level, color="0.35", lw=1.0, ls="--", zorder=0)
@@ -146,22 +145,22 @@ def _speed_ups(ax: Axes, rows: Sequence[Row]) -> None:
         ax.legend()
 
 
-def _bars(ax: Axes, rows: Sequence[Row]) -> None:
-    near = [pair for pair in pairs(rows) if pair[0]["source"] == SWEEP]
-    chosen = min(near, key=lambda pair: abs(1 - 1 / speed_up(*pair)), default=None)
-    if chosen is None:
+def _draw_stages(ax: Axes, rows: Sequence[Row]) -> None:
+    sweep_pairs = [pair for pair in pairs(rows) if pair[0]["source"] == SWEEP]
+    closest = min(sweep_pairs, key=lambda pair: abs(1 - 1 / speed_up(*pair)), default=None)
+    if closest is None:
         ax.remove()
         return
-    link, picture = chosen[0]["link"], chosen[0]["picture"]
-    own = [row for row in rows if row["link"] in (link, NO_LINK) and row["picture"] == picture]
-    own.sort(key=lambda row: WAYS.index(row["way"]), reverse=True)
-    present = [stage for stage in STAGES if any(f"{stage}_ms" in row for row in own)]
-    names = [row["way"] for row in own]
-    starts = [0.0] * len(own)
+    link, image = closest[0]["link"], closest[0]["picture"]
+    shown = [row for row in rows if row["link"] in (link, NO_LINK) and row["picture"] == image]
+    shown.sort(key=lambda row: WAYS.index(row["way"]), reverse=True)
+    present = [stage for stage in STAGES if any(f"{stage}_ms" in row for row in shown)]
+    names = [row["way"] for row in shown]
+    starts = [0.0] * len(shown)
     for stage in present:
-        widths = [statistics.median(row.get(f"{stage}_ms", [0.0])) for row in own]
-        shades, hatch, group = next(found for found in _GROUPS if stage in found[2])
-        colour = colormaps[shades](0.25 + 0.65 * group.index(stage) / len(group))
+        widths = [statistics.median(row.get(f"{stage}_ms", [0.0])) for row in shown]
+        colour_map, hatch, group = next(entry for entry in _GROUPS if stage in entry[2])
+        colour = colormaps[colour_map](0.25 + 0.65 * group.index(stage) / len(group))
         ax.barh(
             *(names, widths),
             left=starts,
@@ -172,27 +171,27 @@ def _bars(ax: Axes, rows: Sequence[Row]) -> None:
             hatch=hatch,
         )
         starts = [start + width for start, width in zip(starts, widths, strict=True)]
-    ax.set_xlabel(f"milliseconds to the last token, {link}, {picture}")
+    ax.set_xlabel(f"milliseconds to the last token, {link}, {image}")
     ax.grid(axis="y", visible=False)
     ax.legend(ncols=6, loc="upper center", bbox_to_anchor=(0.5, -0.3))
 
 
 def _model(name: str, layers: int | None, device: str) -> str:
-    """What was measured; `layers` of a real language model, the clouds' device."""
-    shown = MODELS[name] + (f", {layers} of 32 layers of its language model" if layers else "")
+    """The measured model, and the devices of edge and clouds."""
+    model = MODELS[name] + (f", {layers} of 32 layers of its language model" if layers else "")
     clouds = "a GPU" if device == "cuda" else "the same CPU"
-    return f"{shown}; the edge on a CPU, the clouds on {clouds}"
+    return f"{model}; the edge on a CPU, the clouds on {clouds}"
 
 
-def _alone(alone: Row, rows: Sequence[Row]) -> str:
-    """The edge without a cloud, beside the split on every link."""
-    spent_ms = statistics.median(alone["first_token_ms"])
-    split = [row for row in rows if (row["way"], row["picture"]) == (SPLIT, alone["picture"])]
-    faster = [row["link"] for row in split if statistics.median(row["first_token_ms"]) < spent_ms]
-    told = f"faster than that on {', '.join(faster)}" if faster else "no faster on any link"
+def _edge_only(edge_only: Row, rows: Sequence[Row]) -> str:
+    """The time of the whole model on the edge, and the links on which the split model is faster."""
+    edge_ms = statistics.median(edge_only["first_token_ms"])
+    split = [row for row in rows if (row["way"], row["picture"]) == (SPLIT, edge_only["picture"])]
+    faster = [row["link"] for row in split if statistics.median(row["first_token_ms"]) < edge_ms]
+    comparison = f"faster than that on {', '.join(faster)}" if faster else "no faster on any link"
     return (
-        f"{alone['picture']}: {spent_ms:.0f} ms on the edge alone, where the whole model fits"
-        + (f"; split, it is {told}" if split else "")
+        f"{edge_only['picture']}: {edge_ms:.0f} ms on the edge alone, where the whole model fits"
+        + (f"; split, it is {comparison}" if split else "")
     )
 
 
@@ -223,8 +222,8 @@ def _line(split: Row, cloud: Row) -> tuple[str, ...]:
     )
 
 
-def _stages(row: Row, present: Sequence[str]) -> tuple[str, ...]:
-    medians = (row.get(f"{stage}_ms") for stage in present)
-    cells = ["" if own is None else f"{statistics.median(own):.1f}" for own in medians]
-    whole = f"{statistics.median(row['first_token_ms']):.0f}"
-    return (row["link"], row["picture"], row["way"], whole, *cells)
+def _stage_cells(row: Row, present: Sequence[str]) -> tuple[str, ...]:
+    samples = (row.get(f"{stage}_ms") for stage in present)
+    cells = ["" if times is None else f"{statistics.median(times):.1f}" for times in samples]
+    first_token = f"{statistics.median(row['first_token_ms']):.0f}"
+    return (row["link"], row["picture"], row["way"], first_token, *cells)

@@ -1,4 +1,4 @@
-"""What an end-to-end measurement is told."""
+"""EndToEndSettings of an end-to-end measurement."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ MODELS = {
     "for every token; in both clouds the reference model answers",
     "real": "both sides at LLaVA-1.5's dimensions, with random weights and 12 bits for every token",
 }
-"""What was measured, for tables. The edge's side is always on a CPU."""
+"""Descriptions of the models, for tables. The edge always runs on a CPU."""
 SPLIT, CLOUD_ONLY, EDGE_ONLY = WAYS = ("split", "cloud only", "edge only")
 NO_LINK = "none"
 
 
 @dataclass(frozen=True)
 class EndToEndSettings:
-    """Links, pictures and models to be measured.
+    """Links, images and models to measure.
 
     Args:
-        model: reference: the bundled one on both sides. real edge: the edge does the work of
+        model: "reference": the bundled model on both sides. "real edge": the edge computes at
             LLaVA-1.5's dimensions (ViT-L/14-336, random weights), then sends a payload of the same
-            size that the reference model's cloud understands. real: both sides have these
+            size that the reference model's cloud can decode. "real": both sides at these
             dimensions.
-        layers: of the real language model; LLaVA-1.5-7B has 32.
-        device: of the clouds, as `cloud-server serve --device` has it.
-        quality: operating point of the reference model's bundle; None takes its default.
-        pictures: files, or names in the folder of `pictures.PACKAGE`.
-        question: asked about each.
-        max_tokens: of an answer.
-        ways: which to measure; edge only has no link, and is left out where the model does not fit.
-        profiles: links of `profiles.yaml`.
-        sweep_kbit: rates of further links, the same both ways.
-        sweep_delay_ms: their delay, one way.
-        rounds: questions of each way on each link, asked in turns.
-        seconds_a_link: of sending JPEGs on a link at most, as far as one round allows.
-        namespaces: of the kernel, where they are permitted; false: user space on 127.0.0.1.
-        seed: of jitter and loss in user space.
+        layers: layers of the language model for "real"; LLaVA-1.5-7B has 32.
+        device: device of the clouds, as for `cloud-server serve --device`.
+        quality: operating point of the reference model's bundle; None: its default.
+        pictures: image files, or names in the folder of `camera_images.PACKAGE`.
+        question: asked about each image.
+        max_tokens: limit of an answer.
+        ways: systems to measure. "edge only" uses no link and runs with the reference model only.
+        profiles: names of links in `profiles.yaml`.
+        sweep_kbit: rates of further links, the same in both directions.
+        sweep_delay_ms: one-way delay of these links.
+        rounds: questions of each way on each link; the ways alternate.
+        seconds_a_link: limit on the time spent sending JPEGs over one link; one is always sent.
+        namespaces: use network namespaces where they are permitted; false: user space on 127.0.0.1.
+        seed: for jitter and loss in user space.
     """
 
     model: Model = "reference"
@@ -67,24 +67,26 @@ class EndToEndSettings:
             raise ConfigError(f"ways: expected some of {', '.join(WAYS)}, got {self.ways}")
         if self.rounds < 1 or self.layers < 1 or self.max_tokens < 1 or not self.pictures:
             raise ConfigError(
-                "rounds, layers and max_tokens must be 1 or more and pictures not empty, got "
-                f"{self.rounds}, {self.layers}, {self.max_tokens} and {self.pictures}"
+                "expected rounds, layers and max_tokens of 1 or more and at least one of pictures, "
+                f"got {self.rounds}, {self.layers}, {self.max_tokens} and {self.pictures}"
             )
         if self.quality is not None and self.model != "reference":
             raise ConfigError(
-                f"quality: expected none, as a codec of real dimensions has one operating point, "
-                f"got {self.quality!r}; leave it out"
+                f"quality: expected none, because a codec of real dimensions has one operating "
+                f"point, got {self.quality!r}; leave it out"
             )
         if not self.links:
-            raise ConfigError("expected profiles or sweep_kbit, got neither; give some links")
+            raise ConfigError(
+                "expected profiles or sweep_kbit, got neither; name at least one link"
+            )
 
     @property
     def links(self) -> list[Link]:
-        """The sweep, then the profiles."""
+        """Links of the sweep, then of the profiles."""
         return sweep(self.sweep_kbit, self.sweep_delay_ms) + profiles(self.profiles)
 
 
 def rounds_of(link: Link, jpeg_bytes: int, settings: EndToEndSettings) -> int:
-    """How often a JPEG is sent over a link: at least once, and within the time it may take."""
-    seconds = 8 * jpeg_bytes / (1e3 * link.up_kbit)
-    return max(1, min(settings.rounds, int(settings.seconds_a_link / seconds)))
+    """How often a JPEG is sent over a link: as the time limit permits, and at least once."""
+    upload_seconds = 8 * jpeg_bytes / (1e3 * link.up_kbit)
+    return max(1, min(settings.rounds, int(settings.seconds_a_link / upload_seconds)))

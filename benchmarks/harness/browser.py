@@ -14,15 +14,15 @@ FAKE_CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-st
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """The system's Chromium without a window, with a camera that shows a test picture.
+    """The system's Chromium, headless, with a fake camera that delivers a test image.
 
     Raises:
-        RuntimeError: there is none.
+        RuntimeError: Chromium is not installed.
     """
     path = shutil.which(COMMAND)
     if path is None:
         raise RuntimeError(
-            f"expected a program called {COMMAND} in PATH, found none; install it, as with "
+            f"expected the program {COMMAND} in PATH, got none; install it, for example with "
             "`apt-get install chromium`"
         )
     with sync_playwright() as playwright:

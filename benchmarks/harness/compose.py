@@ -1,4 +1,4 @@
-"""The pair of `docker-compose.yml`: an engine to run it, the containers, and questions to them."""
+"""Runs the services of `docker-compose.yml` in a Docker engine and sends questions to them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 ROOT = Path(__file__).parents[2]
-PICTURE = ROOT / "examples" / "scene.png"
-KNOWN_GOOD = json.loads(PICTURE.with_suffix(".json").read_text())
+IMAGE = ROOT / "examples" / "scene.png"
+KNOWN_GOOD = json.loads(IMAGE.with_suffix(".json").read_text())
 SERVICES = ("cloud", "edge")
 BUILD_SECONDS = 1500
 START_SECONDS = 300
 
 
 def ensure_engine() -> None:
-    """Find a Docker engine, or start one with the command that `DOCKER_ENGINE_UP` holds.
+    """Make sure that a Docker engine runs; start one with the command in `DOCKER_ENGINE_UP`.
 
     Raises:
-        RuntimeError: there is none.
+        RuntimeError: no engine is reachable.
     """
     if _engine_answers():
         return
@@ -37,51 +37,50 @@ def ensure_engine() -> None:
     if not _engine_answers():
         raise RuntimeError(
             "expected a Docker engine, got none that `docker info` reaches; start one, or set "
-            "DOCKER_ENGINE_UP to a command that does"
+            "DOCKER_ENGINE_UP to a command that starts one"
         )
 
 
 def docker(*arguments: str, seconds: float = 60) -> str:
-    """What a `docker` command printed.
+    """The standard output of a `docker` command.
 
     Raises:
-        subprocess.CalledProcessError: it failed.
+        subprocess.CalledProcessError: the command failed.
     """
     return _output(["docker", *arguments], None, seconds)
 
 
 def compose_command() -> list[str]:
-    """`docker-compose`, or the plug-in where that is what there is."""
+    """`docker-compose`, or the plug-in `docker compose` if the former is not installed."""
     return ["docker-compose"] if shutil.which("docker-compose") else ["docker", "compose"]
 
 
 class Reply(NamedTuple):
-    """What the gateway answered: the HTTP status and the JSON object."""
+    """A response of the gateway: the HTTP status and the JSON object."""
 
     status: int
     body: dict[str, Any]
 
     @property
     def answer(self) -> str:
-        """The answer's text."""
+        """The text of the answer."""
         return str(self.body["choices"][0]["message"]["content"])
 
 
 class ComposePair:
-    """Cloud and edge in containers of their own project, on a free port; removed at the end.
+    """Cloud and edge in the containers of a separate Compose project, on a free port.
 
-    Images are built where they are missing or old. Nothing is up before `up`.
+    A context manager that removes the containers on exit. Nothing runs before `up`.
 
     Raises:
-        RuntimeError: there is no engine, or the gateway does not come up; the message holds the
-            logs.
+        RuntimeError: no engine is reachable.
     """
 
     def __init__(self) -> None:
         ensure_engine()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
         self.project = f"avq-{os.getpid()}"
         self.url = f"http://127.0.0.1:{self.port}"
         self._environment = os.environ | {
@@ -96,55 +95,63 @@ class ComposePair:
         self.down()
 
     def compose(self, *arguments: str, seconds: float = 120) -> str:
-        """What `docker-compose` printed.
+        """The standard output of a `docker-compose` command.
 
         Raises:
-            subprocess.CalledProcessError: it failed.
+            subprocess.CalledProcessError: the command failed.
         """
         return _output([*compose_command(), *arguments], self._environment, seconds)
 
     def build(self) -> None:
-        """Make the images."""
+        """Build the images that are missing or outdated."""
         self.compose("build", seconds=BUILD_SECONDS)
 
     def up(self) -> None:
-        """Start what is not running."""
+        """Start the containers that do not run yet."""
         self.compose("up", "-d", seconds=START_SECONDS)
 
     def down(self) -> None:
-        """Remove containers, networks and volumes, certificates with them."""
+        """Remove containers, networks and volumes, including the certificates in them."""
         self.compose("down", "--volumes", "--timeout", "10")
 
     def container(self, service: str) -> str:
-        """The id of a service's container."""
+        """The id of the container of a service."""
         return self.compose("ps", "-q", service).strip()
 
     def inspect(self, service: str) -> dict[str, Any]:
-        """What the engine knows of a service's container."""
-        found: dict[str, Any] = json.loads(docker("inspect", self.container(service)))[0]
-        return found
+        """`docker inspect` of the container of a service."""
+        details: dict[str, Any] = json.loads(docker("inspect", self.container(service)))[0]
+        return details
 
     def run_in(
         self, service: str, *command: str, user: str = ""
     ) -> subprocess.CompletedProcess[str]:
-        """A command in a service's container, by default as its own user."""
-        named = [f"--user={user}"] if user else []
-        line = ["docker", "exec", *named, self.container(service), *command]
+        """Run a command in the container of a service, by default as the image's user."""
+        user_option = [f"--user={user}"] if user else []
+        line = ["docker", "exec", *user_option, self.container(service), *command]
         return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
 
     def wait_ready(self) -> None:
-        """Until the gateway reaches the cloud."""
+        """Wait until the gateway reaches the cloud.
+
+        Raises:
+            RuntimeError: it did not within `START_SECONDS`; the message holds the logs.
+        """
         end = time.monotonic() + START_SECONDS
         while time.monotonic() < end:
             try:
                 with urllib.request.urlopen(f"{self.url}/readyz", timeout=5):
                     return
-            except OSError:  # HTTP errors are of this kind, too
+            except OSError:  # includes HTTP errors
                 time.sleep(0.2)
         raise RuntimeError(f"the pair is not ready: {self.compose('logs', '--no-color')}")
 
     def wait_healthy(self) -> None:
-        """Until the engine's own checks say so of both."""
+        """Wait until the engine's health checks pass for both services.
+
+        Raises:
+            RuntimeError: they did not within `START_SECONDS`.
+        """
         end = time.monotonic() + START_SECONDS
         states: dict[str, str] = {}
         while time.monotonic() < end:
@@ -152,26 +159,26 @@ class ComposePair:
             if set(states.values()) == {"healthy"}:
                 return
             time.sleep(1)
-        raise RuntimeError(f"expected both healthy, got {states}")
+        raise RuntimeError(f"expected both services to be healthy, got {states}")
 
     def ask(self, *turns: tuple[str, str], question: str, seconds: float = 120) -> Reply:
-        """Ask about the example picture over plain HTTP.
+        """Ask a question about the example image over plain HTTP.
 
         Args:
-            turns: earlier questions and their answers.
-            question: the new one.
-            seconds: longest wait.
+            turns: earlier questions with their answers.
+            question: the new question.
+            seconds: timeout.
         """
-        uri = f"data:image/png;base64,{base64.b64encode(PICTURE.read_bytes()).decode()}"
+        uri = f"data:image/png;base64,{base64.b64encode(IMAGE.read_bytes()).decode()}"
         messages: list[dict[str, Any]] = []
-        for asked, answered in turns:
+        for earlier_question, answer in turns:
             messages += [
-                {"role": "user", "content": asked},
-                {"role": "assistant", "content": answered},
+                {"role": "user", "content": earlier_question},
+                {"role": "assistant", "content": answer},
             ]
-        words = {"type": "text", "text": question}
+        text = {"type": "text", "text": question}
         image = {"type": "image_url", "image_url": {"url": uri}}
-        messages.append({"role": "user", "content": [words, image]})
+        messages.append({"role": "user", "content": [text, image]})
         body = json.dumps({"model": self.model(), "messages": messages}).encode()
         request = urllib.request.Request(
             f"{self.url}/v1/chat/completions", body, {"Content-Type": "application/json"}
@@ -184,7 +191,7 @@ class ComposePair:
                 return Reply(error.code, json.load(error))
 
     def model(self) -> str:
-        """What the gateway calls its model."""
+        """The name under which the gateway lists its model."""
         with urllib.request.urlopen(f"{self.url}/v1/models", timeout=30) as response:
             return str(json.load(response)["data"][0]["id"])
 
@@ -192,8 +199,8 @@ class ComposePair:
 def _engine_answers() -> bool:
     if shutil.which("docker") is None:
         return False
-    done = subprocess.run(["docker", "info"], capture_output=True, timeout=60, check=False)
-    return done.returncode == 0
+    completed = subprocess.run(["docker", "info"], capture_output=True, timeout=60, check=False)
+    return completed.returncode == 0
 
 
 def _output(command: list[str], environment: dict[str, str] | None, seconds: float) -> str:

@@ -1,7 +1,7 @@
-"""An edge in a process of its own that encodes one picture whenever it is asked to.
+"""An edge encoder in a separate process: one image encoded per request.
 
-`python -m benchmarks.harness.edge_process BUNDLE BACKEND THREADS` answers each line with a JSON
-object.
+`python -m benchmarks.harness.edge_process BUNDLE BACKEND THREADS` writes one JSON object to
+standard output for every line on standard input.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from benchmarks.harness.json_process import JsonProcess
 
 
 class EdgeProcess(JsonProcess):
-    """The process as its user sees it; a context manager.
+    """Starts the process and sends it requests; a context manager.
 
     Args:
-        bundle: its directory.
+        bundle: directory of the bundle.
         backend: "onnx" or "torch".
-        threads: of the backend; 0 leaves them to it.
+        threads: number of threads of the backend; 0: the backend's default.
     """
 
     def __init__(self, bundle: Path, backend: str, threads: int = 0) -> None:
@@ -29,23 +29,26 @@ class EdgeProcess(JsonProcess):
         super().__init__([*module, str(bundle), backend, str(threads)])
 
     def encode(self) -> Mapping[str, Any]:
-        """One picture: milliseconds by stage, and peak memory of the process so far.
+        """Encode one image: `ms`, milliseconds by stage, and `peak_mb`, the peak memory so far.
 
         Raises:
-            RuntimeError: the process ended; its words are on stderr.
+            RuntimeError: the process ended; the cause is on stderr.
         """
-        return self.told(None)
+        return self.request(None)
 
 
 def _peak_mb() -> float:
-    """Largest resident memory of this process; `getrusage` would count its parent's before exec."""
+    """Peak resident memory of this process in MB.
+
+    `getrusage` would include the parent's memory between fork and exec.
+    """
     status = Path("/proc/self/status").read_text()
     (kilobytes,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
     return int(kilobytes) * 1024 / 1e6
 
 
 def main(bundle: str, backend: str, threads: str) -> None:
-    """Encode noise, 640 x 480, for every line on stdin; the same for every backend."""
+    """Encode 640 x 480 noise for every line on stdin, with the same seed for every backend."""
     import numpy as np
 
     from aligned_vq.images.load import load_image
@@ -56,11 +59,11 @@ def main(bundle: str, backend: str, threads: str) -> None:
     for _ in sys.stdin:
         noise = rng.integers(0, 256, (480, 640, 3), np.uint8)
         encoded = encoder.encode(load_image(noise))
-        told = {
+        response = {
             "ms": {stage: ns / 1e6 for stage, ns in encoded.timings.stages_ns.items()},
             "peak_mb": _peak_mb(),
         }
-        print(json.dumps(told), flush=True)
+        print(json.dumps(response), flush=True)
 
 
 if __name__ == "__main__":

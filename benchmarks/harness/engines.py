@@ -1,4 +1,4 @@
-"""vLLM as benchmarks and tests run it, on a CPU: settings, and engine replicas as processes."""
+"""vLLM on a CPU, for benchmarks and tests: its settings, and engine replicas as processes."""
 
 from __future__ import annotations
 
@@ -19,23 +19,27 @@ START_SECONDS = 300
 STOP_SECONDS = 30
 ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # several engines share few cores
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # several engines share the cores
     "OMP_NUM_THREADS": "1",
     "VLLM_LOGGING_LEVEL": "WARNING",
 }
 IN_PROCESS = ("--engine=vllm", '--vllm={"enforce_eager": true}')
-"""Options of `cloud-server serve`: without the minutes of compilation, which pay off on a GPU."""
+"""Options of `cloud-server serve`. Eager mode skips minutes of compilation that only pay off on a
+GPU."""
 _REPLICA = ("--enforce-eager", "--dtype=float32", "--max-num-seqs=16")
 
 
 def prepare() -> None:
-    """Settings for every vLLM that this process starts."""
+    """Set the environment for every vLLM engine that this process starts."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
 
 class EngineProcess:
-    """An engine replica on a free port of 127.0.0.1; starting once entered, up after `wait`."""
+    """An engine replica on a free port of 127.0.0.1.
+
+    A context manager: starts the process on entry, without waiting; `wait` returns once it serves.
+    """
 
     def __init__(self, bundle: Path, model: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -50,7 +54,7 @@ class EngineProcess:
         prepare()
         handle, name = tempfile.mkstemp(suffix=".log")
         self._log = Path(name)
-        # A session of its own: the engine's workers are ended with it.
+        # A new session, so that `killpg` reaches the engine's workers as well.
         self.process = subprocess.Popen(
             self._command, stdout=handle, stderr=handle, start_new_session=True
         )
@@ -66,7 +70,7 @@ class EngineProcess:
         self._log.unlink()
 
     def wait(self) -> None:
-        """Until it is healthy.
+        """Wait until the engine is healthy.
 
         Raises:
             RuntimeError: it ended or took too long; the message holds the end of its log.
@@ -78,10 +82,13 @@ class EngineProcess:
                     return
             except (urllib.error.URLError, OSError):
                 time.sleep(0.5)
-        raise RuntimeError(f"no engine: {self._log.read_text()[-3000:]}")
+        raise RuntimeError(
+            f"expected a healthy engine within {START_SECONDS} s, got none; the end of its log: "
+            f"{self._log.read_text()[-3000:]}"
+        )
 
     def kill(self) -> None:
-        """SIGKILL to server and workers at once, as if the machine had failed."""
+        """Send SIGKILL to server and workers at once, as if the machine had failed."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()

@@ -1,4 +1,4 @@
-"""A process that answers every line of JSON on its input with one."""
+"""Requests to a child process: one line of JSON to its input, one line back from its output."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any, Self
 
 
 class JsonProcess:
-    """The process as its user sees it; a context manager.
+    """Starts the process and sends it requests; a context manager.
 
     Args:
-        command: that starts it.
+        command: the command line that starts it.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
@@ -26,20 +26,23 @@ class JsonProcess:
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is not None:
             self._process.kill()
-        self._process.communicate(timeout=60)  # closes its input, which ends it
+        self._process.communicate(timeout=60)  # closes its input, which makes it exit
 
-    def told(self, said: Any) -> dict[str, Any]:
-        """What it answers.
+    def request(self, message: Any) -> dict[str, Any]:
+        """Send one message, which JSON can represent, and return the response.
 
         Raises:
-            RuntimeError: it ended; its words are on stderr.
+            RuntimeError: the process ended; the cause is on stderr.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
-            self._process.stdin.write(json.dumps(said) + "\n")
+            self._process.stdin.write(json.dumps(message) + "\n")
             self._process.stdin.flush()
-            answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+            response: dict[str, Any] = json.loads(self._process.stdout.readline())
         except (BrokenPipeError, ValueError) as error:
-            raise RuntimeError(f"{' '.join(self._command)} ended: see above") from error
-        return answer
+            raise RuntimeError(
+                f"expected a response from `{' '.join(self._command)}`, got its end; its error "
+                "output is above"
+            ) from error
+        return response

@@ -1,5 +1,6 @@
-"""Many clients at once, over real gRPC: each asks about a picture of its own, whose payload goes
-with its first question and whose digest with the others.
+"""A load generator over gRPC: many concurrent clients, each with questions about one image.
+
+The first question of a client carries the payload; later ones name the image by its digest.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ MAX_TOKENS = 48
 
 @dataclass(frozen=True)
 class LoadClient:
-    """A picture and what is asked about it."""
+    """The image of one client as a payload and as indices, and its questions."""
 
     payload: Payload
     encoded: Encoded
@@ -38,35 +39,45 @@ class LoadClient:
 
 
 def clients(count: int, questions: int, kind: str = "mixed") -> list[LoadClient]:
-    """Test pictures with their questions of a kind, asked again where they are too few."""
+    """Clients with images of the test split and questions of one kind ("mixed": of every kind).
+
+    An image with fewer than `questions` questions repeats them.
+    """
     bundle = open_edge_bundle(BUNDLE)
     images = list(exam_images(count * 8))[:count]
     pixels = pixel_batches(LlavaCheckpoint(CHECKPOINT), (image.picture for image in images))
     features, residual = features_at(bundle.prefix, pixels)
-    found = []
-    for image, own, rest in zip(images, features, residual, strict=True):
+    load_clients = []
+    for image, image_features, image_residual in zip(images, features, residual, strict=True):
         texts = [question.text for question in image.questions if kind in ("mixed", question.kind)]
-        asked = [texts[number % len(texts)] for number in range(questions)]
-        encoded = bundle.codec.encode(own, rest)
-        found.append(LoadClient(bundle.codec.spec.packed(encoded), encoded, asked))
-    return found
+        repeated = [texts[number % len(texts)] for number in range(questions)]
+        encoded = bundle.codec.encode(image_features, image_residual)
+        load_clients.append(LoadClient(bundle.codec.spec.packed(encoded), encoded, repeated))
+    return load_clients
 
 
 async def ask(
     stub: rpc.SplitInferenceAsyncStub, client: LoadClient, text: str, first: bool
 ) -> list[int]:
-    """One question; returns the answer's token ids."""
+    """Ask one question and return the token ids of the answer.
+
+    Args:
+        stub: of the service.
+        client: its image.
+        text: the question.
+        first: send the payload instead of its digest.
+    """
     digest = b"" if first else client.payload.digest()
     question = Question("", client.payload.manifest_digest, text, Sampling(MAX_TOKENS), digest)
     call = stub.Ask()
     parts = convert.payload_to_parts(client.payload)
-    own = next(parts) if first else None
-    await call.write(pb.AskRequest(open=convert.question_to_proto(question, own)))
+    first_part = next(parts) if first else None
+    await call.write(pb.AskRequest(open=convert.question_to_proto(question, first_part)))
     if first:
         await _send(call, parts)
     tokens: list[int] = []
     async for response in call:
-        if convert.is_payload_needed(response):
+        if convert.is_payload_needed(response):  # the service no longer holds the image
             await _send(call, convert.payload_to_parts(client.payload))
         else:
             tokens += convert.chunk_from_response(response).token_ids
@@ -79,13 +90,17 @@ async def _send(call: Any, parts: Iterable[pb.PayloadPart]) -> None:
 
 
 async def run(
-    target: str, own: list[LoadClient], together: bool
+    target: str, load: list[LoadClient], together: bool
 ) -> tuple[float, list[float], list[list[list[int]]]]:
-    """Seconds in all, seconds of each question, and answers by client."""
+    """Ask all questions, with all clients at once (`together`) or one client after the other.
+
+    Returns the total seconds, the seconds of each question in order of completion, and the token
+    ids of each answer by client.
+    """
     times: list[float] = []
     async with grpc.aio.insecure_channel(target) as channel:
         stub: rpc.SplitInferenceAsyncStub = rpc.SplitInferenceStub(channel)
-        total = sum(len(client.questions) for client in own)
+        total = sum(len(client.questions) for client in load)
         with tqdm(total=total, desc="questions", leave=False) as bar:
 
             async def talk(client: LoadClient) -> list[list[int]]:
@@ -99,7 +114,7 @@ async def run(
 
             started = time.perf_counter()
             if together:
-                answers = await asyncio.gather(*map(talk, own))
+                answers = await asyncio.gather(*map(talk, load))
             else:
-                answers = [await talk(client) for client in own]
+                answers = [await talk(client) for client in load]
             return time.perf_counter() - started, times, list(answers)

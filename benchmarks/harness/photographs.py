@@ -1,4 +1,4 @@
-"""Natural photographs of scikit-image and scikit-learn, so that nothing is downloaded."""
+"""Natural photographs from scikit-image and scikit-learn, which need no download."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aligned_vq.errors import ConfigError
 
 
 class PhotographSource(NamedTuple):
-    """Where a photograph lies, and who may use it."""
+    """The file of a photograph in an installed package, and its licence."""
 
     package: str
     path: str
@@ -43,11 +43,15 @@ PHOTOGRAPHS = {
         "sklearn", "datasets/images/flower.jpg", "scikit-learn", "CC BY 2.0, vultilion"
     ),
 }
-"""300 to 512 pixels on their shorter side."""
+"""Photographs by name, 300 to 512 pixels on the shorter side."""
 
 
 def photograph(name: str) -> Image.Image:
-    """A photograph in RGB, as it is; ConfigError: an unknown name, or a package is missing."""
+    """A photograph in RGB at its original size.
+
+    Raises:
+        ConfigError: the name is unknown, or the package that holds the file is not installed.
+    """
     if name not in PHOTOGRAPHS:
         raise ConfigError(f"expected photographs of {', '.join(PHOTOGRAPHS)}, got {name!r}")
     source = PHOTOGRAPHS[name]

@@ -1,4 +1,4 @@
-"""Real processes for demo, benchmarks and tests: on 127.0.0.1, ended by their pid."""
+"""Server processes for the demo, benchmarks and tests: on 127.0.0.1, each ended by its pid."""
 
 from __future__ import annotations
 
@@ -16,31 +16,33 @@ START_SECONDS = 240
 
 
 class ServerProcess:
-    """A child process that says where it serves; ready once entered.
+    """A child process that prints "serving on HOST:PORT" once it serves.
+
+    A context manager: the process serves when `__enter__` returns and gets SIGTERM on exit.
 
     Args:
-        module: run by this Python.
-        arguments: of its command line.
+        module: started with `python -m`, by the interpreter of this process.
+        arguments: command-line arguments of the module.
 
     Raises:
-        RuntimeError: it did not come up; the message holds its log.
+        RuntimeError: the process did not start to serve; the message holds its log.
     """
 
     def __init__(self, module: str, *arguments: str) -> None:
         self._command = [sys.executable, "-m", module, *arguments]
 
-    def by(self, *command: str) -> Self:
-        """Let a command start it that becomes it, such as `ip netns exec NAME`."""
+    def launched_by(self, *command: str) -> Self:
+        """Start it by a command that replaces itself with it, such as `ip netns exec NAME`."""
         self._command = [*command, *self._command]
         return self
 
-    def run_by(self, python: Path) -> Self:
-        """Let another Python run it than this one."""
+    def with_interpreter(self, python: Path) -> Self:
+        """Run the module by another Python interpreter."""
         self._command[self._command.index(sys.executable)] = str(python)
         return self
 
     def __enter__(self) -> Self:
-        # A file, not a pipe: a pipe that nobody reads fills up and stops the process.
+        # A file, not a pipe: a pipe that nobody reads fills up and blocks the process.
         handle, name = tempfile.mkstemp(suffix=".log")
         self._log_file = Path(name)
         self.process = subprocess.Popen(
@@ -50,8 +52,10 @@ class ServerProcess:
         line = self._first_line()
         if "serving on" not in line:
             self.process.kill()
-            self._ended()
-            raise RuntimeError(f"no service: {line} {self.log}")
+            self._reap()
+            raise RuntimeError(
+                f"expected `{' '.join(self._command)}` to serve, got {line!r}; its log: {self.log}"
+            )
         self.port = int(line.rsplit(":", 1)[1])
         self.target = f"127.0.0.1:{self.port}"
         return self
@@ -65,29 +69,31 @@ class ServerProcess:
             self.process.kill()
             raise
         finally:
-            self._ended()
+            self._reap()
 
     @property
     def log(self) -> str:
-        """What the process wrote to stderr so far; all of it once it ended."""
+        """Everything that the process has written to stderr."""
         return (
-            # gRPC's own lines may hold a peer's bytes.
+            # Lines written by gRPC may contain a peer's bytes, which need not be UTF-8.
             self._log_file.read_text(errors="replace")
             if self._log_file.exists()
             else self._last_log
         )
 
     def resident_bytes(self) -> int:
-        """Memory of the process now."""
+        """Current resident memory of the process."""
         pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
-    def _ended(self) -> None:
+    def _reap(self) -> None:
+        """Wait for the process, and keep its log when the file is removed."""
         self.process.communicate()
         self._last_log = self.log
         self._log_file.unlink()
 
     def _first_line(self) -> str:
+        """The first line on stdout; empty after `START_SECONDS` or when the process ended."""
         assert self.process.stdout is not None
         deadline = time.monotonic() + START_SECONDS
         with selectors.DefaultSelector() as selector:
@@ -99,7 +105,7 @@ class ServerProcess:
 
 
 class CloudProcess(ServerProcess):
-    """`cloud-server serve` on a free port; `http` is where operators look, if anywhere."""
+    """`cloud-server serve` on a free port; `http` is the URL of its HTTP port, if it has one."""
 
     def __init__(self, bundle: Path, model: Path, *options: str) -> None:
         super().__init__(
@@ -117,7 +123,7 @@ class CloudProcess(ServerProcess):
 
 
 class GatewayProcess(ServerProcess):
-    """`edge-client serve` on a free port; `url` is where it speaks HTTP."""
+    """`edge-client serve`, the gateway, on a free port."""
 
     def __init__(self, target: str, bundle: Path, *options: str) -> None:
         super().__init__(
@@ -127,5 +133,5 @@ class GatewayProcess(ServerProcess):
 
     @property
     def url(self) -> str:
-        """Of the gateway, without a path."""
+        """The base URL of the gateway."""
         return f"http://{self.target}"

@@ -1,4 +1,4 @@
-"""Which code, libraries and machine a figure comes from."""
+"""The code, libraries and machine that produced a figure."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ LIBRARIES = ("grpcio", "numpy", "onnxruntime", "openai", "pillow", "torch", "tra
 
 
 def provenance() -> dict[str, Any]:
-    """Commit (`-dirty` if changed, None outside a repository), date (UTC, ISO 8601), versions and
-    machine."""
+    """Commit (ends with `-dirty` for a changed tree; None outside a repository), date (UTC,
+    ISO 8601), versions and machine."""
     return {
         "commit": git_commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -33,8 +33,8 @@ def provenance() -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores that this process may use, memory, GPU if there is one, operating system,
-    and how many processes wanted to run in the minute before."""
+    """Processor, cores that this process may use, memory, GPU (None without one), operating system,
+    and the load average of the last minute."""
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
         "processor": _processor(),

@@ -1,4 +1,4 @@
-"""Reading a service's own figures, as Prometheus would."""
+"""Reads the metrics of a service as Prometheus does."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 
 def samples(http: str) -> dict[tuple[str, str], float]:
-    """By name and by the value of the one label, "" without: everything `/metrics` says."""
+    """Every sample of `/metrics`, by metric name and value of its first label ("" without labels).
+
+    Args:
+        http: base URL of the service's HTTP port.
+    """
     text = urllib.request.urlopen(f"{http}/metrics", timeout=10).read().decode()
     return {
         (sample.name, next(iter(sample.labels.values()), "")): sample.value

@@ -1,4 +1,4 @@
-"""Statistics of measured samples, and tables of them as Markdown."""
+"""Statistics of measured samples, and Markdown tables."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 Row = dict[str, Any]
-"""Figures of one thing measured, JSON-able. Every list of numbers in it is raw samples."""
+"""One measurement as a JSON object. Every list of numbers in it holds raw samples."""
 STATISTICS = "statistics"
-"""Where a row has the statistics of its samples."""
+"""The key under which a row holds the statistics of its samples."""
 
 
 def with_statistics(row: Mapping[str, Any]) -> Row:
-    """A row with median, 95th percentile (linear between samples) and count of its samples."""
-    found = {
+    """The row with median, 95th percentile (linear interpolation) and count of its samples."""
+    statistics = {
         key: {
             "median": float(np.median(value)),
             "p95": float(np.quantile(value, 0.95)),
@@ -24,20 +24,22 @@ def with_statistics(row: Mapping[str, Any]) -> Row:
         for key, value in row.items()
         if _are_samples(value)
     }
-    return {**row, STATISTICS: found}
+    return {**row, STATISTICS: statistics}
 
 
 def markdown(head: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
-    """A table; numbers to the right."""
+    """A Markdown table; columns that hold only numbers are aligned to the right."""
     numeric = [bool(lines) and all(_is_number(line[n]) for line in lines) for n in range(len(head))]
-    rule = ["---:" if right else "---" for right in numeric]
+    rule = ["---:" if is_numeric else "---" for is_numeric in numeric]
     rows = [head, rule, *([str(cell) for cell in line] for line in lines)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
 def _are_samples(value: Any) -> bool:
     return (
-        isinstance(value, list) and bool(value) and all(type(one) in (int, float) for one in value)
+        isinstance(value, list)
+        and bool(value)
+        and all(type(item) in (int, float) for item in value)
     )
 
 

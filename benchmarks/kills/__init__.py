@@ -1,1 +1,1 @@
-"""`kill -9` at random moments of writing: `python -m benchmarks.kills.kills`."""
+"""Crash consistency: `kill -9` at random moments of writing, `python -m benchmarks.kills.kills`."""

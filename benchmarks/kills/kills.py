@@ -1,8 +1,8 @@
-"""`kill -9` at random moments of writing: what is there then, and for whom.
+"""`kill -9` at random moments of writing: the content and the permissions that remain.
 
-Each writer runs in a process of its own, which is killed while it writes again and again; after
-each kill the real readers open what is there. It must be what was there before or what is new, and
-readable by another user exactly where it is not secret.
+Each writer runs in a separate process that is killed while it writes repeatedly. After each kill
+the real readers open what is on disk. It has to be the content before or after the interrupted
+step, and readable by other users if and only if it is not secret.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from aligned_vq.files import renameat2
 from aligned_vq.files.atomic_file import write_file
-from benchmarks.kills.killing import Writer, killed, undisturbed
+from benchmarks.kills.killing import UNINTERRUPTED_STEPS, Writer, kill_at, run_uninterrupted
 from benchmarks.kills.large_writers import CheckpointWriter, ExportWriter
 from benchmarks.kills.small_writers import CertsWriter, QueueWriter
 
@@ -36,51 +36,53 @@ WRITERS: dict[str, Callable[[Path], Writer]] = {
 
 
 def run(name: str, kills: int, seed: int) -> dict[str, Any]:
-    """Kill one writer so many times; counts, and what was wrong."""
+    """Kill one writer `kills` times; counts by state, and descriptions of the faults."""
     rng = np.random.default_rng([seed, *name.encode()])
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     faults: list[str] = []
-    with tempfile.TemporaryDirectory() as place:
-        Path(place).chmod(0o755)  # another user must get to what is written there
-        writer = WRITERS[name](Path(place))
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)  # other users have to reach the files in it
+        writer = WRITERS[name](Path(folder))
         first = writer.start(rng)
-        spread = undisturbed(writer, first)
-        writer.check(first, 3, 3)
+        uninterrupted = run_uninterrupted(writer, first)
+        writer.check(first, UNINTERRUPTED_STEPS, UNINTERRUPTED_STEPS)
         for number in tqdm(range(kills), desc=name, unit="kill"):
             first = writer.start(rng)
-            moment = spread.moment(rng)
-            done, begun = killed(writer, first, moment)
-            found["by time" if moment.call is None else "by call"] += 1
-            found["while writing"] += begun > done
+            moment = uninterrupted.moment(rng)
+            done, begun = kill_at(writer, first, moment)
+            counts["by time" if moment.call is None else "by call"] += 1
+            counts["while writing"] += begun > done
             try:
-                state, wrong = writer.check(first, done, begun)
-            except Exception as error:  # noqa: BLE001 - a reader that fails is what is looked for
-                state, wrong = "neither", [f"{type(error).__name__}: {error}"]
-            found[state] += 1
+                state, kill_faults = writer.check(first, done, begun)
+            except Exception as error:  # noqa: BLE001 - any failure of a reader is a finding
+                state, kill_faults = "neither", [f"{type(error).__name__}: {error}"]
+            counts[state] += 1
             faults += [
-                f"{name}, kill {number} of seed {seed}, {moment}: {fault}" for fault in wrong
+                f"{name}, kill {number} of seed {seed}, {moment}: {fault}" for fault in kill_faults
             ]
         first = writer.start(rng)
-        undisturbed(writer, first)
-        faults += [f"{name}: left behind: {left}" for left in writer.leftovers()]
+        run_uninterrupted(writer, first)
+        faults += [f"{name}: left behind: {leftover}" for leftover in writer.leftovers()]
     kinds = ("by time", "by call", "while writing", "before", "new", "neither")
     return {
         "writer": name,
         "kills": kills,
-        "seconds_per_step": round(spread.seconds / 3, 4),
-        **{kind.replace(" ", "_"): found[kind] for kind in kinds},
+        "seconds_per_step": round(uninterrupted.seconds / UNINTERRUPTED_STEPS, 4),
+        **{kind.replace(" ", "_"): counts[kind] for kind in kinds},
         "faults": faults,
     }
 
 
 def main() -> int:
-    """Print a line for each writer; exits with 1 if any kill left neither, or wrong rights."""
+    """Print a line for each writer; exits with 1 after a fault or unreadable content."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200, help="of each writer")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--writers", nargs="+", choices=WRITERS, default=list(WRITERS))
     parser.add_argument(
-        "--two_renames", action="store_true", help="as on a file system that cannot exchange"
+        "--two_renames",
+        action="store_true",
+        help="as on a file system that cannot exchange two folders atomically",
     )
     parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
     options = parser.parse_args()

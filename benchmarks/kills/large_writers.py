@@ -1,4 +1,4 @@
-"""Writers of large things: bundles, and the checkpoints of a training run."""
+"""Writers of folders: bundles, and the checkpoints of a training run."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from aligned_vq.llava.checkpoint import LlavaCheckpoint
 from aligned_vq.shipped import CHECKPOINT
 from aligned_vq.split.loading import load_prefix
 from aligned_vq.training.config_file import config_from
+from aligned_vq.training.modules import build_optimiser
 from aligned_vq.training.run import TrainingRun
-from aligned_vq.training.stage import build_optimiser
 from aligned_vq.training.state import load_state, save_state
 from aligned_vq.types import SplitPoint
-from benchmarks.kills.killing import opened_by_others
+from benchmarks.kills.killing import readable_by_others
 from edge_client.encoder import EdgeEncoder
 
 _SPLIT = SplitPoint(1, "ln1")
@@ -38,8 +38,11 @@ _TRAIN_STEPS, _TRAINED_EVERY = 1000, 8
 
 
 class ExportWriter:
-    """One bundle exported without a graph, a graph added; another exported with a graph, that one
-    replaced by one of 8 bits; and so on."""
+    """Writes a bundle in a cycle of four steps.
+
+    Export a bundle without a graph; add a graph; export another bundle with a graph; replace that
+    graph by one with 8-bit weights.
+    """
 
     name = "export"
 
@@ -57,14 +60,14 @@ class ExportWriter:
         self._last: int | None = 3
 
     def start(self, rng: np.random.Generator) -> int:
-        """Sometimes there is no bundle yet."""
+        """Remove the bundle in some rounds."""
         if rng.random() < 0.2:
             shutil.rmtree(self._out, ignore_errors=True)
             self._last = None
         return 0 if self._last is None else self._last + 1
 
     def write(self, step: int) -> None:
-        """As the commands `export`, `export-onnx`, `export --onnx` and `export-onnx --int8` do."""
+        """Write as `export`, `export-onnx`, `export --onnx` or `export-onnx --int8` does."""
         kind = step % 4
         if kind in (1, 3):
             write_graph(self._out, int8=kind == 3)
@@ -73,27 +76,27 @@ class ExportWriter:
             export_bundle(self._checkpoint, self._codecs[kind // 2], self._out, finish)
 
     def check(self, first: int, done: int, begun: int) -> tuple[str, list[str]]:
-        """Both sides open it, it is one of the two, and another user can read all of it."""
+        """The bundle opens on both sides, is one of the two expected, and is readable by others."""
         before = self._last if not done else first + done - 1
         recover(self._out)  # as every reader of a manifest does
         if not self._out.exists():
             return "before", [] if before is None else ["expected a bundle, got none"]
-        found = self._states.index(self._state())
+        kind = self._states.index(self._state())
         allowed = {number % 4 for number in (before, first + begun - 1) if number is not None}
-        faults = [] if found in allowed else [f"expected one of {allowed}, got {found}"]
+        faults = [] if kind in allowed else [f"expected one of {allowed}, got {kind}"]
         open_edge_bundle(self._out)
         open_cloud_bundle(self._out)
-        if found:
+        if kind:  # every kind but the first has a graph
             EdgeEncoder(self._out, "onnx")
-        if not all(opened_by_others(self._out.iterdir())):
-            faults.append("expected a bundle that others can read")
-        state = "new" if begun > done and found == (first + begun - 1) % 4 else "before"
-        self._last = found
+        if not all(readable_by_others(self._out.iterdir())):
+            faults.append("expected a bundle that others can read, got unreadable files")
+        state = "new" if begun > done and kind == (first + begun - 1) % 4 else "before"
+        self._last = kind
         return state, faults
 
     def leftovers(self) -> list[str]:
-        """Beside the bundle."""
-        return _beside(self._out)
+        """Names beside the bundle that are derived from its name."""
+        return _siblings(self._out)
 
     def _state(self) -> tuple[str, str | None]:
         manifest = read_manifest(self._out)
@@ -101,7 +104,7 @@ class ExportWriter:
 
 
 class CheckpointWriter:
-    """A training run's checkpoints: codec and optimiser of the reference model."""
+    """Writes the checkpoints of a training run: codec and optimiser of the reference model."""
 
     name = "checkpoint"
 
@@ -116,10 +119,10 @@ class CheckpointWriter:
             "precision": "no",
         }
         self._config = config_from(settings, "kills")
-        run = TrainingRun(self._config, self._out)
+        run = TrainingRun.open(self._config, self._out)
         self._facts = {"run": run._identity}
-        self._tensors = run.learners.tensors()
-        self._optimiser = build_optimiser(run.learners.model, self._config, self._config.align)
+        self._tensors = run.modules.tensors()
+        self._optimiser = build_optimiser(run.modules.model, self._config, self._config.align)
         for group in self._optimiser.param_groups:
             for parameter in group["params"]:
                 parameter.grad = torch.zeros_like(parameter)
@@ -128,14 +131,14 @@ class CheckpointWriter:
         self._last: int | None = None
 
     def start(self, rng: np.random.Generator) -> int:
-        """Sometimes there is no checkpoint yet."""
+        """Remove the checkpoint in some rounds."""
         if rng.random() < 0.2:
             shutil.rmtree(self._out / "state", ignore_errors=True)
             self._last = None
         return 0 if self._last is None else self._last + 1
 
     def write(self, step: int) -> None:
-        """As a run does between two steps; the number of the step is in both of its files."""
+        """Save as a run does between two steps; both files contain the number of the step."""
         with torch.no_grad():
             self._tensors[self._mark].fill_(step)
         at = _TRAIN_STEPS - 1 - step % _TRAINED_EVERY
@@ -143,34 +146,37 @@ class CheckpointWriter:
         save_state(self._out / "state", facts, self._tensors, self._optimiser)
 
     def check(self, first: int, done: int, begun: int) -> tuple[str, list[str]]:
-        """A run goes on from it, and now and then it is trained to its end."""
+        """A run resumes from the checkpoint, and in some rounds trains to its end."""
         before = self._last if not done else first + done - 1
-        run = TrainingRun(self._config, self._out)
+        run = TrainingRun.open(self._config, self._out)
         saved = load_state(self._out / "state")
         if saved is None:
             return "before", [] if before is None else ["expected a checkpoint, got none"]
         facts, tensors = saved
-        found, faults = facts["written"], []
-        if found not in (before, first + begun - 1):
-            faults.append(f"expected step {before} or {first + begun - 1}, got {found}")
-        marks = (tensors[self._mark], run.learners.tensors()[self._mark])
-        if run.at_step != facts["step"] or any(bool((mark != found).any()) for mark in marks):
-            faults.append(f"expected tensors of step {found}, got others")
+        written, faults = facts["written"], []
+        if written not in (before, first + begun - 1):
+            faults.append(f"expected step {before} or {first + begun - 1}, got {written}")
+        marks = (tensors[self._mark], run.modules.tensors()[self._mark])
+        if run.at_step != facts["step"] or any(bool((mark != written).any()) for mark in marks):
+            faults.append(f"expected tensors of step {written}, got others")
         if run.at_step == _TRAIN_STEPS - 1:
             shutil.rmtree(self._resumed, ignore_errors=True)
-            TrainingRun(self._config, shutil.copytree(self._out, self._resumed)).train()
+            TrainingRun.open(self._config, shutil.copytree(self._out, self._resumed)).train()
             ended = load_state(self._resumed / "state")
             if ended is None or ended[0]["step"] != _TRAIN_STEPS:
-                faults.append("expected a run that goes on to its end")
-        if not all(opened_by_others((self._out / "state").iterdir())):
-            faults.append("expected a checkpoint that others can read")
-        self._last = found
-        return ("new" if begun > done and found == first + begun - 1 else "before"), faults
+                faults.append("expected a run that resumes and reaches its end, got another state")
+        if not all(readable_by_others((self._out / "state").iterdir())):
+            faults.append("expected a checkpoint that others can read, got unreadable files")
+        self._last = written
+        return ("new" if begun > done and written == first + begun - 1 else "before"), faults
 
     def leftovers(self) -> list[str]:
-        """Beside the checkpoint."""
-        return _beside(self._out / "state")
+        """Names beside the checkpoint that are derived from its name."""
+        return _siblings(self._out / "state")
 
 
-def _beside(path: Path) -> list[str]:
-    return [own.name for own in path.parent.iterdir() if path.name in own.name and own != path]
+def _siblings(path: Path) -> list[str]:
+    """Names in the same folder that contain the name of `path`, such as temporary folders."""
+    return [
+        other.name for other in path.parent.iterdir() if path.name in other.name and other != path
+    ]

@@ -1,1 +1,1 @@
-"""What experiments can measure, a module for each kind; see `benchmarks.experiment.Kind`."""
+"""Kinds of measurement, one module each; they implement `benchmarks.experiment.Kind`."""

@@ -1,8 +1,9 @@
 """What a question costs the cloud: throughput and latency by clients, and where the time goes.
 
-Batching against one at a time: so many clients each ask about a picture of their own, and every
-answer must be the one a lone client gets. The share of time that is not the language model's is
-measured one question at a time, for pictures that are new to the service and for held ones.
+Load compares batched answers with one at a time: each client asks about a different image, and
+every answer must equal the one that a single client gets. The share of the time that is not the
+language model's is measured one question at a time, for images that are new to the service and for
+images in its cache.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from benchmarks.harness.processes import CloudProcess
 from benchmarks.harness.tables import STATISTICS, Row, markdown
 from benchmarks.real_size.service import real_dimensions
 from benchmarks.speed.cloud_share import (
-    asked,
+    ask_one_by_one,
     differences,
     model_ms,
     share,
@@ -43,16 +44,17 @@ MODES = {
 
 @dataclass(frozen=True)
 class CloudCostSettings:
-    """How much is asked, and of which models.
+    """Amount of load and models.
 
     Args:
-        clients: at once; none: load is not measured.
-        questions: of each client.
-        question_kind: short answers with one description as in the examination, or sentences only.
-        share_questions: new pictures asked about one after the other; 0: shares are not measured.
-        share_layers: of a language model of LLaVA-1.5's dimensions with random weights; its time
-            with 32 layers is told from that with so many and with twice as many. 0: the reference
-            model.
+        clients: numbers of concurrent clients; empty: load is not measured.
+        questions: questions of each client.
+        question_kind: "mixed": short answers and one description per image, as in the evaluation;
+            "description": descriptions only.
+        share_questions: new images asked about one after the other; 0: shares are not measured.
+        share_layers: layers of a language model of LLaVA-1.5's dimensions with random weights; its
+            time with 32 layers is extrapolated from runs with this number and twice this number of
+            layers. 0: the reference model.
     """
 
     clients: tuple[int, ...] = (1, 4, 16, 64)
@@ -64,8 +66,8 @@ class CloudCostSettings:
     def __post_init__(self) -> None:
         if min((1, *self.clients, self.questions)) < 1:
             raise ConfigError(
-                f"expected a client and a question at least, got clients {list(self.clients)} and "
-                f"questions {self.questions}; leave out clients to measure shares alone"
+                f"expected at least a client and a question, got clients {list(self.clients)} and "
+                f"questions {self.questions}; set clients to [] to measure shares only"
             )
         if min(self.share_questions, self.share_layers) < 0:
             raise ConfigError(
@@ -80,23 +82,25 @@ SETTINGS = CloudCostSettings
 
 
 def measure(settings: CloudCostSettings) -> list[Row]:
-    """A row for each mode and number of clients, and for each kind of question and picture."""
-    rows = _load(settings) if settings.clients else []
-    return rows + (_shares(settings) if settings.share_questions else [])
+    """A row for each mode and number of clients, and for each kind of question and image."""
+    rows = _load_rows(settings) if settings.clients else []
+    return rows + (_share_rows(settings) if settings.share_questions else [])
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Two tables: load, and shares of the time."""
+    """Two Markdown tables: load, and shares of the time."""
     head = ("mode", "clients", "questions/s", "p50 ms", "p95 ms", "as a lone client's")
     lines = []
-    for row in _of(rows, "load"):
+    for row in _rows_of(rows, "load"):
         ms = row[STATISTICS]["latency_ms"]
         equal = "all" if row["answers_equal"] else "NOT all"
         rate = f"{row['questions_per_second']:.1f}"
         times = (f"{ms['median']:.0f}", f"{ms['p95']:.0f}")
         lines.append((row["mode"], row["clients"], rate, *times, equal))
     load = markdown(head, lines) if lines else ""
-    stages = list(dict.fromkeys(stage for row in _of(rows, "share") for stage in row["stage_ms"]))
+    stages = list(
+        dict.fromkeys(stage for row in _rows_of(rows, "share") for stage in row["stage_ms"])
+    )
     lines = [
         (
             row["name"],
@@ -104,7 +108,7 @@ def table(rows: Sequence[Row]) -> str:
             f"{row['language_model_ms']:.1f}",
             f"{100 * row['not_language_model']:.1f}",
         )
-        for row in _of(rows, "share")
+        for row in _rows_of(rows, "share")
     ]
     tail = ("language model, all layers", "not language model, %")
     shares = markdown(("question", *stages, *tail), lines) if lines else ""
@@ -112,8 +116,8 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def plot(rows: Sequence[Row], stem: Path) -> None:
-    """Questions per second and p95 by clients, and the shares, as far as they were measured."""
-    load, shares = _of(rows, "load"), _of(rows, "share")
+    """Questions per second and p95 by clients, and the shares, whichever were measured."""
+    load, shares = _rows_of(rows, "load"), _rows_of(rows, "share")
     panels = 2 * bool(load) + bool(shares)
 
     def draw(figure: Figure) -> None:
@@ -127,17 +131,17 @@ def plot(rows: Sequence[Row], stem: Path) -> None:
     save_figure(draw, stem, (3.5 * panels, 3.6 if load else 2.4))
 
 
-def _draw_load(rate: Axes, late: Axes, rows: Sequence[Row]) -> None:
+def _draw_load(rate: Axes, latency: Axes, rows: Sequence[Row]) -> None:
     for number, mode in enumerate(MODES):
-        own = [row for row in rows if row["mode"] == mode]
-        count = [row["clients"] for row in own]
-        per_second = [row["questions_per_second"] for row in own]
+        mode_rows = [row for row in rows if row["mode"] == mode]
+        count = [row["clients"] for row in mode_rows]
+        per_second = [row["questions_per_second"] for row in mode_rows]
         rate.plot(count, per_second, label=mode, lw=1.3, **line_style(number))
-        p95 = [row[STATISTICS]["latency_ms"]["p95"] for row in own]
-        late.plot(count, p95, lw=1.3, **line_style(number))
+        p95 = [row[STATISTICS]["latency_ms"]["p95"] for row in mode_rows]
+        latency.plot(count, p95, lw=1.3, **line_style(number))
     rate.set(xlabel="clients", ylabel="questions per second", ylim=(0, None))
-    late.set(xlabel="clients", ylabel="p95 of a question, ms", ylim=(0, None))
-    for ax in (rate, late):
+    latency.set(xlabel="clients", ylabel="p95 of a question, ms", ylim=(0, None))
+    for ax in (rate, latency):
         ax.set_xscale("log", base=2)
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
@@ -150,40 +154,43 @@ def _draw_shares(ax: Axes, rows: Sequence[Row]) -> None:
     ax.invert_yaxis()
 
 
-def _of(rows: Sequence[Row], what: str) -> list[Row]:
+def _rows_of(rows: Sequence[Row], what: str) -> list[Row]:
     return [row for row in rows if row["what"] == what]
 
 
-def _load(settings: CloudCostSettings) -> list[Row]:
-    own = clients(max(settings.clients), settings.questions, settings.question_kind)
+def _load_rows(settings: CloudCostSettings) -> list[Row]:
+    load = clients(max(settings.clients), settings.questions, settings.question_kind)
     with CloudProcess(BUNDLE, CHECKPOINT) as cloud:
-        _, _, expected = asyncio.run(run(cloud.target, own, together=False))
+        _, _, expected = asyncio.run(run(cloud.target, load, together=False))
     rows: list[Row] = []
     for count in settings.clients:
         for mode, options in MODES.items():
+            # A fresh process for each row, so that no image is cached from an earlier one.
             with CloudProcess(BUNDLE, CHECKPOINT, *options) as cloud:
-                seconds, times, answers = asyncio.run(run(cloud.target, own[:count], together=True))
+                seconds, times, answers = asyncio.run(
+                    run(cloud.target, load[:count], together=True)
+                )
             rows.append(
                 {
                     "what": "load",
                     "mode": mode,
                     "clients": count,
                     "questions_per_second": len(times) / seconds,
-                    "latency_ms": [round(1e3 * spent, 2) for spent in times],
+                    "latency_ms": [round(1e3 * question_seconds, 2) for question_seconds in times],
                     "answers_equal": answers == expected[:count],
                 }
             )
     return rows
 
 
-def _shares(settings: CloudCostSettings) -> list[Row]:
+def _share_rows(settings: CloudCostSettings) -> list[Row]:
     layers = settings.share_layers
     images = list(exam_images(8 * settings.share_questions))[: settings.share_questions]
     measured = _stages(layers, images)
     twice = _stages(2 * layers, images) if layers else {}
     rows: list[Row] = []
     for name, stages in measured.items():
-        own_ms = whole_model_ms(stages, twice[name], layers) if layers else model_ms(stages)
+        language_ms = whole_model_ms(stages, twice[name], layers) if layers else model_ms(stages)
         rows.append(
             {
                 "what": "share",
@@ -192,24 +199,26 @@ def _shares(settings: CloudCostSettings) -> list[Row]:
                 "questions": len(images),
                 "stage_ms": stages,
                 "stage_ms_twice": twice.get(name),
-                "language_model_ms": own_ms,
-                "not_language_model": share(stages, own_ms),
+                "language_model_ms": language_ms,
+                "not_language_model": share(stages, language_ms),
             }
         )
     return rows
 
 
 def _stages(layers: int, images: list[ExamImage]) -> dict[str, dict[str, float]]:
-    """Mean milliseconds by stage, by kind of question and picture."""
+    """Mean milliseconds by stage, for each kind of question and image."""
     model: Any = real_dimensions(layers) if layers else nullcontext((BUNDLE, CHECKPOINT))
-    found = {}
+    stages = {}
     with model as (bundle, checkpoint):
         for kind in ("short answer", "description"):
             with CloudProcess(bundle, checkpoint, "--http_port=0", "--dtype=float32") as cloud:
                 before = stage_ms(cloud, len(images))
-                for picture in ("new picture", "held picture"):
-                    asked(cloud, bundle, images, kind)
+                # The second round finds every image in the service's cache. The names are those of
+                # recorded results.
+                for novelty in ("new picture", "held picture"):
+                    ask_one_by_one(cloud, bundle, images, kind)
                     after = stage_ms(cloud, len(images))
-                    found[f"{kind}, {picture}"] = differences(after, before)
+                    stages[f"{kind}, {novelty}"] = differences(after, before)
                     before = after
-    return found
+    return stages

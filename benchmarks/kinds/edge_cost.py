@@ -1,10 +1,11 @@
-"""What the edge's half costs at real dimensions (ViT-L/14-336, random weights), cut by cut.
+"""What the edge half costs at real dimensions (ViT-L/14-336, random weights), by cut and backend.
 
-Every backend is a fresh process, so that its peak memory is its own, and they encode the same
-picture in turns, each right after plain matrix products in this process by the same library with as
-many threads: whatever else the machine does meets all of them. A ratio is the time of the prefix
-over that of as many operations (`prefix_flops`) as products of `[577, 1024]` and `[1024, 4096]`,
-the tower's largest; torch's and ONNX Runtime's products differ in speed.
+Every backend runs in a fresh process, so that peak memory is attributable to it. The backends
+encode the same image alternately, so that other load on the machine affects all of them alike; each
+encoding follows plain matrix products in this process by the same library with as many threads. A
+ratio is the time of the prefix over the time of as many operations (`prefix_flops`) done as
+products of `[577, 1024]` and `[1024, 4096]`, the largest of the tower. Products of torch and of
+ONNX Runtime differ in speed.
 """
 
 from __future__ import annotations
@@ -41,13 +42,13 @@ VISION = TowerConfig.from_llava(LLAVA_CONFIG).vision
 
 @dataclass(frozen=True)
 class EdgeCostSettings:
-    """Which cuts, run by what.
+    """Cuts, backends and amount of work.
 
     Args:
-        cuts: as in a bundle's manifest.
-        backends: torch, ONNX Runtime, or ONNX Runtime with weights of 8 bits.
-        rounds: pictures encoded by each, after a few to warm up.
-        threads: of each backend and of the matrix products.
+        cuts: cuts as in a bundle's manifest.
+        backends: torch, ONNX Runtime, or ONNX Runtime with 8-bit weights.
+        rounds: images encoded by each backend, after `WARM_UP` more.
+        threads: threads of each backend and of the matrix products.
     """
 
     cuts: tuple[str, ...] = (
@@ -63,7 +64,11 @@ class EdgeCostSettings:
             if SplitPoint.parse(cut).block >= VISION.num_hidden_layers - 1:
                 raise ConfigError(f"expected cuts that LLaVA-1.5's tower has, got {cut!r}")
         if self.rounds < 1 or self.threads < 1 or not self.cuts or not self.backends:
-            raise ConfigError("expected a round, a thread, a cut and a backend at least, got fewer")
+            raise ConfigError(
+                "expected at least a round, a thread, a cut and a backend, got rounds "
+                f"{self.rounds}, threads {self.threads}, cuts {list(self.cuts)} and backends "
+                f"{list(self.backends)}"
+            )
 
 
 SETTINGS = EdgeCostSettings
@@ -75,45 +80,47 @@ def measure(settings: EdgeCostSettings) -> list[Row]:
     for cut in tqdm(settings.cuts, desc="cuts", leave=False):
         with tempfile.TemporaryDirectory() as folder:
             bundles = _bundles(Path(folder), cut, settings.backends)
-            rows += _in_turns(cut, bundles, settings)
+            rows += _measure_cut(cut, bundles, settings)
     return rows
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Medians; times in milliseconds, memory in megabytes of a million bytes."""
+    """Medians as a Markdown table; times in milliseconds, memory in MB of a million bytes."""
     head = ("cut", "backend", "GFLOP", "weights MB", "peak MB", "prefix ms", "p95", "whole ms")
     lines = []
     for row in rows:
-        own = row[STATISTICS]
+        statistics = row[STATISTICS]
+        prefix_ms = statistics["prefix_ms"]
         lines.append(
             (
                 *(row["cut"], row["backend"], f"{row['flops'] / 1e9:.2f}"),
                 *(f"{row['weights_bytes'] / 1e6:.1f}", f"{row['peak_mb']:.0f}"),
-                *(f"{own['prefix_ms']['median']:.1f}", f"{own['prefix_ms']['p95']:.1f}"),
-                f"{own['whole_ms']['median']:.1f}",
-                f"{own['products_ms']['median']:.1f}",
-                f"{own['ratio']['median']:.2f}",
+                *(f"{prefix_ms['median']:.1f}", f"{prefix_ms['p95']:.1f}"),
+                f"{statistics['whole_ms']['median']:.1f}",
+                f"{statistics['products_ms']['median']:.1f}",
+                f"{statistics['ratio']['median']:.2f}",
             )
         )
     return markdown((*head, "products ms", "ratio"), lines)
 
 
 def plot(rows: Sequence[Row], stem: Path) -> None:
-    """Time of the prefix and peak memory against operations, a line for each backend."""
+    """Time of the prefix and peak memory against operations, one line for each backend."""
 
     def draw(figure: Figure) -> None:
         times, memory = figure.subplots(1, 2)
         for number, backend in enumerate(dict.fromkeys(row["backend"] for row in rows)):
-            own = sorted(
+            backend_rows = sorted(
                 (row for row in rows if row["backend"] == backend), key=lambda row: row["flops"]
             )
-            flops = [row["flops"] / 1e9 for row in own]
-            ms = [row[STATISTICS]["prefix_ms"]["median"] for row in own]
-            times.plot(flops, ms, label=backend, lw=1.3, **line_style(number))
-            memory.plot(flops, [row["peak_mb"] for row in own], lw=1.3, **line_style(number))
-            least = [row[STATISTICS]["products_ms"]["median"] for row in own]
+            flops = [row["flops"] / 1e9 for row in backend_rows]
+            prefix_ms = [row[STATISTICS]["prefix_ms"]["median"] for row in backend_rows]
+            times.plot(flops, prefix_ms, label=backend, lw=1.3, **line_style(number))
+            peak_mb = [row["peak_mb"] for row in backend_rows]
+            memory.plot(flops, peak_mb, lw=1.3, **line_style(number))
+            products_ms = [row[STATISTICS]["products_ms"]["median"] for row in backend_rows]
             style = line_style(number, marker=False) | {"ls": ":"}
-            times.plot(flops, least, label=f"matrix products, {backend}", **style)
+            times.plot(flops, products_ms, label=f"matrix products, {backend}", **style)
         times.set(ylabel="prefix, ms", xscale="log", yscale="log")
         memory.set(ylabel="peak memory of the process, MB", xscale="log", ylim=(0, None))
         for ax in (times, memory):
@@ -130,24 +137,26 @@ def plot(rows: Sequence[Row], stem: Path) -> None:
 
 
 def _bundles(folder: Path, cut: str, backends: Sequence[Backend]) -> dict[Backend, Path]:
-    """A bundle for each backend; those that need no other share one."""
-    plain = folder / "plain"
-    # In a process of its own, which gives back the memory of a whole checkpoint.
-    writer = [sys.executable, "-m", "benchmarks.real_size.bundle", str(plain), cut]
+    """The bundle directory of each backend; torch and full-precision ONNX share one."""
+    float32 = folder / "plain"
+    # In a separate process, whose end frees the memory of a whole checkpoint.
+    writer = [sys.executable, "-m", "benchmarks.real_size.bundle", str(float32), cut]
     subprocess.run(writer, check=True, timeout=600)
-    write_graph(plain)
-    found: dict[Backend, Path] = dict.fromkeys(backends, plain)
-    if "onnx-int8" in found:
-        found["onnx-int8"] = Path(shutil.copytree(plain, folder / "int8"))
-        write_graph(found["onnx-int8"], int8=True)
-    return found
+    write_graph(float32)
+    bundles: dict[Backend, Path] = dict.fromkeys(backends, float32)
+    if "onnx-int8" in bundles:
+        bundles["onnx-int8"] = Path(shutil.copytree(float32, folder / "int8"))
+        write_graph(bundles["onnx-int8"], int8=True)
+    return bundles
 
 
-def _in_turns(cut: str, bundles: Mapping[Backend, Path], settings: EdgeCostSettings) -> list[Row]:
+def _measure_cut(
+    cut: str, bundles: Mapping[Backend, Path], settings: EdgeCostSettings
+) -> list[Row]:
     flops = prefix_flops(VISION, SplitPoint.parse(cut))
-    plain = {library: products(library, settings.threads) for library in map(_library, bundles)}
-    told: dict[Backend, list[Mapping[str, Any]]] = {backend: [] for backend in bundles}
-    ideal: dict[Backend, list[float]] = {backend: [] for backend in bundles}
+    libraries = {library: products(library, settings.threads) for library in map(_library, bundles)}
+    responses: dict[Backend, list[Mapping[str, Any]]] = {backend: [] for backend in bundles}
+    products_ms: dict[Backend, list[float]] = {backend: [] for backend in bundles}
     with ExitStack() as stack:
         edges = {
             backend: stack.enter_context(EdgeProcess(bundle, _library(backend), settings.threads))
@@ -155,8 +164,8 @@ def _in_turns(cut: str, bundles: Mapping[Backend, Path], settings: EdgeCostSetti
         }
         for _ in range(WARM_UP + settings.rounds):
             for backend, edge in edges.items():
-                ideal[backend].append(1e3 * flops * plain[_library(backend)]())
-                told[backend].append(edge.encode())
+                products_ms[backend].append(1e3 * flops * libraries[_library(backend)]())
+                responses[backend].append(edge.encode())
     return [
         {
             "cut": cut,
@@ -164,10 +173,10 @@ def _in_turns(cut: str, bundles: Mapping[Backend, Path], settings: EdgeCostSetti
             "threads": settings.threads,
             "flops": flops,
             "weights_bytes": _weights_bytes(bundles[backend]),
-            "peak_mb": own[-1]["peak_mb"],
-            **_times(own[WARM_UP:], ideal[backend][WARM_UP:]),
+            "peak_mb": encodings[-1]["peak_mb"],
+            **_times(encodings[WARM_UP:], products_ms[backend][WARM_UP:]),
         }
-        for backend, own in told.items()
+        for backend, encodings in responses.items()
     ]
 
 
@@ -175,16 +184,18 @@ def _library(backend: Backend) -> Library:
     return "torch" if backend == "torch" else "onnx"
 
 
-def _times(own: Sequence[Mapping[str, Any]], ideal: Sequence[float]) -> dict[str, list[float]]:
-    prefix = [run["ms"]["prefix"] for run in own]
+def _times(
+    encodings: Sequence[Mapping[str, Any]], products_ms: Sequence[float]
+) -> dict[str, list[float]]:
+    prefix_ms = [encoding["ms"]["prefix"] for encoding in encodings]
     return {
-        "prefix_ms": prefix,
-        "whole_ms": [sum(run["ms"].values()) for run in own],
-        "products_ms": list(ideal),
-        "ratio": [ms / least for ms, least in zip(prefix, ideal, strict=True)],
+        "prefix_ms": prefix_ms,
+        "whole_ms": [sum(encoding["ms"].values()) for encoding in encodings],
+        "products_ms": list(products_ms),
+        "ratio": [ms / product_ms for ms, product_ms in zip(prefix_ms, products_ms, strict=True)],
     }
 
 
 def _weights_bytes(bundle: Path) -> int:
-    """Of what the edge has on its disk: tensors, and the graph where it holds some itself."""
+    """Size of the edge's files: the tensors, and the graph, which may hold weights itself."""
     return sum((bundle / name).stat().st_size for name in ("edge.safetensors", "edge.onnx"))

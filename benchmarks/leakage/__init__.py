@@ -1,1 +1,1 @@
-"""What a small decoder recovers of the pictures from what the cloud holds."""
+"""Reconstruction of images from the features that the cloud holds."""

@@ -1,38 +1,40 @@
-"""A small decoder from what the cloud holds of a picture back to its pixels.
+"""A small decoder from the features that the cloud holds of an image back to its pixels.
 
-A linear map of each token, by least squares, plus a few convolutions over the grid of tokens,
-trained with Adam on the squared error. The convolutions start as nothing, so that a short training
-is spent on what is not linear.
+A linear map of each token, fitted by least squares, plus a few convolutions over the grid of
+tokens, trained with Adam on the squared error. The convolutions contribute nothing at first, so
+that a short training is spent on the nonlinear part.
 """
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from dataclasses import dataclass, field
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
-from aligned_vq.training.schedule import warm_cosine
+from aligned_vq.training.loop import LoopSettings, Loss, StepReport, TrainingLoop
 
 RIDGE = 1e-4
-"""Of the least squares, against the mean square of an input."""
+"""Regularisation of the least squares, relative to the mean square of an input."""
 BATCH = 16
 LEARNING_RATE = 2e-3
 WARM_UP_STEPS = 5
 
 
 class PixelDecoder(nn.Module):
-    """Features `[B, 1 + G * G, D]`, the class token first, to pictures `[B, 3, S, S]`.
+    """Features `[B, 1 + G * G, D]`, the class token first, to images `[B, 3, S, S]`.
 
-    Values are from 0 to 1, more or less; S is G times `pixels_per_token`.
+    Values are about 0 to 1, not clipped; S is G times `pixels_per_token`.
 
     Args:
         dim: D.
         grid: G, patches along a side.
-        pixels_per_token: along a side.
+        pixels_per_token: pixels along a side of a token.
         width: channels of the convolutions.
-        blocks: convolutions of 3 x 3 tokens.
-        seed: of their first weights.
+        blocks: number of residual blocks, each a convolution of 3 x 3 tokens.
+        seed: of the initial weights.
     """
 
     mean: Tensor
@@ -54,11 +56,11 @@ class PixelDecoder(nn.Module):
             self.whole = nn.Linear(dim, width)
             self.blocks = nn.Sequential(*(_Block(width) for _ in range(blocks)))
             self.rest = nn.Conv2d(width, values, 1)
-        for own in (*self.linear.parameters(), *self.rest.parameters()):
-            nn.init.zeros_(own)
+        for parameter in (*self.linear.parameters(), *self.rest.parameters()):
+            nn.init.zeros_(parameter)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Pictures `[B, 3, S, S]` float32."""
+        """Images `[B, 3, S, S]` float32."""
         tokens = (features.float() - self.mean) / self.scale
         patches = torch.unflatten(tokens[:, 1:].transpose(1, 2), 2, (self.grid, self.grid))
         hidden = self.patches(patches) + self.whole(tokens[:, 0])[:, :, None, None]
@@ -68,21 +70,20 @@ class PixelDecoder(nn.Module):
         return F.pixel_shuffle(values, self.pixels_per_token)
 
     @torch.no_grad()
-    def fit_linear(self, features: Tensor, pictures: Tensor) -> None:
-        """Set the scale of the inputs, and the linear map by least squares.
+    def fit_linear(self, features: Tensor, images: Tensor) -> None:
+        """Set the scale of the inputs, and fit the linear map by least squares.
 
-        `features` are `[M, 1 + G * G, D]`, `pictures` `[M, 3, S, S]` uint8.
+        `features` are `[M, 1 + G * G, D]`, `images` `[M, 3, S, S]` uint8.
         """
         flat = features.flatten(0, 1).float()
         self.mean.copy_(flat.mean(0))
         self.scale.copy_(flat.std(0).clamp_min(1e-4))
         gram, cross = torch.zeros(()), torch.zeros(())
-        for own, seen in zip(
-            torch.split(features, BATCH), torch.split(pictures, BATCH), strict=True
-        ):
-            tokens = (own[:, 1:].float() - self.mean) / self.scale
+        batches = zip(torch.split(features, BATCH), torch.split(images, BATCH), strict=True)
+        for batch, targets in batches:
+            tokens = (batch[:, 1:].float() - self.mean) / self.scale
             inputs = F.pad(tokens, (0, 1), value=1).flatten(0, 1)
-            values = F.pixel_unshuffle(_unit(seen), self.pixels_per_token)
+            values = F.pixel_unshuffle(_unit(targets), self.pixels_per_token)
             gram = gram + inputs.T @ inputs
             cross = cross + inputs.T @ values.flatten(2).transpose(1, 2).flatten(0, 1)
         rows = len(features) * self.grid**2
@@ -93,47 +94,68 @@ class PixelDecoder(nn.Module):
         self.linear.bias.copy_(solved[-1])
 
 
+@dataclass
+class _DecoderTask:
+    decoder: PixelDecoder
+    features: Tensor
+    images: Tensor
+    seed: int
+    optimiser: torch.optim.Optimizer = field(init=False)
+    losses: list[float] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.optimiser = torch.optim.Adam(self.decoder.parameters(), LEARNING_RATE)
+
+    def batches(self, first: int, end: int) -> Generator[Tensor, None, None]:
+        generator = torch.Generator().manual_seed(self.seed)
+        for _ in range(first, end):
+            yield torch.randperm(len(self.features), generator=generator)[:BATCH]
+
+    def loss(self, step: int, batch: Tensor) -> Loss:
+        images = _unit(self.images[batch])
+        return F.mse_loss(self.decoder(self.features[batch]), images), {}
+
+    def after_step(self, report: StepReport) -> None:
+        self.losses.append(report.metrics["loss"])
+
+
 def train(
-    decoder: PixelDecoder, features: Tensor, pictures: Tensor, steps: int, seed: int, label: str
+    decoder: PixelDecoder, features: Tensor, images: Tensor, steps: int, seed: int, label: str
 ) -> list[float]:
-    """Fit the linear map, then everything by gradient; returns the loss of every step.
+    """Fit the linear map, then train everything by gradient; returns the loss of every step.
 
     Args:
         decoder: trained in place.
         features: `[M, 1 + G * G, D]`.
-        pictures: `[M, 3, S, S]` uint8.
-        steps: of Adam, each with `BATCH` pictures drawn anew.
-        seed: of what is drawn.
+        images: `[M, 3, S, S]` uint8.
+        steps: of Adam, each on `BATCH` random images.
+        seed: of the choice of images.
         label: of the progress bar.
+
+    Raises:
+        TrainingError: a loss is not finite.
     """
-    decoder.fit_linear(features, pictures)
+    decoder.fit_linear(features, images)
     decoder.train()
-    optimizer = torch.optim.Adam(decoder.parameters(), LEARNING_RATE)
-    draw = torch.Generator().manual_seed(seed)
-    losses = []
-    for step in tqdm(range(steps), desc=label, unit="step", leave=False):
-        for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * warm_cosine(step, steps, WARM_UP_STEPS)
-        chosen = torch.randperm(len(features), generator=draw)[:BATCH]
-        loss = F.mse_loss(decoder(features[chosen]), _unit(pictures[chosen]))
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        losses.append(float(loss.detach()))
+    task = _DecoderTask(decoder, features, images, seed)
+    settings = LoopSettings(label, steps, WARM_UP_STEPS, max_gradient_norm=None, leave_bar=False)
+    TrainingLoop(task, settings).run()
     decoder.eval()
-    return losses
+    return task.losses
 
 
 @torch.inference_mode()
 def recover(decoder: PixelDecoder, features: Tensor) -> Tensor:
-    """Pictures `[M, 3, S, S]` uint8 of features `[M, 1 + G * G, D]`."""
+    """Images `[M, 3, S, S]` uint8 of features `[M, 1 + G * G, D]`."""
     decoder.eval()
-    seen = [decoder(own).mul(255).round().clamp(0, 255) for own in torch.split(features, BATCH)]
-    return torch.cat(seen).to(torch.uint8)
+    batches = [
+        decoder(batch).mul(255).round().clamp(0, 255) for batch in torch.split(features, BATCH)
+    ]
+    return torch.cat(batches).to(torch.uint8)
 
 
 class _Block(nn.Module):
-    """A convolution of 3 x 3 tokens, added to what it reads."""
+    """A convolution of 3 x 3 tokens, added to its input."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -145,5 +167,5 @@ class _Block(nn.Module):
         return mixed
 
 
-def _unit(pictures: Tensor) -> Tensor:
-    return pictures.float() / 255
+def _unit(images: Tensor) -> Tensor:
+    return images.float() / 255

@@ -1,4 +1,4 @@
-"""Table, plot and sheet of what was recovered."""
+"""Table, plot and sheet of reconstructions."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 
 from aligned_vq.evaluation.plots import line_style, save_figure
 from benchmarks.harness.tables import markdown
-from benchmarks.leakage.held import CALIBRATED, UNQUANTIZED
+from benchmarks.leakage.cloud_features import CALIBRATED, UNQUANTIZED
 from benchmarks.leakage.judge import Row, sample_pictures
 from benchmarks.leakage.sheet import Line, write_sheet
 
 ORIGINALS, MEAN = "originals", "mean picture"
-"""Names of rows: those who have the pictures, and those who know nothing of them."""
+"""Names of rows: the upper bound, and a guess without any features."""
 _HEAD = "cut | codec | bytes | PSNR | SSIM | answers | to originals"
 _JPEG_HEAD = "JPEG bytes | PSNR | SSIM | answers"
 _FOOT = """Reference model; means over {count} pictures of the test split. PSNR in dB and SSIM at
@@ -30,7 +30,7 @@ have one that small, the others count as no bytes and the mean picture.
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Rows in Markdown, JPEG beside what has the same bytes."""
+    """Rows in Markdown, with JPEG files of the same bytes beside them."""
     beside = {row["beside"]: row for row in rows if "beside" in row}
     columns = f"{_HEAD} | {_JPEG_HEAD}".count("|") + 1
     lines = [f"| {_HEAD} | {_JPEG_HEAD} |", "|---|---|" + "---:|" * (columns - 2)]
@@ -49,7 +49,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _by_kind(rows: Sequence[Row]) -> str:
-    """Right answers by kind of question: which attributes of the objects are recovered."""
+    """Right answers by kind of question, that is, by attribute of the objects."""
     kinds = list(_named(rows, ORIGINALS)["kinds"])
     lines = [[row["name"], *(f"{row['kinds'][kind]:.1%}" for kind in kinds)] for row in rows]
     return "Right answers by kind of question:\n\n" + markdown(("what", *kinds), lines)
@@ -62,7 +62,7 @@ def plot(rows: Sequence[Row], stem: Path) -> None:
 
 
 def sheet_lines(rows: Sequence[Row]) -> list[Line]:
-    """The lines of the sheet: the originals, the mean picture, and all that was recovered."""
+    """The lines of the sheet: the originals, the mean image, and all reconstructions."""
     beside = {row["beside"]: sample_pictures(row) for row in rows if "beside" in row}
     lines: list[Line] = []
     for row in rows:

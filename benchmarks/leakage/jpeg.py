@@ -1,4 +1,4 @@
-"""The best JPEG file that a number of bytes allows."""
+"""The best JPEG file within a number of bytes."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from aligned_vq.evaluation.baselines.images import ImageCoding
 from benchmarks.leakage.likeness import psnr_db
 
 SIDES = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 168, 224, 336)
-"""Pixels of the shorter side of what is sent."""
+"""Candidates for the pixels of the shorter side."""
 QUALITIES = (1, 2, 4, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 70, 80, 90, 95)
 
 
 def jpeg_within(picture: Image.Image, budget_bytes: int) -> bytes | None:
-    """The JPEG file of at most so many bytes that is most like an RGB picture; None if none fits.
+    """The best JPEG file of an RGB image within a budget; None if no file fits.
 
-    Of every size that is not larger than the picture, the highest quality that fits; of these the
-    one with the best PSNR, brought back (bicubic) to the picture's size. Files are whole, tables
-    and headers included.
+    For every size up to the image's, the highest quality that fits is a candidate. The best
+    candidate has the highest PSNR when resized (bicubic) to the image's size. The budget is for
+    whole files, tables and headers included.
     """
     shorter = min(picture.size)
     original = np.asarray(picture)
@@ -35,10 +35,10 @@ def jpeg_within(picture: Image.Image, budget_bytes: int) -> bytes | None:
 
 
 def _highest_quality(picture: Image.Image, side: int, budget_bytes: int) -> bytes | None:
-    found: bytes | None = None
+    best: bytes | None = None
     for quality in QUALITIES:
         file = ImageCoding("JPEG", quality, side).encode(picture)
         if len(file) > budget_bytes:
             break
-        found = file
-    return found
+        best = file
+    return best

@@ -1,4 +1,4 @@
-"""Figures of pictures that somebody recovered, beside the originals."""
+"""Figures of reconstructed images, beside the originals."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ Row = dict[str, Any]
 
 
 class Judge:
-    """Compares with the originals of an exam, and asks the unsplit model about what was recovered.
+    """Compares reconstructions with an exam's originals, by pixels and the unsplit model's answers.
 
     Args:
         examiner: with the exam.
-        side: pixels of the pictures compared; originals are brought to it.
-        samples: how many of the exam's first pictures a row holds.
+        side: pixels of the compared images; originals are resized to it.
+        samples: number of the exam's first images in a row.
     """
 
     def __init__(self, examiner: Evaluator, side: int, samples: int) -> None:
@@ -38,21 +38,22 @@ class Judge:
         self._reference = self._verdicts(pictures, "originals")
 
     def of_originals(self) -> Row:
-        """What the model answers about the originals at their own size; see `answers`."""
+        """The unsplit model's answers about the originals at full size; see `answers`."""
         return self._row(self._reference, self.originals)
 
     def answers(self, pictures: Sequence[Pixels], label: str) -> Row:
-        """What the unsplit model answers about a picture `[H, W, 3]` for each of the exam's.
+        """The unsplit model's answers about images `[H, W, 3]`, one for each image of the exam.
 
-        `answers`, the share of the questions that it answers exactly, also by kind, and the
-        difference to the originals with its paired 95 % interval; with the first pictures as WebP.
+        `answers` is the share of questions with an exactly right answer, `kinds` the same by kind,
+        `to_originals` the difference to the originals with its paired 95 % interval, `samples` the
+        first images as WebP.
         """
         return self._row(
             self._verdicts([Image.fromarray(one) for one in pictures], label), pictures
         )
 
     def row(self, recovered: Sequence[Pixels], label: str) -> Row:
-        """The same of pictures `[S, S, 3]`, with `psnr_db` and `ssim` of each to its original."""
+        """The same for images `[S, S, 3]`, with `psnr_db` and `ssim` of each to its original."""
         pairs = list(zip(self.originals, recovered, strict=True))
         return self.answers(recovered, label) | {
             "psnr_db": [round(psnr_db(*pair), 3) for pair in pairs],
@@ -65,44 +66,44 @@ class Judge:
         return {
             "questions": len(verdicts.right),
             "answers": round(verdicts.answers, 4),
-            "to_originals": {key: round(own, 4) for key, own in difference._asdict().items()},
+            "to_originals": {key: round(value, 4) for key, value in difference._asdict().items()},
             "kinds": {kind: round(score.share, 4) for kind, score in kinds.items()},
             "samples": [_webp(one) for one in pictures[: self._samples]],
         }
 
     def _verdicts(self, pictures: Sequence[Image.Image], label: str) -> Verdicts:
         examiner = self._examiner
-        given = iter(pictures)
+        remaining = iter(pictures)
 
-        def path(asked_about: Sequence[Image.Image], _: Tensor) -> PathOutput:
-            own = [next(given) for _ in asked_about]
-            return examiner.unsplit(own, examiner.pixels(own))
+        def path(originals: Sequence[Image.Image], _: Tensor) -> PathOutput:
+            replacements = [next(remaining) for _ in originals]
+            return examiner.unsplit(replacements, examiner.pixels(replacements))
 
         return examiner.examine(path, label).verdicts
 
 
 def shrunk(pictures: Iterable[Image.Image], side: int) -> list[Pixels]:
-    """Pictures at `side` pixels of their shorter side, by area where that divides their size."""
-    found = []
+    """Images with `side` pixels along the shorter side, by area where `side` divides their size."""
+    resized_images = []
     for picture in pictures:
         factor, rest = divmod(min(picture.size), side)
         small = picture.reduce(factor) if not rest else resized(picture, side)
-        found.append(np.asarray(small))
-    return found
+        resized_images.append(np.asarray(small))
+    return resized_images
 
 
 def stacked(pictures: Sequence[Pixels]) -> Tensor:
-    """Pictures `[S, S, 3]` as one tensor `[M, 3, S, S]` uint8."""
+    """Images `[S, S, 3]` as one tensor `[M, 3, S, S]` uint8."""
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
 
 
 def unstacked(pictures: Tensor) -> list[Pixels]:
-    """The contrary of `stacked`."""
+    """The inverse of `stacked`."""
     return list(pictures.permute(0, 2, 3, 1).numpy())
 
 
 def sample_pictures(row: Row) -> list[Image.Image]:
-    """The pictures that a row holds."""
+    """The images in a row."""
     return [Image.open(BytesIO(base64.b64decode(one))).convert("RGB") for one in row["samples"]]
 
 

@@ -1,9 +1,9 @@
-"""What a small decoder recovers of the reference world's pictures, per cut and bit rate.
+"""Reconstruction of the reference world's images from features, per cut and bit rate.
 
-Whoever has the bundle and a payload has the features that the cloud rebuilds. From these a decoder
-(`decoder.py`) is trained on pictures of the training split and judged on the test split, beside
-the best JPEG file of the same bytes. It is what this decoder recovers: a larger one, trained
-longer, may recover more.
+Whoever has the bundle and a payload has the features that the cloud rebuilds. A decoder
+(`decoder.py`) is trained on such features of the training split and evaluated on the test split,
+beside the best JPEG file of the same bytes. Its results are a lower bound: a larger decoder that is
+trained longer may recover more.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from aligned_vq.data.scenes.exam import (
 from aligned_vq.evaluation.baselines.images import ImageCoding
 from aligned_vq.evaluation.examiner import Evaluator
 from aligned_vq.shipped import CHECKPOINT
+from benchmarks.leakage.cloud_features import UNQUANTIZED, CloudFeatures, cloud_features
 from benchmarks.leakage.decoder import PixelDecoder, recover, train
 from benchmarks.leakage.drawing import MEAN, ORIGINALS, plot, table
-from benchmarks.leakage.held import UNQUANTIZED, Held, held_features
 from benchmarks.leakage.jpeg import jpeg_within
 from benchmarks.leakage.judge import Judge, Row, shrunk, stacked, unstacked
 from benchmarks.leakage.likeness import Pixels
@@ -36,7 +36,7 @@ __all__ = ["SETTINGS", "LeakageSettings", "measure", "plot", "table"]
 
 
 def measure(settings: LeakageSettings) -> list[Row]:
-    """Rows of the originals, the mean picture, what each decoder recovers, and JPEG beside it.
+    """Rows of the originals, the mean image, the images of each decoder, and JPEG beside them.
 
     Raises:
         ConfigError: no such cut or operating point.
@@ -47,8 +47,8 @@ def measure(settings: LeakageSettings) -> list[Row]:
     vision = examiner.checkpoint.tower.vision
     grid = vision.image_size // vision.patch_size
     side = grid * settings.pixels_per_token
-    learned_from = list(training_pictures(settings.first_pictures + settings.train_pictures))
-    known = shrunk(learned_from[settings.first_pictures :], side)
+    training_images = list(training_pictures(settings.first_pictures + settings.train_pictures))
+    known = shrunk(training_images[settings.first_pictures :], side)
     mean = np.mean(known, axis=0).round().astype(np.uint8)
     judge = Judge(examiner, side, settings.samples)
     rows = [
@@ -59,51 +59,57 @@ def measure(settings: LeakageSettings) -> list[Row]:
         },
         {"name": MEAN, **judge.row([mean] * count, MEAN)},
     ]
-    pictures = [*learned_from, *(image.picture for image in exam)]
-    for held in held_features(examiner.checkpoint, pictures, settings):
-        row = _recovered(held, known, judge, grid, settings)
+    images = [*training_images, *(image.picture for image in exam)]
+    for features in cloud_features(examiner.checkpoint, images, settings):
+        row = _recovered(features, known, judge, grid, settings)
         rows.append(row)
-        if held.codec != UNQUANTIZED:
+        if features.codec != UNQUANTIZED:
             rows.append(_jpeg(row, judge, mean))
     return rows
 
 
 def _recovered(
-    held: Held, known: Sequence[Pixels], judge: Judge, grid: int, settings: LeakageSettings
+    source: CloudFeatures,
+    known: Sequence[Pixels],
+    judge: Judge,
+    grid: int,
+    settings: LeakageSettings,
 ) -> Row:
-    """Train a decoder on the known pictures; a row of what it recovers of the others."""
-    label = f"{held.cut} {held.codec}"
-    seen, unseen = held.features[: len(known)], held.features[len(known) :]
+    """Train a decoder on the known images; a row about its reconstructions of the others."""
+    label = f"{source.cut} {source.codec}"
+    training, test = source.features[: len(known)], source.features[len(known) :]
     decoder = PixelDecoder(
-        dim=held.features.shape[-1],
+        dim=source.features.shape[-1],
         grid=grid,
         pixels_per_token=settings.pixels_per_token,
         width=settings.width,
         blocks=settings.blocks,
         seed=settings.seed,
     )
-    train(decoder, seen, stacked(known), settings.steps, settings.seed, label)
-    recovered = unstacked(recover(decoder, unseen))
+    train(decoder, training, stacked(known), settings.steps, settings.seed, label)
+    recovered = unstacked(recover(decoder, test))
     return {
         "name": label,
-        "cut": held.cut,
-        "codec": held.codec,
-        "bytes": held.sizes_bytes[len(known) :],
+        "cut": source.cut,
+        "codec": source.codec,
+        "bytes": source.sizes_bytes[len(known) :],
         **judge.row(recovered, label),
     }
 
 
 def _jpeg(row: Row, judge: Judge, mean: Pixels) -> Row:
-    """The best JPEG file of at most each payload's bytes; where none fits, the mean picture."""
+    """The best JPEG file within each payload's bytes; where none fits, the mean image."""
     originals = [Image.fromarray(one) for one in judge.originals]
     files = [jpeg_within(one, size) for one, size in zip(originals, row["bytes"], strict=True)]
     side = len(mean)
-    seen = [mean if file is None else np.asarray(ImageCoding.decode(file, side)) for file in files]
+    decoded = [
+        mean if file is None else np.asarray(ImageCoding.decode(file, side)) for file in files
+    ]
     name = f"JPEG beside {row['name']}"
     return {
         "name": name,
         "beside": row["name"],
         "bytes": [0 if file is None else len(file) for file in files],
         "files": sum(file is not None for file in files),
-        **judge.row(seen, name),
+        **judge.row(decoded, name),
     }

@@ -1,4 +1,4 @@
-"""How like two pictures are."""
+"""Similarity of two images."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ DATA_RANGE = 255
 
 
 def psnr_db(original: Pixels, other: Pixels) -> float:
-    """Peak signal-to-noise ratio of pictures `[H, W, 3]`, over all channels, in decibels."""
+    """Peak signal-to-noise ratio of images `[H, W, 3]`, over all channels, in decibels."""
     return float(peak_signal_noise_ratio(original, other, data_range=DATA_RANGE))
 
 
 def ssim(original: Pixels, other: Pixels) -> float:
-    """Structural similarity of pictures `[H, W, 3]`: mean over channels and places, 1 if equal.
+    """Structural similarity of images `[H, W, 3]`, averaged over channels and pixels; 1 if equal.
 
     With the settings of Wang et al. (2004): a Gaussian window of 11 x 11 pixels, sigma 1.5.
     """

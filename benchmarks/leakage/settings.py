@@ -1,4 +1,4 @@
-"""What is to be measured."""
+"""LeakageSettings of the leakage measurement."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from aligned_vq.errors import ConfigError
 
 @dataclass(frozen=True)
 class LeakageSettings:
-    """What is attacked, and with how much effort.
+    """Codecs under attack, and the effort of the attack.
 
     Args:
-        points: operating points of the shipped bundle, at its own cut.
-        cuts: where a codec is calibrated that gives every token an index or more.
-        codebook_sizes: of those codecs' residual stages; also fewer of them are measured.
-        unquantized: at every cut also the features themselves, in float16.
-        train_pictures: that each decoder learns from, of the training split.
-        calibration_pictures: others of it, for the codecs.
-        test_pictures: that figures are of, of the test split, with up to 8 questions each.
-        steps: of each decoder's training, with 16 pictures each.
+        points: operating points of the shipped bundle, at the bundle's cut.
+        cuts: at each, a codec is calibrated whose every stage covers every token.
+        codebook_sizes: of the residual stages of those codecs; measured with one stage, two, ...
+        unquantized: at every cut, also measure float16 features without a codec.
+        train_pictures: images of the training split on which each decoder is trained.
+        calibration_pictures: other images of that split, for the codecs.
+        test_pictures: images of the test split for all figures, with up to 8 questions each.
+        steps: of each decoder's training, with 16 images each.
         width: channels of a decoder's convolutions.
-        blocks: how many of them there are.
-        pixels_per_token: along a side of what is recovered; a token is 14 pixels of the picture.
-        samples: pictures kept in a row.
+        blocks: number of a decoder's residual blocks.
+        pixels_per_token: along a side of a reconstruction; a token is 14 pixels of the image.
+        samples: images in a row of the result.
         seed: of calibration and training.
     """
 
@@ -51,5 +51,5 @@ class LeakageSettings:
 
     @property
     def first_pictures(self) -> int:
-        """How many pictures the codecs take for themselves, before the decoders'."""
+        """Number of images for calibration, which come before those of the decoders."""
         return self.calibration_pictures if self.cuts else 0

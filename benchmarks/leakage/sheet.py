@@ -1,4 +1,4 @@
-"""A sheet of sample pictures: one line for each thing the cloud may hold."""
+"""A sheet of sample images: one line per cut and codec."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from aligned_vq.files.atomic_file import new_file
 TILE_PX, GAP_PX, GUTTER_PX, LABEL_PX = 84, 2, 14, 116
 _INK, _PAPER = (20, 20, 20), (255, 255, 255)
 Line = tuple[str, Sequence[Image.Image], Sequence[Image.Image]]
-"""What it is, pictures recovered, and the JPEG pictures beside them (or none)."""
+"""Label, reconstructions, and the JPEG images beside them (or none)."""
 
 
 def write_sheet(lines: Sequence[Line], path: Path) -> None:
-    """Draw the lines, picture beside picture, as a PNG of 256 colours."""
+    """Draw the lines, each image beside the next, as a PNG of 256 colours."""
     columns = max(len(recovered) for _, recovered, _ in lines)
     step = TILE_PX + GAP_PX
     lefts = [LABEL_PX + number * (2 * step + GUTTER_PX) for number in range(columns + 1)]

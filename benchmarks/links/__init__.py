@@ -1,5 +1,5 @@
-"""Links between an edge and a cloud on one machine: bandwidth, delay, jitter and loss.
+"""Emulated links between an edge and a cloud on one machine: bandwidth, delay, jitter and loss.
 
-Two network namespaces joined by veth, shaped by the kernel as far as it can; what it lacks, a relay
-in user space does (`relay.py`), which also does everything where namespaces are not permitted.
+Two network namespaces are joined by a veth pair and shaped by the kernel. A relay in user space
+(`relay.py`) does what the kernel lacks, and everything where namespaces are not permitted.
 """

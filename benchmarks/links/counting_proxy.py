@@ -1,4 +1,4 @@
-"""A TCP proxy that counts what passes: bytes at the socket, both directions."""
+"""A TCP proxy that counts bytes at the socket, in both directions."""
 
 from __future__ import annotations
 
@@ -13,22 +13,24 @@ _CHUNK_BYTES = 65_536
 
 @dataclass
 class SocketBytes:
-    """Bytes seen so far, headers of HTTP/2 included, of TCP and IP not."""
+    """Bytes from client to server (up) and back (down), with HTTP/2 but without TCP/IP headers."""
 
     up: int = 0
     down: int = 0
 
 
 class CountingProxy:
-    """Listens on a free port of 127.0.0.1 and forwards to `target_port` there, which may change for
-    connections to come."""
+    """Listens on a free port of 127.0.0.1 and forwards to `target_port` there; a context manager.
+
+    A change of `target_port` affects later connections only.
+    """
 
     def __init__(self, target_port: int) -> None:
         self.target_port = target_port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets: list[socket.socket] = [self._listener]
         self._lock = threading.Lock()
-        self._seen = SocketBytes()
+        self._bytes = SocketBytes()
         self.port: int = self._listener.getsockname()[1]
 
     def __enter__(self) -> Self:
@@ -40,29 +42,29 @@ class CountingProxy:
             each.close()
 
     def take(self) -> SocketBytes:
-        """What was seen since the last `take`."""
+        """Bytes since the last call of `take`; resets the count."""
         with self._lock:
-            seen, self._seen = self._seen, SocketBytes()
-        return seen
+            taken, self._bytes = self._bytes, SocketBytes()
+        return taken
 
     def settled(self, quiet_seconds: float) -> SocketBytes:
-        """The same, once nothing has passed for so long."""
-        before = None
-        while before != (now := self._total()):
-            before = now
+        """`take`, but only after no bytes have passed for `quiet_seconds`."""
+        previous = None
+        while previous != (total := self._total()):
+            previous = total
             time.sleep(quiet_seconds)
         return self.take()
 
     def _total(self) -> int:
         with self._lock:
-            return self._seen.up + self._seen.down
+            return self._bytes.up + self._bytes.down
 
     def _accept(self) -> None:
         while True:
             try:
                 client, _ = self._listener.accept()
                 server = socket.create_connection(("127.0.0.1", self.target_port))
-            except OSError:  # closed: the proxy has ended, or its target has
+            except OSError:  # the proxy was closed, or the target does not listen any more
                 return
             self._sockets += [client, server]
             for source, sink, direction in ((client, server, "up"), (server, client, "down")):
@@ -74,8 +76,8 @@ class CountingProxy:
         try:
             while data := source.recv(_CHUNK_BYTES):
                 with self._lock:
-                    setattr(self._seen, direction, getattr(self._seen, direction) + len(data))
+                    setattr(self._bytes, direction, getattr(self._bytes, direction) + len(data))
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
-        except OSError:  # one side hung up
+        except OSError:  # one side closed the connection
             sink.close()

@@ -1,4 +1,4 @@
-"""Where edge and cloud run and what lies between them: namespaces, or 127.0.0.1 and a relay."""
+"""The network of a measurement: namespaces with a shaped link, or 127.0.0.1 with a relay."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.links.profiles import Link
 
 
 class RelayProcess(ServerProcess):
-    """`benchmarks.links.relay` to a target; `any_rate` leaves rates to something else."""
+    """`benchmarks.links.relay` to a target; with `any_rate` it does not limit the bandwidth."""
 
     def __init__(self, target: str, link: Link, any_rate: bool, seed: int) -> None:
         options = [f"--{name}={getattr(link, name)}" for name in ("up_kbit", "down_kbit")]
@@ -25,16 +25,16 @@ class RelayProcess(ServerProcess):
 
 
 class Network:
-    """Two places and a link that can be changed; a context manager.
+    """An edge side, a cloud side and a link between them that can be changed; a context manager.
 
     Args:
-        namespaces: try the kernel's; without them, or where they are not permitted, both places are
-            127.0.0.1 and the relay does everything.
-        seed: of jitter and loss in user space.
+        namespaces: use network namespaces. Without them, or where they are not permitted, both
+            sides are 127.0.0.1 and the relay emulates the link.
+        seed: for jitter and loss in user space.
     """
 
     def __init__(self, namespaces: bool = True, seed: int = 0) -> None:
-        self._wanted = namespaces
+        self._use_namespaces = namespaces
         self._seed = seed
         self._pair: Namespaces | None = None
         self._stack = ExitStack()
@@ -42,7 +42,7 @@ class Network:
         """Why there are no namespaces."""
 
     def __enter__(self) -> Self:
-        if self._wanted:
+        if self._use_namespaces:
             try:
                 self._pair = self._stack.enter_context(Namespaces())
             except NotPermitted as error:
@@ -54,7 +54,7 @@ class Network:
 
     @property
     def shaped_by(self) -> str:
-        """Who does what, for reports."""
+        """What the kernel and what user space emulates, for reports."""
         if self._pair is None:
             return f"user space: bandwidth, delay, jitter, loss (namespaces: {self.why_not})"
         if self._pair.netem:
@@ -63,22 +63,22 @@ class Network:
 
     @property
     def edge_command(self) -> tuple[str, ...]:
-        """Begins the command of whatever runs on the edge's side."""
+        """The prefix of a command line that runs on the edge side."""
         return () if self._pair is None else self._pair.inside(self._pair.edge)
 
     @property
     def cloud_command(self) -> tuple[str, ...]:
-        """Begins the command of whatever runs on the cloud's side."""
+        """The prefix of a command line that runs on the cloud side."""
         return () if self._pair is None else self._pair.inside(self._pair.cloud)
 
     @property
     def cloud_host(self) -> str:
-        """Where a cloud process listens. Nobody else reaches it, so it need not encrypt."""
+        """The address at which a cloud process listens; unreachable from outside the machine."""
         return "127.0.0.1" if self._pair is None else CLOUD_ADDRESS
 
     @contextmanager
     def link(self, link: Link, *targets: str) -> Iterator[list[str]]:
-        """Shape the link; gives the addresses by which the edge reaches the targets through it."""
+        """Shape the link; yields the addresses at which the edge reaches the targets through it."""
         if self._pair is not None:
             delay_ms = self._pair.shape(link)
             if self._pair.netem:
@@ -90,4 +90,7 @@ class Network:
                 RelayProcess(target, link, self._pair is not None, self._seed + 2 * number)
                 for number, target in enumerate(targets)
             ]
-            yield [stack.enter_context(own.by(*self.edge_command)).target for own in relays]
+            yield [
+                stack.enter_context(relay.launched_by(*self.edge_command)).target
+                for relay in relays
+            ]

@@ -1,11 +1,11 @@
-"""A link in user space: a TCP relay that forwards bytes when `Schedule` says so.
+"""A link in user space: a TCP relay that forwards bytes at the times given by `Schedule`.
 
 python -m benchmarks.links.relay 127.0.0.1:50051 --up_kbit 1000 --down_kbit 1000 --delay_ms 10
 
-says "serving on HOST:PORT" and runs until SIGTERM. Of each direction it holds what is under way and
-a sender's socket buffer, and reads no more until some of that has gone, so whoever sends too fast
-is held up by TCP's own flow control, and HTTP/2's windows are those of the two ends. Connections
-share each direction's rate.
+prints "serving on HOST:PORT" and runs until SIGTERM. In each direction it buffers the bytes in
+flight and as much as a sender's socket buffer holds, and stops reading while the buffer is full, so
+that TCP's flow control slows down a fast sender and HTTP/2's windows are those of the two ends. All
+connections share the rate of each direction.
 """
 
 from __future__ import annotations
@@ -21,39 +21,40 @@ from benchmarks.links.profiles import Link
 from benchmarks.links.schedule import Schedule
 
 PIECE_S = 0.002
-"""Bytes of this time are forwarded as one piece."""
-LEAST_PIECE_BYTES, MOST_PIECE_BYTES = 256, 65_536
+"""Bytes of this much time at the link's rate are forwarded as one piece."""
+MIN_PIECE_BYTES, MAX_PIECE_BYTES = 256, 65_536
 SENDER_BYTES = 4 * 2**20
-"""As Linux lets a sender's socket grow to. With less, a client that uploads over a slow link meets
-a closed window for seconds, which no link shows it, and gRPC takes that for a lost connection."""
+"""The size to which Linux lets a sender's socket buffer grow. With less, a client that uploads over
+a slow link would face a closed window for seconds, unlike on a real link, and gRPC would take that
+for a lost connection."""
 
 
 @dataclass(frozen=True)
 class Lane:
-    """One direction: its schedule, and how many bytes are forwarded at once and held in all."""
+    """One direction: its schedule, bytes forwarded at once, and pieces buffered per connection."""
 
     schedule: Schedule
     piece_bytes: int
     pieces: int
 
     @property
-    def held_bytes(self) -> int:
-        """At most, of every connection."""
+    def buffer_bytes(self) -> int:
+        """The largest number of bytes that a connection buffers."""
         return self.piece_bytes * self.pieces
 
 
 def lanes(link: Link, shape_rate: bool = True, seed: int = 0) -> tuple[Lane, Lane]:
-    """Up and down. Without `shape_rate` something else limits the link to its rates."""
-    found = []
+    """The lanes up and down; without `shape_rate` they do not limit the bandwidth."""
+    both = []
     for number, rate in enumerate((link.up_kbit, link.down_kbit)):
         schedule = Schedule(
             rate if shape_rate else None, link.delay_ms, link.jitter_ms, link.loss, seed + number
         )
         bytes_a_second = 125 * rate
-        piece = int(min(max(bytes_a_second * PIECE_S, LEAST_PIECE_BYTES), MOST_PIECE_BYTES))
-        under_way = bytes_a_second * (link.delay_ms + link.jitter_ms) / 1e3
-        found.append(Lane(schedule, piece, int((SENDER_BYTES + under_way) / piece)))
-    return found[0], found[1]
+        piece = int(min(max(bytes_a_second * PIECE_S, MIN_PIECE_BYTES), MAX_PIECE_BYTES))
+        in_flight = bytes_a_second * (link.delay_ms + link.jitter_ms) / 1e3
+        both.append(Lane(schedule, piece, int((SENDER_BYTES + in_flight) / piece)))
+    return both[0], both[1]
 
 
 class Relay:
@@ -84,7 +85,7 @@ class Relay:
         assert task is not None
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
-        with suppress(OSError, asyncio.CancelledError):  # an end hung up, or the relay stops
+        with suppress(OSError, asyncio.CancelledError):  # an end disconnected, or the relay stops
             await self._forward(reader, writer)
         writer.close()
 
@@ -93,8 +94,8 @@ class Relay:
             *self._target, limit=self._down.piece_bytes
         )
         both = (
-            asyncio.create_task(_carry(reader, far_writer, self._up)),
-            asyncio.create_task(_carry(far_reader, writer, self._down)),
+            asyncio.create_task(_forward_direction(reader, far_writer, self._up)),
+            asyncio.create_task(_forward_direction(far_reader, writer, self._down)),
         )
         try:
             await asyncio.gather(*both)
@@ -104,22 +105,25 @@ class Relay:
             far_writer.close()
 
 
-async def _carry(source: asyncio.StreamReader, sink: asyncio.StreamWriter, lane: Lane) -> None:
-    """Everything from source to sink, the end of it too; both halves run at once."""
-    line: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(lane.pieces)
+async def _forward_direction(
+    source: asyncio.StreamReader, sink: asyncio.StreamWriter, lane: Lane
+) -> None:
+    """Forward bytes and end of stream from source to sink; reading and writing are concurrent."""
+    # The bounded queue is the link: a full one stops reading from the sender.
+    in_flight: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(lane.pieces)
     sink.transport.set_write_buffer_limits(high=lane.piece_bytes)
     now = asyncio.get_running_loop().time
 
-    async def enter() -> None:
-        with suppress(OSError):  # it hung up: what came before is delivered all the same
+    async def read_source() -> None:
+        with suppress(OSError):  # after a reset, deliver what arrived before it
             while data := await source.read(lane.piece_bytes):
-                await line.put((lane.schedule.arrival_s(now(), len(data)), data))
-        await line.put((lane.schedule.arrival_s(now(), 0), b""))
+                await in_flight.put((lane.schedule.arrival_s(now(), len(data)), data))
+        await in_flight.put((lane.schedule.arrival_s(now(), 0), b""))
 
-    entering = asyncio.create_task(enter())
+    reading = asyncio.create_task(read_source())
     try:
         while True:
-            due_s, data = await line.get()
+            due_s, data = await in_flight.get()
             if (wait_s := due_s - now()) > 0:
                 await asyncio.sleep(wait_s)
             if not data:
@@ -128,11 +132,11 @@ async def _carry(source: asyncio.StreamReader, sink: asyncio.StreamWriter, lane:
             sink.write(data)
             await sink.drain()
     finally:
-        entering.cancel()
+        reading.cancel()
 
 
 async def serve(target: str, link: Link, shape_rate: bool, seed: int) -> None:
-    """Relay until SIGTERM; says where on stdout."""
+    """Relay until SIGTERM; prints the address on stdout."""
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     async with Relay(target, *lanes(link, shape_rate, seed)) as relay:
@@ -148,11 +152,14 @@ def main() -> int:
         parser.add_argument(f"--{name}", type=float, required=True)
     for name in ("delay_ms", "jitter_ms", "loss"):
         parser.add_argument(f"--{name}", type=float, default=0.0)
-    parser.add_argument("--any_rate", action="store_true", help="something else limits the rate")
+    parser.add_argument("--any_rate", action="store_true", help="do not limit the bandwidth")
     parser.add_argument("--seed", type=int, default=0)
-    own = parser.parse_args()
-    link = Link("relay", own.up_kbit, own.down_kbit, own.delay_ms, own.jitter_ms, own.loss)
-    asyncio.run(serve(own.target, link, not own.any_rate, own.seed))
+    options = parser.parse_args()
+    link = Link(
+        *("relay", options.up_kbit, options.down_kbit),
+        *(options.delay_ms, options.jitter_ms, options.loss),
+    )
+    asyncio.run(serve(options.target, link, not options.any_rate, options.seed))
     return 0
 
 

@@ -1,14 +1,13 @@
-"""When bytes that enter a link come out of it: arithmetic alone, on whatever clock one has.
+"""Arrival times of bytes on a link: arithmetic only, for any clock.
 
-A token bucket of no depth (bytes follow each other at the link's rate, and nothing goes for free),
-a delay, jitter that never reorders, and loss as a reader of TCP sees it. A lost segment comes one
-round trip later, as by fast retransmission; if it is lost again, after a timeout of 200 ms or two
-round trips, whichever is longer, which doubles. All that came after it waits, as TCP delivers in
-order.
+The model: a token bucket without depth (bytes follow each other at the link's rate, without a
+burst), a delay, jitter that never reorders, and loss as a TCP receiver experiences it. A lost
+segment arrives one round trip later, as by fast retransmission; if it is lost again, after a
+timeout of 200 ms or two round trips, whichever is longer, which doubles each time. Everything sent
+after it waits, because TCP delivers in order.
 
-What this leaves out: slow start, smaller windows after a loss, and the bytes of repetitions. All
-three cost a large upload more than a small one, so a sender of many bytes looks better here than it
-is.
+Not modelled: slow start, smaller windows after a loss, and the bytes of retransmissions. All three
+cost a large upload more than a small one, so large uploads look better here than on a real link.
 """
 
 from __future__ import annotations
@@ -16,18 +15,18 @@ from __future__ import annotations
 import random
 
 SEGMENT_BYTES = 1448
-LEAST_TIMEOUT_S = 0.2
+MIN_TIMEOUT_S = 0.2
 
 
 class Schedule:
     """One direction of a link.
 
     Args:
-        rate_kbit: kbit/s; None where something else limits the rate.
-        delay_ms: one way.
-        jitter_ms: each piece is late by 0 to this.
-        loss: share of segments lost.
-        seed: of jitter and loss.
+        rate_kbit: rate in kbit/s; None: unlimited.
+        delay_ms: one-way delay.
+        jitter_ms: largest additional delay; uniform between 0 and this for each piece.
+        loss: share of segments that are lost.
+        seed: for jitter and loss.
     """
 
     def __init__(
@@ -46,20 +45,21 @@ class Schedule:
         self._sent_s = self._arrived_s = float("-inf")
 
     def arrival_s(self, now_s: float, size_bytes: int) -> float:
-        """When the last of `size_bytes` that enter at `now_s` comes out; never before what entered
-        earlier."""
+        """The time at which the last of `size_bytes` that enter at `now_s` arrives; never before
+        the arrival of bytes that entered earlier."""
         self._sent_s = max(now_s, self._sent_s) + size_bytes * self._seconds_a_byte
-        late_s = self._random.uniform(0.0, self._jitter_s) + self._repetition_s(size_bytes)
-        self._arrived_s = max(self._arrived_s, self._sent_s + self._delay_s + late_s)
+        extra_s = self._random.uniform(0.0, self._jitter_s) + self._retransmission_s(size_bytes)
+        self._arrived_s = max(self._arrived_s, self._sent_s + self._delay_s + extra_s)
         return self._arrived_s
 
-    def _repetition_s(self, size_bytes: int) -> float:
-        """How much later the last of the bytes comes for what was lost of them."""
+    def _retransmission_s(self, size_bytes: int) -> float:
+        """Seconds that lost segments add to the arrival of the last of the bytes."""
         segments = -(-size_bytes // SEGMENT_BYTES)
+        # One draw for all segments: the probability that at least one of them is lost.
         if self._random.random() >= 1.0 - (1.0 - self._loss) ** segments:
             return 0.0
         waited_s = 2 * self._delay_s
-        timeout_s = max(LEAST_TIMEOUT_S, 4 * self._delay_s)
+        timeout_s = max(MIN_TIMEOUT_S, 4 * self._delay_s)
         while self._random.random() < self._loss:
             waited_s += timeout_s
             timeout_s *= 2

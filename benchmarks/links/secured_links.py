@@ -1,4 +1,4 @@
-"""How a link between client and service is secured: what each side is told."""
+"""Options and files with which client and service secure the link between them."""
 
 from __future__ import annotations
 
@@ -10,43 +10,44 @@ from typing import Literal
 from cloud_server.certificates import issuing
 from protos.access import tokens
 
-Link = Literal["plain", "tls", "mtls", "token"]
-"""Nothing, TLS, TLS with certificates on both sides, or TLS and a bearer token."""
+LinkSecurity = Literal["plain", "tls", "mtls", "token"]
+"""Without TLS, with TLS, with certificates on both sides, or with TLS and a bearer token."""
 CLIENT = "camera-1"
 
 
 @dataclass(frozen=True)
-class Secured:
-    """Both sides of a link; a `folder` has the authority's and the service's certificates."""
+class SecuredLink:
+    """The options of both sides of a link."""
 
     service: tuple[str, ...] = ()
-    """Options of a service's command."""
+    """Command-line options of the service."""
     client: Mapping[str, Path | bool] = field(default_factory=dict)
     """Fields of an `EdgeConfig`, which are also options of `edge-client`."""
     folder: Path | None = None
+    """The folder with the certificates of the authority and the service; None without TLS."""
 
     @property
     def client_options(self) -> tuple[str, ...]:
-        """The same as options."""
+        """`client` as command-line options of `edge-client`."""
         return tuple(f"--{name}={value}" for name, value in self.client.items())
 
 
-def secured(link: Link, folder: Path) -> Secured:
-    """What both sides need, its files made in `folder`."""
-    if link == "plain":
-        return Secured()
+def secured_link(security: LinkSecurity, folder: Path) -> SecuredLink:
+    """The options of both sides; writes certificates, keys and tokens to `folder`."""
+    if security == "plain":
+        return SecuredLink()
     issuing.make(folder, None, [CLIENT])
     service = [
         f"--tls_certificate={folder / 'server.pem'}",
         f"--tls_key={folder / 'server-key.pem'}",
     ]
     client: dict[str, Path | bool] = {"tls": True, "ca": folder / "ca.pem"}
-    if link == "mtls":
+    if security == "mtls":
         service.append(f"--tls_clients={folder / 'ca.pem'}")
         client["certificate"] = folder / f"client-{CLIENT}.pem"
         client["key"] = folder / f"client-{CLIENT}-key.pem"
-    elif link == "token":
-        client["token_file"] = own = folder / "token"
-        (folder / "tokens.yaml").write_text(tokens.make(CLIENT, own) + "\n")
+    elif security == "token":
+        client["token_file"] = token_file = folder / "token"
+        (folder / "tokens.yaml").write_text(tokens.make(CLIENT, token_file) + "\n")
         service.append(f"--tokens={folder / 'tokens.yaml'}")
-    return Secured(tuple(service), client, folder)
+    return SecuredLink(tuple(service), client, folder)

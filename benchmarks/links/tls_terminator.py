@@ -1,4 +1,4 @@
-"""TLS in front of a service that speaks none, as a reverse proxy gives it."""
+"""Terminates TLS in front of a service without TLS, as a reverse proxy does."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ _CHUNK_BYTES = 65_536
 
 
 class TlsTerminator:
-    """Listens with TLS on a free port of 127.0.0.1 and forwards what is inside to `target_port`.
+    """Listens with TLS on a free port of 127.0.0.1 and forwards decrypted bytes to `target_port`.
+
+    A context manager.
 
     Args:
-        target_port: of a service on this machine.
-        certificate: PEM file.
-        key: PEM file of its key.
+        target_port: port of a service on this machine.
+        certificate: PEM file with the certificate.
+        key: PEM file with its private key.
     """
 
     def __init__(self, target_port: int, certificate: Path, key: Path) -> None:
@@ -50,14 +52,20 @@ class TlsTerminator:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
 
-    async def _serve(self, client: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:
-        service, questions = await asyncio.open_connection("127.0.0.1", self._target_port)
+    async def _serve(
+        self, client_reader: asyncio.StreamReader, client_writer: asyncio.StreamWriter
+    ) -> None:
+        service_reader, service_writer = await asyncio.open_connection(
+            "127.0.0.1", self._target_port
+        )
         try:
-            await asyncio.gather(_copy(client, questions), _copy(service, answers))
-        except (OSError, asyncio.CancelledError):  # one side hung up, or this one ends
+            await asyncio.gather(
+                _copy(client_reader, service_writer), _copy(service_reader, client_writer)
+            )
+        except (OSError, asyncio.CancelledError):  # one side disconnected, or the terminator stops
             pass
         finally:
-            for writer in (questions, answers):
+            for writer in (service_writer, client_writer):
                 writer.transport.abort()
 
 

@@ -1,1 +1,1 @@
-"""LLaVA-1.5's real dimensions with random weights."""
+"""Models of LLaVA-1.5's real dimensions with random weights."""

@@ -1,4 +1,4 @@
-"""Write a bundle of LLaVA-1.5's real size: `python -m benchmarks.real_size.bundle DIR [ln1@1]`."""
+"""Writes a bundle of LLaVA-1.5's real size: `python -m benchmarks.real_size.bundle DIR [ln1@1]`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ _IMAGES = 8  # 4,616 tokens: enough to calibrate 4,096 entries
 
 
 def main(out: Path, split: SplitPoint) -> None:
-    """Calibrate on noise: the codec's numbers mean nothing, its sizes and costs are real."""
+    """Calibrate a codec on noise: its values are meaningless, its sizes and costs realistic."""
     with tempfile.TemporaryDirectory() as folder:
+        # A cut has to lie inside the tower; the remaining blocks of 24 would only cost time.
         checkpoint = LlavaCheckpoint(write_random_checkpoint(Path(folder), split.block + 3))
         features = checkpoint.tower.features()
         shape = (_IMAGES, features.num_tokens, features.dim)

@@ -1,7 +1,7 @@
-"""A checkpoint of LLaVA-1.5's real vision dimensions with random weights, for measuring.
+"""A checkpoint with the dimensions of LLaVA-1.5's vision tower and random weights.
 
-Only the vision tower's tensors are written, under the released checkpoints' names, in float16, and
-one language-model tensor, so that a test can see that the edge never opens it.
+It contains the tensors of the vision tower in float16, under the names of released checkpoints, and
+one tensor of the language model, with which a test checks that the edge never reads it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,10 @@ LANGUAGE_TENSOR = "language_model.model.embed_tokens.weight"
 
 
 def write_random_checkpoint(directory: Path, blocks: int = 24, seed: int = 0) -> Path:
-    """Write the checkpoint; `blocks` below 24 leaves out the last ones, to save time and disk."""
+    """Write the checkpoint; fewer than 24 `blocks` omit the last ones, to save time and disk space.
+
+    Returns the directory.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     config = json.loads(json.dumps(LLAVA_CONFIG))
     config["vision_config"]["num_hidden_layers"] = blocks
@@ -76,6 +79,7 @@ def write_random_checkpoint(directory: Path, blocks: int = 24, seed: int = 0) ->
 
 
 def _random(name: str, shape: torch.Size, random: torch.Generator) -> Tensor:
+    """Random float16 weights; those of LayerNorms are close to the identity."""
     if "norm" in name or "layrnorm" in name:
         centre = 1.0 if name.endswith("weight") else 0.0
         return (centre + 0.1 * torch.randn(shape, generator=random)).half()

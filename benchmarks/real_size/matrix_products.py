@@ -1,4 +1,4 @@
-"""How fast a backend's own library multiplies plain matrices: what a model's time is held to."""
+"""Speed of plain matrix products in a backend's library, the reference for the time of a model."""
 
 from __future__ import annotations
 
@@ -13,30 +13,32 @@ from onnx import TensorProto, helper, numpy_helper
 
 Library = Literal["torch", "onnx"]
 ROWS, INNER, COLUMNS = 577, 1024, 4096
-"""Of ViT-L/14-336's largest product, tokens by width by MLP width."""
+"""Dimensions of ViT-L/14-336's largest product: tokens, width, MLP width."""
 FLOPS = 2 * ROWS * INNER * COLUMNS
 _REPEATS = 4
 
 
 def products(library: Library, threads: int) -> Callable[[], float]:
-    """Measures anew at every call: seconds for each floating-point operation of a product
-    `[577, 1024]` by `[1024, 4096]` in float32, from a few of them."""
-    multiply = _onnx(threads) if library == "onnx" else _torch(threads)
-    multiply()  # the first is slower
+    """A function that measures the seconds per floating-point operation at every call.
 
-    def measured() -> float:
+    It averages a few products of `[577, 1024]` and `[1024, 4096]` in float32.
+    """
+    multiply = _onnx(threads) if library == "onnx" else _torch(threads)
+    multiply()  # the first call is slower
+
+    def seconds_per_flop() -> float:
         started = time.perf_counter()
         for _ in range(_REPEATS):
             multiply()
         return (time.perf_counter() - started) / (_REPEATS * FLOPS)
 
-    return measured
+    return seconds_per_flop
 
 
 def _torch(threads: int) -> Callable[[], object]:
     torch.set_num_threads(threads)
     left, right = torch.ones(ROWS, INNER), torch.ones(COLUMNS, INNER)
-    # As a layer multiplies: a weight holds its outputs in rows.
+    # As in a linear layer, whose weight has one row for each output.
     return lambda: torch.nn.functional.linear(left, right)
 
 

@@ -1,4 +1,4 @@
-"""A service of LLaVA-1.5's dimensions with random weights: answers mean nothing, sizes do."""
+"""Files for a service of LLaVA-1.5's dimensions: random weights, realistic sizes and costs."""
 
 from __future__ import annotations
 
@@ -22,17 +22,20 @@ from benchmarks.real_size.training import LANGUAGE_WIDTH, write_checkpoint
 
 SPLIT = SplitPoint(1, "ln1")
 _QUESTIONS = 80
-"""Of the examination: their pictures are enough to calibrate 4,096 entries."""
+"""Questions of the evaluation whose images are enough to calibrate 4,096 entries."""
 
 
 @contextmanager
 def real_dimensions(layers: int, width: int = LANGUAGE_WIDTH) -> Iterator[tuple[Path, Path]]:
-    """A bundle and a checkpoint of ViT-L/14-336, cut at ln1@1, with `layers` layers of a language
-    model of `width`."""
+    """Directories of a bundle and of a checkpoint with ViT-L/14-336, cut at ln1@1; temporary.
+
+    Args:
+        layers: number of layers of the language model.
+        width: width of the language model.
+    """
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = LlavaCheckpoint(write_checkpoint(Path(folder) / "llava", layers, width=width))
-        pictures = (image.picture for image in exam_images(_QUESTIONS))
-        pixels = pixel_batches(checkpoint, pictures)
+        pixels = pixel_batches(checkpoint, (image.picture for image in exam_images(_QUESTIONS)))
         features = features_at(load_prefix(checkpoint, SPLIT), pixels)
         codec = calibrate_codec(checkpoint, CodecPlan(SPLIT), features)
         bundle = Path(folder) / "bundle"

@@ -1,8 +1,8 @@
-"""One training step of every stage at LLaVA-1.5's real width, with random weights.
+"""Time and memory of a training step of every stage at LLaVA-1.5's real width, random weights.
 
-ViT-L/14-336 in front of a language model of width 4096, of 2 layers by default and 32 in the 7B
-model. The tokenizer is the reference model's, in a vocabulary of LLaVA-1.5's size. Every stage runs
-in a process of its own, so that its peak memory is its own; losses mean nothing.
+ViT-L/14-336 in front of a language model of width 4096, with 2 layers by default and 32 in the 7B
+model. The tokenizer is the reference model's, with the vocabulary size of LLaVA-1.5. Every stage
+runs in a separate process, so that peak memory is attributable to it; losses are meaningless.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from benchmarks.real_size.checkpoint import LLAVA_CONFIG
 IMAGES = 8  # 4,616 tokens: enough to calibrate 4,096 entries
 SPLIT = "ln1@1"
 LANGUAGE_WIDTH = 4096
-"""LLaVA-1.5-7B's."""
+"""Width of LLaVA-1.5-7B's language model."""
 STAGES: dict[str, dict[str, Any]] = {
     "calibrate": {},
     "align": {"align": {"steps": 1}},
@@ -43,9 +43,13 @@ STAGES: dict[str, dict[str, Any]] = {
 def write_checkpoint(
     folder: Path, layers: int, device: str = "cpu", width: int = LANGUAGE_WIDTH
 ) -> Path:
-    """A whole random LLaVA in bfloat16 with `layers` of the language model, and a processor.
+    """Write a complete random LLaVA in bfloat16, with a processor; returns the folder.
 
-    `width` is the language model's, a multiple of 128; the vision tower is whole.
+    Args:
+        folder: output directory.
+        layers: number of layers of the language model; the vision tower has all of its blocks.
+        device: device on which the weights are created.
+        width: width of the language model, a multiple of 128.
     """
     from transformers import (
         CLIPVisionConfig,
@@ -89,7 +93,7 @@ def write_checkpoint(
 
 
 def measure(stage: str, checkpoint: Path, options: argparse.Namespace) -> dict[str, float]:
-    """Seconds of a stage's step (of calibration: of all images), speed, and peak memory."""
+    """Seconds of a step (for calibration: of all images), images per second, and peak memory."""
     steps = {"steps": options.steps + 2, "batch_size": options.batch}
     settings = {
         "checkpoint": str(checkpoint),
@@ -103,16 +107,17 @@ def measure(stage: str, checkpoint: Path, options: argparse.Namespace) -> dict[s
         settings.update({name: settings[name] | steps} if name in settings else {})
     starts: list[float] = []
     with tempfile.TemporaryDirectory() as out:
-        run = TrainingRun(config_from(settings, stage), Path(out))
-        run.learners.model.register_forward_pre_hook(lambda *_: starts.append(time.monotonic()))
-        began = time.monotonic()
+        run = TrainingRun.open(config_from(settings, stage), Path(out))
+        run.modules.model.register_forward_pre_hook(lambda *_: starts.append(time.monotonic()))
+        started = time.monotonic()
         run.train()
         ended = time.monotonic()
     if starts:
-        seconds = (starts[-1] - starts[1]) / options.steps  # from start to start, without the first
+        # From start to start of a step; the first step is slower and does not count.
+        seconds = (starts[-1] - starts[1]) / options.steps
         images = options.batch
     else:
-        seconds, images = ended - began, IMAGES
+        seconds, images = ended - started, IMAGES
     figures = {
         "seconds": seconds,
         "images_per_second": images / seconds,
@@ -127,33 +132,33 @@ def main() -> int:
     """Print the figures; returns the exit status."""
     options = _parser().parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
-        print("real_training: no GPU here; leave out --device cuda", file=sys.stderr)
+        print("training: expected a GPU, got none; leave out --device cuda", file=sys.stderr)
         return 1
     if options.measure is not None:
         logging.disable(logging.WARNING)
         print(json.dumps(measure(options.measure, options.checkpoint, options)))
         return 0
-    found = {}
-    hidden = {} if options.device == "cuda" else {"CUDA_VISIBLE_DEVICES": ""}
+    results = {}
+    hide_gpu = {} if options.device == "cuda" else {"CUDA_VISIBLE_DEVICES": ""}
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = write_checkpoint(Path(folder), options.layers, options.device)
         for stage in STAGES:
-            own = [f"--measure={stage}", f"--checkpoint={checkpoint}"]
-            command = [sys.executable, "-m", "benchmarks.real_size.training", *sys.argv[1:], *own]
-            done = subprocess.run(
-                command, env=os.environ | hidden, stdout=subprocess.PIPE, text=True, check=True
+            arguments = [*sys.argv[1:], f"--measure={stage}", f"--checkpoint={checkpoint}"]
+            command = [sys.executable, "-m", "benchmarks.real_size.training", *arguments]
+            completed = subprocess.run(
+                command, env=os.environ | hide_gpu, stdout=subprocess.PIPE, text=True, check=True
             )
-            found[stage] = json.loads(done.stdout.splitlines()[-1])
+            results[stage] = json.loads(completed.stdout.splitlines()[-1])
     if options.json:
         settings = {key: getattr(options, key) for key in ("layers", "device", "batch")}
-        print(json.dumps(settings | {"stages": found}))
+        print(json.dumps(settings | {"stages": results}))
         return 0
     precision = "bfloat16" if options.device == "cuda" else "float32"
     print(
         f"ViT-L/14-336 cut at {SPLIT}, language model of width 4096 and {options.layers} layers, "
         f"random weights, {precision} on {options.device}, batches of {options.batch}"
     )
-    for stage, figures in found.items():
+    for stage, figures in results.items():
         unit = f"s for {IMAGES} images" if stage == "calibrate" else "s a step"
         gpu = f", {figures['peak_gpu_gib']:.1f} GiB on the GPU" if "peak_gpu_gib" in figures else ""
         print(
@@ -165,10 +170,12 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--layers", type=int, default=2, help="of the language model; 7B has 32")
+    parser.add_argument(
+        "--layers", type=int, default=2, help="layers of the language model; 7B has 32"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--batch", type=int, default=1, help="images of a step")
-    parser.add_argument("--steps", type=int, default=1, help="steps measured, between two more")
+    parser.add_argument("--batch", type=int, default=1, help="images per step")
+    parser.add_argument("--steps", type=int, default=1, help="measured steps; two more are run")
     parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--measure", choices=STAGES, help=argparse.SUPPRESS)

@@ -1,1 +1,1 @@
-"""Broken questions, restarts and long runs against real services, a command each."""
+"""Mutated questions, misbehaving clients, restarts and long runs; one command each."""

@@ -1,4 +1,4 @@
-"""Broken questions: everything a faulty or hostile client could put on the wire, by seed."""
+"""Seeded mutations of questions: what a faulty or hostile client could send over gRPC."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from protos.messages import Question
 Messages = list[bytes]
 Mutation = Callable[[np.random.Generator, Messages], Messages]
 
-WORDS = (
+FRAGMENTS = (
     "<image>",
     "USER:",
     "ASSISTANT:",
@@ -42,33 +42,35 @@ SEEDS = (0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**53 + 1, 2**63 - 1, 2**63, 
 MAX_TOKENS = (0, 1, 2, 3, 4095, 65_535, 65_536, 2**31 - 1, 2**32 - 1)
 
 
-def whole(payload: Payload, text: str, tokens: int = 2) -> Messages:
-    """A good question and its payload, serialised."""
+def serialised(payload: Payload, text: str, tokens: int = 2) -> Messages:
+    """The messages of a valid question with its payload."""
     question = Question("", payload.manifest_digest, text, Sampling(tokens))
     opened = pb.AskRequest(open=convert.question_to_proto(question))
     parts = (pb.AskRequest(payload=part) for part in convert.payload_to_parts(payload))
     return [message.SerializeToString() for message in (opened, *parts)]
 
 
-def mutated(
+def mutate(
     rng: np.random.Generator,
     payload: Payload,
     encoded: Encoded,
     repack: Callable[[Encoded], Payload],
 ) -> Messages:
-    """One broken question. One in fifty is a good payload of random indices instead, which has to
-    be answered."""
+    """The messages of a mutated question.
+
+    One in fifty is instead a valid question with shuffled indices, which has to be answered.
+    """
     if rng.random() < 0.02:
-        return whole(repack(shuffled(rng, encoded)), "What is it?")
-    messages = whole(payload, "How many objects are there?")
+        return serialised(repack(shuffle_indices(rng, encoded)), "What is it?")
+    messages = serialised(payload, "How many objects are there?")
     for _ in range(int(rng.integers(1, 4))):
         mutation = MUTATIONS[int(rng.integers(len(MUTATIONS)))]
         messages = mutation(rng, messages) if messages else messages
     return messages
 
 
-def shuffled(rng: np.random.Generator, encoded: Encoded) -> Encoded:
-    """The same indices in another order: a payload that is valid, and new."""
+def shuffle_indices(rng: np.random.Generator, encoded: Encoded) -> Encoded:
+    """The image with the indices of each stage in another order: valid, and not cached."""
     stages = tuple(
         replace(stage, indices=rng.permutation(stage.indices)) for stage in encoded.stages
     )
@@ -80,7 +82,7 @@ def _any(rng: np.random.Generator, messages: Sequence[bytes]) -> int:
 
 
 def _flip(rng: np.random.Generator, messages: Messages) -> Messages:
-    """Some bits of a message."""
+    """Flip some bits of a message."""
     place = _any(rng, messages)
     raw = bytearray(messages[place])
     for _ in range(int(rng.integers(1, 6))):
@@ -90,7 +92,7 @@ def _flip(rng: np.random.Generator, messages: Messages) -> Messages:
 
 
 def _cut(rng: np.random.Generator, messages: Messages) -> Messages:
-    """A message's end is missing."""
+    """Truncate a message."""
     place = _any(rng, messages)
     raw = messages[place]
     end = int(rng.integers(len(raw) + 1))
@@ -98,7 +100,7 @@ def _cut(rng: np.random.Generator, messages: Messages) -> Messages:
 
 
 def _insert(rng: np.random.Generator, messages: Messages) -> Messages:
-    """Random bytes inside a message."""
+    """Insert random bytes into a message."""
     place = _any(rng, messages)
     raw = messages[place]
     at = int(rng.integers(len(raw) + 1))
@@ -107,13 +109,13 @@ def _insert(rng: np.random.Generator, messages: Messages) -> Messages:
 
 
 def _reorder(rng: np.random.Generator, messages: Messages) -> Messages:
-    """Messages twice, missing, or in another order."""
+    """Repeat, drop or reorder messages."""
     order = rng.integers(0, len(messages), int(rng.integers(0, len(messages) + 2)))
     return [messages[int(number)] for number in order]
 
 
 def _header(rng: np.random.Generator, messages: Messages) -> Messages:
-    """A header that announces something else."""
+    """Change a field of the payload's header."""
     return _edited(messages, lambda request: _set_header(rng, request))
 
 
@@ -134,7 +136,7 @@ def _set_header(rng: np.random.Generator, request: pb.AskRequest) -> None:
 
 
 def _question(rng: np.random.Generator, messages: Messages) -> Messages:
-    """A question with words it must not have, or numbers out of range."""
+    """Put forbidden text or sizes out of range into the question."""
     return _edited(messages, lambda request: _set_question(rng, request))
 
 
@@ -144,7 +146,7 @@ def _set_question(rng: np.random.Generator, request: pb.AskRequest) -> None:
     opened = request.open
     match int(rng.integers(7)):
         case 0:
-            opened.question += _word(rng)
+            opened.question += _fragment(rng)
         case 1:
             opened.question = ""
         case 2:
@@ -152,16 +154,16 @@ def _set_question(rng: np.random.Generator, request: pb.AskRequest) -> None:
         case 3:
             opened.image_digest = rng.bytes(int(rng.choice([1, 15, 16, 17])))
         case 4:
-            opened.request_id = "x" * int(rng.choice([1, 64, 65, 1000])) + _word(rng)
+            opened.request_id = "x" * int(rng.choice([1, 64, 65, 1000])) + _fragment(rng)
         case 5:
             for _ in range(int(rng.choice([1, 2, 33, 4000]))):
-                opened.turns.add(question=f"why{_word(rng)}", answer=_word(rng))
+                opened.turns.add(question=f"why{_fragment(rng)}", answer=_fragment(rng))
         case _:
             opened.text_only = True
 
 
 def _sampling(rng: np.random.Generator, messages: Messages) -> Messages:
-    """Settings at the edges of what floats, integers and texts can be, some of them allowed."""
+    """Set sampling parameters to the extremes of their types; some of them are allowed."""
     return _edited(messages, lambda request: _set_sampling(rng, request))
 
 
@@ -183,7 +185,7 @@ def _set_sampling(rng: np.random.Generator, request: pb.AskRequest) -> None:
 
 
 def _float32(rng: np.random.Generator, values: tuple[float, ...]) -> float:
-    """One of some values, or a NaN or a subnormal number of random bits."""
+    """One of the values, or a NaN, or a random subnormal number."""
     match int(rng.integers(10)):
         case 0:
             bits = np.uint32(rng.choice(_NAN_PAYLOADS))
@@ -194,37 +196,37 @@ def _float32(rng: np.random.Generator, values: tuple[float, ...]) -> float:
     return float(bits.view(np.float32))
 
 
-def _word(rng: np.random.Generator) -> str:
-    """One of the words; numpy's own choice would take a NUL at the end away."""
-    return WORDS[int(rng.integers(len(WORDS)))]
+def _fragment(rng: np.random.Generator) -> str:
+    """One of the fragments, without `rng.choice`, whose NumPy strings lose a NUL at the end."""
+    return FRAGMENTS[int(rng.integers(len(FRAGMENTS)))]
 
 
 def _stop_text(rng: np.random.Generator) -> str:
-    """Words, a character of any plane, or a length about the limit."""
+    """A fragment, or a character of any plane, repeated to lengths around the limit."""
     if rng.random() < 0.5:
-        return _word(rng)
+        return _fragment(rng)
     point = int(rng.integers(1, 0x110000))
-    text = chr(point if not 0xD800 <= point < 0xE000 else 0xFFFD)
+    text = chr(point if not 0xD800 <= point < 0xE000 else 0xFFFD)  # protobuf refuses surrogates
     return text * int(rng.choice([1, 2, 255, 256, 257]))
 
 
 def _edited(messages: Messages, edit: Callable[[pb.AskRequest], None]) -> Messages:
-    """Messages with an edit where they still are messages."""
-    found = []
+    """Apply an edit to every message that can still be parsed."""
+    edited = []
     for raw in messages:
         request = pb.AskRequest()
         try:
             request.ParseFromString(raw)
-        except Exception:  # noqa: BLE001 - broken by an earlier mutation: stays as it is
-            found.append(raw)
+        except Exception:  # noqa: BLE001 - an earlier mutation broke the message; it stays so
+            edited.append(raw)
             continue
         edit(request)
-        found.append(request.SerializeToString())
-    return found
+        edited.append(request.SerializeToString())
+    return edited
 
 
 def _large(rng: np.random.Generator, messages: Messages) -> Messages:
-    """A message about the size of the limit."""
+    """Append a message of a size around the limit."""
     return [*messages, rng.bytes(int(rng.choice([60_000, 65_536, 65_537, 70_000])))]
 
 

@@ -1,9 +1,9 @@
-"""Two engine replicas behind one front tier, one of them killed in the middle.
+"""Two engine replicas behind one front tier, one of them killed during the run.
 
-Clients ask about pictures of their own over real gRPC; the front tier hands their questions to two
-vLLM servers in turn, and one of these gets SIGKILL with all its workers once a third of the
-questions is answered. Every answer is compared with what a lone client of the transformers engine
-gets. Runs in vLLM's environment (`make vllm`).
+Clients ask about different images over gRPC, and the front tier distributes the questions to two
+vLLM servers. When a third of the questions is answered, one server gets SIGKILL with all its
+workers. Every answer is compared with the one that a single client of the transformers engine gets.
+Runs in vLLM's environment (`make vllm`).
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ MAX_TOKENS = 48
 
 @dataclass
 class Outcome:
-    """What came back for one question."""
+    """The outcome of one question."""
 
     token_ids: list[int] = field(default_factory=list)
     ends: int = 0
-    """Last pieces, with a finish reason: 1 for a question that was answered once."""
+    """Number of chunks with a finish reason; 1 if the question was answered once."""
     error: str = ""
     seconds: float = 0.0
 
 
 async def ask(stub: rpc.SplitInferenceAsyncStub, client: LoadClient, text: str) -> Outcome:
-    """One question with its payload, and nothing tried again on this side."""
+    """Ask one question with its payload, without retries in the client."""
     outcome = Outcome()
     started = time.perf_counter()
     call = stub.Ask()
@@ -66,46 +66,53 @@ async def ask(stub: rpc.SplitInferenceAsyncStub, client: LoadClient, text: str) 
     return outcome
 
 
-async def talk(
-    target: str, own: list[LoadClient], after: int, then: Callable[[], None]
+async def ask_all(
+    target: str, load: list[LoadClient], kill_after: int, kill: Callable[[], None]
 ) -> list[list[Outcome]]:
-    """Outcomes by client, all clients at once; `then` happens after that many answers."""
-    done = 0
+    """Run all clients concurrently and call `kill` after `kill_after` outcomes.
+
+    Returns the outcomes by client.
+    """
+    finished = 0
     async with grpc.aio.insecure_channel(target) as channel:
         stub: rpc.SplitInferenceAsyncStub = rpc.SplitInferenceStub(channel)
-        with tqdm(total=sum(len(client.questions) for client in own), desc="questions") as bar:
+        with tqdm(total=sum(len(client.questions) for client in load), desc="questions") as bar:
 
-            async def one(client: LoadClient) -> list[Outcome]:
-                nonlocal done
-                found = []
+            async def run_client(client: LoadClient) -> list[Outcome]:
+                nonlocal finished
+                outcomes = []
                 for text in client.questions:
-                    found.append(await ask(stub, client, text))
+                    outcomes.append(await ask(stub, client, text))
                     bar.update()
-                    done += 1
-                    if done == after:
-                        then()
-                return found
+                    finished += 1
+                    if finished == kill_after:
+                        kill()
+                return outcomes
 
-            return list(await asyncio.gather(*map(one, own)))
+            return list(await asyncio.gather(*map(run_client, load)))
 
 
-def until(http: str, engines: int) -> None:
-    """Wait, 30 seconds at most, until the front tier counts that many healthy engines."""
+def wait_for_engines(http: str, engines: int) -> None:
+    """Wait until the front tier counts this number of healthy engines.
+
+    Raises:
+        RuntimeError: it did not within 30 seconds.
+    """
     started = time.monotonic()
-    while samples(http)["avq_engine_replicas", ""] != engines:
+    while (healthy := samples(http)["avq_engine_replicas", ""]) != engines:
         if time.monotonic() - started > 30:
-            raise RuntimeError(f"the front tier does not see {engines} engines")
+            raise RuntimeError(f"expected {engines} healthy engines, got {healthy:.0f} after 30 s")
         time.sleep(0.1)
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What the run showed."""
+    """Figures of one run."""
 
     questions: int
     answered: int
     moved_to_another_engine: int
-    """Questions, and rests of answers."""
+    """Questions, and remainders of answers, that the front tier sent again."""
     failed_before_first_token: int
     broken_off_after_first_token: int
     wrong: int
@@ -115,53 +122,61 @@ class Figures:
 
 
 def figures(outcomes: list[Outcome], expected: list[list[int]], retried: int) -> Figures:
-    """Counts; an answer broken off is wrong where it is not the start of the right one."""
+    """Compare outcomes with the expected token ids.
+
+    A partial answer is wrong unless it is the beginning of the expected one.
+    """
     pairs = list(zip(outcomes, expected, strict=True))
-    failed = [(own, right) for own, right in pairs if own.error]
-    wrong = sum(not own.error and own.token_ids != right for own, right in pairs)
-    wrong += sum(own.token_ids != right[: len(own.token_ids)] for own, right in failed)
+    failed = [(outcome, tokens) for outcome, tokens in pairs if outcome.error]
+    wrong = sum(not outcome.error and outcome.token_ids != tokens for outcome, tokens in pairs)
+    wrong += sum(
+        outcome.token_ids != tokens[: len(outcome.token_ids)] for outcome, tokens in failed
+    )
     return Figures(
         questions=len(pairs),
         answered=len(pairs) - len(failed),
         moved_to_another_engine=retried,
-        failed_before_first_token=sum(not own.token_ids for own, _ in failed),
-        broken_off_after_first_token=sum(bool(own.token_ids) for own, _ in failed),
+        failed_before_first_token=sum(not outcome.token_ids for outcome, _ in failed),
+        broken_off_after_first_token=sum(bool(outcome.token_ids) for outcome, _ in failed),
         wrong=wrong,
-        answered_twice=sum(own.ends > 1 for own in outcomes),
-        longest_seconds=round(max(own.seconds for own in outcomes), 2),
-        errors=sorted({own.error for own, _ in failed}),
+        answered_twice=sum(outcome.ends > 1 for outcome in outcomes),
+        longest_seconds=round(max(outcome.seconds for outcome in outcomes), 2),
+        errors=sorted({outcome.error for outcome, _ in failed}),
     )
 
 
 def main() -> int:
-    """Print one JSON object; exits with 1 if an answer is wrong or came twice, or a question failed
-    before its first token."""
+    """Print one JSON object; exits with 1 if an answer is wrong or came twice, or if a question
+    failed before its first token."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clients", type=int, default=10)
     parser.add_argument("--questions", type=int, default=30, help="of each client")
     parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
     options = parser.parse_args()
-    own = clients(options.clients, options.questions)
+    load = clients(options.clients, options.questions)
     with CloudProcess(BUNDLE, CHECKPOINT) as cloud:
-        _, _, expected = asyncio.run(run(cloud.target, own, together=False))
+        _, _, expected = asyncio.run(run(cloud.target, load, together=False))
     with EngineProcess(BUNDLE, CHECKPOINT) as first, EngineProcess(BUNDLE, CHECKPOINT) as second:
         first.wait()
         second.wait()
         urls = f"--engine_urls={first.url},{second.url}"
         with CloudProcess(BUNDLE, CHECKPOINT, "--engine=replicas", urls, "--http_port=0") as cloud:
-            until(cloud.http, 2)
+            wait_for_engines(cloud.http, 2)
             third = options.clients * options.questions // 3
-            outcomes = asyncio.run(talk(cloud.target, own, third, first.kill))
-            until(cloud.http, 1)
+            outcomes = asyncio.run(ask_all(cloud.target, load, third, first.kill))
+            wait_for_engines(cloud.http, 1)
             retried = int(samples(cloud.http)["avq_engine_retries_total", ""])
-    flat = [outcome for client in outcomes for outcome in client]
-    found = figures(flat, [tokens for client in expected for tokens in client], retried)
-    text = json.dumps(asdict(found), indent=2)
+    result = figures(
+        [outcome for client in outcomes for outcome in client],
+        [tokens for client in expected for tokens in client],
+        retried,
+    )
+    text = json.dumps(asdict(result), indent=2)
     print(text)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         write_file(options.out, text + "\n")
-    return int(bool(found.wrong or found.answered_twice or found.failed_before_first_token))
+    return int(bool(result.wrong or result.answered_twice or result.failed_before_first_token))
 
 
 if __name__ == "__main__":

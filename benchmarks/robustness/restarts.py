@@ -1,9 +1,9 @@
-"""Two clouds that are killed and started again while two clients ask 200 questions each.
+"""Two clouds that are killed and restarted while two clients ask 200 questions each.
 
-One client knows the first cloud alone, the other knows both. Each cloud is killed once (SIGKILL),
-started again on its port, and must answer again before the next is killed. Every question must be
-answered as without that, or fail with a clear error within its deadline; none may be answered
-twice, which the logs of the clouds tell.
+One client has the first cloud as its only target, the other has both. Each cloud is killed once
+(SIGKILL), restarted on its port, and has to answer again before the next is killed. Every question
+has to be answered as without restarts, or to fail with a clear error within its deadline. None may
+be answered twice according to the logs of the clouds.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from edge_client import EdgeClient, EdgeConfig
 CONFIG = EdgeConfig(
     connect_seconds=10, first_token_seconds=15, total_seconds=30, remembered_images=2
 )
-"""Few pictures are remembered: questions about those stay with the cloud that holds them."""
+"""With few remembered images, because questions about them stay with the cloud that caches them."""
 GRACE_SECONDS = 2.0
-AT_ONCE = 4
-"""Questions of each client."""
-PICTURES = 12
+CONCURRENCY = 4
+"""Concurrent questions of each client."""
+IMAGES = 12
 RECOVERY_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
-class Ask:
-    """A question about a picture, and the answer to it."""
+class QuestionCase:
+    """A question about an image, and the expected answer."""
 
     image: Image
     text: str
@@ -53,18 +53,24 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Ending:
-    """What came of a question."""
+class QuestionResult:
+    """The answer to a question, or the error."""
 
-    ask: Ask
+    case: QuestionCase
     seconds: float
     answer: str | None = None
     error: AlignedVQError | None = None
     attempts: int = 1
 
 
-class Killable:
-    """A cloud process that can be killed and started again on its port."""
+class RestartableCloud:
+    """A cloud process that can be killed and restarted on the same port.
+
+    Args:
+        bundle: directory of the bundle.
+        model: directory of the checkpoint.
+        stack: ends the processes.
+    """
 
     def __init__(self, bundle: Path, model: Path, stack: ExitStack) -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -75,17 +81,17 @@ class Killable:
         self.start()
 
     def start(self) -> None:
-        """Start it, until it is healthy."""
+        """Start the process and wait until it serves."""
         cloud = CloudProcess(*self._command, "--log_format=json")
         self.runs.append(self._stack.enter_context(cloud))
 
     def kill(self) -> None:
-        """SIGKILL, and wait until it is gone."""
+        """Send SIGKILL and wait for the end of the process."""
         self.runs[-1].process.kill()
         self.runs[-1].process.wait()
 
     def answered(self, first_run: int = 0) -> Counter[str]:
-        """Questions that it answered since a start, by request id."""
+        """Number of answers by request id, since start number `first_run`, according to the log."""
         lines = [line for run in self.runs[first_run:] for line in run.log.splitlines()]
         records = [json.loads(line) for line in lines if line.startswith("{")]
         return Counter(
@@ -93,140 +99,154 @@ class Killable:
         )
 
 
-class Asker:
-    """A client that asks, some questions at a time, until it is told that it is enough."""
+class BackgroundClient:
+    """A client that asks several questions at a time in the background, until `stop`."""
 
-    def __init__(self, client: EdgeClient, asks: Sequence[Ask]) -> None:
-        self._client, self._asks = client, asks
-        self._enough = threading.Event()
-        self._threads = ThreadPoolExecutor(AT_ONCE)
-        self.endings: list[Ending] = []
-        self._running = [self._threads.submit(self._go_on, number) for number in range(AT_ONCE)]
+    def __init__(self, client: EdgeClient, cases: Sequence[QuestionCase]) -> None:
+        self._client, self._cases = client, cases
+        self._stopping = threading.Event()
+        self._threads = ThreadPoolExecutor(CONCURRENCY)
+        self.results: list[QuestionResult] = []
+        self._running = [
+            self._threads.submit(self._ask_repeatedly, number) for number in range(CONCURRENCY)
+        ]
 
-    def stop(self) -> list[Ending]:
-        """What came of every question, each asked at least once."""
-        self._enough.set()
+    def stop(self) -> list[QuestionResult]:
+        """Stop once every question has been asked; returns the results of all questions."""
+        self._stopping.set()
         for running in self._running:
             running.result()
         self._threads.shutdown()
-        return self.endings
+        return self.results
 
-    def _go_on(self, number: int) -> None:
-        while number < len(self._asks) or not self._enough.is_set():
-            self.endings.append(self._ask(self._asks[number % len(self._asks)]))
-            number += AT_ONCE
+    def _ask_repeatedly(self, number: int) -> None:
+        while number < len(self._cases) or not self._stopping.is_set():
+            self.results.append(self._ask(self._cases[number % len(self._cases)]))
+            number += CONCURRENCY
 
-    def _ask(self, ask: Ask) -> Ending:
+    def _ask(self, case: QuestionCase) -> QuestionResult:
         started = time.monotonic()
         try:
-            answer = self._client.ask(ask.image, ask.text)
+            answer = self._client.ask(case.image, case.text)
         except AlignedVQError as error:
-            return Ending(ask, time.monotonic() - started, error=error)
+            return QuestionResult(case, time.monotonic() - started, error=error)
         seconds = time.monotonic() - started
-        return Ending(ask, seconds, str(answer), attempts=answer.details.attempts)
+        return QuestionResult(case, seconds, str(answer), attempts=answer.details.attempts)
 
 
-def disturb(clouds: Sequence[Killable], askers: Sequence[Asker]) -> None:
-    """Kill each cloud under load, start it, and wait until it answers again.
+def restart_each(clouds: Sequence[RestartableCloud], clients: Sequence[BackgroundClient]) -> None:
+    """Kill each cloud under load, restart it, and wait until it answers again.
 
     Raises:
-        TimeoutError: nothing is asked or answered any more.
+        TimeoutError: clients get no results, or a cloud does not answer after its restart.
     """
     for cloud in clouds:
-        for asker in askers:
-            _wait(partial(_has_asked, asker, len(asker.endings) + 2 * AT_ONCE))
+        for client in clients:
+            _wait(partial(_has_results, client, len(client.results) + 2 * CONCURRENCY))
         cloud.kill()
         cloud.start()
         _wait(partial(cloud.answered, len(cloud.runs) - 1))
 
 
-def storm(
-    clouds: Sequence[Killable], clients: Mapping[str, EdgeClient], asks: Sequence[Ask]
-) -> dict[str, list[Ending]]:
-    """What came of every client's questions while each cloud is killed once."""
-    askers = {name: Asker(client, asks) for name, client in clients.items()}
+def restart_under_load(
+    clouds: Sequence[RestartableCloud],
+    clients: Mapping[str, EdgeClient],
+    cases: Sequence[QuestionCase],
+) -> dict[str, list[QuestionResult]]:
+    """The results of every client's questions while each cloud is killed and restarted once."""
+    background = {name: BackgroundClient(client, cases) for name, client in clients.items()}
     try:
-        disturb(clouds, list(askers.values()))
+        restart_each(clouds, list(background.values()))
     finally:
-        endings = {name: asker.stop() for name, asker in askers.items()}
-    return endings
+        results = {name: client.stop() for name, client in background.items()}
+    return results
 
 
-def answered_twice(clouds: Sequence[Killable]) -> int:
-    """Questions that the clouds' logs call answered more than once."""
+def answered_twice(clouds: Sequence[RestartableCloud]) -> int:
+    """Number of questions that were answered more than once according to the clouds' logs."""
     answered: Counter[str] = sum((cloud.answered() for cloud in clouds), Counter())
     return sum(count > 1 for count in answered.values())
 
 
-def figures(endings: Sequence[Ending]) -> dict[str, Any]:
-    """What came of a client's questions."""
-    answered = [ending for ending in endings if ending.answer is not None]
+def figures(results: Sequence[QuestionResult]) -> dict[str, Any]:
+    """Counts and times of the questions of one client."""
+    answered = [result for result in results if result.answer is not None]
     return {
-        "asked": len(endings),
+        "asked": len(results),
         "answered": len(answered),
-        "failed": dict(Counter(type(each.error).__name__ for each in endings if each.error)),
-        "answered_otherwise": sum(each.answer != each.ask.expected for each in answered),
+        "failed": dict(Counter(type(each.error).__name__ for each in results if each.error)),
+        "answered_otherwise": sum(each.answer != each.case.expected for each in answered),
         "asked_again": sum(each.attempts > 1 for each in answered),
-        "longest_seconds": round(max(each.seconds for each in endings), 2),
+        "longest_seconds": round(max(each.seconds for each in results), 2),
         "deadline_seconds": CONFIG.total_seconds,
     }
 
 
-def with_answers(client: EdgeClient, asks: Sequence[Ask]) -> list[Ask]:
-    """The same questions with the answers of a cloud that nothing happens to."""
-    return [Ask(each.image, each.text, str(client.ask(each.image, each.text))) for each in asks]
+def with_expected_answers(client: EdgeClient, cases: Sequence[QuestionCase]) -> list[QuestionCase]:
+    """The same questions with the answers of an undisturbed cloud."""
+    return [
+        QuestionCase(case.image, case.text, str(client.ask(case.image, case.text)))
+        for case in cases
+    ]
 
 
 @contextmanager
 def two_clients(
-    clouds: Sequence[Killable], bundle: Path, config: EdgeConfig = CONFIG
+    clouds: Sequence[RestartableCloud], bundle: Path, config: EdgeConfig = CONFIG
 ) -> Iterator[dict[str, EdgeClient]]:
-    """One that knows the first cloud alone, one that knows all."""
+    """Clients by name: one with the first cloud as its only target, one with all of them."""
     targets = [cloud.target for cloud in clouds]
     with (
-        EdgeClient(targets[0], bundle, config) as lone,
-        EdgeClient(targets, bundle, config) as free,
+        EdgeClient(targets[0], bundle, config) as one_cloud,
+        EdgeClient(targets, bundle, config) as two_clouds,
     ):
-        yield {"one cloud": lone, "two clouds": free}
+        yield {"one cloud": one_cloud, "two clouds": two_clouds}
 
 
-def _has_asked(asker: Asker, count: int) -> bool:
-    return len(asker.endings) >= count
+def _has_results(client: BackgroundClient, count: int) -> bool:
+    return len(client.results) >= count
 
 
-def _wait(done: Callable[[], object]) -> None:
+def _wait(condition: Callable[[], object]) -> None:
     end = time.monotonic() + RECOVERY_SECONDS
-    while not done():
+    while not condition():
         if time.monotonic() > end:
-            raise TimeoutError(f"nothing came of it in {RECOVERY_SECONDS:.0f} seconds: {done}")
+            raise TimeoutError(
+                f"expected {condition} to hold within {RECOVERY_SECONDS:.0f} s, got nothing; see "
+                "the clouds' logs"
+            )
         time.sleep(0.2)
 
 
 def main() -> int:
-    """Print what came of all questions; exits with 1 for a wrong, late or repeated answer."""
+    """Print the figures; exits with 1 for a wrong, late or repeated answer."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--questions", type=int, default=200)
     parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
     options = parser.parse_args()
-    images = list(exam_images(PICTURES * 8))[:PICTURES]
-    own = [Ask(image.picture, text.text) for image in images for text in image.questions]
+    images = list(exam_images(IMAGES * 8))[:IMAGES]
+    questions = [
+        QuestionCase(image.picture, question.text)
+        for image in images
+        for question in image.questions
+    ]
     with ExitStack() as stack:
-        clouds = [Killable(BUNDLE, CHECKPOINT, stack) for _ in range(2)]
+        clouds = [RestartableCloud(BUNDLE, CHECKPOINT, stack) for _ in range(2)]
         clients = stack.enter_context(two_clients(clouds, BUNDLE))
-        known = with_answers(clients["one cloud"], own)
-        asks = [known[number % len(known)] for number in range(options.questions)]
-        ended = storm(clouds, clients, asks)
+        distinct = with_expected_answers(clients["one cloud"], questions)
+        cases = [distinct[number % len(distinct)] for number in range(options.questions)]
+        results = restart_under_load(clouds, clients, cases)
         twice = answered_twice(clouds)
-    rows = {name: figures(endings) for name, endings in ended.items()}
+    rows = {name: figures(client_results) for name, client_results in results.items()}
     text = json.dumps(rows | {"answered_twice": twice}, indent=2)
     print(text)
-    for endings in ended.values():
-        for words in sorted({str(each.error) for each in endings if each.error})[:3]:
-            print(f"  {words}")
+    for client_results in results.values():
+        for error in sorted({str(each.error) for each in client_results if each.error})[:3]:
+            print(f"  {error}")
     if options.out:
         write_file(options.out, text + "\n")
-    late = CONFIG.total_seconds + GRACE_SECONDS
-    bad = any(row["answered_otherwise"] or row["longest_seconds"] > late for row in rows.values())
+    limit = CONFIG.total_seconds + GRACE_SECONDS
+    bad = any(row["answered_otherwise"] or row["longest_seconds"] > limit for row in rows.values())
     return 1 if bad or twice else 0
 
 

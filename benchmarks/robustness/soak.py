@@ -1,7 +1,7 @@
-"""Half an hour of everything: good questions, new pictures, cancelled streams, broken payloads.
+"""Half an hour of mixed load: good questions, new images, cancelled streams, broken payloads.
 
-Memory at the end must be at most a tenth above that of minute 5, and good questions must be
-answered the same all along.
+Memory at the end must be at most 10 % above that after five minutes, and good questions must get
+the same answers throughout.
 """
 
 from __future__ import annotations
@@ -25,80 +25,79 @@ from aligned_vq.shipped import BUNDLE, CHECKPOINT
 from benchmarks.harness.load import LoadClient, clients
 from benchmarks.harness.processes import CloudProcess
 from benchmarks.robustness.fuzz import BUGS, METHOD, outcome
-from benchmarks.robustness.mutations import mutated, shuffled, whole
+from benchmarks.robustness.mutations import mutate, serialised, shuffle_indices
 from protos.alignedvq.v1 import inference_pb2 as pb
 
-AT_ONCE = 8
+CONCURRENCY = 8
 MARK_SECONDS = 300
 TEXT = "How many objects are there?"
 
 
 def cancelled(channel: grpc.Channel, client: LoadClient) -> str:
-    """A description given up after its first piece."""
+    """Ask for a description and cancel the call after the first chunk."""
     method: Any = channel.stream_stream(METHOD, None, pb.AskResponse.FromString)
-    call = method(iter(whole(client.payload, "Describe the picture.", tokens=40)), timeout=20)
+    call = method(iter(serialised(client.payload, "Describe the picture.", tokens=40)), timeout=20)
     next(call)
     call.cancel()
     return "cancelled"
 
 
 def run(
-    cloud: CloudProcess, seconds: float, own: list[LoadClient]
+    cloud: CloudProcess, seconds: float, load: list[LoadClient]
 ) -> tuple[Counter[str], list[tuple[float, int]]]:
-    """Outcomes, and resident bytes by second."""
+    """Run the load for `seconds`; counts of outcomes, and (elapsed seconds, resident bytes)."""
     codec = open_edge_bundle(BUNDLE).codec
     memory: list[tuple[float, int]] = []
     started = time.monotonic()
-    with grpc.insecure_channel(cloud.target) as channel, ThreadPoolExecutor(AT_ONCE) as pool:
-        expected = [outcome(channel, whole(client.payload, TEXT)) for client in own]
+    with grpc.insecure_channel(cloud.target) as channel, ThreadPoolExecutor(CONCURRENCY) as pool:
+        expected = [outcome(channel, serialised(client.payload, TEXT)) for client in load]
 
         def work(number: int) -> Counter[str]:
-            found: Counter[str] = Counter()
+            outcomes: Counter[str] = Counter()
             rng = np.random.default_rng(number)
             while time.monotonic() - started < seconds:
-                place = int(rng.integers(len(own)))
-                client = own[place]
+                index = int(rng.integers(len(load)))
+                client = load[index]
                 match int(rng.integers(10)):
                     case 0:
-                        found[cancelled(channel, client)] += 1
+                        outcomes[cancelled(channel, client)] += 1
                     case 1:
-                        broken = mutated(rng, client.payload, client.encoded, codec.spec.packed)
+                        broken = mutate(rng, client.payload, client.encoded, codec.spec.packed)
                         status, _ = outcome(channel, broken)
-                        found[f"broken: {status}" if status not in BUGS else status] += 1
+                        outcomes[f"broken: {status}" if status not in BUGS else status] += 1
                     case 2:
-                        new = codec.spec.packed(shuffled(rng, client.encoded))
-                        status, _ = outcome(channel, whole(new, TEXT))
-                        found[f"new picture: {status}"] += 1
+                        new = codec.spec.packed(shuffle_indices(rng, client.encoded))
+                        status, _ = outcome(channel, serialised(new, TEXT))
+                        outcomes[f"new picture: {status}"] += 1
                     case _:
-                        got = outcome(channel, whole(client.payload, TEXT))
-                        found["good: answered" if got == expected[place] else "WRONG"] += 1
-            return found
+                        result = outcome(channel, serialised(client.payload, TEXT))
+                        outcomes["good: answered" if result == expected[index] else "WRONG"] += 1
+            return outcomes
 
-        workers = pool.map(work, range(AT_ONCE))
+        workers = pool.map(work, range(CONCURRENCY))
         with tqdm(total=round(seconds), desc="soak", unit="s") as bar:
-            while (passed := time.monotonic() - started) < seconds:
-                memory.append((passed, cloud.resident_bytes()))
+            while (elapsed := time.monotonic() - started) < seconds:
+                memory.append((elapsed, cloud.resident_bytes()))
                 bar.set_postfix(mib=memory[-1][1] >> 20)
-                bar.update(round(passed) - bar.n)
+                bar.update(round(elapsed) - bar.n)
                 time.sleep(1)
         return sum(workers, Counter()), memory
 
 
 def main() -> int:
-    """Print outcomes and memory; exits with 1 for a leak, a bug or a wrong answer."""
+    """Print outcomes and memory; exits with 1 after a leak, a bug or a wrong answer."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
     options = parser.parse_args()
     seconds = 60 * options.minutes
-    own = clients(8, 4)
     with CloudProcess(BUNDLE, CHECKPOINT) as cloud:
-        found, memory = run(cloud, seconds, own)
+        outcomes, memory = run(cloud, seconds, clients(8, 4))
         alive = cloud.process.poll() is None
-    mark = next(size for passed, size in memory if passed >= min(MARK_SECONDS, seconds / 6))
+    mark = next(size for elapsed, size in memory if elapsed >= min(MARK_SECONDS, seconds / 6))
     figures = {
         "minutes": options.minutes,
-        "outcomes": dict(found.most_common()),
+        "outcomes": dict(outcomes.most_common()),
         "alive": alive,
         "memory_mib": {"mark": mark >> 20, "end": memory[-1][1] >> 20},
         "ratio": round(memory[-1][1] / mark, 3),
@@ -106,7 +105,7 @@ def main() -> int:
     print(json.dumps(figures, indent=2))
     if options.out:
         write_file(options.out, json.dumps(figures, indent=2) + "\n")
-    bad = BUGS.union({"WRONG"}).intersection(found)
+    bad = BUGS.union({"WRONG"}).intersection(outcomes)
     return 0 if alive and not bad and memory[-1][1] <= 1.1 * mark else 1
 
 

@@ -1,1 +1,1 @@
-"""Time, memory and sizes, a command each."""
+"""Time, memory and sizes; one command each."""

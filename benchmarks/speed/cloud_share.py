@@ -1,8 +1,8 @@
-"""Where a question's time in the cloud goes, one question at a time: language model, or the rest?
+"""Splits a question's time in the cloud into the language model's and the rest.
 
-The rest is the front tier (gRPC, checks, prompt) and the decode path (unpack, codebooks, residual
-link, vision suffix, projector). Every question comes with a picture the service has not seen, which
-is the worst case, and then once more about the same picture.
+The rest is the front tier (gRPC, checks, prompt) and the decode path (unpacking, codebooks,
+residual link, vision suffix, projector). Questions are asked one at a time: first about images that
+are new to the service, which is the worst case, then about the same images again.
 """
 
 from __future__ import annotations
@@ -19,41 +19,50 @@ from benchmarks.harness.scraped import samples
 from edge_client import EdgeClient, EdgeConfig
 
 LAYERS = 32
-"""Of LLaVA-1.5-7B's language model."""
-PATIENT = EdgeConfig(first_token_seconds=300, total_seconds=600)
+"""Layers of LLaVA-1.5-7B's language model."""
+LONG_TIMEOUTS = EdgeConfig(first_token_seconds=300, total_seconds=600)
 LANGUAGE_MODEL = ("wait", "prefill", "decode")
 CLIENT = "receive"
-"""Until the payload is there: the edge still encodes."""
+"""The stage until the payload has arrived, while the edge still encodes."""
 
 
 def stage_ms(cloud: CloudProcess, count: int) -> dict[str, float]:
-    """Mean milliseconds of a question by stage; `in all` is the whole call's without the edge's."""
-    found = samples(cloud.http)
+    """Milliseconds by stage since the service started, over `count` questions.
+
+    `in all` is the time of the whole call without that of the edge.
+    """
+    metrics = samples(cloud.http)
     stages = {
         stage: 1e3 * seconds / count
-        for (name, stage), seconds in found.items()
+        for (name, stage), seconds in metrics.items()
         if name == "avq_stage_seconds_sum"
     }
-    edge = stages.pop(CLIENT, 0.0)
-    return {**stages, "in all": 1e3 * found["avq_question_seconds_sum", ""] / count - edge}
+    edge_ms = stages.pop(CLIENT, 0.0)
+    return {**stages, "in all": 1e3 * metrics["avq_question_seconds_sum", ""] / count - edge_ms}
 
 
 def differences(after: dict[str, float], before: dict[str, float]) -> dict[str, float]:
-    """What a second round added."""
-    return {stage: spent - before.get(stage, 0.0) for stage, spent in after.items()}
+    """The milliseconds that a round of questions added to each stage."""
+    return {stage: ms - before.get(stage, 0.0) for stage, ms in after.items()}
 
 
 def model_ms(stages: Mapping[str, float]) -> float:
-    """Of the language model, waiting for it included."""
+    """Milliseconds of the language model, including the wait for it."""
     return sum(stages.get(stage, 0.0) for stage in LANGUAGE_MODEL)
 
 
 def whole_model_ms(few: Mapping[str, float], twice: Mapping[str, float], layers: int) -> float:
-    """Of the language model with all its `LAYERS`, from stages with `layers` and with twice as
-    many: what both have in common, such as the head over the vocabulary, counts once.
+    """Milliseconds of the language model with all `LAYERS` layers, by linear extrapolation.
+
+    The part that does not depend on the layers, such as the head over the vocabulary, counts once.
+
+    Args:
+        few: stages with `layers` layers.
+        twice: stages with twice as many.
+        layers: number of layers of the smaller model.
 
     Raises:
-        ConfigError: twice as many took no longer; the machine is too busy to tell.
+        ConfigError: the larger model took no longer, because the machine was busy.
     """
     added = model_ms(twice) - model_ms(few)
     if added <= 0:
@@ -65,18 +74,25 @@ def whole_model_ms(few: Mapping[str, float], twice: Mapping[str, float], layers:
 
 
 def share(stages: Mapping[str, float], language_model_ms: float) -> float:
-    """Of the time that is not the language model's, if that takes so long."""
-    rest = stages["in all"] - model_ms(stages)
-    return rest / (rest + language_model_ms)
+    """The share of the time that is not the language model's, if that takes `language_model_ms`."""
+    rest_ms = stages["in all"] - model_ms(stages)
+    return rest_ms / (rest_ms + language_model_ms)
 
 
-def asked(cloud: CloudProcess, bundle: Path, images: list[ExamImage], kind: str) -> None:
-    """One question about every picture, one after the other, over one warm connection."""
-    with EdgeClient(cloud.target, bundle, PATIENT) as client:
+def ask_one_by_one(cloud: CloudProcess, bundle: Path, images: list[ExamImage], kind: str) -> None:
+    """Ask one question about every image in sequence, over one warm connection.
+
+    Args:
+        cloud: the service.
+        bundle: directory of its bundle.
+        images: images with their questions.
+        kind: "description", or anything else for a question with a short answer.
+    """
+    with EdgeClient(cloud.target, bundle, LONG_TIMEOUTS) as client:
         for image in tqdm(images, desc=kind, leave=False):
             questions = [
-                own
-                for own in image.questions
-                if (own.kind == "description") == (kind == "description")
+                question
+                for question in image.questions
+                if (question.kind == "description") == (kind == "description")
             ]
             client.ask(image.picture, questions[0].text, max_tokens=48)

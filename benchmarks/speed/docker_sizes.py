@@ -1,8 +1,8 @@
-"""How large the images are, and how long `docker-compose up` takes to the first answer.
+"""Sizes of the Docker images, and the time from `docker-compose up` to the first answer.
 
-Builds the images if they are missing or old, then starts the pair with no containers and no
-certificates there and asks a question until it is answered. Exits with 1 if a target is missed. MB
-are millions of bytes.
+Builds the images if they are missing or outdated, starts both services without existing containers
+and certificates, and asks a question once the gateway is ready. Exits with 1 if a target is missed.
+MB are millions of bytes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from aligned_vq.files.atomic_file import write_file
 from benchmarks.harness.compose import KNOWN_GOOD, ComposePair, docker
 
 TARGETS = {"edge_image_mb": 450.0, "edge_packages_mb": 200.0, "first_answer_s": 60.0}
+# Runs inside the container: bytes of all files in site-packages, and of each distribution.
 _PACKAGES = """
 import json, sysconfig
 from importlib.metadata import distributions
@@ -26,9 +27,9 @@ folder = Path(sysconfig.get_path("purelib"))
 print(json.dumps({
     "all": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
     **{
-        own.name: sum(Path(own.locate_file(file)).stat().st_size for file in own.files
-                      if Path(own.locate_file(file)).is_file())
-        for own in distributions(path=[str(folder)])
+        package.name: sum(Path(package.locate_file(file)).stat().st_size for file in package.files
+                          if Path(package.locate_file(file)).is_file())
+        for package in distributions(path=[str(folder)])
     },
 }))
 """
@@ -49,19 +50,19 @@ def main() -> int:
         figures["edge_packages_mb"] = packages.pop("all")
         figures["first_answer_s"] = _first_answer_s(pair)
     largest = dict(sorted(packages.items(), key=lambda item: -item[1]))
-    told = json.dumps(
+    report = json.dumps(
         {"figures": figures, "targets": TARGETS, "edge_packages_mb": largest}, indent=1
     )
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        write_file(options.out, told + "\n")
+        write_file(options.out, report + "\n")
     if options.json:
-        print(told)
+        print(report)
     else:
         for name, figure in figures.items():
             target = f"target {TARGETS[name]:.0f} at most" if name in TARGETS else ""
             print(f"{name:18} {figure:8.1f}   {target}")
-        print("edge packages, MB:", ", ".join(f"{own} {mb:.1f}" for own, mb in largest.items()))
+        print("edge packages, MB:", ", ".join(f"{name} {mb:.1f}" for name, mb in largest.items()))
     return int(any(figures[name] > target for name, target in TARGETS.items()))
 
 
@@ -70,13 +71,14 @@ def _image_mb(image: str) -> float:
 
 
 def _packages_mb(image: str) -> dict[str, float]:
-    """Of every installed distribution, and of `all` that lies where they do."""
+    """MB of every installed distribution, and of `all` files in the site-packages folder."""
     run = ("run", "--rm", "--network=none", "--entrypoint=python", image)
     sizes: dict[str, int] = json.loads(docker(*run, "-c", _PACKAGES))
     return {name: size / 1e6 for name, size in sizes.items()}
 
 
 def _first_answer_s(pair: ComposePair) -> float:
+    """Seconds from the start of the containers to a correct answer."""
     item = KNOWN_GOOD[0]
     start = time.monotonic()
     pair.up()
@@ -84,7 +86,9 @@ def _first_answer_s(pair: ComposePair) -> float:
     reply = pair.ask(question=item["question"])
     seconds = time.monotonic() - start
     if reply.status != 200 or reply.answer != item["answer"]:
-        raise RuntimeError(f"expected {item['answer']!r}, got {reply}")
+        raise RuntimeError(
+            f"expected the answer {item['answer']!r}, got {reply}; see `docker-compose logs`"
+        )
     return seconds
 
 

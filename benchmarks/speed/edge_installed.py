@@ -1,4 +1,4 @@
-"""What has to be installed for the edge: megabytes of Python packages, in a fresh environment."""
+"""Installed size of the edge's Python packages in a fresh environment."""
 
 from __future__ import annotations
 
@@ -20,16 +20,18 @@ OURS = ("aligned_vq", "edge_client", "cloud_server", "protos")
 
 
 def installed_mb(extra: str) -> dict[str, Any]:
-    """Megabytes of Python packages that an extra brings into a fresh environment."""
+    """MB of the Python packages that an extra installs into a fresh environment."""
     with tempfile.TemporaryDirectory() as folder:
         venv.create(folder, with_pip=True)
         pip = [f"{folder}/bin/python", "-m", "pip", "--disable-pip-version-check", "install", "-q"]
         pip += ["-c", str(ROOT / "constraints.txt"), f"{ROOT}[{extra}]"]
         subprocess.run(pip, check=True, timeout=900)
         (packages,) = Path(folder).glob("lib/python*/site-packages")
-        entries = [own for own in packages.iterdir() if not own.name.startswith(TOOLS)]
-        sizes = {own.name: _bytes(own.rglob("*") if own.is_dir() else [own]) for own in entries}
-        byte_code = sum(_bytes(own.rglob("__pycache__/*")) for own in entries)
+        entries = [path for path in packages.iterdir() if not path.name.startswith(TOOLS)]
+        sizes = {
+            path.name: _disk_bytes(path.rglob("*") if path.is_dir() else [path]) for path in entries
+        }
+        byte_code = sum(_disk_bytes(path.rglob("__pycache__/*")) for path in entries)
     ours = sum(sizes[name] for name in OURS)
     return {
         "total": sum(sizes.values()) / 1e6,
@@ -39,23 +41,23 @@ def installed_mb(extra: str) -> dict[str, Any]:
     }
 
 
-def _bytes(entries: Iterable[Path]) -> int:
-    """What the files take on the disk, in whole blocks."""
+def _disk_bytes(entries: Iterable[Path]) -> int:
+    """Bytes that the files occupy on disk, in whole blocks."""
     return sum(entry.stat().st_blocks * 512 for entry in entries if entry.is_file())
 
 
 def main() -> int:
     """Print the sizes; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--extra", default="edge", help="of this project")
+    parser.add_argument("--extra", default="edge", help="extra of this project to install")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     options = parser.parse_args()
-    found = installed_mb(options.extra)
-    for name, mb in found.items():
+    sizes_mb = installed_mb(options.extra)
+    for name, mb in sizes_mb.items():
         print(f"{name}: {mb}")
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        write_file(options.out, json.dumps(found, indent=1) + "\n")
+        write_file(options.out, json.dumps(sizes_mb, indent=1) + "\n")
     return 0
 
 

@@ -1,8 +1,8 @@
-"""What a camera costs a service's front: bytes around a payload, memory of an idle connection, CPU
-time of a handshake and of a payload's check. The measured inputs of docs/scaling.md.
+"""What a camera costs the front tier; the measured inputs of docs/scaling.md.
 
-Connections are mutual TLS, as cameras make them; bytes are counted at the socket. CPU time is the
-service's own, of all its threads.
+Measures the bytes sent around a payload, the memory of an idle connection, and the CPU time of a
+handshake and of checking a payload. Connections use mutual TLS, as cameras do; bytes are counted at
+the socket; CPU time is that of all threads of the service.
 """
 
 from __future__ import annotations
@@ -34,41 +34,44 @@ from protos.alignedvq.v1 import inference_pb2 as pb
 from protos.alignedvq.v1 import inference_pb2_grpc as rpc
 
 QUESTION = "What is the colour of the largest object?"
-PICTURES = 8
+IMAGES = 8
 CHECKS = 200
 
 
 def socket_bytes(cloud: CloudProcess, config: EdgeConfig) -> tuple[dict[str, float], list[Payload]]:
-    """Medians over pictures; one client, one connection, its first call told apart."""
-    pictures = [image.picture for image in exam_images(PICTURES * 8)][: PICTURES + 1]
-    around, again, payloads = [], [], []
+    """Medians over images on one connection, with its first call listed separately; the payloads.
+
+    The first image warms up the connection.
+    """
+    images = [image.picture for image in exam_images(IMAGES * 8)][: IMAGES + 1]
+    around, follow_up, payloads = [], [], []
     with (
         CountingProxy(cloud.port) as proxy,
         EdgeClient(f"127.0.0.1:{proxy.port}", BUNDLE, config) as client,
     ):
         client.check()
         first = proxy.take()
-        client.ask(pictures[0], QUESTION)
-        for picture in pictures[1:]:
-            payload = client.compress(picture).payload
+        client.ask(images[0], QUESTION)
+        for image in images[1:]:
+            payload = client.compress(image).payload
             payloads.append(payload)
             proxy.take()
-            client.ask(picture, QUESTION)
+            client.ask(image, QUESTION)
             around.append(proxy.take().up - len(payload.body))
-            client.ask(picture, QUESTION)
-            again.append(proxy.take().up)
-    found = {
+            client.ask(image, QUESTION)
+            follow_up.append(proxy.take().up)
+    figures = {
         "question_characters": len(QUESTION),
         "connect_and_manifest_bytes_up": first.up,
         "connect_and_manifest_bytes_down": first.down,
         "around_payload_bytes_up": statistics.median(around),
-        "follow_up_bytes_up": statistics.median(again),
+        "follow_up_bytes_up": statistics.median(follow_up),
     }
-    return found, payloads
+    return figures, payloads
 
 
 def connections(cloud: CloudProcess, config: EdgeConfig, count: int) -> dict[str, float]:
-    """Memory and CPU time of so many connections, each with one call behind it."""
+    """Memory and CPU time for each of `count` open connections, after one call on each."""
     assert config.ca is not None
     assert config.certificate is not None
     assert config.key is not None
@@ -76,22 +79,22 @@ def connections(cloud: CloudProcess, config: EdgeConfig, count: int) -> dict[str
         config.ca.read_bytes(), config.key.read_bytes(), config.certificate.read_bytes()
     )
     options = (("grpc.use_local_subchannel_pool", 1),)
-    before, spent = cloud.resident_bytes(), cpu_seconds(cloud.process.pid)
+    memory_before, cpu_before = cloud.resident_bytes(), cpu_seconds(cloud.process.pid)
     with ExitStack() as stack:
         for _ in tqdm(range(count), desc="connections"):
             channel = stack.enter_context(grpc.secure_channel(cloud.target, credentials, options))
             rpc.SplitInferenceStub(channel).GetManifest(pb.GetManifestRequest(), timeout=30)
-        spent = cpu_seconds(cloud.process.pid) - spent
-        held = cloud.resident_bytes() - before
+        cpu = cpu_seconds(cloud.process.pid) - cpu_before
+        memory = cloud.resident_bytes() - memory_before
     return {
         "connections": count,
-        "idle_connection_kib": round(held / count / 1024, 1),
-        "handshake_and_call_cpu_ms": round(1e3 * spent / count, 2),
+        "idle_connection_kib": round(memory / count / 1024, 1),
+        "handshake_and_call_cpu_ms": round(1e3 * cpu / count, 2),
     }
 
 
 def check_ms(payloads: list[Payload]) -> float:
-    """Median time of one payload's check, one core."""
+    """Median milliseconds to check one payload on one core."""
     torch.set_num_threads(1)
     codec = open_cloud_bundle(BUNDLE).codec
     times = []
@@ -103,7 +106,7 @@ def check_ms(payloads: list[Payload]) -> float:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process, so far."""
+    """User and system CPU time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -115,22 +118,22 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
-        own = Path(directory)
-        issuing.make(own, None, ["camera-1"])
-        served = ("server.pem", "server-key.pem", "ca.pem")
+        folder = Path(directory)
+        issuing.make(folder, None, ["camera-1"])
+        files = ("server.pem", "server-key.pem", "ca.pem")
         names = ("tls_certificate", "tls_key", "tls_clients")
-        flags = [f"--{name}={own / file}" for name, file in zip(names, served, strict=True)]
+        flags = [f"--{name}={folder / file}" for name, file in zip(names, files, strict=True)]
         config = EdgeConfig(
             tls=True,
-            ca=own / "ca.pem",
-            certificate=own / "client-camera-1.pem",
-            key=own / "client-camera-1-key.pem",
+            ca=folder / "ca.pem",
+            certificate=folder / "client-camera-1.pem",
+            key=folder / "client-camera-1-key.pem",
         )
         with CloudProcess(BUNDLE, CHECKPOINT, *flags) as cloud:
-            found, payloads = socket_bytes(cloud, config)
-            found |= connections(cloud, config, options.connections)
-    found["payload_check_ms"] = check_ms(payloads)
-    text = json.dumps(found, indent=2)
+            figures, payloads = socket_bytes(cloud, config)
+            figures |= connections(cloud, config, options.connections)
+    figures["payload_check_ms"] = check_ms(payloads)
+    text = json.dumps(figures, indent=2)
     print(text)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,10 @@
-"""What the gateway adds to a question: the same questions through it and through the SDK.
+"""What the gateway adds to a question: the same question through the gateway and through the SDK.
 
-Both ask one cloud process, in turn and about the same picture, which the cloud holds after the
-first question. The gateway is asked over one warm connection: by a bare HTTP client, which is what
-it adds itself, and by OpenAI's client, whose own work comes on top. Compared are medians, of the
-first piece of text and of the whole answer. The cloud, which is another machine in use, has a core
-of its own where there are two or more.
+Both ask one cloud process, alternately and about the same image, which the cloud caches. The
+gateway is reached over one warm connection, by a bare HTTP client, which shows the gateway's part,
+and by OpenAI's client, whose work comes on top. Compares the medians of the time to the first chunk
+of text and to the whole answer. On a machine with two or more cores the cloud has one to itself,
+since it is a separate machine in production.
 """
 
 from __future__ import annotations
@@ -28,67 +28,67 @@ from aligned_vq.shipped import BUNDLE, CHECKPOINT
 from benchmarks.harness.processes import CloudProcess, GatewayProcess
 from edge_client import EdgeClient
 
-PICTURE = Path(__file__).parents[2] / "examples" / "scene.png"
+IMAGE = Path(__file__).parents[2] / "examples" / "scene.png"
 QUESTION = "How many objects are there?"
 MODEL = "reference"
 TARGET_MS = 5.0
 WARM_UP = 10
 
 Seconds = tuple[float, float]
-"""To the first piece of text, and to the last."""
+"""Time to the first and to the last chunk of text."""
 
 
 def main() -> int:
-    """Print the table; 1 if the gateway itself misses the target."""
+    """Print the table; exits with 1 if the gateway misses the target."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=200)
     rounds = parser.parse_args().rounds
-    for_cloud, *others = sorted(os.sched_getaffinity(0))
+    cloud_core, *others = sorted(os.sched_getaffinity(0))
     with ExitStack() as stack:
-        os.sched_setaffinity(0, {for_cloud})  # inherited by the cloud
+        os.sched_setaffinity(0, {cloud_core})  # inherited by the cloud process
         cloud = stack.enter_context(CloudProcess(BUNDLE, CHECKPOINT))
-        os.sched_setaffinity(0, others or {for_cloud})
+        os.sched_setaffinity(0, others or {cloud_core})
         options = (f"--model_name={MODEL}", "--log_level=warning")
         gateway = stack.enter_context(GatewayProcess(cloud.target, BUNDLE, *options))
         sdk = stack.enter_context(EdgeClient(cloud.target, BUNDLE))
         url = f"{gateway.url}/v1"
         client = stack.enter_context(OpenAI(base_url=url, api_key="any", max_retries=0))
-        ways = {
+        paths = {
             "SDK": _through_sdk(sdk),
             "gateway": _through_gateway(gateway.port),
             "OpenAI's client": _through_openai(client),
         }
-        medians = _medians(ways, rounds)
+        medians = _medians(paths, rounds)
     print(f"reference model, one machine for all, {rounds} questions each, medians in ms")
     print(f"{'':>16} {'first text':>11} {'whole':>8} {'added':>13}")
-    own = medians["SDK"]
+    sdk_ms = medians["SDK"]
     for name, (first, whole) in medians.items():
-        added = f"{first - own[0]:6.2f} {whole - own[1]:6.2f}" if name != "SDK" else ""
+        added = f"{first - sdk_ms[0]:6.2f} {whole - sdk_ms[1]:6.2f}" if name != "SDK" else ""
         print(f"{name:>16} {first:>11.2f} {whole:>8.2f} {added:>13}")
-    missed = max(a - b for a, b in zip(medians["gateway"], own, strict=True)) > TARGET_MS
+    missed = max(a - b for a, b in zip(medians["gateway"], sdk_ms, strict=True)) > TARGET_MS
     print(f"target of the gateway: {TARGET_MS:g} at most; {'missed' if missed else 'met'}")
     return 1 if missed else 0
 
 
-def _medians(ways: dict[str, Callable[[], Seconds]], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds by way; each round asks every way, in changing order."""
+def _medians(paths: dict[str, Callable[[], Seconds]], rounds: int) -> dict[str, list[float]]:
+    """Median milliseconds by path; every round asks over each path, in rotating order."""
     for _ in range(WARM_UP):
-        for ask in ways.values():
+        for ask in paths.values():
             ask()
-    seen: dict[str, list[Seconds]] = {name: [] for name in ways}
-    names = list(ways)
+    samples: dict[str, list[Seconds]] = {name: [] for name in paths}
+    names = list(paths)
     for number in range(rounds):
-        turn = number % len(names)
-        for name in names[turn:] + names[:turn]:
-            seen[name].append(ways[name]())
+        start = number % len(names)
+        for name in names[start:] + names[:start]:
+            samples[name].append(paths[name]())
     return {
         name: [1e3 * statistics.median(column) for column in zip(*times, strict=True)]
-        for name, times in seen.items()
+        for name, times in samples.items()
     }
 
 
 def _through_sdk(client: EdgeClient) -> Callable[[], Seconds]:
-    data = PICTURE.read_bytes()
+    data = IMAGE.read_bytes()
 
     def ask() -> Seconds:
         started = time.perf_counter()
@@ -136,7 +136,7 @@ def _through_openai(client: OpenAI) -> Callable[[], Seconds]:
 
 
 def _messages() -> list[Any]:
-    url = f"data:image/png;base64,{base64.b64encode(PICTURE.read_bytes()).decode()}"
+    url = f"data:image/png;base64,{base64.b64encode(IMAGE.read_bytes()).decode()}"
     image = {"type": "image_url", "image_url": {"url": url}}
     return [{"role": "user", "content": [{"type": "text", "text": QUESTION}, image]}]
 

@@ -1,8 +1,8 @@
-"""Nearest-entry search on the CPU: ours against faiss and vector-quantize-pytorch, in one run.
+"""Nearest-entry search on the CPU: ours, faiss and vector-quantize-pytorch in one run.
 
-One picture's 577 latents of width 32 against 4,096 entries. A ratio is their median time over ours,
-so 1 or more means that ours is at least as fast. Every search's indices are compared with those
-of float64; only ties may differ.
+Searches the 577 latents of one image, of width 32, in 4,096 entries. A ratio is the median time of
+a search over that of ours, so 1 or more means that ours is at least as fast. The indices of every
+search are compared with a search in float64; only ties may differ.
 """
 
 from __future__ import annotations
@@ -31,23 +31,24 @@ Search = Callable[[], Tensor]
 
 @dataclass(frozen=True)
 class Differences:
-    """Where a search's indices are not those of float64."""
+    """How the indices of a search differ from those of float64."""
 
     indices: int
+    """Number of indices that differ."""
     beyond_ties: int
-    """Those whose float64 distances differ by more than float32 may round."""
+    """Number of those whose float64 distances differ by more than the rounding of float32."""
     largest_gap: float
-    """Of all that differ: squared distance over the least one, less 1."""
+    """Largest relative excess of the squared distance over the smallest one."""
 
 
 def differences(latents: Tensor, entries: Tensor, indices: Tensor) -> Differences:
     """Compare indices `[N]` of latents `[N, dim]` with a float64 search.
 
-    Two entries tie if their float64 distances are closer than the error bound of both float32
-    scores `|c|^2 - 2 x.c`: `(dim + 2) u (|c|^2 + 2 |x| |c|)` each, u = 2^-24.
+    Two entries tie if their float64 distances differ by less than the sum of the error bounds of
+    the float32 scores `|c|^2 - 2 x.c`, which is `(dim + 2) u (|c|^2 + 2 |x| |c|)`, u = 2^-24, each.
     """
     exact, table = latents.double(), entries.double()
-    # Not by |c|^2 - 2 x.c, so that the reference shares no cancellation with what it judges.
+    # Not by |c|^2 - 2 x.c, whose cancellation the reference would share with the tested searches.
     distances = torch.cdist(exact, table, compute_mode="donot_use_mm_for_euclid_dist").square()
     least, nearest = distances.min(1)
     gap = distances.gather(1, indices[:, None])[:, 0] - least
@@ -66,13 +67,13 @@ def differences(latents: Tensor, entries: Tensor, indices: Tensor) -> Difference
 
 
 def searches(latents: Tensor, entries: Tensor) -> dict[str, Search]:
-    """Every search over the same table, ours first."""
+    """All searches over the same entries by name, ours first."""
     ours = Codebook(*entries.shape).eval().requires_grad_(False)
     ours.entries.copy_(entries)
     index = faiss.IndexFlatL2(entries.shape[1])
     index.add(entries.numpy())
     queries = latents.numpy()
-    usual = faiss.cvar.distance_compute_blas_threshold
+    default_threshold = faiss.cvar.distance_compute_blas_threshold
 
     def search_faiss(threshold: int) -> Tensor:
         faiss.cvar.distance_compute_blas_threshold = threshold
@@ -84,24 +85,25 @@ def searches(latents: Tensor, entries: Tensor) -> dict[str, Search]:
     batch, table = latents[None], entries[None]
     return {
         "ours": lambda: ours.encode(latents),
-        "faiss": lambda: search_faiss(usual),
-        # faiss scans entry by entry below a threshold; 0 makes it multiply matrices, as it did for
-        # 20 queries or more in older releases. With few threads that is its fastest way.
+        "faiss": lambda: search_faiss(default_threshold),
+        # Below the threshold faiss scans entry by entry; 0 makes it multiply matrices, as older
+        # releases did for 20 or more queries. With few threads that is its fastest method.
         "faiss, by matrices": lambda: search_faiss(0),
         "vector-quantize-pytorch": lambda: theirs(batch)[1][0],
-        # Its search alone: the distances and the arg max of its forward, nothing else.
+        # Only the search: the distances and the argmax of its forward pass.
         "vector-quantize-pytorch, search": lambda: (-cdist(batch, table)).argmax(-1)[0],
     }
 
 
 def measured_times(contenders: Mapping[str, Search], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of every call of each, interleaved; each round starts with another one."""
+    """Milliseconds of every call, by search; searches are interleaved, in rotating order."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
     order = list(contenders)
     for _ in range(rounds):
         order.append(order.pop(0))
         for name in order:
-            # faiss brings an OpenMP of its own: idle threads of the other spin before they sleep.
+            # torch and faiss have separate OpenMP runtimes: idle threads of one spin for a while
+            # before they sleep, and would slow down the other.
             time.sleep(_SETTLE_S)
             contenders[name]()
             for _ in range(CALLS_PER_ROUND):
@@ -115,7 +117,7 @@ def main() -> int:
     """Print the figures; exits with 1 if our indices differ from float64's beyond ties."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--threads", type=int, default=2, help="of every library")
+    parser.add_argument("--threads", type=int, default=2, help="threads of every library")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -125,10 +127,13 @@ def main() -> int:
     entries = torch.randn(ENTRIES, DIM, generator=noise)
     with torch.inference_mode():
         contenders = searches(latents, entries)
-        found = {name: differences(latents, entries, run()) for name, run in contenders.items()}
+        by_search = {
+            name: differences(latents, entries, search()) for name, search in contenders.items()
+        }
         times = measured_times(contenders, options.rounds)
+    beyond_ties = by_search["ours"].beyond_ties
     medians = {name: statistics.median(values) for name, values in times.items()}
-    # What a call takes when nothing else runs: tells whether the medians are of a busy machine.
+    # Shows the time without other load; a median far above it was measured on a busy machine.
     fastest = {name: min(values) for name, values in times.items()}
     ratios = {name: ms / medians["ours"] for name, ms in medians.items()}
     figures = {
@@ -139,22 +144,20 @@ def main() -> int:
         "median_ms": {name: round(ms, 3) for name, ms in medians.items()},
         "fastest_ms": {name: round(ms, 3) for name, ms in fastest.items()},
         "ratio": {name: round(ratio, 2) for name, ratio in ratios.items()},
-        "differences": {name: asdict(of) for name, of in found.items()},
+        "differences": {name: asdict(difference) for name, difference in by_search.items()},
     }
     if options.json:
         print(json.dumps(figures))
     else:
         print(f"{TOKENS} x {DIM} against {ENTRIES} entries, {options.threads} threads, float32")
         print(f"{'search':<33}{'median':>10}{'fastest':>11}{'ratio':>7}{'differ':>8}{'gap':>7}")
-        for name, of in found.items():
+        for name, difference in by_search.items():
             print(
                 f"{name:<33}{medians[name]:>7.3f} ms{fastest[name]:>8.3f} ms{ratios[name]:>7.2f}"
-                f"{of.indices:>8}{of.largest_gap:>7.0e}"
+                f"{difference.indices:>8}{difference.largest_gap:>7.0e}"
             )
-        print(
-            f"indices of ours that differ from float64's beyond ties: {found['ours'].beyond_ties}"
-        )
-    return 1 if found["ours"].beyond_ties else 0
+        print(f"indices of ours that differ from float64's beyond ties: {beyond_ties}")
+    return 1 if beyond_ties else 0
 
 
 if __name__ == "__main__":

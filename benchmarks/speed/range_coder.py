@@ -1,7 +1,7 @@
-"""The range coder of plain integers beside constriction's: the same bytes, and what each costs.
+"""The pure Python range coder against constriction's: identical bytes, and the time of each.
 
-Messages of random models and symbols are encoded by both and decoded from each other's words; then
-a payload of 577 tokens is coded by each, under static tables and under contexts.
+Both encode messages of random models and symbols and decode the words; then each codes payloads of
+577 tokens, with static tables and with contexts.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ from aligned_vq.types import Encoded, QuantizerConfig, StageIndices
 
 Kind = Literal["categorical", "uniform", "bernoulli"]
 TOKENS = 577
-LIMIT_MS = 5.0
+TARGET_MS = 5.0
 
 
 @dataclass(frozen=True)
 class Step:
-    """Symbols under one model; `parameter` makes it."""
+    """Symbols coded under one model, which `parameter` defines."""
 
     kind: Kind
     parameter: Any
     symbols: NDArray[np.int32]
 
     def model(self, coder: Coder) -> Any:
-        """This implementation's."""
+        """The model in an implementation of the coder."""
         return getattr(coder, self.kind)(self.parameter)
 
 
 def random_steps(random: np.random.Generator) -> list[Step]:
-    """A message: up to twelve models, even or steep, with likely or unlikely symbols."""
+    """A random message: up to twelve models, flat or skewed, with likely or unlikely symbols."""
     steps = []
     for _ in range(random.integers(0, 13)):
         kind = get_args(Kind)[random.integers(3)]
         parameter: Any
         if kind == "categorical":
             size = int(random.choice([2, 3, 64, 700, 4096]))
-            steepness = random.exponential(1.0, size) ** random.integers(0, 9)
-            parameter = np.clip(np.floor(1000 * steepness), 1, 1 << 24)
+            weights = random.exponential(1.0, size) ** random.integers(0, 9)
+            parameter = np.clip(np.floor(1000 * weights), 1, 1 << 24)
         elif kind == "uniform":
             parameter = size = int(random.integers(2, 700))
         else:
@@ -68,7 +68,7 @@ def random_steps(random: np.random.Generator) -> list[Step]:
 
 
 def encoded(steps: Sequence[Step], coder: Coder) -> NDArray[np.uint32]:
-    """A message's words."""
+    """The compressed words of a message."""
     encoder = coder.encoder()
     for step in steps:
         encoder.encode(step.symbols, step.model(coder))
@@ -76,43 +76,43 @@ def encoded(steps: Sequence[Step], coder: Coder) -> NDArray[np.uint32]:
     return words
 
 
-def differs(steps: Sequence[Step], first: Coder, second: Coder) -> str | None:
-    """What two implementations make differently of a message; None: nothing."""
+def first_difference(steps: Sequence[Step], first: Coder, second: Coder) -> str | None:
+    """The first thing in which two implementations differ for a message; None: they agree."""
     words = encoded(steps, first)
     if words.tolist() != encoded(steps, second).tolist():
         return "words"
     for coder in (first, second):
         decoder = coder.decoder(words)
         for step in steps:
-            found = decoder.decode(step.model(coder), len(step.symbols))
-            if found.tolist() != step.symbols.tolist():
+            symbols = decoder.decode(step.model(coder), len(step.symbols))
+            if symbols.tolist() != step.symbols.tolist():
                 return f"symbols of {coder.name}"
     return None
 
 
 def images(config: QuantizerConfig, number: int) -> list[Encoded]:
-    """Images of 577 tokens with some indices far likelier than others."""
+    """`number` images of 577 tokens with a skewed distribution of indices."""
     random = np.random.default_rng(0)
-    found = []
+    encoded_images = []
     for _ in range(number):
         skewed = [size * random.beta(1, 4, (TOKENS, 1)) for size in config.codebook_sizes]
         stages = [StageIndices(indices.astype(np.int32)) for indices in skewed]
-        found.append(Encoded(TOKENS, tuple(stages)))
-    return found
+        encoded_images.append(Encoded(TOKENS, tuple(stages)))
+    return encoded_images
 
 
-def alike(config: QuantizerConfig) -> list[EntryClasses]:
-    """64 symbols and four classes of neighbouring entries."""
-    found = []
+def neighbour_classes(config: QuantizerConfig) -> list[EntryClasses]:
+    """Classes of entries for each stage: 64 symbols and four classes of consecutive entries."""
+    classes = []
     for size in config.codebook_sizes:
         entry = np.arange(size)[None]
         symbol_of, class_of = entry * 64 // size, entry * 4 // size
-        found.append(EntryClasses(symbol_of.astype(np.uint16), class_of.astype(np.uint8)))
-    return found
+        classes.append(EntryClasses(symbol_of.astype(np.uint16), class_of.astype(np.uint8)))
+    return classes
 
 
 def milliseconds(work: Callable[[], object], rounds: int) -> float:
-    """Median time of one call."""
+    """Median milliseconds of one call, after one to warm up."""
     work()
     times = []
     for _ in range(rounds):
@@ -125,23 +125,23 @@ def milliseconds(work: Callable[[], object], rounds: int) -> float:
 def times_of(coder: Coder, rounds: int) -> dict[str, float]:
     """Milliseconds to pack and to unpack a payload of 577 tokens, by coding and geometry."""
     coders.CODER = coder
-    found = {}
+    medians_ms = {}
     for sizes in ((4096,), (4096, 64)):
         config = QuantizerConfig(dim=1024, codebook_dim=32, codebook_sizes=sizes)
         image, *examples = images(config, 9)
-        tables = EntropyTables.from_examples(examples, config, alike(config))
+        tables = EntropyTables.from_examples(examples, config, neighbour_classes(config))
         for coding in ("range", "context"):
             payload = pack(image, config, tables, bytes(16), coding)
             name = f"{coding}, {len(sizes)} stages, {len(payload.body)} B"
             packs = partial(pack, image, config, tables, bytes(16), coding)
             unpacks = partial(unpack, payload, config, TOKENS, False, tables)
-            found[f"pack: {name}"] = milliseconds(packs, rounds)
-            found[f"unpack: {name}"] = milliseconds(unpacks, rounds)
-    return found
+            medians_ms[f"pack: {name}"] = milliseconds(packs, rounds)
+            medians_ms[f"unpack: {name}"] = milliseconds(unpacks, rounds)
+    return medians_ms
 
 
 def main() -> int:
-    """Print the report as JSON; exit 1 if anything differs or takes longer than it may."""
+    """Print the report as JSON; exits with 1 after a difference or if the target is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--messages", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=101)
@@ -151,16 +151,16 @@ def main() -> int:
     report: dict[str, Any] = {}
     if compiled is not None:
         random = np.random.default_rng(options.seed)
-        found = [
-            differs(random_steps(random), PURE, compiled)
+        differences = [
+            first_difference(random_steps(random), PURE, compiled)
             for _ in tqdm(range(options.messages), desc="messages", disable=None)
         ]
-        report["messages"] = len(found)
-        report["different"] = sum(each is not None for each in found)
+        report["messages"] = len(differences)
+        report["different"] = sum(difference is not None for difference in differences)
         report["constriction_ms"] = times_of(compiled, options.rounds)
     report["ms"] = times_of(PURE, options.rounds)
     print(json.dumps(report, indent=2))
-    slow = max(report["ms"].values()) > LIMIT_MS
+    slow = max(report["ms"].values()) > TARGET_MS
     return int(slow or bool(report.get("different")))
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from aligned_vq.data.scenes.scene import render, sample_scene, scene_rng
 from aligned_vq.shipped import BUNDLE, CHECKPOINT
-from benchmarks.attacks.peers.bystanders import question
+from benchmarks.attacks.peers.gateway_probes import chat_body
 from benchmarks.harness.processes import CloudProcess, GatewayProcess
 from edge_client import EdgeClient
 from tests.arm.emulated import ROOT, EmulatedDevice
@@ -77,10 +77,10 @@ def test_it_asks(device: EmulatedDevice, cloud: CloudProcess, answer: str) -> No
 
 def test_its_gateway_answers(device: EmulatedDevice, cloud: CloudProcess, answer: str) -> None:
     options = (f"--model_name={MODEL}", "--image_seconds=60")
-    with GatewayProcess(cloud.target, BUNDLE, *options).run_by(device.python) as gateway:
+    with GatewayProcess(cloud.target, BUNDLE, *options).with_interpreter(device.python) as gateway:
         said = httpx2.post(
             f"{gateway.url}/v1/chat/completions",
-            content=question(MODEL, QUESTION, SCENE.read_bytes()),
+            content=chat_body(MODEL, QUESTION, SCENE.read_bytes()),
             headers={"Content-Type": "application/json"},
             timeout=300,
         )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.attacks.peers.broken_frames import KINDS
-from benchmarks.attacks.peers.frames import END_HEADERS, HEADERS, PING, Ended, ends, frame
+from benchmarks.attacks.peers.frames import END_HEADERS, HEADERS, PING, CallEnd, call_ends, frame
 from benchmarks.robustness.mutations import _stop_text
 from protos.alignedvq.v1 import inference_pb2 as pb
 
@@ -37,8 +37,8 @@ def test_ends_of_calls_are_read_and_those_of_bugs_recognised() -> None:
         [("grpc-status", "15"), ("alignedvq-error", "CorruptPayload"), ("grpc-message", "a")],
     ):
         data += frame(HEADERS, END_HEADERS, 1, encoder.encode(fields))
-    found = list(ends(data + data[:5]))
-    assert found[3] == Ended("15", "CorruptPayload", "a")
+    found = list(call_ends(data + data[:5]))
+    assert found[3] == CallEnd("15", "CorruptPayload", "a")
     assert [end.is_bug for end in found] == [True, True, False, False]
 
 

@@ -49,10 +49,10 @@ def test_a_part_has_its_kinds_settings_and_the_experiments_seed() -> None:
         ({"parts": {"toy": {"count": 0}}}, "parts.toy: .*count must be positive, got 0"),
         ({"parts": {"toy": [1]}}, "parts.toy must be a mapping"),
         ({"parts": {"other": {}}}, "parts.other.kind: expected a kind, one of .*toy.*'other'"),
-        ({"parts": {"../up": {"kind": "toy"}}}, "becomes a file's"),
+        ({"parts": {"../up": {"kind": "toy"}}}, "a name is also that of files"),
         ({"parts": {}}, "at least one part"),
         ({"part": {"toy": {}}}, "unknown key part in an experiment: expected one of seed, parts"),
-        ({"seed": "a", "parts": {"toy": {}}}, "seed must be a whole number"),
+        ({"seed": "a", "parts": {"toy": {}}}, "seed: expected a whole number"),
         ([1], "an experiment must be a mapping"),
     ],
 )

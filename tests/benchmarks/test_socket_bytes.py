@@ -15,7 +15,7 @@ from benchmarks.kinds.socket_bytes import (
     plot,
     table,
 )
-from benchmarks.kinds.things_sent import BASELINE
+from benchmarks.kinds.transmitted_forms import BASELINE
 
 OURS = "AlignedVQ, 866 B"
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from aligned_vq.bitstream import coders
 from aligned_vq.bitstream.coders import PURE, Coder
 from aligned_vq.bitstream.range_coder import PRECISION_BITS, NoSuchSymbols
-from benchmarks.speed.range_coder import Step, differs, encoded, random_steps
+from benchmarks.speed.range_coder import Step, encoded, first_difference, random_steps
 from tests import commands
 
 HERE = Path(__file__).parent
@@ -39,7 +39,7 @@ def test_constriction_is_used_where_it_is_installed() -> None:
 
 @pytest.mark.parametrize("seed", range(300))
 def test_random_messages_have_the_same_words(seed: int) -> None:
-    assert differs(random_steps(np.random.default_rng(seed)), PURE, constriction()) is None
+    assert first_difference(random_steps(np.random.default_rng(seed)), PURE, constriction()) is None
 
 
 @settings(max_examples=300, deadline=None)
@@ -53,7 +53,7 @@ def test_symbols_of_chosen_extremes_have_the_same_words(data: st.DataObject) -> 
         steps.append(
             Step("categorical", np.array(drawn, np.float64), np.array(data.draw(symbols), np.int32))
         )
-    assert differs(steps, PURE, constriction()) is None
+    assert first_difference(steps, PURE, constriction()) is None
 
 
 @settings(max_examples=300, deadline=None)
@@ -83,7 +83,7 @@ def test_a_carry_runs_through_the_words_before() -> None:
         message = np.array([0, *[1] * 90, *bits], np.int32)
         words = encoded([Step("categorical", half, message)], PURE)
         carried += words.tolist().count(0) + words.tolist().count(2**32 - 1)
-        assert differs([Step("categorical", half, message)], PURE, constriction()) is None
+        assert first_difference([Step("categorical", half, message)], PURE, constriction()) is None
     assert carried
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks.attacks.peers.bystanders import family
+from benchmarks.attacks.peers.gateway_probes import process_tree
 from benchmarks.attacks.peers.hostile_files import empty_scans
 from benchmarks.harness.processes import CloudProcess, GatewayProcess
 from benchmarks.harness.scraped import samples
@@ -81,7 +81,8 @@ def test_whoever_hangs_up_frees_place_and_process(
     while samples(hostile.url)["avq_gateway_in_flight", ""]:
         assert time.monotonic() < deadline, "an abandoned request keeps its place"
         time.sleep(0.02)
-    assert len(family(hostile.process.pid)) <= 2 + 2  # with the server and what it keeps ready
+    pids = process_tree(hostile.process.pid)
+    assert len(pids) <= 2 + 2  # with the server and what it keeps ready
     reply = call(hostile.url + CHAT, {"model": MODEL, "messages": about(), "max_tokens": 2})
     assert reply.status == 200
 
@@ -121,7 +122,7 @@ def test_a_gateway_ends_while_images_are_decoded(
     with GatewayProcess(cloud.target, bundle_directory, *options) as gateway:
         opened = [sent(gateway, bomb) for _ in range(4)]
         deadline = time.monotonic() + 60
-        while len(pids := family(gateway.process.pid)) < 3:
+        while len(pids := process_tree(gateway.process.pid)) < 3:
             assert time.monotonic() < deadline, "no image is decoded"
             time.sleep(0.01)
         gateway.process.send_signal(signal.SIGTERM)

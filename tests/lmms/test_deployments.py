@@ -7,7 +7,7 @@ from pathlib import Path
 
 from aligned_vq.shipped import BUNDLE, CHECKPOINT
 from benchmarks.harness.processes import CloudProcess
-from benchmarks.links.secured_links import secured
+from benchmarks.links.secured_links import secured_link
 from tests.lmms.conftest import Evaluate
 
 
@@ -26,7 +26,7 @@ def test_two_processes_answer_as_one(evaluate: Evaluate) -> None:
 
 
 def test_a_token_goes_with_every_question(evaluate: Evaluate, tmp_path: Path) -> None:
-    link = secured("token", tmp_path)
+    link = secured_link("token", tmp_path)
     told = ",".join(f"{name}={value}" for name, value in link.client.items())
     without = ",".join(
         f"{name}={value}" for name, value in link.client.items() if name != "token_file"

@@ -16,8 +16,9 @@ from aligned_vq.data.scenes.questions import SceneQuestion
 from aligned_vq.llava.checkpoint import LlavaCheckpoint
 from aligned_vq.llava.packing import Packer, right_answers
 from aligned_vq.reference.blueprint import build_processor, build_tokenizer
-from aligned_vq.reference.loop import Loss, Stage, optimise
 from aligned_vq.reference.recipe import Recipe, train_reference
+from aligned_vq.reference.stage import Stage, train_stage
+from aligned_vq.training.loop import Loss
 
 
 @pytest.fixture(scope="module")
@@ -67,31 +68,49 @@ def test_going_on_from_a_checkpoint_changes_the_language_model_alone(
         assert (tmp_path / "out" / name).read_bytes() == (tiny_run / "out" / name).read_bytes()
 
 
+LINE = Stage("line", 12, 8, 1e-2, warmup_steps=2, save_every_steps=4)
+
+
+def train_line(folder: Path, stop_at: int | None = None) -> torch.Tensor:
+    """The weights of a linear model after the stage `LINE`, interrupted before a step."""
+    torch.manual_seed(0)
+    module = nn.Linear(4, 1)
+
+    def batch_of(step: int) -> tuple[int, torch.Tensor]:
+        return step, torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+
+    def loss_of(batch: tuple[int, torch.Tensor]) -> Loss:
+        step, x = batch
+        if step == stop_at:
+            raise KeyboardInterrupt
+        return (module(x) - x.sum(1, keepdim=True)).square().mean(), {}
+
+    folder.mkdir(exist_ok=True)
+    train_stage(LINE, module, batch_of, loss_of, folder)
+    return module.weight.detach().clone()
+
+
 def test_an_interrupted_stage_ends_with_the_weights_of_an_uninterrupted_one(
     tmp_path: Path,
 ) -> None:
-    def run(stage: Stage, folder: Path, stop_at: int | None = None) -> torch.Tensor:
-        torch.manual_seed(0)
-        module = nn.Linear(4, 1)
-
-        def batch_of(step: int) -> tuple[int, torch.Tensor]:
-            return step, torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
-
-        def loss_of(batch: tuple[int, torch.Tensor]) -> Loss:
-            step, x = batch
-            if step == stop_at:
-                raise KeyboardInterrupt
-            return (module(x) - x.sum(1, keepdim=True)).square().mean(), {}
-
-        folder.mkdir(exist_ok=True)
-        optimise(stage, module, batch_of, loss_of, folder)
-        return module.weight.detach().clone()
-
-    stage = Stage("line", 12, 8, 1e-2, warmup_steps=2, save_every_steps=4)
-    whole = run(stage, tmp_path / "whole")
+    whole = train_line(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        run(stage, tmp_path / "broken", stop_at=9)
-    assert torch.equal(run(stage, tmp_path / "broken"), whole)
+        train_line(tmp_path / "broken", stop_at=9)
+    assert torch.equal(train_line(tmp_path / "broken"), whole)
+
+
+def test_a_state_that_also_holds_a_scheduler_goes_on(tmp_path: Path) -> None:
+    """Earlier versions saved torch's scheduler beside the optimiser, and its rates within it."""
+    whole = train_line(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train_line(tmp_path / "old", stop_at=9)
+    path = tmp_path / "old" / "line.pt"
+    state = torch.load(path, weights_only=True)
+    state["schedule"] = {"last_epoch": 8}
+    for group in state["optimiser"]["param_groups"]:
+        group |= {"initial_lr": 1e-2, "lr": 0.5}
+    torch.save(state, path)
+    assert torch.equal(train_line(tmp_path / "old"), whole)
 
 
 def test_right_answers_are_those_greedy_decoding_gives() -> None:

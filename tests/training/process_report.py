@@ -9,40 +9,41 @@ import hashlib
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from aligned_vq.training import stage
 from aligned_vq.training.config_file import read_config
+from aligned_vq.training.loop import StepReport
 from aligned_vq.training.run import TrainingRun
+from aligned_vq.training.stage import CodecTask
 
 
 def main(config: Path, out: Path) -> None:
     """Train, with a report beside the run."""
     torch.set_num_threads(1)
-    run = TrainingRun(read_config(config), out)
-    observe = stage._observe
-    report = out.with_name(f"{out.name}-{run.accelerator.process_index}.jsonl").open("w")
+    run = TrainingRun.open(read_config(config), out)
+    after_step = CodecTask.after_step
+    lines = out.with_name(f"{out.name}-{run.accelerator.process_index}.jsonl").open("w")
 
-    def observed(accelerator: Any, learners: stage.Learners, *rest: Any) -> None:
-        observe(accelerator, learners, *rest)
+    def observed(task: CodecTask, report: StepReport) -> None:
+        after_step(task, report)
+        modules = task.modules
         digest = hashlib.sha256()
-        for name, tensor in sorted(learners.tensors().items()):
+        for name, tensor in sorted(modules.tensors().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        assert learners.keeper is not None
-        felt = learners.model.latents_hat
+        assert modules.updater is not None
+        latents_hat = modules.model.latents_hat
         facts = {
-            "processes": accelerator.num_processes,
+            "processes": task.accelerator.num_processes,
             "digest": digest.hexdigest(),
-            "felt": felt is not None and felt.grad is not None,
-            "dead": learners.keeper.figures()["dead/0"],
+            "sensitivity": latents_hat is not None and latents_hat.grad is not None,
+            "dead": modules.updater.figures()["dead/0"],
         }
-        report.write(json.dumps(facts) + "\n")
-        report.flush()
+        lines.write(json.dumps(facts) + "\n")
+        lines.flush()
 
-    stage._observe = observed  # type: ignore[assignment]
+    CodecTask.after_step = observed  # type: ignore[assignment, method-assign]
     run.train()
 
 

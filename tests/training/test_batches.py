@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoProcessor
 
-from aligned_vq.data.batches import Batch, Steps
+from aligned_vq.data.batches import Batch, Steps, prefetched
 from aligned_vq.data.sources import open_source
 from aligned_vq.llava.checkpoint import LlavaCheckpoint
 from aligned_vq.llava.packing import Packer
@@ -69,3 +70,30 @@ def test_a_step_asks_so_many_questions_of_an_image_or_none(steps: MakeSteps) -> 
         assert text is not None
         assert text.segments.max() == min(pairs, 2)
     assert steps(labels=False)[0].text is None
+
+
+def test_a_thread_makes_one_batch_ahead_and_none_behind_the_end() -> None:
+    made: list[int] = []
+    begun = [threading.Event() for _ in range(5)]
+
+    def batch_of(step: int) -> str:
+        made.append(step)
+        begun[step].set()
+        assert threading.current_thread() is not threading.main_thread()
+        return f"batch {step}"
+
+    batches = prefetched(batch_of, 2, 5)
+    assert made == []
+    for step in range(2, 5):
+        assert next(batches) == f"batch {step}"
+        assert begun[min(step + 1, 4)].wait(10)  # while this batch is in use
+        assert made == list(range(2, min(step + 2, 5)))
+    assert list(batches) == []
+    assert list(prefetched(batch_of, 5, 5)) == []
+
+
+def test_a_batch_that_fails_fails_at_its_step() -> None:
+    batches = prefetched(lambda step: 6 // (3 - step), 1, 5)
+    assert [next(batches), next(batches)] == [3, 6]
+    with pytest.raises(ZeroDivisionError):
+        next(batches)

@@ -119,14 +119,14 @@ def test_a_run_that_cannot_work_is_refused(
     changes, words = REFUSED[case]
     config = config_from(tiny_settings(llava_directory, pictures, changes), "test")
     with pytest.raises(ConfigError, match=f"(?s){words}"):
-        TrainingRun(config, tmp_path / "out").train()
+        TrainingRun.open(config, tmp_path / "out").train()
     assert not (tmp_path / "out" / "state").exists()
 
 
 def test_data_that_cannot_be_read_is_refused(llava_directory: Path, tmp_path: Path) -> None:
     def start(train: str, **changes: Any) -> None:
         settings = tiny_settings(llava_directory, tmp_path, {"data.train": train, **changes})
-        TrainingRun(config_from(settings, "test"), tmp_path / "out")
+        TrainingRun.open(config_from(settings, "test"), tmp_path / "out")
 
     empty = tmp_path / "empty"
     empty.mkdir()

@@ -39,7 +39,7 @@ def trained(
     llava_directory: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> TrainingRun:
     config = tiny_config(llava_directory, pictures, SETTINGS)
-    run = TrainingRun(config, tmp_path_factory.mktemp("trained"))
+    run = TrainingRun.open(config, tmp_path_factory.mktemp("trained"))
     run.train()
     export_run(run, run.out / "bundle")
     return run
@@ -84,7 +84,7 @@ def test_the_bundle_decodes_what_was_trained_and_serving_changes_nothing(
     cloud.quantizer.train()
     halves = (edge.quantizer, cloud.quantizer)
     before = [{n: t.clone() for n, t in half.state_dict().items()} for half in halves]
-    model = trained.learners.model
+    model = trained.modules.model
     for features, residual in zip(examples.features, examples.residual, strict=True):
         payload = edge.compress(features, residual, point="full")
         found = cloud.decompress(payload)
@@ -111,7 +111,7 @@ def test_a_cloud_accepts_the_bundle(trained: TrainingRun, llava_directory: Path)
 def test_a_run_that_has_not_begun_has_no_codec(
     llava_directory: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    run = TrainingRun(tiny_config(llava_directory, pictures), tmp_path)
+    run = TrainingRun.open(tiny_config(llava_directory, pictures), tmp_path)
     with pytest.raises(ConfigError, match="expected a run that has begun"):
         trained_codec(run)
 
@@ -123,7 +123,7 @@ def test_adapters_become_part_of_a_checkpoint_of_their_own(
     changes = {"task.steps": 2, "lora.rank": 2, "lora.targets": TARGETS, "lora.learning_rate": 0.1}
     if identity:
         changes |= {"codec.identity": True, "codec.link": "statistics", "codec.points": {}}
-    run = TrainingRun(tiny_config(llava_directory, pictures, changes), tmp_path / "run")
+    run = TrainingRun.open(tiny_config(llava_directory, pictures, changes), tmp_path / "run")
     run.train()
     bundle = tmp_path / "run" / "bundle"
     manifest = export_run(run, bundle)
@@ -134,7 +134,7 @@ def test_adapters_become_part_of_a_checkpoint_of_their_own(
         load_cloud_model(CloudConfig(bundle, str(llava_directory)))
 
     features, residual = run.examples(2)
-    adapted = run.learners.model
+    adapted = run.modules.model
     ids = torch.arange(5, 25)[None]
     with torch.no_grad():
         hidden = adapted.suffix(features, residual)
@@ -145,7 +145,5 @@ def test_adapters_become_part_of_a_checkpoint_of_their_own(
         words = adapted.llava.model.language_model(input_ids=ids).last_hidden_state
         own = served.llava.model.language_model(input_ids=ids).last_hidden_state
         assert torch.allclose(own, words, atol=1e-4)
-        plain = TrainingRun(tiny_config(llava_directory, pictures), tmp_path / "plain")
-        assert not torch.allclose(
-            plain.learners.model.suffix(features, residual), hidden, atol=0.01
-        )
+        plain = TrainingRun.open(tiny_config(llava_directory, pictures), tmp_path / "plain")
+        assert not torch.allclose(plain.modules.model.suffix(features, residual), hidden, atol=0.01)

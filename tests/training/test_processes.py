@@ -68,12 +68,12 @@ def test_two_processes_hold_the_same_codebooks_and_learn_what_one_learns(
     first, second = (report(tmp_path / "two", process) for process in range(PROCESSES))
     assert len(first) == 9
     assert first == second
-    assert all(facts["processes"] == PROCESSES and facts["felt"] for facts in first)
+    assert all(facts["processes"] == PROCESSES and facts["sensitivity"] for facts in first)
     dead = [facts["dead"] for facts in first]
     assert max(dead[::2]) > 0  # some entries died ...
     assert dead[5] < max(dead)  # ... and were revived
 
-    TrainingRun(read_config(config), tmp_path / "one").train()
+    TrainingRun.open(read_config(config), tmp_path / "one").train()
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert [(f["stage"], f["step"]) for f in one] == [(f["stage"], f["step"]) for f in two]
     means = [np.mean([f["loss"] for f in run]) for run in (one, two)]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from aligned_vq.training.codebooks import CodebookKeeper
+from aligned_vq.training.codebooks import CodebookUpdater
 from aligned_vq.training.run import TrainingRun
 from tests.training.tiny import copied, differing, frozen, losses, saved_place, tiny_config
 
@@ -52,7 +52,7 @@ def test_it_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = tiny_config(llava_directory, pictures, CASES[case])
-    run = TrainingRun(config, tmp_path)
+    run = TrainingRun.open(config, tmp_path)
     untouched = {name: tensor.clone() for name, tensor in frozen(run).items()}
     saved: list[dict[str, Tensor]] = []
     save = run._save
@@ -121,7 +121,7 @@ def test_losses_fall(
     pictures: Path,
     tmp_path: Path,
 ) -> None:
-    TrainingRun(tiny_config(llava_directory, pictures, changes), tmp_path).train()
+    TrainingRun.open(tiny_config(llava_directory, pictures, changes), tmp_path).train()
     values = [figures[term] for figures in losses(tmp_path)]
     assert sum(values[-5:]) < share * sum(values[:5])
 
@@ -136,15 +136,15 @@ def test_only_entries_that_moved_forget_their_moments(
         "codebooks.revive_below": 0.9,
     }
     revived: list[tuple[nn.Parameter, Tensor]] = []
-    update = CodebookKeeper.update
+    update = CodebookUpdater.update
 
     def noted(*arguments: Any) -> list[tuple[nn.Parameter, Tensor]]:
         found = update(*arguments)
         revived.extend(found)
         return found
 
-    monkeypatch.setattr(CodebookKeeper, "update", noted)
-    run = TrainingRun(tiny_config(llava_directory, pictures, changes), tmp_path)
+    monkeypatch.setattr(CodebookUpdater, "update", noted)
+    run = TrainingRun.open(tiny_config(llava_directory, pictures, changes), tmp_path)
     optimisers: list[torch.optim.Optimizer] = []
     monkeypatch.setattr(run, "_save", lambda stage, step, optimiser: optimisers.append(optimiser))
     run.train()

@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from aligned_vq.training import stage as stage_module
 from aligned_vq.training.config import TrainConfig
 from aligned_vq.training.config_file import config_from
+from aligned_vq.training.loop import StepReport
 from aligned_vq.training.run import TrainingRun
+from aligned_vq.training.stage import CodecTask
 from aligned_vq.training.state import load_state
 
 PICTURES = 24
@@ -91,32 +92,29 @@ def saved_place(out: Path) -> tuple[str, int]:
 
 def copied(run: TrainingRun) -> dict[str, Tensor]:
     """Everything that a run trains, as it is now."""
-    return {name: tensor.clone() for name, tensor in run.learners.tensors().items()}
+    return {name: tensor.clone() for name, tensor in run.modules.tensors().items()}
 
 
 def frozen(run: TrainingRun) -> dict[str, Tensor]:
     """Everything of the model that a run must not touch."""
-    model = run.learners.model
+    model = run.modules.model
     whole = model.state_dict(keep_vars=True)
     codec = ("quantizer.", "link.")
     return {n: t for n, t in whole.items() if not n.startswith(codec) and ".lora_" not in n}
 
 
 def after_steps(monkeypatch: Any, act: Any, *, stage: str, step: int) -> None:
-    """Call `act` with the run's learners once, after this step of this stage, before any save."""
-    observe = stage_module._observe
-    numbers = {"align": 0, "task": 1}
+    """Call `act` with the run's modules once, after this step of this stage, before any save."""
+    after_step = CodecTask.after_step
     waiting = [True]
 
-    def observed(accelerator: Any, learners: Any, *rest: Any) -> None:
-        observe(accelerator, learners, *rest)
-        now = rest[4]
-        in_task = "task" in rest[0].terms
-        if waiting and now == step and in_task == bool(numbers[stage]):
+    def observed(task: CodecTask, report: StepReport) -> None:
+        after_step(task, report)
+        if waiting and (task.name, report.step) == (stage, step):
             waiting.clear()
-            act(learners)
+            act(task.modules)
 
-    monkeypatch.setattr(stage_module, "_observe", observed)
+    monkeypatch.setattr(CodecTask, "after_step", observed)
 
 
 def differing(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> list[str]:

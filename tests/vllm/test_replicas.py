@@ -19,7 +19,7 @@ from benchmarks.harness.engines import EngineProcess
 from benchmarks.harness.load import clients, run
 from benchmarks.harness.processes import CloudProcess
 from benchmarks.harness.scraped import samples
-from benchmarks.robustness.replicas import figures, talk, until
+from benchmarks.robustness.replicas import ask_all, figures, wait_for_engines
 from cloud_server.decode.index_arrays import IndexLayout
 from cloud_server.vllm_plugin.endpoint_filter import GENERATE
 from edge_client import EdgeClient
@@ -82,10 +82,10 @@ def test_a_killed_server_costs_no_answer(engines: list[EngineProcess]) -> None:
         without_image = asked_about_nothing(cloud)
     urls = f"--engine_urls={','.join(engine.url for engine in engines)}"
     with CloudProcess(BUNDLE, CHECKPOINT, "--engine=replicas", urls, "--http_port=0") as cloud:
-        until(cloud.http, 2)
+        wait_for_engines(cloud.http, 2)
         assert asked_about_nothing(cloud) == without_image
-        outcomes = asyncio.run(talk(cloud.target, own, 8, engines[1].kill))
-        until(cloud.http, 1)
+        outcomes = asyncio.run(ask_all(cloud.target, own, 8, engines[1].kill))
+        wait_for_engines(cloud.http, 1)
         retried = int(samples(cloud.http)["avq_engine_retries_total", ""])
     found = figures([*chain(*outcomes)], [*chain(*expected)], retried)
     assert found.answered == 24

@@ -1,1 +1,1 @@
-"""Hostile clients and files, and probes of what good clients see meanwhile."""
+"""Hostile clients and files, and probes of the service under attack."""

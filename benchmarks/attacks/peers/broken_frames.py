@@ -1,7 +1,7 @@
-"""What a hostile or faulty peer may send below gRPC, by seed: HTTP/2, HPACK, gRPC's prefix, TLS.
+"""Seeded bytes of a hostile or faulty peer below gRPC: HTTP/2, HPACK, gRPC's prefix, TLS.
 
-Each kind yields the chunks of one connection, some kilobytes to a megabyte of them. Kinds of
-`RECORDS` are bytes in place of TLS; all others are sent inside it.
+Each kind yields the chunks of one connection, some kilobytes to megabytes in total. Kinds in
+`RECORDS` replace TLS records; all others are sent inside TLS.
 """
 
 from __future__ import annotations
@@ -42,26 +42,27 @@ from benchmarks.attacks.peers.frames import (
 
 Random = np.random.Generator
 Kind = Callable[[Random, bytes], Iterator[bytes]]
-"""From random numbers and a good serialised question to what is sent."""
+"""Takes a random generator and a valid serialised question; yields the bytes to send."""
 
 FLOOD = 2_000
-"""Frames of a flood, on one connection."""
-NOTHING = b"\0" * 8
+"""Frames that a flood sends on one connection."""
+PING_DATA = b"\0" * 8
 
 
 def _streams(count: int) -> range:
+    """The ids of the first streams that a client opens, which are odd."""
     return range(1, 2 * count, 2)
 
 
 def bad_prefaces(rng: Random, question: bytes) -> Iterator[bytes]:
-    """Another protocol's first words, or half of the right ones."""
+    """The preface of another protocol, or a part of the right one."""
     cut = int(rng.integers(len(PREFACE)))
-    words = (b"GET / HTTP/1.1\r\n\r\n", PREFACE[:cut], PREFACE[:cut] + b"\xff" * 40, rng.bytes(200))
-    yield (*words, PREFACE + frame(PING, 0, 0, NOTHING))[int(rng.integers(5))]
+    bad = (b"GET / HTTP/1.1\r\n\r\n", PREFACE[:cut], PREFACE[:cut] + b"\xff" * 40, rng.bytes(200))
+    yield (*bad, PREFACE + frame(PING, 0, 0, PING_DATA))[int(rng.integers(5))]
 
 
 def settings_floods(rng: Random, question: bytes) -> Iterator[bytes]:
-    """Settings without end, some of them impossible."""
+    """A flood of SETTINGS frames, some of them invalid."""
     yield opening()
     odd = ((4, 2**32 - 1), (5, 1), (1, 2**32 - 1), (2, 7), (0xFFFF, 1), (3, 0), (6, 0))
     for number in range(20):
@@ -69,14 +70,14 @@ def settings_floods(rng: Random, question: bytes) -> Iterator[bytes]:
 
 
 def window_overflows(rng: Random, question: bytes) -> Iterator[bytes]:
-    """Windows opened beyond 31 bits, by nothing, and of streams that there are not."""
+    """Window updates beyond 31 bits, by zero, and for streams that do not exist."""
     yield opening() + call(1)
     for stream in (1, 0, 77, int(rng.integers(2**31))):
         yield frame(WINDOW, 0, stream, struct.pack(">I", int(rng.choice([0, 1, 2**31 - 1])))) * 40
 
 
 def continuation_floods(rng: Random, question: bytes) -> Iterator[bytes]:
-    """Headers that never end."""
+    """Header blocks that never end."""
     yield opening() + frame(HEADERS, 0, 1, block(call_fields()))
     field = block([("x-" + "a" * 100, "b" * 100)])
     for _ in range(20):
@@ -84,8 +85,9 @@ def continuation_floods(rng: Random, question: bytes) -> Iterator[bytes]:
 
 
 def hpack_bombs(rng: Random, question: bytes) -> Iterator[bytes]:
-    """A large field that is named thousands of times, indices of nothing, tables beyond limits."""
+    """A large field referenced thousands of times, invalid indices, and oversized tables."""
     yield opening()
+    # A literal that enters the dynamic table, then 15,000 one-byte references to it.
     large = b"\x40\x01x" + b"\x7f" + b"\xa1\x1e" + b"v" * 4000
     yield frame(HEADERS, END_HEADERS, 1, block(call_fields()) + large + b"\xbe" * 15_000)
     for stream, tail in (
@@ -98,7 +100,7 @@ def hpack_bombs(rng: Random, question: bytes) -> Iterator[bytes]:
 
 
 def priority_loops(rng: Random, question: bytes) -> Iterator[bytes]:
-    """Streams that depend on themselves and on each other."""
+    """Priorities that make streams depend on themselves and on each other."""
     yield opening()
     for _ in range(FLOOD // 100):
         pairs = rng.integers(1, 50, (100, 2)) * 2 - 1
@@ -110,7 +112,7 @@ def priority_loops(rng: Random, question: bytes) -> Iterator[bytes]:
 
 
 def reset_storms(rng: Random, question: bytes) -> Iterator[bytes]:
-    """Calls opened and given up at once, and resets of what is not open."""
+    """Calls that are reset as soon as they are opened, and a reset of a stream that is not open."""
     yield opening()
     for start in range(0, FLOOD, 100):
         streams = _streams(FLOOD)[start : start + 100]
@@ -119,7 +121,7 @@ def reset_storms(rng: Random, question: bytes) -> Iterator[bytes]:
 
 
 def oversized_frames(rng: Random, question: bytes) -> Iterator[bytes]:
-    """Frames longer than allowed, or than they are, or of a size that their kind cannot have."""
+    """Frames that exceed the limit, lie about their length, or have an invalid size or type."""
     yield opening() + call(1)
     match int(rng.integers(4)):
         case 0:
@@ -135,7 +137,7 @@ def oversized_frames(rng: Random, question: bytes) -> Iterator[bytes]:
 
 
 def ping_floods(rng: Random, question: bytes) -> Iterator[bytes]:
-    """Pings, answers to pings that were not sent, and announced ends."""
+    """Pings, acknowledgements of pings that were never sent, and a GOAWAY."""
     yield opening()
     for _ in range(20):
         yield frame(PING, int(rng.integers(2)) * ACK, 0, rng.bytes(8)) * (FLOOD // 20)
@@ -143,7 +145,7 @@ def ping_floods(rng: Random, question: bytes) -> Iterator[bytes]:
 
 
 def data_beyond_the_window(rng: Random, question: bytes) -> Iterator[bytes]:
-    """More than the service gave room for, and data of streams that are not open."""
+    """More data than the window permits, and data on a stream that is not open."""
     yield opening() + call(1)
     for _ in range(60):
         yield data(1, bytes(16_384))
@@ -151,7 +153,7 @@ def data_beyond_the_window(rng: Random, question: bytes) -> Iterator[bytes]:
 
 
 def trailers_in_the_middle(rng: Random, question: bytes) -> Iterator[bytes]:
-    """Headers among the data, without an end, twice, or on a stream that is closed."""
+    """Headers between data frames, without END_STREAM, twice, or on a closed stream."""
     yield opening() + call(1) + data(1, message(question)[:9])
     trailer = frame(HEADERS, END_HEADERS | int(rng.integers(2)), 1, block([("x-late", "1")]))
     yield trailer + frame(DATA, END_STREAM, 1, message(question)[9:]) + trailer + call(1)
@@ -159,7 +161,7 @@ def trailers_in_the_middle(rng: Random, question: bytes) -> Iterator[bytes]:
 
 
 def lying_lengths(rng: Random, question: bytes) -> Iterator[bytes]:
-    """A prefix that announces more, less, or four gigabytes."""
+    """Message prefixes with wrong lengths, up to four gigabytes."""
     announced = (0, 1, len(question) - 1, len(question) + 1, 2**31, 2**32 - 1)
     yield opening()
     for stream, length in zip(_streams(len(announced)), announced, strict=True):
@@ -167,7 +169,7 @@ def lying_lengths(rng: Random, question: bytes) -> Iterator[bytes]:
 
 
 def compressed_flags(rng: Random, question: bytes) -> Iterator[bytes]:
-    """Messages said to be compressed, with and without a coding, in both methods."""
+    """Messages flagged as compressed, with and without a valid encoding, to both methods."""
     bomb = b"\x1f\x8b\x08\0\0\0\0\0\0\x03" + rng.bytes(60)
     yield opening()
     for stream, (path, coding) in zip(
@@ -184,7 +186,7 @@ def compressed_flags(rng: Random, question: bytes) -> Iterator[bytes]:
 
 
 def damaged_messages(rng: Random, question: bytes) -> Iterator[bytes]:
-    """Bytes that are no message, to both methods."""
+    """Bytes that are not a serialised message, to both methods."""
     yield opening()
     for stream in _streams(8):
         path = MANIFEST if stream % 4 == 1 else ASK
@@ -193,7 +195,7 @@ def damaged_messages(rng: Random, question: bytes) -> Iterator[bytes]:
 
 
 def wrong_requests(rng: Random, question: bytes) -> Iterator[bytes]:
-    """Another method, path or type; headers twice, missing, upper-case or with line breaks."""
+    """Wrong methods, paths and types; headers that are repeated, missing, upper-case or broken."""
     yield opening()
     odd = (
         {"content-type": "application/json"},
@@ -214,7 +216,7 @@ def wrong_requests(rng: Random, question: bytes) -> Iterator[bytes]:
 
 
 def flipped(rng: Random, question: bytes) -> Iterator[bytes]:
-    """A good call with some bits of it changed."""
+    """A valid call with some bits flipped."""
     raw = bytearray(settings() + call(1) + frame(DATA, END_STREAM, 1, message(question)))
     for _ in range(int(rng.integers(1, 8))):
         raw[int(rng.integers(len(raw)))] ^= 1 << int(rng.integers(8))
@@ -222,7 +224,7 @@ def flipped(rng: Random, question: bytes) -> Iterator[bytes]:
 
 
 def half_records(rng: Random, question: bytes) -> Iterator[bytes]:
-    """TLS records that stop half way, of impossible types and lengths."""
+    """Incomplete TLS records, and records of invalid types and lengths."""
     hello = bytes.fromhex("16030100c8010000c40303") + os.urandom(32) + b"\0" * 20
     kind = bytes([int(rng.choice([20, 21, 22, 23, 24, 255]))])
     yield (
@@ -234,13 +236,13 @@ def half_records(rng: Random, question: bytes) -> Iterator[bytes]:
 
 
 def plain_text(rng: Random, question: bytes) -> Iterator[bytes]:
-    """A good call without TLS."""
+    """A valid call without TLS."""
     yield opening() + call(1) + frame(DATA, END_STREAM, 1, message(question))
 
 
 KINDS: dict[str, Kind] = {
-    own.__name__: own
-    for own in (
+    kind.__name__: kind
+    for kind in (
         *(bad_prefaces, settings_floods, window_overflows, continuation_floods, hpack_bombs),
         *(priority_loops, reset_storms, oversized_frames, ping_floods, data_beyond_the_window),
         *(trailers_in_the_middle, lying_lengths, compressed_flags, damaged_messages),

@@ -1,4 +1,4 @@
-"""HTTP/2 frames and gRPC's prefix, right or wrong, and the statuses in what comes back."""
+"""Builds valid and broken HTTP/2 frames and gRPC messages, and reads statuses from responses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Fields = Iterable[tuple[str, str]]
 def frame(
     kind: int, flags: int, stream: int, body: bytes = b"", announced: int | None = None
 ) -> bytes:
-    """One frame; `announced` is the length it claims, its own by default."""
+    """One frame; `announced` is the length in its header, by default that of the body."""
     length = len(body) if announced is None else announced
     return struct.pack(">I", length)[1:] + struct.pack(">BBI", kind, flags, stream) + body
 
@@ -32,17 +32,17 @@ def settings(*pairs: tuple[int, int]) -> bytes:
 
 
 def settings_ack() -> bytes:
-    """The answer to a peer's SETTINGS."""
+    """The acknowledgement of a peer's SETTINGS."""
     return frame(SETTINGS, ACK, 0)
 
 
 def opening() -> bytes:
-    """How a good client begins."""
+    """The first bytes of a well-behaved client: preface and SETTINGS."""
     return PREFACE + settings()
 
 
 def call_fields(path: str = ASK, other: Fields = ()) -> list[tuple[str, str]]:
-    """The headers of a gRPC call; `other` are added or replace some."""
+    """The header fields of a gRPC call; fields of `other` are added or replace them."""
     fields = {
         ":method": "POST",
         ":scheme": "https",
@@ -55,7 +55,7 @@ def call_fields(path: str = ASK, other: Fields = ()) -> list[tuple[str, str]]:
 
 
 def block(fields: Fields) -> bytes:
-    """Header fields as HPACK; nothing is remembered from one to the next."""
+    """Header fields in HPACK; each block uses a new encoder, so it depends on no earlier one."""
     return _block(tuple(fields))
 
 
@@ -71,7 +71,7 @@ def call(stream: int, path: str = ASK, other: Fields = ()) -> bytes:
 
 
 def reset(stream: int) -> bytes:
-    """A RST_STREAM frame: CANCEL."""
+    """A RST_STREAM frame with the error code CANCEL."""
     return frame(RESET, 0, stream, struct.pack(">I", 8))
 
 
@@ -81,30 +81,33 @@ def data(stream: int, body: bytes) -> bytes:
 
 
 def message(body: bytes, compressed: int = 0, announced: int | None = None) -> bytes:
-    """A message behind gRPC's prefix."""
+    """A gRPC message; its prefix holds the flag `compressed` and the length, or `announced`."""
     return struct.pack(">BI", compressed, len(body) if announced is None else announced) + body
 
 
-class Ended(NamedTuple):
+class CallEnd(NamedTuple):
     """How a call ended."""
 
     status: str
-    """gRPC's number."""
+    """The number of the gRPC status."""
     error: str
-    """The name of our error, empty where it was gRPC's own."""
-    words: str
+    """The name of the service's error; empty for an error raised by gRPC itself."""
+    message: str
 
     @property
     def is_bug(self) -> bool:
-        """Did an exception of ours end it? gRPC itself answers INTERNAL or UNKNOWN to what breaks
-        its protocol, and with an exception of its own to a path that is no UTF-8."""
+        """Whether an unexpected exception in the service ended the call.
+
+        gRPC itself answers INTERNAL or UNKNOWN to violations of its protocol, and raises
+        UnicodeDecodeError for a path that is not UTF-8.
+        """
         if self.error:
             return self.error in ("EngineError", "AlignedVQError")
-        return self.words.startswith("Unexpected") and "UnicodeDecodeError" not in self.words
+        return self.message.startswith("Unexpected") and "UnicodeDecodeError" not in self.message
 
 
-def ends(data: bytes) -> Iterator[Ended]:
-    """Of every call that ended in what a service sent, how."""
+def call_ends(data: bytes) -> Iterator[CallEnd]:
+    """The ends of the calls in the bytes that a service sent."""
     decoder = hpack.Decoder()
     while len(data) >= 9:
         length = int.from_bytes(data[:3], "big")
@@ -114,6 +117,6 @@ def ends(data: bytes) -> Iterator[Ended]:
             continue
         fields = {bytes(name): bytes(value) for name, value in decoder.decode(body, raw=True)}
         names = (b"grpc-status", b"alignedvq-error", b"grpc-message")
-        found = [fields.get(name, b"").decode(errors="replace") for name in names]
-        if found[0]:
-            yield Ended(*found)
+        values = [fields.get(name, b"").decode(errors="replace") for name in names]
+        if values[0]:  # trailers, not the headers of a response
+            yield CallEnd(*values)

@@ -1,7 +1,7 @@
-"""Asks a server for its health 20 times a second over one connection, until standard input ends.
+"""Probes a server's health endpoint 20 times a second over one connection, until stdin closes.
 
-A process of its own, so that no other work of a benchmark delays it. Beside each answer it takes
-the time to wake from a short sleep, which tells what the machine itself adds.
+A separate process, so that no other work of a benchmark delays it. After each answer it measures
+how late it wakes from a short sleep, which shows the delay that the machine itself adds.
 
     python -m benchmarks.attacks.peers.health_probe PORT
 """
@@ -21,17 +21,17 @@ _SLEEP_SECONDS = 0.002
 
 
 class Health(NamedTuple):
-    """Seconds, of every probe."""
+    """Seconds of every probe: `answers`, the time to the answer; `lags`, the late wake-up."""
 
     answers: list[float]
     lags: list[float]
 
 
 class HealthProbe:
-    """The process, while entered; `health` is what it saw.
+    """Runs the probing process while entered; on exit `health` holds its measurements.
 
     Args:
-        port: of the server on 127.0.0.1.
+        port: port of the server on 127.0.0.1.
     """
 
     def __init__(self, port: int) -> None:
@@ -46,22 +46,22 @@ class HealthProbe:
         return self
 
     def __exit__(self, *_: object) -> None:
-        written, _errors = self._process.communicate(timeout=90)
-        self.health = Health(**json.loads(written))
+        output, _errors = self._process.communicate(timeout=90)  # closes its input, which stops it
+        self.health = Health(**json.loads(output))
 
 
 def main() -> int:
-    """Print what was seen as JSON."""
+    """Probe until stdin closes, then print the measurements as JSON."""
     connection = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]), timeout=60)
     answers, lags = [], []
     while not select.select([sys.stdin], [], [], 1 / PROBES_PER_SECOND)[0]:
-        began = time.perf_counter()
+        started = time.perf_counter()
         connection.request("GET", "/healthz")
         connection.getresponse().read()
-        answers.append(time.perf_counter() - began)
-        began = time.perf_counter()
+        answers.append(time.perf_counter() - started)
+        started = time.perf_counter()
         time.sleep(_SLEEP_SECONDS)
-        lags.append(time.perf_counter() - began - _SLEEP_SECONDS)
+        lags.append(time.perf_counter() - started - _SLEEP_SECONDS)
     json.dump({"answers": answers, "lags": lags}, sys.stdout)
     return 0
 

@@ -1,6 +1,6 @@
-"""Images that cost their decoder far more than their sender, made from a seed.
+"""Seeded image files that cost their decoder far more than their sender.
 
-Sizes are those that the gateway lets through where a case is not about size: 24 million pixels.
+Cases that do not test the size limit have 24 million pixels, which the gateway accepts.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-WIDE, HIGH = 6000, 4000
+WIDTH, HEIGHT = 6000, 4000
 _COLOUR = (90, 120, 150)
 
 Maker = Callable[[random.Random], bytes]
 
 
 def hostile_files(seed: int) -> Iterator[tuple[str, bytes]]:
-    """Every case's name and file."""
+    """The name and the file of every case."""
     for name, make in CASES.items():
         yield name, make(random.Random(f"{seed} {name}"))
 
 
-def _saved(image: Image.Image, form: str, **options: Any) -> bytes:
-    written = io.BytesIO()
-    image.save(written, form, **options)
-    return written.getvalue()
+def _saved(image: Image.Image, file_format: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
 
 
-def _flat(mode: str, width: int = WIDE, height: int = HIGH) -> Image.Image:
+def _flat(mode: str, width: int = WIDTH, height: int = HEIGHT) -> Image.Image:
     colour: Any = {"RGB": _COLOUR, "RGBA": (*_COLOUR, 7), "CMYK": (*_COLOUR, 9)}.get(mode, 1)
     return Image.new(mode, (width, height), colour)
 
@@ -48,7 +48,7 @@ def _segment(marker: int, data: bytes) -> bytes:
 
 
 def empty_scans(count: int, width: int, height: int) -> Maker:
-    """A progressive JPEG whose last scan, which changes nothing, is there so many times."""
+    """A progressive JPEG whose last scan, which changes nothing, is repeated `count` times."""
 
     def make(rng: random.Random) -> bytes:
         level = rng.randrange(256)
@@ -60,7 +60,7 @@ def empty_scans(count: int, width: int, height: int) -> Maker:
 
 
 def _exif_loop(rng: random.Random) -> bytes:
-    """An IFD that names itself as its sub-IFD, as GPS block, and as the next one."""
+    """An IFD that refers to itself as sub-IFD, as GPS IFD and as the next IFD."""
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, 8) for tag in (0x8769, 0x8825, 0xA005))
     tiff = b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", 3) + entries + struct.pack("<I", 8)
     return _jpeg_with(_segment(0xE1, b"Exif\0\0" + tiff))
@@ -91,7 +91,7 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def _png(width: int, height: int, pixels: bytes, more: bytes = b"", **head: int) -> bytes:
-    """A PNG by hand; `more` chunks come before its pixels."""
+    """A PNG assembled from chunks; `more` precedes the pixels, `head` sets fields of the header."""
     depth, colour, interlace = (head.get(name, 0) for name in ("depth", "colour", "interlace"))
     header = struct.pack(">IIBBBBB", width, height, depth or 8, colour, 0, 0, interlace)
     ihdr = _chunk(b"IHDR", header)
@@ -107,12 +107,12 @@ def _small_png(more: bytes) -> bytes:
 
 
 def _interlaced(rng: random.Random) -> bytes:
-    return _png(WIDE, HIGH, _zeros(WIDE * HIGH * 3 + 2 * HIGH * 7), colour=2, interlace=1)
+    return _png(WIDTH, HEIGHT, _zeros(WIDTH * HEIGHT * 3 + 2 * HEIGHT * 7), colour=2, interlace=1)
 
 
 def _palette(rng: random.Random) -> bytes:
     more = _chunk(b"PLTE", rng.randbytes(768)) + _chunk(b"tRNS", rng.randbytes(256))
-    return _png(WIDE, HIGH, _zeros((WIDE + 1) * HIGH), more, colour=3)
+    return _png(WIDTH, HEIGHT, _zeros((WIDTH + 1) * HEIGHT), more, colour=3)
 
 
 def _apng(rng: random.Random) -> bytes:
@@ -129,29 +129,38 @@ def _webp_header(rng: random.Random) -> bytes:
     return bytes(plain)
 
 
-def _animated(form: str, count: int, side: int) -> Maker:
+def _animated(file_format: str, count: int, side: int) -> Maker:
     def make(rng: random.Random) -> bytes:
         frames = [Image.new("RGB", (side, side), (n % 256, n // 256, 0)) for n in range(count)]
-        return _saved(frames[0], form, save_all=True, append_images=frames[1:])
+        return _saved(frames[0], file_format, save_all=True, append_images=frames[1:])
 
     return make
 
 
 def _tiff(width: int, height: int, tags: dict[int, tuple[int, list[int]]], data: bytes) -> bytes:
-    """A gray TIFF by hand: its data begins at byte 8; tags are by number, kind 3 or 4, values."""
+    """A grey TIFF assembled from its parts, with `data` at byte 8.
+
+    Args:
+        width: in pixels.
+        height: in pixels.
+        tags: by tag number, the field type (3: SHORT, 4: LONG) and the values.
+        data: the pixels.
+    """
     basic = {256: (4, [width]), 257: (4, [height]), 258: (3, [8]), 262: (3, [1]), 277: (3, [1])}
     fields = dict(sorted({**basic, **tags}.items()))
-    ifd, beside = 8 + len(data), b""
-    after = ifd + 2 + 12 * len(fields) + 4
+    ifd, long_values = 8 + len(data), b""
+    after_ifd = ifd + 2 + 12 * len(fields) + 4
     entries = b""
-    for tag, (kind, values) in fields.items():
-        packed = struct.pack(f"<{len(values)}{'HI'[kind - 3]}", *values)
-        if len(packed) > 4:
-            place, beside = after + len(beside), beside + packed
-            packed = struct.pack("<I", place)
-        entries += struct.pack("<HHI", tag, kind, len(values)) + packed.ljust(4, b"\0")
+    for tag, (field_type, values) in fields.items():
+        packed = struct.pack(f"<{len(values)}{'HI'[field_type - 3]}", *values)
+        if len(packed) > 4:  # an entry holds four bytes; longer values go behind the IFD
+            offset, long_values = after_ifd + len(long_values), long_values + packed
+            packed = struct.pack("<I", offset)
+        entries += struct.pack("<HHI", tag, field_type, len(values)) + packed.ljust(4, b"\0")
     head = b"II*\0" + struct.pack("<I", ifd)
-    return head + data + struct.pack("<H", len(fields)) + entries + struct.pack("<I", ifd) + beside
+    # The IFD names itself as the next one: a reader of all frames would never end.
+    directory = struct.pack("<H", len(fields)) + entries + struct.pack("<I", ifd)
+    return head + data + directory + long_values
 
 
 def _tiff_strips(rng: random.Random) -> bytes:
@@ -161,13 +170,13 @@ def _tiff_strips(rng: random.Random) -> bytes:
 
 
 def _tiff_deflated(rng: random.Random) -> bytes:
-    data = _zeros(WIDE * HIGH)
-    return _tiff(WIDE, HIGH, {259: (3, [8]), 273: (4, [8]), 279: (4, [len(data)])}, data)
+    data = _zeros(WIDTH * HEIGHT)
+    return _tiff(WIDTH, HEIGHT, {259: (3, [8]), 273: (4, [8]), 279: (4, [len(data)])}, data)
 
 
 def _bmp_rle(rng: random.Random) -> bytes:
     data = b"\0\2\0\0" * 20_000 + b"\0\1"
-    head = struct.pack("<IiiHHIIiiII", 40, WIDE, HIGH, 1, 8, 1, len(data), 0, 0, 256, 0)
+    head = struct.pack("<IiiHHIIiiII", 40, WIDTH, HEIGHT, 1, 8, 1, len(data), 0, 0, 256, 0)
     start = 14 + 40 + 1024
     file = b"BM" + struct.pack("<IHHI", start + len(data), 0, 0, start)
     return file + head + rng.randbytes(1024) + data
@@ -186,7 +195,7 @@ def _layers(rng: random.Random) -> bytes:
 CASES: dict[str, Maker] = {
     "JPEG, 1,000 empty scans": empty_scans(1000, 4000, 3000),
     "JPEG, 5,000 empty scans": empty_scans(5000, 4000, 3000),
-    "JPEG, 85 empty scans, 24 megapixels": empty_scans(85, WIDE, HIGH),
+    "JPEG, 85 empty scans, 24 megapixels": empty_scans(85, WIDTH, HEIGHT),
     "JPEG, 65,500 x 65,500 declared": _declared_jpeg,
     "JPEG, one colour": lambda rng: _saved(_flat("RGB"), "JPEG"),
     "JPEG, progressive, one colour": lambda rng: _saved(_flat("RGB"), "JPEG", progressive=True),
@@ -212,11 +221,15 @@ CASES: dict[str, Maker] = {
     "JPEG, 8 MB of fill bytes": lambda rng: _jpeg_with(b"\xff" * 8_000_000),
     "PNG, one colour": lambda rng: _saved(_flat("RGB"), "PNG", compress_level=1),
     "PNG, one colour, RGBA": lambda rng: _saved(_flat("RGBA"), "PNG", compress_level=1),
-    "PNG, 16 bits": lambda rng: _png(WIDE, HIGH, _zeros((WIDE * 6 + 1) * HIGH), depth=16, colour=2),
-    "PNG, 16 bits, gray": lambda rng: _png(WIDE, HIGH, _zeros((WIDE * 2 + 1) * HIGH), depth=16),
+    "PNG, 16 bits": lambda rng: _png(
+        WIDTH, HEIGHT, _zeros((WIDTH * 6 + 1) * HEIGHT), depth=16, colour=2
+    ),
+    "PNG, 16 bits, gray": lambda rng: _png(
+        WIDTH, HEIGHT, _zeros((WIDTH * 2 + 1) * HEIGHT), depth=16
+    ),
     "PNG, interlaced": _interlaced,
     "PNG, palette with transparency": _palette,
-    "PNG, 1 bit": lambda rng: _saved(Image.new("1", (WIDE, HIGH)), "PNG"),
+    "PNG, 1 bit": lambda rng: _saved(Image.new("1", (WIDTH, HEIGHT)), "PNG"),
     "PNG, palette of 3 MB": lambda rng: _small_png(_chunk(b"PLTE", rng.randbytes(3_000_000))),
     "PNG, zTXt of 64 MB": lambda rng: _small_png(_chunk(b"zTXt", b"a\0\0" + _zeros(2**26))),
     "PNG, 60 iTXt of 1 MB": lambda rng: _small_png(

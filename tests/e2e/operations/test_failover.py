@@ -18,13 +18,13 @@ from benchmarks.harness.processes import CloudProcess
 from benchmarks.robustness.restarts import (
     CONFIG,
     GRACE_SECONDS,
-    Ask,
-    Killable,
+    QuestionCase,
+    RestartableCloud,
     answered_twice,
     figures,
-    storm,
+    restart_under_load,
     two_clients,
-    with_answers,
+    with_expected_answers,
 )
 from edge_client import EdgeClient, EdgeConfig
 from tests.e2e.raw import GOOD_QUESTION, assert_clear, picture
@@ -34,10 +34,10 @@ TEXTS = (GOOD_QUESTION, "How many objects are there?", "Describe the picture.")
 
 
 @pytest.fixture(scope="module")
-def pair(llava_directory: Path, bundle_directory: Path) -> Iterator[list[Killable]]:
+def pair(llava_directory: Path, bundle_directory: Path) -> Iterator[list[RestartableCloud]]:
     """Two clouds of this module's own."""
     with ExitStack() as stack, ThreadPoolExecutor(2) as threads:
-        start = partial(Killable, bundle_directory, llava_directory)
+        start = partial(RestartableCloud, bundle_directory, llava_directory)
         yield list(threads.map(start, [stack, stack]))
 
 
@@ -53,14 +53,14 @@ def stopped(cloud: CloudProcess) -> Iterator[None]:
 
 @pytest.mark.timeout(240)
 def test_killed_and_restarted_under_load(
-    pair: list[Killable], cloud: CloudProcess, bundle_directory: Path
+    pair: list[RestartableCloud], cloud: CloudProcess, bundle_directory: Path
 ) -> None:
-    asked = [Ask(picture(seed), text) for seed in range(5) for text in TEXTS]
+    asked = [QuestionCase(picture(seed), text) for seed in range(5) for text in TEXTS]
     with EdgeClient(cloud.target, bundle_directory) as client:
-        known = with_answers(client, asked)
+        known = with_expected_answers(client, asked)
     asks = [known[number % len(known)] for number in range(QUESTIONS)]
     with two_clients(pair, bundle_directory) as clients:
-        ended = storm(pair, clients, asks)
+        ended = restart_under_load(pair, clients, asks)
     assert answered_twice(pair) == 0
     for endings in ended.values():
         assert len(endings) >= QUESTIONS
@@ -76,7 +76,7 @@ def test_killed_and_restarted_under_load(
 
 
 def test_a_stopped_cloud_loses_its_questions_to_another(
-    cloud: CloudProcess, pair: list[Killable], bundle_directory: Path
+    cloud: CloudProcess, pair: list[RestartableCloud], bundle_directory: Path
 ) -> None:
     config = replace(CONFIG, silence_seconds=0.5, failures=1, pause_seconds=0.5)
     other = pair[0].runs[-1]
@@ -110,7 +110,7 @@ def test_a_cloud_with_another_bundle_is_left_alone(
     assert_clear(str(caught.value))
 
 
-def test_all_gone(pair: list[Killable], bundle_directory: Path) -> None:
+def test_all_gone(pair: list[RestartableCloud], bundle_directory: Path) -> None:
     config = EdgeConfig(connect_seconds=1, failures=1, total_seconds=10, pause_seconds=60)
     targets = [cloud.target for cloud in pair]
     with EdgeClient(",".join(targets), bundle_directory, config) as client:

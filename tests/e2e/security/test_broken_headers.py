@@ -14,8 +14,8 @@ from benchmarks.attacks.peers.frames import (
     END_STREAM,
     GOAWAY,
     HEADERS,
+    call_ends,
     call_fields,
-    ends,
     frame,
     message,
     opening,
@@ -52,7 +52,7 @@ def test_no_log_quotes_a_peer(cloud: CloudProcess) -> None:
         (b"grpc-encoding", TOKEN),
         (b"grpc-timeout", TOKEN),
     ):
-        for end in ends(sent(cloud, call_with(name, value))):
+        for end in call_ends(sent(cloud, call_with(name, value))):
             assert not end.is_bug, (name, end)
     sent(cloud, frame(GOAWAY, 0, 0, bytes(8) + TOKEN))
     log = cloud.log[before:]

@@ -9,7 +9,7 @@ import pytest
 
 from aligned_vq.types import Payload
 from benchmarks.attacks.hostile_questions import ANSWERED, REFUSED
-from benchmarks.attacks.questions import HOSTILE, on_the_wire
+from benchmarks.attacks.question_cases import HOSTILE, wire_message
 from benchmarks.harness.processes import CloudProcess
 from benchmarks.robustness.fuzz import outcome
 from protos import convert
@@ -24,7 +24,7 @@ def test_hostile_questions_touch_nobody(
     (part,) = convert.payload_to_parts(payload)
     with grpc.insecure_channel(cloud.target) as channel:
         for kind in chosen:
-            message = on_the_wire(HOSTILE[kind], payload.manifest_digest, part)
+            message = wire_message(HOSTILE[kind], payload.manifest_digest, part)
             status, _ = outcome(channel, [message])
             assert status in (*ANSWERED, *REFUSED), kind
     assert_serves(cloud.target, bundle_directory)

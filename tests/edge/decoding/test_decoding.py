@@ -25,7 +25,7 @@ from aligned_vq.images.formats import DEFAULT_FORMATS, FORMATS
 from aligned_vq.images.load import load_image
 from aligned_vq.images.preprocess import view_of
 from aligned_vq.images.processor import ProcessorSettings
-from benchmarks.attacks.peers.bystanders import family
+from benchmarks.attacks.peers.gateway_probes import process_tree
 from benchmarks.attacks.peers.hostile_files import empty_scans
 from edge_client.config import EdgeConfig
 from edge_client.decoding.decoders import BlockingDecoders, ImageDecoders
@@ -76,12 +76,12 @@ def run(work: Callable[[ImageDecoders], Awaitable[None]], own: Limits | None = N
 @pytest.fixture
 def others() -> set[int]:
     """This process, and those below it that are none of a test's doing."""
-    return set(family(os.getpid()))
+    return set(process_tree(os.getpid()))
 
 
 def processes(others: set[int]) -> list[int]:
     """Those that a test's decoders started: the server, and what it keeps or works with."""
-    return [pid for pid in family(os.getpid()) if pid not in others]
+    return [pid for pid in process_tree(os.getpid()) if pid not in others]
 
 
 async def decoding_process(server: list[int], others: set[int]) -> int:
@@ -194,7 +194,7 @@ def test_nothing_outlives_a_client_that_is_killed(slow: bytes, tmp_path: Path) -
     with subprocess.Popen(command, stdout=subprocess.PIPE) as client:
         assert client.stdout is not None
         assert client.stdout.readline() == b"ready\n"
-        pids = family(client.pid)
+        pids = process_tree(client.pid)
         assert len(pids) >= 2
         client.kill()
     deadline = time.monotonic() + 20

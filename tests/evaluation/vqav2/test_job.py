@@ -14,7 +14,7 @@ import pytest
 from aligned_vq.cli import main
 from aligned_vq.evaluation.vqav2.metric import normalise
 from benchmarks.harness.processes import CloudProcess
-from benchmarks.links.secured_links import secured
+from benchmarks.links.secured_links import secured_link
 from tests import commands
 from tests.evaluation.vqav2.conftest import QUESTIONS
 from tests.evaluation.vqav2.folder import arguments, evaluated, results
@@ -147,7 +147,7 @@ def test_through_a_cloud_that_wants_a_token_the_answers_are_the_same(
 ) -> None:
     common = (world, tmp_path, llava_directory)
     evaluated(*common, "--bundles", "--questions=16")
-    link = secured("token", tmp_path / "link")
+    link = secured_link("token", tmp_path / "link")
     with CloudProcess(bundle_directory, llava_directory, *link.service) as cloud:
         over_wire = [f"--bundles={bundle_directory}", f"--target={cloud.target}", "--questions=16"]
         figures = evaluated(*common, *over_wire, *link.client_options)

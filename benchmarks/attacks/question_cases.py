@@ -1,6 +1,6 @@
-"""Hostile questions: settings at their extremes, and texts that something on the way may choke on.
+"""Hostile questions: settings at their extremes, and texts that a component may not handle.
 
-Each has to end in an answer or in a clear refusal, and must not touch anybody else's answer.
+Each has to end in an answer or in a clear refusal, and must not affect the answers of others.
 """
 
 from __future__ import annotations
@@ -15,23 +15,25 @@ from protos.messages import Turn
 
 PLAIN = "How many objects are there?"
 _PLANES = "".join(chr((plane << 16) + offset) for plane in range(17) for offset in (0x21, 0xABC))
-_STAND_IN = "\uf123"  # as long in UTF-8 as half of a surrogate pair
+_SURROGATE_PLACEHOLDER = "\uf123"
+"""Takes three bytes in UTF-8, as a lone surrogate would, so that lengths stay valid when the bytes
+of a surrogate replace it."""
 
 
 @dataclass(frozen=True)
-class HostileQuestion:
-    """A question, checked by nobody. `sampling` has the names that wire and JSON share."""
+class QuestionCase:
+    """An unchecked question; `sampling` has the field names that protobuf and JSON share."""
 
     text: str = field(default=PLAIN, repr=False)
     sampling: Mapping[str, Any] = field(default_factory=dict)
     turns: tuple[Turn, ...] = ()
 
 
-def _sampled(**settings: Any) -> HostileQuestion:
-    return HostileQuestion(sampling={"temperature": 1.0, "max_tokens": 24, **settings})
+def _sampled(**settings: Any) -> QuestionCase:
+    return QuestionCase(sampling={"temperature": 1.0, "max_tokens": 24, **settings})
 
 
-HOSTILE: dict[str, HostileQuestion] = {
+HOSTILE: dict[str, QuestionCase] = {
     **{
         f"temperature {value}": _sampled(temperature=value)
         for value in (1e-45, 1e-39, 1.2e-38, 1e-30, 1e-7, 0.0099, 0.01, 2.0, 2.01, 10.0, 3e38, -1.0)
@@ -73,7 +75,7 @@ HOSTILE: dict[str, HostileQuestion] = {
         }.items()
     },
     **{
-        f"text: {name}": HostileQuestion(text, {"temperature": 1.5, "max_tokens": 12})
+        f"text: {name}": QuestionCase(text, {"temperature": 1.5, "max_tokens": 12})
         for name, text in {
             "every plane": _PLANES,
             "one long word": "x" * 2000,
@@ -99,14 +101,14 @@ HOSTILE: dict[str, HostileQuestion] = {
             "newlines": "\n" * 1000 + "why?",
         }.items()
     },
-    "turns: as many as may be": HostileQuestion(turns=(Turn("why?", "so"),) * 32),
-    "turns: one too many": HostileQuestion(turns=(Turn("why?", "so"),) * 33),
-    "turns: empty answer": HostileQuestion(turns=(Turn("why?", ""),)),
-    "turns: empty question": HostileQuestion(turns=(Turn("", "so"),)),
-    "turns: long": HostileQuestion(turns=(Turn("why?", "b " * 8000),)),
-    "turns: role in an answer": HostileQuestion(turns=(Turn("why?", "so\nUSER: and?"),)),
+    "turns: as many as may be": QuestionCase(turns=(Turn("why?", "so"),) * 32),
+    "turns: one too many": QuestionCase(turns=(Turn("why?", "so"),) * 33),
+    "turns: empty answer": QuestionCase(turns=(Turn("why?", ""),)),
+    "turns: empty question": QuestionCase(turns=(Turn("", "so"),)),
+    "turns: long": QuestionCase(turns=(Turn("why?", "b " * 8000),)),
+    "turns: role in an answer": QuestionCase(turns=(Turn("why?", "so\nUSER: and?"),)),
 }
-ONLY_JSON: dict[str, HostileQuestion] = {
+ONLY_JSON: dict[str, QuestionCase] = {
     "temperature of many digits": _sampled(temperature=10**400),
     "temperature as text": _sampled(temperature="1e-45"),
     "temperature yes": _sampled(temperature=True),
@@ -117,40 +119,43 @@ ONLY_JSON: dict[str, HostileQuestion] = {
     "max_tokens -1": _sampled(max_tokens=-1),
     "stop: a number": _sampled(stop=[7]),
 }
-"""What the wire's fields cannot even hold."""
+"""Values that the protobuf fields cannot represent."""
 
 
-def on_the_wire(asked: HostileQuestion, manifest_digest: bytes, payload: pb.PayloadPart) -> bytes:
-    """The one message of the question, with what no protobuf library would write."""
+def wire_message(case: QuestionCase, manifest_digest: bytes, payload: pb.PayloadPart) -> bytes:
+    """The question as one serialised message; may contain surrogates, which protobuf refuses."""
     opened = pb.QuestionOpen(
         manifest_digest=manifest_digest,
-        question=_writable(asked.text),
-        sampling=pb.SamplingParams(**_settings(asked)),
-        turns=[pb.Turn(question=turn.question, answer=turn.answer) for turn in asked.turns],
+        question=_writable(case.text),
+        sampling=pb.SamplingParams(**_settings(case)),
+        turns=[pb.Turn(question=turn.question, answer=turn.answer) for turn in case.turns],
         payload=payload,
     )
-    written = pb.AskRequest(open=opened).SerializeToString()
-    return written.replace(_STAND_IN.encode(), b"\xed\xa0\x80")
+    serialised = pb.AskRequest(open=opened).SerializeToString()
+    return serialised.replace(_SURROGATE_PLACEHOLDER.encode(), b"\xed\xa0\x80")
 
 
-def as_json(asked: HostileQuestion, model: str, image_url: str) -> dict[str, Any]:
+def chat_request(case: QuestionCase, model: str, image_url: str) -> dict[str, Any]:
     """The body of a chat completion."""
-    said = [part for turn in asked.turns for part in turn]
+    history = [text for turn in case.turns for text in turn]
     messages: list[dict[str, Any]] = [
         {"role": ("user", "assistant")[number % 2], "content": text}
-        for number, text in enumerate([*said, asked.text])
+        for number, text in enumerate([*history, case.text])
     ]
     image = {"type": "image_url", "image_url": {"url": image_url}}
     messages[0]["content"] = [image, {"type": "text", "text": messages[0]["content"]}]
-    return {"model": model, "messages": messages, **asked.sampling}
+    return {"model": model, "messages": messages, **case.sampling}
 
 
-def _settings(asked: HostileQuestion) -> dict[str, Any]:
-    settings = dict(asked.sampling)
+def _settings(case: QuestionCase) -> dict[str, Any]:
+    settings = dict(case.sampling)
     if "stop" in settings:
         settings["stop"] = [_writable(text) for text in settings["stop"]]
     return settings
 
 
 def _writable(text: str) -> str:
-    return "".join(_STAND_IN if "\ud800" <= letter <= "\udfff" else letter for letter in text)
+    """The text with placeholders for surrogates."""
+    return "".join(
+        _SURROGATE_PLACEHOLDER if "\ud800" <= letter <= "\udfff" else letter for letter in text
+    )

@@ -1,9 +1,9 @@
-"""What rude clients cost the others: 95th percentiles of polite questions with and without them.
+"""What misbehaving clients cost the others: p95 of good questions with and without them.
 
-Polite clients ask follow-up questions one after the other. Beside them, each kind on its own:
-readers that take a piece of text a second, streams whose payload never comes, connections that
-stop in the middle of a frame, and a thousand idle ones. Measured in turns, so that a slow moment of
-the machine meets all kinds.
+Well-behaved clients ask follow-up questions one after the other, beside one kind of misbehaviour at
+a time: readers that take one chunk of text a second, streams whose payload never comes, connections
+that stop in the middle of a frame, and a thousand idle connections. The kinds alternate, so that a
+slow moment of the machine affects all of them.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ from protos.alignedvq.v1 import inference_pb2 as pb
 from protos.alignedvq.v1 import inference_pb2_grpc as rpc
 from protos.messages import Question
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(4)  # and half of a frame's header
+PREFACE_AND_HALF_FRAME = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(4)
+"""HTTP/2's preface and four of the nine bytes of a frame's header."""
 ROUNDS = 3
 
 
-async def polite(target: str, own: list[LoadClient], questions: int) -> list[float]:
-    """Seconds of every follow-up question of some clients."""
+async def ask_follow_ups(target: str, load: list[LoadClient], questions: int) -> list[float]:
+    """Seconds of every follow-up question of well-behaved clients."""
     times: list[float] = []
     async with grpc.aio.insecure_channel(target) as channel:
         stub: Any = rpc.SplitInferenceStub(channel)
@@ -48,19 +49,19 @@ async def polite(target: str, own: list[LoadClient], questions: int) -> list[flo
                 await ask(stub, client, client.questions[number % len(client.questions)], False)
                 times.append(time.perf_counter() - started)
 
-        await asyncio.gather(*map(talk, own))
+        await asyncio.gather(*map(talk, load))
     return times
 
 
 @asynccontextmanager
 async def nobody(target: str, client: LoadClient) -> AsyncIterator[None]:
-    """Polite clients alone."""
+    """No misbehaving client."""
     yield
 
 
 @asynccontextmanager
 async def slow_readers(target: str, client: LoadClient) -> AsyncIterator[None]:
-    """16 descriptions, read a piece a second."""
+    """16 streams of descriptions, of which one chunk a second is read."""
 
     async def read(channel: grpc.aio.Channel) -> None:
         call = _opened(channel, client)
@@ -87,35 +88,38 @@ async def no_payload(target: str, client: LoadClient) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def half_open(target: str, client: LoadClient) -> AsyncIterator[None]:
-    """200 connections that stop in the middle of a frame."""
-    async with _sockets(target, 200, PREFACE):
+    """200 connections that stop in the middle of a frame header."""
+    async with _sockets(target, 200, PREFACE_AND_HALF_FRAME):
         yield
 
 
 @asynccontextmanager
 async def idle(target: str, client: LoadClient) -> AsyncIterator[None]:
-    """1,000 connections that say nothing."""
+    """1,000 connections on which nothing is sent."""
     async with _sockets(target, 1000, b""):
         yield
 
 
 KINDS = (nobody, slow_readers, no_payload, half_open, idle)
+"""Context managers of misbehaving clients; their names are keys of the results."""
 
 
 def _opened(channel: grpc.aio.Channel, client: LoadClient) -> Any:
+    """A call whose question is sent without its payload."""
     question = Question("", client.payload.manifest_digest, "Describe the picture.")
     stub: Any = rpc.SplitInferenceStub(channel)
     first = pb.AskRequest(open=convert.question_to_proto(question))
     call = stub.Ask()
+    # Retrieve the exception of a failed write: asyncio reports those that nobody retrieves.
     asyncio.ensure_future(call.write(first)).add_done_callback(lambda done: done.exception())
     return call
 
 
 @asynccontextmanager
 async def _tasks(target: str, work: Callable[[Any], Any], count: int) -> AsyncIterator[None]:
-    """So many tasks, begun anew as they end, each on a connection of its own."""
+    """Run `count` tasks, each on a separate connection and restarted when it ends."""
 
-    async def again() -> None:
+    async def repeat() -> None:
         options = (("grpc.use_local_subchannel_pool", 1),)
         async with grpc.aio.insecure_channel(target, options) as channel:
             while True:
@@ -123,7 +127,7 @@ async def _tasks(target: str, work: Callable[[Any], Any], count: int) -> AsyncIt
                     await work(channel)
                 await asyncio.sleep(0.1)
 
-    tasks = [asyncio.create_task(again()) for _ in range(count)]
+    tasks = [asyncio.create_task(repeat()) for _ in range(count)]
     await asyncio.sleep(1)
     try:
         yield
@@ -135,6 +139,7 @@ async def _tasks(target: str, work: Callable[[Any], Any], count: int) -> AsyncIt
 
 @asynccontextmanager
 async def _sockets(target: str, count: int, first: bytes) -> AsyncIterator[None]:
+    """Keep `count` connections open on which only `first` is sent."""
     host, port = target.split(":")
     writers = []
     try:
@@ -149,19 +154,19 @@ async def _sockets(target: str, count: int, first: bytes) -> AsyncIterator[None]
             writer.close()
 
 
-async def measure(target: str, own: list[LoadClient], questions: int) -> dict[str, list[float]]:
-    """Seconds by kind of neighbour, over some rounds."""
-    await polite(target, own, 2)  # their pictures are held from here on
-    found: dict[str, list[float]] = {kind.__name__: [] for kind in KINDS}
+async def measure(target: str, load: list[LoadClient], questions: int) -> dict[str, list[float]]:
+    """Seconds of good questions by kind of misbehaviour, over `ROUNDS` rounds."""
+    await ask_follow_ups(target, load, 2)  # fills the image cache
+    seconds: dict[str, list[float]] = {kind.__name__: [] for kind in KINDS}
     for _ in range(ROUNDS):
         for kind in KINDS:
-            async with kind(target, own[0]):
-                found[kind.__name__] += await polite(target, own, questions)
-    return found
+            async with kind(target, load[0]):
+                seconds[kind.__name__] += await ask_follow_ups(target, load, questions)
+    return seconds
 
 
 def main() -> int:
-    """Print 95th percentiles and their ratios; exits with 1 above 1.5."""
+    """Print 95th percentiles and their ratios; exits with 1 if a ratio exceeds 1.5."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--questions", type=int, default=60, help="of each client and round")
@@ -169,19 +174,19 @@ def main() -> int:
     options = parser.parse_args()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(8192, hard)), hard))
-    own = clients(options.clients, 8)
+    load = clients(options.clients, 8)
     with CloudProcess(BUNDLE, CHECKPOINT) as cloud:
-        times = asyncio.run(measure(cloud.target, own, options.questions))
-    p95 = {kind: statistics.quantiles(found, n=20)[-1] for kind, found in times.items()}
+        times = asyncio.run(measure(cloud.target, load, options.questions))
+    p95 = {kind: statistics.quantiles(seconds, n=20)[-1] for kind, seconds in times.items()}
     figures = {
         kind: {"p95_ms": round(1e3 * value, 1), "ratio": round(value / p95["nobody"], 2)}
         for kind, value in p95.items()
     }
-    for kind, own_figures in figures.items():
-        print(f"{kind:>14}: p95 {own_figures['p95_ms']} ms, {own_figures['ratio']} of alone")
+    for kind, row in figures.items():
+        print(f"{kind:>14}: p95 {row['p95_ms']} ms, {row['ratio']} of alone")
     if options.out:
         write_file(options.out, json.dumps(figures, indent=2) + "\n")
-    return 0 if max(own_figures["ratio"] for own_figures in figures.values()) <= 1.5 else 1
+    return 0 if max(row["ratio"] for row in figures.values()) <= 1.5 else 1
 
 
 if __name__ == "__main__":

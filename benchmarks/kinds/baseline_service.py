@@ -1,10 +1,10 @@
-"""A cloud that is sent what others would send: files of pictures, or plain features.
+"""A service for the baselines: payloads that hold an image file, or features without a codec.
 
-python -m benchmarks.kinds.pixel_cloud --bundle DIR --model DIR  # options of `cloud-server serve`
+python -m benchmarks.kinds.baseline_service --bundle DIR --model DIR  # and `cloud-server serve`'s
 
-The production service (wire, checks, engine, batching, TLS), but that the body of a payload is a
-JPEG or WebP file, or the residual stream at the bundle's cut as float16 or int8, and as large as
-these are. `raw_payload` makes one, and any edge client sends it.
+It is the production service (protocol, checks, engine, batching, TLS), except that the body of a
+payload is a JPEG or WebP file, or the residual stream at the bundle's cut as float16 or int8, with
+a size limit to match. `raw_payload` makes such a payload; any edge client can send it.
 """
 
 from __future__ import annotations
@@ -45,21 +45,21 @@ from protos.messages import ServiceInfo
 
 MAX_BODY_BYTES = 32 * 2**20
 _UPLOADS = (("grpc.http2.ping_timeout_ms", 2**31 - 1),)
-"""Otherwise gRPC's own: windows that grow with the link, as whoever sends pictures has them. Their
-pings wait behind an upload, on a thin link for minutes."""
+"""gRPC's default windows, which grow with the link, as for any upload of images; but no ping
+timeout, because a ping queues behind the upload, on a thin link for minutes."""
 
 
 def raw_payload(manifest_digest: bytes, body: bytes) -> Payload:
-    """A file or features as what an edge client sends; the bundle is named, as in any question."""
+    """A payload whose body is an image file or features, for the bundle with this manifest."""
     return Payload(manifest_digest, 1, 0, 0, "raw", body, zlib.crc32(body))
 
 
 class RawDecoder:
-    """From files and features to image embeddings: the whole tower, or what is behind the cut.
+    """Decodes image files (with the whole tower) and features (with its suffix) to embeddings.
 
     Args:
-        model: of one bundle.
-        checkpoint: whose tower it is.
+        model: a model that serves one bundle.
+        checkpoint: the checkpoint of its vision tower.
     """
 
     def __init__(self, model: CloudModel, checkpoint: LlavaCheckpoint) -> None:
@@ -70,12 +70,13 @@ class RawDecoder:
         self._dim = checkpoint.tower.vision.hidden_size
         self._eps = checkpoint.tower.vision.layer_norm_eps
         tokens = checkpoint.tower.vision.num_tokens
+        # Features have exactly these body sizes; everything else has to be an image file.
         self._codings: dict[int, StreamCoding] = {
             2 * tokens * self._dim: RawFloat16(),
             tokens * (self._dim + 2): Int8PerToken(),
         }
         self._norm: tuple[Tensor, Tensor] | None = None
-        if split.norm != "pre":  # there the features are the residual stream
+        if split.norm != "pre":  # at "pre" the features are the residual stream
             names = [f"{cut_norm_name(split)}.{part}" for part in ("weight", "bias")]
             tensors = checkpoint.vision_tensors(names)
             weight, bias = (tensors[name].to(model.device, model.dtype) for name in names)
@@ -83,10 +84,10 @@ class RawDecoder:
 
     @torch.inference_mode()
     def decode_many(self, payloads: Sequence[Payload]) -> list[EngineImage | Exception]:
-        """An embedding `[N', H]` for each, or the error of what is neither file nor features."""
-        return [self._decoded(payload.body) for payload in payloads]
+        """The image embeddings `[N', H]` of each payload, or the error that decoding it raised."""
+        return [self._decode(payload.body) for payload in payloads]
 
-    def _decoded(self, body: bytes) -> EngineImage | Exception:
+    def _decode(self, body: bytes) -> EngineImage | Exception:
         watch = Stopwatch()
         try:
             with self._model.turns:
@@ -103,33 +104,34 @@ class RawDecoder:
 
     def _at_cut(self, body: bytes) -> tuple[Tensor, Tensor]:
         """Features and residual stream, `[1, N, D]` each."""
-        to = (self._model.device, self._model.dtype)
+        target = (self._model.device, self._model.dtype)
         coding = self._codings.get(len(body))
         if coding is None:
-            pixels = preprocess(_picture(body), self._cut.bundle.manifest.processor)
-            found: tuple[Tensor, Tensor] = self._prefix(torch.from_numpy(pixels)[None].to(*to))
-            return found
-        residual = torch.from_numpy(coding.decode(body, self._dim))[None].to(*to)
+            pixels = preprocess(_open_image(body), self._cut.bundle.manifest.processor)
+            at_cut: tuple[Tensor, Tensor] = self._prefix(torch.from_numpy(pixels)[None].to(*target))
+            return at_cut
+        residual = torch.from_numpy(coding.decode(body, self._dim))[None].to(*target)
         if self._norm is None:
             return residual, residual
         weight, bias = self._norm
         return F.layer_norm(residual, (self._dim,), weight, bias, self._eps), residual
 
 
-def _picture(body: bytes) -> Image.Image:
+def _open_image(body: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(body), formats=("JPEG", "WEBP")).convert("RGB")
     except (OSError, UnidentifiedImageError) as error:
         raise CorruptPayload(
-            f"expected a JPEG or WebP file, or features, got {len(body)} bytes of something else"
+            f"expected a JPEG or WebP file, or features of the bundle's cut, got {len(body)} bytes "
+            "that are neither; send a payload made by `raw_payload`"
         ) from error
 
 
 async def serve(config: CloudConfig) -> None:
-    """Serve until SIGTERM; says where on stdout once it may be asked.
+    """Serve until SIGTERM; prints "serving on HOST:PORT" once it accepts questions.
 
     Raises:
-        ConfigError: bundle or checkpoint cannot be used, or certificates.
+        ConfigError: the bundle, the checkpoint or a certificate cannot be used.
     """
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
@@ -152,11 +154,11 @@ async def serve(config: CloudConfig) -> None:
     methods.add_split_inference(service)
     server.add_generic_rpc_handlers((methods,))
     tls = tls_files(config)
-    listen_at = f"{config.host}:{config.port}"
-    secret = tls.credentials() if tls else None
-    port = (
-        server.add_secure_port(listen_at, secret) if secret else server.add_insecure_port(listen_at)
-    )
+    address = f"{config.host}:{config.port}"
+    if tls:
+        port = server.add_secure_port(address, tls.credentials())
+    else:
+        port = server.add_insecure_port(address)
     await server.start()
     await backend.engine.warm_up()
     print(f"serving on {config.host}:{port}", flush=True)
@@ -173,7 +175,7 @@ def main() -> int:
     try:
         asyncio.run(serve(CloudConfig(**parser.parse_args().as_dict())))
     except AlignedVQError as error:
-        print(f"pixel_cloud: {error}", file=sys.stderr)
+        print(f"baseline_service: {error}", file=sys.stderr)
         return 1
     return 0
 

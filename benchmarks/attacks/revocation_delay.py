@@ -1,8 +1,8 @@
-"""How long a token or a certificate works after it was taken back.
+"""How long a token or a certificate still works after its revocation.
 
-One service for tokens and one for certificates. Of each client that is taken back one answer runs,
-one connection asks again and again, and one is idle; another client's answer must go on. Seconds
-from the replacement of the file; exits with 1 where one is above the target.
+One service for tokens and one for certificates. A client whose access is revoked has a running
+answer, a connection that makes new calls and an idle connection; another client must not be
+affected. Times count from the replacement of the file. Exits with 1 if one exceeds the target.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from protos.messages import Question
 
 TARGET_SECONDS = 10.0
 TOKENS = 3000
-OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0))
+NEW_CONNECTION = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0))
 
 Row = dict[str, float | None]
 
 
-def talkative(folder: Path) -> Path:
-    """The reference checkpoint with room for long answers, which it does not end by itself."""
+def long_answer_checkpoint(folder: Path) -> Path:
+    """A copy of the reference checkpoint whose answers only end at the token limit."""
     model = folder / "llava"
     shutil.copytree(CHECKPOINT, model)
     for name, section, change in (
@@ -56,33 +56,36 @@ def talkative(folder: Path) -> Path:
 
 
 class LongAnswerClient:
-    """One client: an answer that runs, an idle connection, and one to ask over again and again."""
+    """A client with a running answer, an idle connection, and a connection for new calls.
+
+    Each uses a separate connection; the client records when the service ends it.
+    """
 
     def __init__(self, target: str, settings: EdgeConfig) -> None:
         self._credentials = read_credentials(settings)
         self._metadata = self._credentials.metadata()
-        self._channels = [self._credentials.channel(target, OWN_CONNECTION) for _ in range(3)]
-        self._running, self._idle, self._asking = map(rpc.SplitInferenceStub, self._channels)
-        self._ended: dict[str, float] = {}
+        self._channels = [self._credentials.channel(target, NEW_CONNECTION) for _ in range(3)]
+        self._running, self._idle, self._calling = map(rpc.SplitInferenceStub, self._channels)
+        self._end_times: dict[str, float] = {}
         self._closing = threading.Event()
 
     def begin(self) -> None:
-        """Start the answer, and leave a connection that was used idle."""
+        """Start the answer and the calls, and use the idle connection once."""
         info = self._idle.GetManifest(pb.GetManifestRequest(), timeout=20, metadata=self._metadata)
         self._channels[1].subscribe(self._idle_state)
         question = Question("", info.manifest_digest, "Describe.", Sampling(TOKENS), text_only=True)
         opening = pb.AskRequest(open=convert.question_to_proto(question))
         answer: Any = self._running.Ask(iter([opening]), timeout=120, metadata=self._metadata)
         next(answer)
-        for work in (self._read, self._ask):
+        for work in (self._read, self._call):
             threading.Thread(target=work, args=(answer,), daemon=True).start()
 
-    def ended(self, name: str) -> float | None:
-        """When that was over; None: it is not."""
-        return self._ended.get(name)
+    def end_time(self, name: str) -> float | None:
+        """The `time.monotonic()` at which the service ended this activity; None: it goes on."""
+        return self._end_times.get(name)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connections."""
         self._closing.set()
         for channel in self._channels:
             channel.close()
@@ -91,39 +94,47 @@ class LongAnswerClient:
         with suppress(grpc.RpcError, ValueError):
             for _ in answer:
                 pass
-        self._note("running answer")
+        self._record_end("running answer")
 
-    def _ask(self, answer: Any) -> None:
+    def _call(self, answer: Any) -> None:
         with suppress(grpc.RpcError, ValueError):
             while not self._closing.wait(0.05):
-                self._asking.GetManifest(
+                self._calling.GetManifest(
                     pb.GetManifestRequest(), timeout=20, metadata=self._metadata
                 )
-        self._note("new calls")
+        self._record_end("new calls")
 
     def _idle_state(self, state: grpc.ChannelConnectivity) -> None:
         if state is not grpc.ChannelConnectivity.READY:
-            self._note("idle connection")
+            self._record_end("idle connection")
 
-    def _note(self, name: str) -> None:
+    def _record_end(self, name: str) -> None:
+        # `close` ends everything too; only ends caused by the service count.
         if not self._closing.is_set():
-            self._ended.setdefault(name, time.monotonic())
+            self._end_times.setdefault(name, time.monotonic())
 
 
-def measured(
-    gone: LongAnswerClient, stays: LongAnswerClient, take_back: Callable[[], None], limit: float
+def measure(
+    revoked: LongAnswerClient,
+    other: LongAnswerClient,
+    revoke_client: Callable[[], None],
+    limit_seconds: float,
 ) -> Row:
-    """Seconds until everything of one client had ended; `lost` counts what another one lost."""
-    for client in (gone, stays):
+    """Seconds from the revocation to the end of each activity of the revoked client.
+
+    None: it had not ended after `limit_seconds`. `lost` counts the ended activities of the other
+    client, which should be none.
+    """
+    for client in (revoked, other):
         client.begin()
     names = ("new calls", "running answer", "idle connection")
     started = time.monotonic()
-    take_back()
-    while time.monotonic() < started + limit and not all(map(gone.ended, names)):
+    revoke_client()
+    while time.monotonic() < started + limit_seconds and not all(map(revoked.end_time, names)):
         time.sleep(0.05)
-    ends = {name: gone.ended(name) for name in names}
-    lost = sum(stays.ended(name) is not None for name in names)
-    for client in (gone, stays):
+    ends = {name: revoked.end_time(name) for name in names}
+    lost = sum(other.end_time(name) is not None for name in names)
+    for client in (revoked, other):
         client.close()
     return {
         **{name: None if end is None else round(end - started, 2) for name, end in ends.items()},
@@ -139,20 +150,22 @@ def service(model: Path, *options: str) -> Iterator[str]:
         yield cloud.target
 
 
-def with_tokens(model: Path, folder: Path, limit: float) -> Row:
-    """A line of the file of tokens is removed."""
+def with_tokens(model: Path, folder: Path, limit_seconds: float) -> Row:
+    """Revoke a token by removing its line from the token file."""
     path, names = folder / "tokens.yaml", ("gone", "stays")
     lines = [f"{name}: {hashlib.sha256(name.encode()).hexdigest()}\n" for name in names]
     path.write_text("".join(lines))
     for name in names:
         (folder / name).write_text(name)
     with service(model, f"--tokens={path}") as target:
-        own = [LongAnswerClient(target, EdgeConfig(token_file=folder / name)) for name in names]
-        return measured(own[0], own[1], lambda: replaced(path, lines[1]), limit)
+        revoked, other = (
+            LongAnswerClient(target, EdgeConfig(token_file=folder / name)) for name in names
+        )
+        return measure(revoked, other, lambda: replace_file(path, lines[1]), limit_seconds)
 
 
-def with_certificates(model: Path, folder: Path, limit: float, *, by_name: bool) -> Row:
-    """A certificate is put on the CRL, or its name on a list."""
+def with_certificates(model: Path, folder: Path, limit_seconds: float, *, by_name: bool) -> Row:
+    """Revoke a certificate through the CRL, or through a deny-list of names (`by_name`)."""
     issuing.make(folder, None, ("gone", "stays"))
     path = revoke(folder, (), 30)
     options = (
@@ -160,14 +173,14 @@ def with_certificates(model: Path, folder: Path, limit: float, *, by_name: bool)
         *(f"--tls_clients={folder / 'ca.pem'}", f"--tls_refused={path}"),
     )
 
-    def take_back() -> None:
+    def revoke_client() -> None:
         if by_name:
-            replaced(path, "names: [gone]")
+            replace_file(path, "names: [gone]")
         else:
             revoke(folder, ("gone",), 30)
 
     with service(model, *options) as target:
-        own = [
+        revoked, other = (
             LongAnswerClient(
                 target.replace("127.0.0.1", "localhost"),
                 EdgeConfig(
@@ -178,19 +191,19 @@ def with_certificates(model: Path, folder: Path, limit: float, *, by_name: bool)
                 ),
             )
             for name in ("gone", "stays")
-        ]
-        return measured(own[0], own[1], take_back, limit)
+        )
+        return measure(revoked, other, revoke_client, limit_seconds)
 
 
-def replaced(path: Path, text: str) -> None:
-    """As an operator's tool replaces a file: at once."""
-    beside = path.with_suffix(".new")
-    beside.write_text(text)
-    beside.rename(path)
+def replace_file(path: Path, text: str) -> None:
+    """Replace a file atomically, as an operator's tool does."""
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    new.rename(path)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point; 1 where a target is missed."""
+    """Print the seconds; exits with 1 if a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=20.0, help="longest wait")
     parser.add_argument("--out", type=Path, default=None, help="file for the figures, JSON")
@@ -198,13 +211,13 @@ def main(argv: list[str] | None = None) -> int:
     rows: dict[str, Row] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = talkative(folder)
+        model = long_answer_checkpoint(folder)
         rows["token"] = with_tokens(model, folder, options.seconds)
         for kind, by_name in (("certificate, CRL", False), ("certificate, name", True)):
-            own = folder / str(by_name)
-            rows[kind] = with_certificates(model, own, options.seconds, by_name=by_name)
+            certificates = folder / str(by_name)
+            rows[kind] = with_certificates(model, certificates, options.seconds, by_name=by_name)
     missed = False
-    print(f"seconds from taking back to the end; target {TARGET_SECONDS:g}, others lose nothing")
+    print(f"seconds from revocation to the end; target {TARGET_SECONDS:g}, others lose nothing")
     for kind, row in rows.items():
         times = [value for key, value in row.items() if key != "lost"]
         bad = row["lost"] or any(value is None or value > TARGET_SECONDS for value in times)

@@ -1,11 +1,10 @@
-"""What the cloud holds of pictures: features rebuilt from payloads, or the features themselves."""
+"""Features that the cloud holds of images: rebuilt from payloads, or not quantized at all."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from PIL import Image
@@ -24,77 +23,76 @@ from aligned_vq.codec.feature_codec import CloudCodec, EdgeCodec
 from aligned_vq.llava.checkpoint import LlavaCheckpoint
 from aligned_vq.shipped import BUNDLE
 from aligned_vq.split.loading import load_prefix
-from aligned_vq.types import SplitPoint
+from aligned_vq.types import OperatingPoint, SplitPoint
 from benchmarks.leakage.settings import LeakageSettings
 
 CALIBRATED, UNQUANTIZED = "calibrated", "none"
-"""Codecs beside the shipped one: how the names of those that are calibrated here begin, and what
-stands for features as they are."""
+"""Names of codecs other than the shipped one: the prefix of those calibrated here, and the name for
+features without a codec."""
 _BATCH = 16
 
 
 @dataclass(frozen=True, eq=False)
-class Held:
-    """Features at a cut as the cloud has them, of all pictures but those for calibration."""
+class CloudFeatures:
+    """Features of all images but those for calibration, at one cut and from one codec."""
 
     cut: str
     codec: str
-    """The shipped one's operating point; `CALIBRATED` and bits a token; or `UNQUANTIZED`."""
+    """An operating point of the shipped one; `CALIBRATED` and bits per token; or `UNQUANTIZED`."""
     features: Tensor
     """`[M, N, D]` float16."""
     sizes_bytes: list[int]
-    """Of each picture's payload body; of float16 features where there is no codec."""
+    """Of each image's payload body; of its float16 features where there is no codec."""
 
 
-def held_features(
-    checkpoint: LlavaCheckpoint, pictures: Sequence[Image.Image], settings: LeakageSettings
-) -> Iterator[Held]:
-    """Cut by cut what the cloud has of `pictures`, with each codec that is asked for.
-
-    The first ones are for calibration.
+def cloud_features(
+    checkpoint: LlavaCheckpoint, images: Sequence[Image.Image], settings: LeakageSettings
+) -> Iterator[CloudFeatures]:
+    """Features for every cut and codec of the settings; the first images are for calibration.
 
     Raises:
         ConfigError: the tower has no such cut, or the shipped bundle no such operating point.
     """
     shipped = open_edge_bundle(BUNDLE)
     shipped_cut = str(shipped.manifest.split)
-    own_cut = [shipped_cut] if settings.points else []
-    for cut in dict.fromkeys([*settings.cuts, *own_cut]):
+    cuts = [*settings.cuts, *([shipped_cut] if settings.points else [])]
+    for cut in dict.fromkeys(cuts):
         split = SplitPoint.parse(cut)
         prefix = load_prefix(checkpoint, split)
-        total = -(-len(pictures) // 8)
-        batches = tqdm(pixel_batches(checkpoint, pictures), f"prefix {cut}", total, leave=False)
+        total = -(-len(images) // 8)
+        batches = tqdm(pixel_batches(checkpoint, images), f"prefix {cut}", total, leave=False)
         whole = features_at(prefix, batches)
         first = CutFeatures(*(part[: settings.first_pictures] for part in whole))
         rest = CutFeatures(*(part[settings.first_pictures :] for part in whole))
         if settings.unquantized:
             features = rest.features.half()
             raw_bytes = features[0].numel() * features.element_size()
-            yield Held(cut, UNQUANTIZED, features, [raw_bytes] * len(features))
+            yield CloudFeatures(cut, UNQUANTIZED, features, [raw_bytes] * len(features))
         if cut in settings.cuts:
             plan = CodecPlan(split, codebook_sizes=settings.codebook_sizes)
             codec = calibrate_codec(checkpoint, plan, first, settings.seed).codec
             for point in reversed(plan.operating_points):
                 bits = math.log2(math.prod(plan.codebook_sizes[stage] for stage in point.stages))
-                yield through(codec, codec, rest, cut, f"{CALIBRATED} {bits:g} bits", point=point)
+                name = f"{CALIBRATED} {bits:g} bits"
+                yield CloudFeatures(cut, name, *through(codec, codec, rest, point))
         if cut == shipped_cut and settings.points:
             cloud = open_cloud_bundle(BUNDLE).codec
             for name in settings.points:
-                yield through(shipped.codec, cloud, rest, cut, name, point=name)
+                yield CloudFeatures(cut, name, *through(shipped.codec, cloud, rest, name))
 
 
 def through(
-    edge: EdgeCodec, cloud: CloudCodec, examples: CutFeatures, cut: str, codec: str, **how: Any
-) -> Held:
-    """Every example as a payload, and what is rebuilt from it; `how` is given on to `compress`."""
+    edge: EdgeCodec, cloud: CloudCodec, examples: CutFeatures, point: OperatingPoint | str
+) -> tuple[Tensor, list[int]]:
+    """Features `[M, N, D]` float16 rebuilt from payloads of the examples, and the bodies' bytes."""
     encoded, sizes = [], []
     pairs = zip(*examples, strict=True)
-    for features, residual in tqdm(pairs, f"{cut} {codec}", len(examples.features), leave=False):
-        payload = edge.compress(features, residual, **how)
+    for features, residual in tqdm(pairs, "payloads", len(examples.features), leave=False):
+        payload = edge.compress(features, residual, point=point)
         sizes.append(len(payload.body))
         encoded.append(cloud.unpack(payload))
     rebuilt = [
         cloud.decode_many(encoded[start : start + _BATCH])[0].half()
         for start in range(0, len(encoded), _BATCH)
     ]
-    return Held(cut, codec, torch.cat(rebuilt), sizes)
+    return torch.cat(rebuilt), sizes

@@ -1,9 +1,9 @@
-"""Pictures as a camera gives them: photographs of at least four megapixels.
+"""Images as large as a camera's: photographs of at least four megapixels.
 
-The photographs in Python packages are smaller, and enlarging one would make a JPEG that no camera
-makes. Debian's package `lomiri-wallpapers-16.04` has photographs of 4.5 to 16 megapixels under free
-licences. They are JPEG files already, so what is encoded here is smoother than a sensor's own
-output and its JPEG smaller, to the advantage of whoever sends JPEGs. Any other file does as well.
+The photographs in Python packages are smaller, and an enlarged one has a JPEG unlike any camera's.
+Debian's package `lomiri-wallpapers-16.04` has photographs of 4.5 to 16 megapixels under free
+licences. They are JPEG files already: the decoded image is smoother than the output of a sensor, so
+its JPEG is smaller, which favours the JPEG baseline. Any other image file can be used instead.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ QUALITY = 90
 
 
 @dataclass(frozen=True)
-class CameraFrame:
-    """A picture in memory, and the size of it as a JPEG."""
+class CameraImage:
+    """A decoded image, and its size as a JPEG file."""
 
     name: str
     image: Image.Image
@@ -38,31 +38,31 @@ class CameraFrame:
 
     @property
     def bytes_a_pixel(self) -> float:
-        """Of the JPEG."""
+        """Bytes of the JPEG file for each pixel."""
         return self.jpeg_bytes / self.image.width / self.image.height
 
 
 @cache
-def frame(name: str) -> CameraFrame:
-    """The picture in a file, or of that name in the folder of the package.
+def camera_image(name: str) -> CameraImage:
+    """The image in the file `name`, or in the file of that name in the package's folder.
 
     Raises:
         ConfigError: there is no such file.
-        InvalidInput: it is no picture.
+        InvalidInput: the file is not an image.
     """
     path = Path(name)
     path = path if path.is_file() else FOLDER / name
     if not path.is_file():
         raise ConfigError(
-            f"expected a picture at {name!r} or in {FOLDER}, got none; give a file, or "
+            f"expected an image at {name!r} or in {FOLDER}, got none; give a file, or "
             f"`apt-get install {PACKAGE}`"
         )
     image = load_image(path)
-    return CameraFrame(path.name, image, len(jpeg(image)))
+    return CameraImage(path.name, image, len(jpeg(image)))
 
 
 def jpeg(image: Image.Image) -> bytes:
     """A JPEG file of quality 90, with Pillow's defaults otherwise."""
-    written = io.BytesIO()
-    image.save(written, "JPEG", quality=QUALITY)
-    return written.getvalue()
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=QUALITY)
+    return buffer.getvalue()

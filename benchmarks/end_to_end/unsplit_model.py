@@ -1,4 +1,4 @@
-"""The unsplit model in the edge's own process: nothing is sent."""
+"""The unsplit model inside the edge process: nothing is sent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aligned_vq.images.preprocess import preprocess
 from aligned_vq.llava.checkpoint import LlavaCheckpoint
 from aligned_vq.split.loading import load_prefix
 from aligned_vq.stopwatch import Stopwatch
-from benchmarks.end_to_end.edge import Sample, Task
+from benchmarks.end_to_end.edge import EdgeTask, Sample
 from cloud_server.config import CloudConfig
 from cloud_server.engine.base import EngineRequest
 from cloud_server.model import load_cloud_model
@@ -23,10 +23,10 @@ from cloud_server.operations.metrics import Metrics
 from cloud_server.serving_backends import make_backend
 
 
-class WholeModel:
-    """Tower, projector and language model, by the code that the cloud runs."""
+class UnsplitModel:
+    """Tower, projector and language model, run on the CPU by the cloud's code."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: EdgeTask) -> None:
         config = CloudConfig(Path(task.bundle), task.checkpoint, device="cpu", prefix_cache_mib=0)
         self._model = load_cloud_model(config)
         (self._cut,) = self._model.cuts.values()
@@ -38,25 +38,25 @@ class WholeModel:
         self._sampling = Sampling(task.max_tokens)
 
     def ask(self, image: Image.Image) -> Sample:
-        """A question about a picture in memory."""
-        began = time.perf_counter()
+        """Answer the task's question about an image; bytes are 0."""
+        started = time.perf_counter()
         embeds, edge_ms = self._embeds(image)
         request = EngineRequest("edge", self._prompt, embeds, self._sampling)
-        first, last, ended = asyncio.run(self._generated(request))
-        engine_ns = ended.timings.stages_ns if ended.timings else {}
+        first, last, last_chunk = asyncio.run(self._generate(request))
+        engine_ns = last_chunk.timings.stages_ns if last_chunk.timings else {}
         return {
             "edge_ms": edge_ms,
             "cloud_ms": {stage: ns / 1e6 for stage, ns in engine_ns.items()},
-            "first_token_ms": 1e3 * (first - began),
-            "total_ms": 1e3 * (last - began),
+            "first_token_ms": 1e3 * (first - started),
+            "total_ms": 1e3 * (last - started),
             "body_bytes": 0,
             "sent_bytes": 0,
-            "tokens": ended.usage.completion_tokens if ended.usage else 0,
+            "tokens": last_chunk.usage.completion_tokens if last_chunk.usage else 0,
         }
 
     @torch.inference_mode()
     def _embeds(self, image: Image.Image) -> tuple[Tensor, dict[str, float]]:
-        """What the language model reads of a picture, and milliseconds by stage."""
+        """The image embeddings `[N, H]` for the language model, and milliseconds by stage."""
         watch = Stopwatch()
         pixels = torch.from_numpy(preprocess(image, self._cut.bundle.manifest.processor))
         watch.lap("preprocess")
@@ -68,8 +68,8 @@ class WholeModel:
         watch.lap("projector")
         return embeds, {stage: ns / 1e6 for stage, ns in watch.timings().stages_ns.items()}
 
-    async def _generated(self, request: EngineRequest) -> tuple[float, float, TokenChunk]:
-        """When the first token and the last came, and the last piece."""
+    async def _generate(self, request: EngineRequest) -> tuple[float, float, TokenChunk]:
+        """Times of the first and of the last chunk by `time.perf_counter`, and the last chunk."""
         first = 0.0
         async for chunk in self._engine.generate(request):
             first = first or time.perf_counter()
