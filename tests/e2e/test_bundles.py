@@ -51,14 +51,21 @@ def several(llava_directory: Path, bundles: list[Path]) -> Iterator[CloudProcess
         yield process
 
 
+@pytest.fixture(scope="module")
+def later_cloud(llava_directory: Path, later_cut: Path) -> Iterator[CloudProcess]:
+    with CloudProcess(later_cut, llava_directory) as process:
+        yield process
+
+
 def test_every_bundle_is_answered_as_by_a_service_of_its_own(
-    several: CloudProcess, bundles: list[Path], llava_directory: Path
+    several: CloudProcess,
+    cloud: CloudProcess,
+    later_cloud: CloudProcess,
+    identity_cloud: CloudProcess,
+    bundles: list[Path],
 ) -> None:
-    for bundle in bundles:
-        with (
-            CloudProcess(bundle, llava_directory) as alone,
-            EdgeClient(alone.target, bundle) as own,
-        ):
+    for bundle, alone in zip(bundles, (cloud, later_cloud, identity_cloud), strict=True):
+        with EdgeClient(alone.target, bundle) as own:
             wanted = own.ask(picture(), GOOD_QUESTION, max_tokens=8)
         with EdgeClient(several.target, bundle) as client:
             info = client.check()
@@ -104,10 +111,9 @@ def test_cuts_of_one_tower_share_its_weights(bundles: list[Path], llava_director
 
 
 def test_a_client_of_an_unknown_bundle_is_told(
-    bundle_directory: Path, llava_directory: Path, later_cut: Path
+    cloud: CloudProcess, bundle_directory: Path, later_cut: Path
 ) -> None:
     with (
-        CloudProcess(bundle_directory, llava_directory) as cloud,
         EdgeClient(cloud.target, later_cut) as client,
         pytest.raises(ManifestMismatch, match=read_manifest(bundle_directory).digest().hex()),
     ):

@@ -35,8 +35,8 @@ def hostile(cloud: CloudProcess, bundle_directory: Path) -> Iterator[GatewayProc
 
 @pytest.fixture(scope="module")
 def bomb() -> dict[str, Any]:
-    """A question about an image whose scans take seconds."""
-    url = data_uri(empty_scans(85, 6000, 4000)(random.Random(1)), "image/jpeg")
+    """A question about an image whose scans take half a second, within the memory of an image."""
+    url = data_uri(empty_scans(85, 3000, 2000)(random.Random(1)), "image/jpeg")
     image = {"type": "image_url", "image_url": {"url": url}}
     return {"model": MODEL, "messages": [user(text("What is it?"), image)], "max_tokens": 2}
 
