@@ -2,4 +2,4 @@
 
 from aligned_vq.telemetry.logs import quiet_grpc
 
-quiet_grpc()  # read when gRPC is imported, which the modules of this package do
+quiet_grpc()  # before the modules of this package import gRPC, which reads the variable only once

@@ -94,7 +94,7 @@ def test_a_token_is_taken_back(
     ):
         running, other = long_answer(gone, payload), long_answer(stays, payload)
         path.write_text(f"stays: {digest('two')}\nnew: {digest('three')}\n")
-        assert "expected a token known here" in refused_soon(gone, payload)
+        assert "expected a token that is registered here" in refused_soon(gone, payload)
         end = end_of(running)
         assert (end.code, end.name) == (grpc.StatusCode.UNAUTHENTICATED, "Unauthenticated")
         short(new, payload)
