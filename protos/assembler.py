@@ -105,8 +105,8 @@ class PayloadAssembler:
         received = len(self._body) + len(part.chunk)
         if received > self._body_bytes:
             raise CorruptPayload(
-                f"expected the announced {self._body_bytes} bytes, got {received} or more; send the "
-                "payload again"
+                f"expected the announced {self._body_bytes} bytes, got {received} or more; send "
+                "the payload again"
             )
         self._body += part.chunk
         if received == self._body_bytes:

@@ -21,8 +21,7 @@ from aligned_vq.files.atomic_folder import check_replaceable, new_folder
 
 
 class PemPair(NamedTuple):
-    """The contents of a certificate file and its key file; both hold secrets or names, so `repr`
-    shows the stem only."""
+    """The contents of a certificate file and its key file. `repr` hides them: the key is secret."""
 
     stem: str
     certificate: bytes

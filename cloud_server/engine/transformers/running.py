@@ -23,7 +23,7 @@ class RunningAnswers:
     """Answers in the order of their rows. Used from the engine's thread only.
 
     Every method may fail at any point and be called again: completed steps are not repeated, and
-    the others are made up for.
+    missing ones are done then.
 
     Args:
         llava: transformers' `LlavaForConditionalGeneration`.

@@ -197,7 +197,7 @@ def test_a_certificate_that_is_refused_by_name(secured: Secured) -> None:
     async def asked_again() -> list[str]:
         hung_up: list[str] = []
         identities.close_connections = hung_up.extend
-        with pytest.raises(Unauthenticated, match="taken back"):
+        with pytest.raises(Unauthenticated, match="deny-list"):
             identities.identify(refused)
         assert identities.identify(good).name == "edge-2"
         await asyncio.sleep(0.01)
