@@ -14,9 +14,9 @@ from aligned_vq.errors import AlignedVQError, ConfigError
 from aligned_vq.llava.checkpoint import LlavaCheckpoint
 from cloud_server.config import CloudConfig
 from cloud_server.engine.base import EngineRequest
-from cloud_server.engine.transformers.engine import TransformersEngine
+from cloud_server.engine.transformers.engine import EngineCapacity, TransformersEngine
 from cloud_server.engine.transformers.slots import in_blocks
-from cloud_server.fair_lock import turns_on
+from cloud_server.fair_lock import compute_lock_for
 from cloud_server.model import chosen_device, chosen_dtype, load_cloud_model
 from cloud_server.prompt import PromptBuilder, PromptLimits
 from edge_client.encoder import EdgeEncoder
@@ -85,10 +85,8 @@ class InProcessResponder:
         self._engine = TransformersEngine(
             llava,
             processor.tokenizer,
-            batch,
-            batch * in_blocks(context),
-            PREFIX_CACHE_BYTES,
-            turns=turns_on(llava.device),
+            EngineCapacity(batch, batch * in_blocks(context), PREFIX_CACHE_BYTES),
+            compute_lock=compute_lock_for(llava.device),
         )
         self._numbers = itertools.count()
         self._runner = asyncio.Runner()

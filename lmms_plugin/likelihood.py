@@ -63,7 +63,7 @@ class LikelihoodReader:
     def _continuation_ids(self, continuation: str, text_only: bool) -> list[int]:
         """Its tokens as they follow the template's end: a tokenizer may write the same text
         differently at the start of another."""
-        before = self._template.around(0, text_only)[-1]
+        before = self._template.literals(0, text_only)[-1]
         head, whole = (
             self._tokenizer(text, add_special_tokens=False)["input_ids"]
             for text in (before, before + continuation)

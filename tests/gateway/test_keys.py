@@ -159,7 +159,7 @@ def test_a_key_that_is_taken_back(keyed: GatewayProcess, path: Path) -> None:
         assert asked(keyed, "sk-three").status == 200
         assert all("choices" in other.next() for _ in range(20))
         path.write_text("one: half a di")
-        soon(lambda: "still holds" in keyed.log)
+        soon(lambda: "stay in use" in keyed.log)
         assert asked(keyed, "sk-three").status == 200
     finally:
         path.write_text(before)

@@ -11,7 +11,7 @@ from typing import Final
 from aligned_vq.errors import ConfigError
 from edge_client.connection.credentials import read_token
 from edge_client.gateway.config import KEY_VARIABLE, GatewayConfig
-from protos.access.reread import RereadFile
+from protos.access.reloaded_file import ReloadedFile
 from protos.access.tokens import TokenHolder, Tokens, bearer_token, holder_of, tokens_file
 
 LOOK_SECONDS: Final = 1.0
@@ -30,7 +30,7 @@ class Keys:
         file: of each caller's key, if there is one.
     """
 
-    def __init__(self, one: Tokens, file: RereadFile[Tokens] | None = None) -> None:
+    def __init__(self, one: Tokens, file: ReloadedFile[Tokens] | None = None) -> None:
         self._one = one
         self._file = file
         self._looked = time.monotonic()
@@ -73,7 +73,7 @@ class Keys:
     def _refresh(self) -> None:
         assert self._file is not None
         self._looked = time.monotonic()
-        self._file.refresh()
+        self._file.reload()
 
 
 def read_keys(config: GatewayConfig) -> Keys:
