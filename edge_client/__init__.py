@@ -1,6 +1,6 @@
 """The edge half: turns images into codebook indices and asks the cloud about them.
 
-Names load on first use, so that a part of the package can be used without the libraries of another.
+Names are imported on first use, so that each part of the package needs only its own libraries.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ __all__ = [
     "Unauthenticated",
 ]
 
-_HOMES = {
+_MODULES = {
     "Answer": "edge_client.answer",
     "AnswerDetails": "edge_client.answer",
     "AnswerStream": "edge_client.connection.stream",
@@ -65,4 +65,4 @@ _HOMES = {
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'edge_client' has no attribute {name!r}")
-    return getattr(import_module(_HOMES.get(name, "aligned_vq.errors")), name)
+    return getattr(import_module(_MODULES.get(name, "aligned_vq.errors")), name)
