@@ -67,7 +67,7 @@ def test_what_is_no_token(text: str, tmp_path: Path) -> None:
 
 def test_what_cannot_be_read(folder: Path) -> None:
     for settings, words in (
-        ({"token_file": folder / "nowhere"}, "nowhere: expected a file"),
+        ({"token_file": folder / "nowhere"}, "nowhere: expected a readable file"),
         ({"tls": True, "ca": folder / "nowhere"}, "ca: expected a PEM file"),
         ({"tls": True, "ca": folder / "ca-key.pem"}, "ca: expected a PEM file"),
         (pair(folder, "client-edge-1.pem", "server-key.pem"), "key values mismatch"),
