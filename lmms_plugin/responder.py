@@ -1,4 +1,4 @@
-"""What goes to a model and what comes back, whichever way it is asked."""
+"""The interface between lmms-eval's model class and what answers: request, response, responder."""
 
 from __future__ import annotations
 
@@ -13,52 +13,52 @@ from aligned_vq.answers import Sampling, Usage
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """One question, about an RGB picture or about none."""
+    """One question, about an RGB image or about text only."""
 
     name: str
-    """Of the document, for errors."""
+    """Name of the document, for errors."""
     text: str = field(repr=False)
-    picture: Image.Image | None = field(repr=False)
+    image: Image.Image | None = field(repr=False)
     sampling: Sampling = field(default_factory=Sampling)
 
 
 @dataclass(frozen=True)
 class ModelResponse:
-    """Its answer."""
+    """The answer to a request."""
 
     text: str = field(repr=False)
     usage: Usage
     payload_bytes: int | None
-    """Body of the picture's payload; 0 without a picture, None where no codec is in the way."""
+    """Size of the payload body; 0 without an image, None without a codec."""
     message_bytes: int | None = None
-    """All gRPC messages sent for the question; None where none are."""
+    """Size of all gRPC messages sent for the question; None if it was answered in this process."""
 
 
 class Responder(Protocol):
-    """Answers questions, several at once."""
+    """Answers requests, several concurrently."""
 
-    def answer(self, asked: Sequence[ModelRequest]) -> list[ModelResponse]:
-        """In the questions' order.
+    def answer(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
+        """The responses, in the order of the requests.
 
         Raises:
-            AlignedVQError: one of them has no answer; a note says which.
+            AlignedVQError: a request has no answer; a note on the error says which.
         """
         ...
 
-    def log_likelihood(self, asked: ModelRequest, continuation: str) -> tuple[float, bool]:
+    def log_likelihood(self, request: ModelRequest, continuation: str) -> tuple[float, bool]:
         """Natural logarithm of the probability that the answer begins with `continuation`, and
-        whether the greedy answer does.
+        whether the greedy answer begins with it.
 
         Raises:
-            InvalidInput: the question cannot be asked, or not here.
+            InvalidInput: the request is invalid, or this responder has no probabilities.
         """
         ...
 
     def close(self) -> None:
-        """Let go of model, threads and connections."""
+        """Release the model, threads and connections."""
         ...
 
 
-def about(asked: ModelRequest) -> str:
-    """The note on an error."""
-    return f"while answering {asked.name}"
+def error_note(request: ModelRequest) -> str:
+    """The note on an error that a request caused."""
+    return f"while answering {request.name}"

@@ -82,7 +82,7 @@ class Transport(Protocol):
 
 
 class GrpcTransport:
-    """A channel to `host:port`, connected on first use and kept warm.
+    """A channel to `host:port`, connected on first use and then kept open.
 
     Args:
         target: address of the service; `dns:///name:port` uses all addresses of the name in
