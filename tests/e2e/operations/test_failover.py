@@ -122,4 +122,4 @@ def test_all_gone(pair: list[RestartableCloud], bundle_directory: Path) -> None:
                 client.ask(picture(), GOOD_QUESTION)
             assert_clear(str(caught.value))
             assert all(target in str(caught.value) for target in targets)
-        assert str(caught.value).count("left alone") >= 2
+        assert str(caught.value).count("circuit open") >= 2

@@ -212,7 +212,7 @@ def test_a_stream_that_just_stops(ask: Callable[..., Any]) -> None:
     with server(service) as target:
         error, _ = ask(target)
     assert type(error) is EngineError
-    assert str(error).startswith("expected the service to end the answer, but the stream just")
+    assert str(error).startswith("expected a last message with the finish reason")
 
 
 def test_a_lost_connection_is_found_again(bundle_directory: Path) -> None:
