@@ -1,4 +1,4 @@
-"""`aligned-vq`: train, examine, build and inspect codecs, and the bundled reference model."""
+"""`aligned-vq`: train, evaluate, build and inspect codecs and the bundled reference model."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ COMMANDS: dict[str, Command] = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point; returns the exit status. Errors the user can mend are one line, no traceback."""
+    """Run a command and return its exit status; expected errors print one line, no traceback."""
     parser = ArgumentParser(prog="aligned-vq", description=__doc__)
-    choices = parser.add_subcommands()
-    for name, (build, _) in COMMANDS.items():
-        command = build()
-        choices.add_subcommand(name, command, help=command.description)
+    subcommands = parser.add_subcommands()
+    for name, (build_parser, _) in COMMANDS.items():
+        command = build_parser()
+        subcommands.add_subcommand(name, command, help=command.description)
     parsed = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for library in ("transformers", "httpx"):
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"aligned-vq: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("aligned-vq: stopped; the same command goes on from here", file=sys.stderr)
+        print("aligned-vq: interrupted; run the same command again to resume", file=sys.stderr)
         return 130
     return status or 0
 

@@ -1,4 +1,4 @@
-"""Where the shipped reference model and its bundle lie."""
+"""Paths of the reference model and its bundle, which are shipped with the package."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ _HERE = Path(__file__).parent / "reference"
 CHECKPOINT = _HERE / "checkpoint"
 """LLaVA in Hugging Face format, float16, with tokenizer and processor."""
 BUNDLE = _HERE / "bundle"
-"""The calibrated bundle made from it: 866 B per image."""
+"""The bundle made from it."""
 NAME = "reference"
-"""What the commands accept in place of a path."""
+"""Accepted by the commands in place of a path."""
 
 
 def checkpoint_source(source: str) -> str:
-    """The shipped checkpoint's directory for `reference`, anything else unchanged."""
+    """The shipped checkpoint's directory for `reference`, any other source unchanged."""
     return str(CHECKPOINT) if source == NAME else source

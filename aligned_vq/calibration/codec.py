@@ -13,7 +13,7 @@ from torch import Tensor
 
 from aligned_vq.bitstream import EntropyTables
 from aligned_vq.calibration.quantizer import calibrate
-from aligned_vq.codec.bundle import write_bundle
+from aligned_vq.codec.bundle import BundleContent, write_bundle
 from aligned_vq.codec.feature_codec import FeatureCodec
 from aligned_vq.codec.manifest import SplitManifest
 from aligned_vq.codec.spec import CodecSpec
@@ -218,13 +218,12 @@ def export_bundle(
     manifest = calibrated.manifest
     prefix = load_prefix(checkpoint, manifest.split, dtype=None)
     codec = calibrated.codec
-    return write_bundle(
-        directory,
-        manifest,
-        prefix,
-        calibrated.norms,
-        codec.quantizer,
-        calibrated.link,
-        codec.spec.tables,
-        finish,
+    content = BundleContent(
+        manifest=manifest,
+        prefix=prefix,
+        norms=calibrated.norms,
+        quantizer=codec.quantizer,
+        link=calibrated.link,
+        tables=codec.spec.tables,
     )
+    return write_bundle(directory, content, finish)
