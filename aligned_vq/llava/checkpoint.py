@@ -1,7 +1,7 @@
-"""A LLaVA checkpoint on disk or on the hub, opened tensor by tensor.
+"""Lazy access to a LLaVA checkpoint on disk or on the Hugging Face hub.
 
-Only the safetensors headers are read up front; a tensor's bytes are touched when it is asked for,
-and from the hub only the files that hold it are fetched.
+Only the headers of safetensors files are read at first. A tensor's bytes are read on access, and
+only the files that contain accessed tensors are downloaded.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from aligned_vq.llava.tower_config import TowerConfig
 CONVERTED_EXAMPLE = "llava-hf/llava-1.5-7b-hf"
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
-# The vision tower's prefix in the releases of transformers so far, newest first.
+# Prefixes of the vision tower's tensors in the releases of transformers, newest first.
 _TOWER_PREFIXES = (
     "model.vision_tower.vision_model.",
     "model.vision_tower.",
@@ -34,14 +34,14 @@ _TOWER_PREFIXES = (
 
 
 class LlavaCheckpoint:
-    """A `LlavaForConditionalGeneration` checkpoint: settings at once, vision tensors lazily.
+    """A `LlavaForConditionalGeneration` checkpoint.
 
     Args:
         source: a directory in Hugging Face format, or a hub id such as `llava-hf/llava-1.5-7b-hf`.
-        revision: the hub revision; ignored for a directory.
+        revision: of the hub repository; ignored for a directory.
 
     Raises:
-        ConfigError: the source is missing, is not LLaVA, or is in LLaVA's original format.
+        ConfigError: the source does not exist, is not LLaVA, or is in LLaVA's original format.
     """
 
     def __init__(self, source: str | Path, revision: str | None = None) -> None:
@@ -59,33 +59,30 @@ class LlavaCheckpoint:
             ) from error
         self._files = self._tensor_files()
         self.opened: set[str] = set()
-        """Names of every tensor read so far, as stored."""
+        """Stored names of all tensors read so far."""
 
     @property
     def model_id(self) -> str:
-        """A name for the manifest: the hub id, or the directory's own name."""
+        """The hub id or the name of the directory, for the manifest."""
         return self.source if self._directory is None else self._directory.resolve().name
 
     def processor(self) -> ProcessorSettings:
-        """The image processor's settings."""
+        """The checkpoint's image-processor settings."""
         for name in ("processor_config.json", "preprocessor_config.json"):
             settings = self._read_json(name, optional=True)
             if settings and ("image_processor" in settings or "image_mean" in settings):
                 return ProcessorSettings.from_dict(settings)
         raise ConfigError(
             f"{self.source}: expected preprocessor_config.json or processor_config.json with image "
-            "settings, found neither; save the processor beside the model"
+            "settings, found neither; save the processor in the model's directory"
         )
 
     def vision_tensors(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """Some of the vision tower's tensors, by their name inside the tower, as stored."""
-        found = {}
-        for name in names:
-            found[name] = self._tensor(self._stored_name(name))
-        return found
+        """The vision tower's tensors of these names (without the tower's prefix), as stored."""
+        return {name: self._tensor(self._stored_name(name)) for name in names}
 
     def vision_digest(self, names: Iterable[str]) -> str:
-        """SHA-256 over some vision tensors' names, shapes and stored bytes."""
+        """SHA-256 of the names, shapes, dtypes and stored bytes of vision tensors, in hex."""
         state = hashlib.sha256()
         for name, tensor in sorted(self.vision_tensors(names).items()):
             state.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
@@ -93,22 +90,22 @@ class LlavaCheckpoint:
         return state.hexdigest()
 
     def digest(self) -> str:
-        """SHA-256 over all of the checkpoint's files, whatever its folder's name; reads them."""
+        """SHA-256 of all files of the checkpoint, which are downloaded and read, in hex."""
         return checkpoint_digest(self.directory())
 
     def directory(self) -> Path:
-        """A local directory with the whole checkpoint; fetched from the hub if it has to be."""
+        """A local directory with the whole checkpoint, downloaded from the hub if necessary."""
         if self._directory is None:
             from huggingface_hub import snapshot_download
             from huggingface_hub.errors import HfHubHTTPError
 
             try:
-                fetched = snapshot_download(
+                downloaded = snapshot_download(
                     self.source, revision=self.revision, allow_patterns=list(FILES)
                 )
             except (OSError, HfHubHTTPError) as error:
-                raise self._cannot_fetch(error) from error
-            self._directory = Path(fetched)
+                raise self._fetch_error(error) from error
+            self._directory = Path(downloaded)
         return self._directory
 
     def _tensor(self, stored: str) -> Tensor:
@@ -162,7 +159,7 @@ class LlavaCheckpoint:
             raise ConfigError(f"{path}: cannot be read as JSON ({error})") from error
 
     def _path(self, name: str, optional: bool = False) -> Path | None:
-        """Where a file of the checkpoint lies on this machine; None if optional and absent."""
+        """The local path of a file of the checkpoint; None if it is optional and missing."""
         if self._directory is not None:
             path = self._directory / name
             if path.is_file():
@@ -178,18 +175,21 @@ class LlavaCheckpoint:
 
             try:
                 return Path(hf_hub_download(self.source, name, revision=self.revision))
-            except LocalEntryNotFoundError as error:  # the hub cannot be reached: not the same as
-                if not optional:  # a file that is not there, unless the file may be absent
-                    raise self._cannot_fetch(error) from error
+            except LocalEntryNotFoundError as error:
+                # The hub is unreachable: for a required file another error than a missing file.
+                if not optional:
+                    raise self._fetch_error(error) from error
             except EntryNotFoundError:
                 pass
             except (OSError, HFValidationError, HfHubHTTPError) as error:
-                raise self._cannot_fetch(error) from error
+                raise self._fetch_error(error) from error
         if optional:
             return None
-        raise ConfigError(f"{self.source}: expected a file {name}, found none; is it a checkpoint?")
+        raise ConfigError(
+            f"{self.source}: expected a file {name}, found none; check that it is a checkpoint"
+        )
 
-    def _cannot_fetch(self, error: Exception) -> ConfigError:
+    def _fetch_error(self, error: Exception) -> ConfigError:
         return ConfigError(
             f"{self.source!r} is neither a directory nor a checkpoint that can be fetched from the "
             f"hub ({type(error).__name__}); expected a path or an id such as {CONVERTED_EXAMPLE}"
@@ -197,7 +197,7 @@ class LlavaCheckpoint:
 
 
 def _check_is_llava(config: Any, source: str) -> None:
-    """Accept transformers' LLaVA over a CLIP tower, and say what else was found."""
+    """Raise ConfigError unless the model is transformers' LLaVA with a CLIP vision tower."""
     config = config if isinstance(config, dict) else {}
     kind = config.get("model_type")
     if kind in ("llava_llama", "llava_mistral", "llava_mpt") or "mm_vision_tower" in config:

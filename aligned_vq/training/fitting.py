@@ -24,7 +24,7 @@ def fit_start(
     seed: int,
 ) -> None:
     """Calibrate a blank codec and find the rate weights that meet its points' targets, in place."""
-    calibrate(quantizer, link, *examples, plan.chains, plan.stage_shares, seed)
+    calibrate(quantizer, link, *examples, plan.calibration(seed))
     meet_targets(quantizer, control, plan, examples.features)
 
 

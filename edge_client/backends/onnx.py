@@ -85,7 +85,7 @@ class _Graph:
         """Which tokens each stage covers, `[R]`: the first of `stages` covers every token, later
         ones those that are worth their bits, or every token where bits are free."""
         cover = np.full(self.spec.quantizer.num_quantizers, terms.NOTHING, np.uint8)
-        cover[list(stages)] = terms.WORTHY if rate_weight else terms.EVERYTHING
+        cover[list(stages)] = terms.BY_RATE if rate_weight else terms.EVERYTHING
         cover[list(stages[:1])] = terms.EVERYTHING
         return cover
 
