@@ -91,7 +91,7 @@ class _Graph:
         cost of their bits, or every token if the rate weight is 0.
         """
         cover = np.full(self.spec.quantizer.num_quantizers, terms.NOTHING, np.uint8)
-        cover[list(stages)] = terms.WORTHY if rate_weight else terms.EVERYTHING
+        cover[list(stages)] = terms.BY_RATE if rate_weight else terms.EVERYTHING
         cover[list(stages[:1])] = terms.EVERYTHING
         return cover
 
