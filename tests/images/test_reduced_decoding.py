@@ -23,18 +23,24 @@ UNDERSTATED = """
 import json, os, socket, sys
 from aligned_vq.images import reduced_decoding
 from edge_client.decoding import fork_server
-from edge_client.decoding.job import ASK, GRANT, head_bytes, job_fields, message
+from edge_client.decoding.job import (
+    GRANT_LARGE,
+    REQUEST_LARGE,
+    header_bytes,
+    job_fields,
+    message_head,
+)
 from tests.edge.decoding.test_decoding import SETTINGS, limits
 
 reduced_decoding.BYTES_PER_PIXEL = 0  # the header understates what decoding takes
 data = sys.stdin.buffer.read()
-job, own = socket.socketpair()
-fork_server._forked(job.detach(), os.getpid())
-own.recv(fork_server.PID.size)
-own.sendall(message(job_fields("the image", "raw", limits(), SETTINGS), len(data)) + data)
-assert own.recv(len(ASK)) == ASK
-own.sendall(GRANT)
-sys.stdout.write(own.recv(head_bytes(own.recv(4))).decode())
+job, ours = socket.socketpair()
+fork_server._fork(job.detach(), os.getpid())
+ours.recv(fork_server.PID.size)
+ours.sendall(message_head(job_fields("the image", "raw", limits(), SETTINGS), len(data)) + data)
+assert ours.recv(len(REQUEST_LARGE)) == REQUEST_LARGE
+ours.sendall(GRANT_LARGE)
+sys.stdout.write(ours.recv(header_bytes(ours.recv(4))).decode())
 """
 
 
