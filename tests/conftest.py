@@ -194,8 +194,8 @@ def identity_bundle_directory(
 def cloud(
     log_search: LogSearch, llava_directory: Path, bundle_directory: Path
 ) -> Iterator[CloudProcess]:
-    """A cloud process serving the calibrated bundle on a free port of 127.0.0.1."""
-    with CloudProcess(bundle_directory, llava_directory) as process:
+    """A cloud process serving the calibrated bundle on free ports of 127.0.0.1."""
+    with CloudProcess(bundle_directory, llava_directory, "--http_port=0") as process:
         yield process
 
 
