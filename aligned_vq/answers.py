@@ -1,4 +1,4 @@
-"""How an answer is asked for, and how it comes: sampling, pieces of text, usage and timings.
+"""Types of generation requests and responses: sampling settings, text chunks, usage, timings.
 
 This module imports no sibling, and neither torch nor grpc.
 """
@@ -13,23 +13,23 @@ FinishReason = Literal["stop", "length", "cancelled"]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the language model picks tokens."""
+    """How the language model selects tokens."""
 
     max_tokens: int = 0
-    """Of the answer; 0 takes the service's default."""
+    """Maximum tokens of the answer; 0: the service's default."""
     temperature: float = 0.0
-    """0 is greedy."""
+    """0: greedy decoding."""
     top_p: float = 1.0
-    """Share of the probability to sample from."""
+    """Probability mass of the nucleus to sample from."""
     seed: int | None = None
-    """Makes sampling repeatable."""
+    """Seed of the random generator, for repeatable sampling."""
     stop: tuple[str, ...] = field(default=(), repr=False)
-    """The answer ends before the first of these texts; they are the user's, so not in `repr`."""
+    """The answer ends before the first of these. User text, so left out of `repr` and logs."""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens of one answer; `prompt_tokens` counts the image's too."""
+    """Token counts of one answer; `prompt_tokens` includes the image's."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -38,7 +38,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Timings:
-    """Nanoseconds of each cloud stage, by name, in the order they ran."""
+    """Duration of each processing stage in nanoseconds, in the order they ran."""
 
     stages_ns: dict[str, int] = field(default_factory=dict)
 
@@ -49,7 +49,7 @@ class Timings:
 
 @dataclass(frozen=True)
 class TokenChunk:
-    """A piece of an answer; the last one has a finish reason and the usage."""
+    """A piece of an answer; the last one carries the finish reason and the usage."""
 
     text: str = field(repr=False)
     token_ids: tuple[int, ...] = field(default=(), repr=False)
@@ -58,7 +58,7 @@ class TokenChunk:
     timings: Timings | None = None
 
     def followed_by(self, later: TokenChunk) -> TokenChunk:
-        """Both as one piece; this one must not be the last."""
+        """This chunk and a later one as one chunk; this one must not be the last of its answer."""
         return replace(
             later, text=self.text + later.text, token_ids=self.token_ids + later.token_ids
         )

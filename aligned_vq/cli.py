@@ -1,4 +1,4 @@
-"""`aligned-vq`: train, examine, build and inspect codecs, and the bundled reference model."""
+"""`aligned-vq`: train, evaluate, build and inspect codecs and the bundled reference model."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"aligned-vq: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("aligned-vq: stopped; the same command goes on from here", file=sys.stderr)
+        print("aligned-vq: interrupted; run the same command again to resume", file=sys.stderr)
         return 130
     return status or 0
 

@@ -1,66 +1,67 @@
-"""Every error this project raises on purpose.
+"""The project's exceptions, with what the caller should do about each.
 
     AlignedVQError
-    |-- ConfigError         settings, bundle or checkpoint are unusable: mend them and start again
+    |-- ConfigError         unusable settings, bundle or checkpoint: correct them and start again
     |-- InvalidInput        this image or question cannot be served: send another
-    |   `-- ImageNotHeld        the image named by its digest is not there: send its payload
-    |-- ManifestMismatch    edge and cloud hold different bundles: install the same one on both
-    |-- CorruptPayload      the bytes do not decode: send them again
-    |-- Overloaded          the service is full: try again later
-    |   `-- QuotaExceeded       this client asked more than its share: wait as long as told
-    |-- EngineError         the service failed inside: its log says why
-    |-- Unauthenticated     the service does not know this client: give a certificate or a token
-    |-- TrainingError       a training run cannot go on: its last checkpoint is kept
+    |   `-- ImageNotHeld        the service does not hold the image of this digest: send its payload
+    |-- ManifestMismatch    edge and cloud use different bundles: install the same one on both
+    |-- CorruptPayload      the payload does not decode: send it again
+    |-- Overloaded          the service is at its limit: retry later
+    |   `-- QuotaExceeded       this client is at its quota: retry after the delay in the error
+    |-- EngineError         the service failed internally: see its log
+    |-- Unauthenticated     the service does not recognise this client: give a certificate or token
+    |-- TrainingError       a training run cannot continue: resume from its last checkpoint
     `-- CloudUnreachable    no service answered at the address
-        `-- DeadlineExceeded    it answered too slowly
+        `-- DeadlineExceeded    the service did not answer before the deadline
 
-Each message says what was expected, what came and what to do. `protos.status` maps them to gRPC.
+Each message states what was expected, what was received and what to do. `protos.status` maps the
+classes to gRPC statuses.
 """
 
 from __future__ import annotations
 
 
 class AlignedVQError(Exception):
-    """Base of all errors raised on purpose."""
+    """Base class of the project's exceptions."""
 
 
 class ConfigError(AlignedVQError):
-    """A setting, a bundle or a checkpoint cannot be used."""
+    """A setting, a bundle or a checkpoint is invalid."""
 
 
 class InvalidInput(AlignedVQError):
-    """An image or a question cannot be served; the next one may."""
+    """This image or question cannot be served; others may be."""
 
 
 class ImageNotHeld(InvalidInput):
-    """A question named an image that the service does not hold for this client."""
+    """A question referred to an image that the service does not hold for this client."""
 
 
 class ManifestMismatch(AlignedVQError):
-    """The payload was made with another bundle than the one that should decode it."""
+    """The payload was encoded with a bundle other than the decoder's."""
 
 
 class CorruptPayload(AlignedVQError):
-    """A payload is truncated, damaged or not of the one shape its manifest allows."""
+    """A payload is truncated, damaged or not in the layout that its manifest prescribes."""
 
 
 class Overloaded(AlignedVQError):
-    """The service is at its limit of questions in flight."""
+    """The service is at its limit of requests in flight."""
 
     retry_after_seconds: float | None = None
-    """How long to wait before another try, where the service knows."""
+    """Delay before a retry, if the service gave one."""
 
 
 class QuotaExceeded(Overloaded):
-    """One client is at its own limit; others are served."""
+    """The client has used its quota; other clients are still served."""
 
-    def __init__(self, words: str = "", retry_after_seconds: float | None = None) -> None:
-        super().__init__(words)
+    def __init__(self, message: str = "", retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
 
 
 class Unauthenticated(AlignedVQError):
-    """The service asks who calls, and the call did not say so in a way that it knows."""
+    """The service requires authentication, and the call had no valid certificate or token."""
 
 
 class EngineError(AlignedVQError):
@@ -68,14 +69,14 @@ class EngineError(AlignedVQError):
 
 
 class TrainingError(AlignedVQError):
-    """A training run cannot go on; what it saved is kept."""
+    """A training run cannot continue; its saved checkpoints remain valid."""
 
 
 class CloudUnreachable(AlignedVQError):
-    """Nothing that speaks this protocol answered at the address."""
+    """No service with this protocol answered at the address."""
 
     another_service: bool = False
-    """Something else answered there: another try is in vain."""
+    """A service with another protocol answered: a retry is pointless."""
 
 
 class DeadlineExceeded(CloudUnreachable):

@@ -13,7 +13,7 @@ devices install: `aligned-vq-reference` adds it, and the bundle's cloud half."""
 BUNDLE = _FOLDER / "bundle"
 """The bundle trained for it: at most 866 B per image."""
 NAME = "reference"
-"""What the commands accept in place of a path."""
+"""Accepted by the commands in place of a path."""
 
 
 def checkpoint_source(source: str) -> str:

@@ -1,4 +1,4 @@
-"""How long each stage took."""
+"""Measurement of consecutive processing stages."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from aligned_vq.answers import Timings
 
 
 class Stopwatch:
-    """Started when made; `lap` names what ran since the last lap."""
+    """Starts on construction; each `lap` ends a stage and starts the next."""
 
     def __init__(self) -> None:
         self._laps: dict[str, int] = {}
         self._mark = time.perf_counter_ns()
 
     def lap(self, stage: str) -> None:
-        """End a stage; a name used again adds up."""
+        """End the current stage under this name; durations of equal names are added."""
         now = time.perf_counter_ns()
         self._laps[stage] = self._laps.get(stage, 0) + now - self._mark
         self._mark = now
 
     def timings(self) -> Timings:
-        """Nanoseconds per stage so far, in order."""
+        """Durations of the stages ended so far, in order."""
         return Timings(dict(self._laps))

@@ -1,4 +1,4 @@
-"""The central types. Frozen dataclasses whose invariants hold from construction on.
+"""Types shared by all packages: frozen dataclasses that check their fields on construction.
 
 This module imports no sibling but `errors`, and neither torch nor grpc.
 """
@@ -43,7 +43,7 @@ def digest_of(*parts: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class SplitPoint:
-    """Where the vision tower is cut: a LayerNorm of a transformer block.
+    """The LayerNorm at which the vision tower is cut.
 
     `ln1` and `ln2` are the block's two norms; `pre` is CLIP's `pre_layrnorm` and only exists before
     block 0. Written `ln1@3`, `pre`.
@@ -65,10 +65,10 @@ class SplitPoint:
 
     @classmethod
     def parse(cls, text: str) -> SplitPoint:
-        """From `pre`, `ln1@3` or `ln2@0`; ConfigError for anything else."""
+        """The split point written as `pre`, `ln1@3` or `ln2@0`; ConfigError for other text."""
         norm, _, block = text.partition("@")
         if norm not in NORMS or not (block.isdecimal() or (norm == "pre" and not block)):
-            raise ConfigError(f"a split point is written 'pre', 'ln1@3' or 'ln2@0', got {text!r}")
+            raise ConfigError(f"expected a split point like 'pre' or 'ln1@3', got {text!r}")
         return cls(int(block or 0), norm)
 
 
@@ -95,19 +95,22 @@ class FeatureSpec:
 
 @dataclass(frozen=True)
 class QuantizerConfig:
-    """Geometry of the codebooks: one residual stage per entry of `codebook_sizes`.
+    """Geometry of the codebooks: one residual stage per item of `codebook_sizes`.
 
-    Every stage has `num_groups` codebooks of that many entries, each over its share of the
-    `codebook_dim` latent dimensions. A refiner of some transformer blocks (0: none) corrects what
-    the cloud decodes. `kind="identity"` passes features through unquantized.
+    A stage splits the latents into `num_groups` equal parts and quantizes each part with its
+    codebook. `kind="identity"` passes features through unquantized.
     """
 
     dim: int
+    """Feature width D."""
     codebook_dim: int = 32
+    """Latent width d."""
     codebook_sizes: tuple[int, ...] = (4096,)
+    """Entries of each codebook of a stage, one size per stage."""
     num_groups: int = 1
     kind: QuantizerKind = "aligned"
     refiner_blocks: int = 0
+    """Transformer blocks that correct the decoded latents in the cloud; 0: no refiner."""
     refiner_width: int = 128
 
     def __post_init__(self) -> None:
@@ -147,46 +150,51 @@ class QuantizerConfig:
         return self.num_groups * self.num_quantizers
 
     def bits_per_index(self, stage: int) -> int:
-        """Bits of one fixed-width index of a stage."""
+        """Width in bits of one index of a stage in fixed coding."""
         return max(1, math.ceil(math.log2(self.codebook_sizes[stage])))
 
     @property
     def bits_per_token(self) -> int:
-        """Fixed-width bits of a token that every stage covers."""
+        """Bits in fixed coding of a token that every stage covers."""
         return self.num_groups * sum(self.bits_per_index(s) for s in range(self.num_quantizers))
 
     def payload_bytes(self, num_tokens: int) -> int:
-        """Bytes of a fixed-width body in which every stage covers every token."""
+        """Bytes of a fixed-coding body in which every stage covers every token."""
         return math.ceil(num_tokens * self.bits_per_token / 8)
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """How bits are spent: the first of `stages` covers every token, a later one those whose squared
-    latent error, weighted, it lowers by more than `rate_weight` times its bits (0: all)."""
+    """A trade-off between payload bytes and error, selected by `quality`.
+
+    The first of `stages` covers every token. A later stage covers a token if that lowers the
+    token's importance-weighted squared latent error by more than `rate_weight` times the bits of
+    its index. At `rate_weight` 0, every stage covers every token.
+    """
 
     name: str
     stages: tuple[int, ...]
     rate_weight: float = 0.0
-    """Squared latent error that one bit must save (Lagrange multiplier of the rate)."""
+    """Squared latent error that one bit must save: the Lagrange multiplier of the rate."""
     max_bytes: int | None = None
-    """Hard limit of one payload body: the encoder raises the rate weight until it is kept."""
+    """Upper limit of a payload body; the encoder raises the rate weight until the body fits."""
 
     def __post_init__(self) -> None:
         ascending = list(self.stages) == sorted({s for s in self.stages if s >= 0})
         limits = 0 <= self.rate_weight < math.inf and (self.max_bytes or 1) >= 1
         if not (self.name and self.stages and ascending and limits and self.max_bytes != 0):
             raise ConfigError(
-                "an operating point needs a name, stages that must ascend from 0 on, a rate_weight "
-                f"of 0 or more and max_bytes of 1 or more, got {self}"
+                "an operating point needs a name, strictly ascending stage numbers of 0 or more, "
+                f"a rate_weight of 0 or more and max_bytes of 1 or more, got {self}"
             )
 
 
 @dataclass(frozen=True, eq=False)
 class StageIndices:
-    """What one residual stage says: an index per covered token and group.
+    """The indices of one residual stage: one per covered token and group.
 
-    `indices` is `[n, G]` int32 in token order; `mask` `[N]` marks the n covered tokens, None: all.
+    `indices` is int32 `[n, G]` in token order; `mask` `[N]` is true for the n covered tokens, None
+    if all are covered.
     """
 
     indices: Indices = field(repr=False)
@@ -205,10 +213,10 @@ class StageIndices:
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """An image as the codec sees it: stages of indices, or the identity quantizer's raw features.
+    """An encoded image before packing: stages of indices, or the identity quantizer's features.
 
-    `statistics` `[N, 2]` (mean, standard deviation) is there only for the `statistics` link:
-    float16 beside indices, float32 beside raw features. `features` is `[N, D]` float32.
+    `statistics` `[N, 2]` (mean and standard deviation per token) is set only for the `statistics`
+    link: float16 with indices, float32 with raw features. `features` is float32 `[N, D]`.
     """
 
     num_tokens: int
@@ -219,10 +227,10 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Payload:
-    """The only bytes that cross the wire for an image.
+    """An encoded image as it is sent from edge to cloud.
 
-    `masked_stages` has bit s set when stage s carries a mask. `crc32` is over the canonical
-    fixed-width form of the indices, whatever the coding.
+    Bit s of `masked_stages` is set if stage s has a mask. `crc32` covers the fixed coding of the
+    indices, whichever coding the body uses.
     """
 
     manifest_digest: bytes
@@ -252,7 +260,7 @@ class Payload:
             )
 
     def digest(self) -> bytes:
-        """16 bytes that name the image, for follow-up questions."""
+        """16 bytes that identify the image, so that follow-up questions need no payload."""
         numbers = (self.num_tokens, self.num_stages, self.masked_stages, self.crc32)
-        head = f"{numbers} {self.coding}".encode()
-        return digest_of(self.manifest_digest, head, self.body)
+        header = f"{numbers} {self.coding}".encode()
+        return digest_of(self.manifest_digest, header, self.body)

@@ -45,6 +45,7 @@ def main() -> int:
 
 def _ask(target: str, questions: list[str]) -> list[dict[str, Any]]:
     """Answers with sizes and times, from one edge process over one connection."""
+    # The command line that a user would run, so that the figures are those of real use.
     command = [sys.executable, "-m", "edge_client.cli", "ask", str(IMAGE), *questions]
     command += [f"--target={target}", f"--bundle={BUNDLE}", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)

@@ -121,6 +121,7 @@ def _part(name: str, node: Any, seed: int) -> Part:
         raise ConfigError(f"{where}.kind: {error}") from error
     if "seed" in {field.name for field in fields(settings_type)}:
         settings.setdefault("seed", seed)
+    # jsonargparse checks keys and types against the dataclass and names the field in its errors.
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--part", type=settings_type, default=settings_type())
     try:

@@ -40,7 +40,7 @@ def main() -> None:
         page.fill("#question", QUESTION)
         page.press("#question", "Enter")
         page.wait_for_selector("#conversation .note")
-        page.evaluate("scrollTo(0, 0)")
+        page.evaluate("scrollTo(0, 0)")  # the page scrolls to the field for the next question
         png = page.screenshot(full_page=True)
     with Image.open(io.BytesIO(png)) as screen, new_file(SCREENSHOT) as part:
         screen.convert("RGB").quantize(COLOURS).save(part, optimize=True)

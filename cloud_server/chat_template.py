@@ -1,7 +1,7 @@
-"""A checkpoint's chat template, taken apart: the text around questions and answers.
+"""Splits a checkpoint's chat template into the literal text around questions and answers.
 
-The template never sees a user's text: it is rendered around probes, and what it wrote between them
-is kept.
+The template never sees a user's text: it is rendered with probe strings in place of the texts, and
+the rendered text is split at the probes. So nothing a user types can act as template syntax.
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ from jinja2 import TemplateError
 from aligned_vq.errors import ConfigError, InvalidInput
 
 PROBE = "0a1b2c3d"
-"""Stands for a text while the template is taken apart."""
+"""Stands for a text while the template is rendered."""
 
 
 class ChatTemplate:
-    """The pieces of a template, by how many turns come before the question.
+    """The literal text of a template, by the number of turns before the question.
 
     Args:
-        processor: transformers' `LlavaProcessor`. Where it has no template, LLaVA-1.5's convention
-            is followed.
+        processor: transformers' `LlavaProcessor`; without a template, LLaVA-1.5's format is used.
 
     Raises:
         ConfigError: the template does not show image and question once each.
@@ -32,31 +31,33 @@ class ChatTemplate:
         self._processor = processor
         self._image_token: str = processor.image_token
         self._end: str = processor.tokenizer.eos_token or ""
-        self._own = bool(getattr(processor, "chat_template", None))
-        self._known: dict[tuple[int, bool], tuple[str, ...]] = {}
-        self.around(0, False)
+        self._has_template = bool(getattr(processor, "chat_template", None))
+        self._literals: dict[tuple[int, bool], tuple[str, ...]] = {}
+        self.literals(0, False)
 
-    def around(self, turns: int, text_only: bool) -> tuple[str, ...]:
-        """What stands before, between and after the texts of a prompt: questions and answers of
-        `turns` turns and a last question, the image with the first question unless `text_only`.
+    def literals(self, turns: int, text_only: bool) -> tuple[str, ...]:
+        """The literal text before, between and after the texts of a prompt.
+
+        The texts are the questions and answers of `turns` turns and a last question. The image
+        placeholder comes with the first question unless `text_only`.
 
         Raises:
-            InvalidInput: the template has no place for one of them.
+            InvalidInput: the template cannot render such a conversation.
         """
         shape = (turns, text_only)
-        if shape not in self._known:
-            self._known[shape] = self._taken_apart(turns, text_only)
-        return self._known[shape]
+        if shape not in self._literals:
+            self._literals[shape] = self._split(turns, text_only)
+        return self._literals[shape]
 
-    def _taken_apart(self, turns: int, text_only: bool) -> tuple[str, ...]:
-        probes = [f"{PROBE}x{number}x" for number in range(2 * turns + 1)]
-        if self._own:
-            rendered = self._rendered(probes, text_only)
+    def _split(self, turns: int, text_only: bool) -> tuple[str, ...]:
+        probes = [f"{PROBE}x{index}x" for index in range(2 * turns + 1)]
+        if self._has_template:
+            rendered = self._render(probes, text_only)
         else:
-            rendered = self._conventional(probes, text_only)
-        shown = re.findall(f"{PROBE}x[0-9]+x", rendered)
+            rendered = self._render_default(probes, text_only)
+        rendered_probes = re.findall(f"{PROBE}x[0-9]+x", rendered)
         images = rendered.count(self._image_token)
-        if shown != probes or images != (not text_only):
+        if rendered_probes != probes or images != (not text_only):
             if turns or text_only:
                 raise InvalidInput(
                     "expected a conversation that this model's chat template can show, got "
@@ -65,26 +66,26 @@ class ChatTemplate:
                 )
             raise ConfigError(
                 "expected a chat template that shows the image and the question once each, got "
-                f"{images} and {len(shown)}; mend the checkpoint's chat_template"
+                f"{images} and {len(rendered_probes)}; repair the checkpoint's chat_template"
             )
         return tuple(re.split(f"{PROBE}x[0-9]+x", rendered))
 
-    def _rendered(self, probes: list[str], text_only: bool) -> str:
-        """By the checkpoint's own template; empty where it refuses."""
+    def _render(self, probes: list[str], text_only: bool) -> str:
+        """The probes in the checkpoint's template; empty if the template raises an error."""
         messages: list[dict[str, Any]] = []
-        for number, probe in enumerate(probes):
+        for index, probe in enumerate(probes):
             content = [{"type": "text", "text": probe}]
-            if number == 0 and not text_only:
+            if index == 0 and not text_only:
                 content.insert(0, {"type": "image"})
-            messages.append({"role": ("user", "assistant")[number % 2], "content": content})
+            messages.append({"role": ("user", "assistant")[index % 2], "content": content})
         try:
             text: str = self._processor.apply_chat_template(messages, add_generation_prompt=True)
         except (TemplateError, TypeError):
             return ""
         return text
 
-    def _conventional(self, probes: list[str], text_only: bool) -> str:
-        """LLaVA-1.5's: `USER: <image>\\n... ASSISTANT: ...</s>USER: ... ASSISTANT:`."""
+    def _render_default(self, probes: list[str], text_only: bool) -> str:
+        """The probes in LLaVA-1.5's format: `USER: <image>\\n... ASSISTANT: ...</s>USER: ...`."""
         image = "" if text_only else f"{self._image_token}\n"
         text = f"USER: {image}{probes[0]} ASSISTANT:"
         for answer, question in zip(probes[1::2], probes[2::2], strict=True):

@@ -1,4 +1,4 @@
-"""`cloud-server serve`: the cloud process; `certs` and `token`: what both sides show."""
+"""`cloud-server serve` runs the cloud process; `certs` and `token` make credentials."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from protos.descriptors import raise_limit
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point; returns the exit status. Errors the user can mend are one line, no traceback."""
+    """Entry point; returns the exit status. An expected error prints one line, no traceback."""
     parsed = _parser().parse_args(argv)
     options: Namespace = parsed[parsed.subcommand]
     try:
@@ -46,9 +46,12 @@ def _serve(options: Namespace) -> None:
 
 
 def _config(options: Namespace) -> CloudConfig:
-    """The service's settings: all options but those of the command itself."""
-    own = ("log_level", "log_format", "config")
-    return CloudConfig(**{key: value for key, value in options.as_dict().items() if key not in own})
+    """The service's settings: all options but those of the command line itself."""
+    command_options = ("log_level", "log_format", "config")
+    settings = {
+        key: value for key, value in options.as_dict().items() if key not in command_options
+    }
+    return CloudConfig(**settings)
 
 
 def _certs(options: Namespace) -> None:
@@ -68,7 +71,7 @@ def _token(options: Namespace) -> None:
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:
-    """What is between the commas; None if nothing was given."""
+    """The names in a comma-separated list; None if the option is not set."""
     if text is None:
         return None
     return tuple(name.strip() for name in text.split(",") if name.strip())
@@ -79,9 +82,11 @@ def _parser() -> ArgumentParser:
     serve_parser.add_class_arguments(CloudConfig, nested_key=None)
     serve_parser.add_argument("--config", action="config", help="YAML file with settings")
     levels = ("debug", "info", "warning", "error")
-    serve_parser.add_argument("--log_level", default="info", choices=levels, help="of stderr")
     serve_parser.add_argument(
-        "--log_format", default="text", choices=FORMATS, help="json: one object a line"
+        "--log_level", default="info", choices=levels, help="lowest level written to stderr"
+    )
+    serve_parser.add_argument(
+        "--log_format", default="text", choices=FORMATS, help="json writes one object per line"
     )
     parser = ArgumentParser(prog="cloud-server", description=__doc__)
     certs_parser = ArgumentParser()
@@ -90,23 +95,25 @@ def _parser() -> ArgumentParser:
         "--hosts",
         type=str | None,
         default=None,
-        help="names and addresses of the service, with commas between them; "
-        f"{','.join(issuing.DEFAULT_HOSTS)} if left out and there is no server certificate yet",
+        help="names and addresses of the service, separated by commas; default "
+        f"{','.join(issuing.DEFAULT_HOSTS)} if there is no server certificate yet",
     )
     certs_parser.add_argument(
-        "--clients", type=str | None, default=None, help="identities, with commas between them"
+        "--clients", type=str | None, default=None, help="client identities, separated by commas"
     )
     certs_parser.add_argument(
         "--revoke",
         type=str | None,
         default=None,
-        help="clients whose certificates there are no longer good, with commas between them: adds "
-        "them to refused.pem, for serve --tls_refused",
+        help="client identities, separated by commas, whose certificates to revoke: adds them to "
+        "refused.pem, for serve --tls_refused",
     )
-    certs_parser.add_argument("--days", type=int, default=365, help="until they end")
+    certs_parser.add_argument("--days", type=int, default=365, help="validity in days")
     token_parser = ArgumentParser()
     token_parser.add_argument("--name", required=True, type=str, help="the client's identity")
-    token_parser.add_argument("--out", required=True, type=Path, help="the client's token_file")
+    token_parser.add_argument(
+        "--out", required=True, type=Path, help="the client's token_file, written here"
+    )
     commands = parser.add_subcommands()
     commands.add_subcommand("serve", serve_parser, help="serve a bundle and its checkpoint")
     commands.add_subcommand(

@@ -1,4 +1,4 @@
-"""Settings of a cloud process; every field is also a command-line option and a YAML key."""
+"""Settings of the cloud process; every field is also a command-line option and a YAML key."""
 
 from __future__ import annotations
 
@@ -18,80 +18,79 @@ class CloudConfig:
 
     Args:
         bundle: directory written by `aligned-vq export`.
-        more_bundles: further ones made for the same checkpoint, which questions may name too: an
-            old and a new codec during a rollout, or other cuts.
+        more_bundles: further bundles for the same checkpoint that questions may use: an old and a
+            new codec during a rollout, or other cuts.
         model: the LLaVA checkpoint, a directory in Hugging Face format or a hub id.
         revision: hub revision of the checkpoint.
-        host: address to bind; beyond loopback only with TLS, or with `plaintext`.
-        port: TCP port, 0 lets the system choose.
-        http_port: port of /healthz, /readyz, /metrics and /v1/manifest; none unless given.
-        http_host: address to bind for these; they are not encrypted and ask nobody who they are, so
+        host: address to bind; beyond loopback only with TLS or with `plaintext`.
+        port: TCP port; 0 lets the system choose.
+        http_port: port of /healthz, /readyz, /metrics and /v1/manifest; not served if unset.
+        http_host: address to bind for these. They have no encryption and no authentication, so
             beyond loopback only with `http_plaintext`.
-        tls_certificate: PEM file of the service's certificate and its chain; gives TLS. This file
+        tls_certificate: PEM file of the service's certificate and its chain; enables TLS. This file
             and the next two are read again for every new connection, so they can be replaced while
             serving.
-        tls_key: PEM file of that certificate's key, without a passphrase.
-        tls_clients: PEM file of the authority that signs client certificates: who has none cannot
-            connect, health checks included, and a certificate's common name is the identity.
-        tls_refused: file with certificates that are refused before they end: CRLs in PEM that the
-            authority signed, or YAML with lists at `names` (common names), `serials` or
-            `fingerprints`. Read again every second, as tls_clients and tokens are: who is not
-            accepted any more is refused at once, and its answers and connections end.
+        tls_key: PEM file of that certificate's private key, without a passphrase.
+        tls_clients: PEM file of the authority that signs client certificates. Clients without a
+            certificate cannot connect, not even for health checks; a certificate's common name is
+            the client's identity.
+        tls_refused: deny-list of certificates: CRLs in PEM that the authority signed, or YAML with
+            lists at `names` (common names), `serials` or `fingerprints`. Read again every second,
+            as tls_clients and tokens are: a client that is no longer accepted is refused at once,
+            and its answers and connections end.
         tokens: YAML file that maps a client's name, its identity, to the SHA-256 of its token as 64
-            hex digits, or to a mapping of that as `sha256` and limits of its own at `per_second`,
-            `burst` and `at_once`; a call without a certificate must bring one of these tokens.
-        plaintext: listen for questions beyond loopback without encryption; for where something else
-            encrypts.
-        http_plaintext: listen for operators beyond loopback; for where a firewall keeps others out.
-        device: where the model runs: auto, cpu, cuda or cuda:1 and so on.
+            hex digits, or to a mapping with that as `sha256` and individual limits as `per_second`,
+            `burst` and `at_once`. A call without a certificate must carry one of these tokens.
+        plaintext: accept questions beyond loopback without TLS; for networks that encrypt.
+        http_plaintext: serve the HTTP endpoints beyond loopback; for hosts behind a firewall.
+        device: where the model runs: auto, cpu, cuda, cuda:1 and so on.
         dtype: of the language model and the vision suffix; auto is float32 on a CPU, else bfloat16.
-        engine: what generates: transformers in this process; vllm in this process and its workers;
-            replicas: vLLM servers with this project's plug-in, reached by HTTP.
-        engine_urls: for replicas: http://host:port of every engine, with commas between them; a
-            name with several addresses is several engines.
+        engine: what generates answers. transformers: in this process. vllm: in this process and its
+            workers. replicas: vLLM servers with this project's plug-in, over HTTP.
+        engine_urls: for replicas: http://host:port of every engine, separated by commas; a name
+            with several addresses is several engines.
         tensor_parallel: for vllm: GPUs that share one model.
-        data_parallel: for vllm: models side by side on this machine.
-        vllm: for vllm: further arguments of its engine by their Python names.
-        parallel_answers: answers generated in one batch; more wait for a place.
-        cache_tokens: for transformers: memory for running answers, in tokens of prompt and answer
+        data_parallel: for vllm: copies of the model on this machine.
+        vllm: for vllm: further engine arguments by their Python names.
+        parallel_answers: answers generated in one batch; further ones wait for a slot.
+        cache_tokens: for transformers: memory for running answers, in tokens of prompts and answers
             together.
-        prefix_cache_mib: for transformers: memory for what the language model made of images asked
-            about before.
+        prefix_cache_mib: for transformers: memory for keys and values of images, in MiB.
         decode_batch: payloads decoded in one pass.
-        questions_per_second: new questions of one identity, in the long run; 0 is no limit.
-        burst: questions that an identity may ask at once after a pause; 0 is one second's worth.
+        questions_per_second: rate limit of one identity in the long run; 0 is no limit.
+        burst: questions an identity may ask at once after a pause; 0 is one second's worth.
         questions_at_once: questions of one identity in flight; 0 is no limit.
-        max_in_flight: questions accepted at the same time; one more is refused as overloaded.
-        max_share: of the places in flight, of the room for questions on their way and of the
-            connections: how much of each one identity, or one address among the anonymous, may
-            hold; 1 is all.
-        max_arriving: calls at the same time whose message has not come yet; where there are more,
-            the one that came first gives way.
-        max_streams: calls at the same time on one connection; 0 is what one caller may have in
-            flight, at least 64. More wait at the client, or are refused as unavailable.
-        max_connections: connections at the same time; 0 is three eighths of the descriptors that
-            the system allows, at most 4,096. Where there are more, those idle for longest give way;
-            twice as many are taken until they do.
-        max_abandoned: calls of one connection that may end before their question came, in 10
-            seconds; one more ends the connection.
-        handshake_seconds: longest wait until a new connection speaks TLS and HTTP/2.
-        max_question_chars: longest question.
-        max_turns: questions and answers that a question may bring along as its conversation.
-        max_history_chars: characters of all of them together.
-        default_answer_tokens: token limit of an answer when the question sets none.
+        max_in_flight: questions in flight in all; one more is refused as overloaded.
+        max_share: largest share, above 0 to 1, of the slots for questions in flight, of the
+            arriving calls and of the connections that one identity, or one address among the
+            anonymous, may hold.
+        max_arriving: concurrent calls whose first message has not arrived; beyond it the oldest is
+            evicted.
+        max_streams: concurrent calls on one connection; 0 is what one caller may have in flight, at
+            least 64. Further calls wait at the client or fail as unavailable.
+        max_connections: concurrent connections; 0 is three eighths of the process's file
+            descriptors, at most 4,096. Beyond it the connections idle for longest are closed; until
+            then up to twice as many are accepted.
+        max_abandoned: calls of one connection that may end before their question arrived, within 10
+            seconds; one more closes the connection.
+        handshake_seconds: longest TLS and HTTP/2 handshake of a new connection.
+        max_question_chars: longest question, in Unicode characters.
+        max_turns: most earlier questions with answers that a question may include.
+        max_history_chars: most characters of those together.
+        default_answer_tokens: token limit of an answer if the question sets none.
         max_answer_tokens: largest token limit a question may set.
-        max_answer_seconds: longest time one question may take, whatever deadline it sets.
+        max_answer_seconds: longest time for one question, whatever deadline it sets.
         question_seconds: longest wait for the first message of a call.
-        payload_seconds: longest wait for a payload after its question was opened.
-        image_cache_mib: memory for images that follow-up questions can name by digest.
-        drain_seconds: time running answers get to finish after SIGTERM.
-        max_connection_seconds: age at which a connection is ended, give or take a tenth; a client
-            connects again, with a certificate that is still good.
-        connection_grace_seconds: time running answers get to finish then.
+        payload_seconds: longest wait for each payload message after the first one.
+        image_cache_mib: memory for images that follow-up questions can name by digest, in MiB.
+        drain_seconds: time for running answers to finish after SIGTERM.
+        max_connection_seconds: age at which a connection is closed, within a tenth; the client
+            reconnects, with a certificate that is still valid.
+        connection_grace_seconds: time for its running answers to finish then.
         reflection: serve gRPC reflection beside the service.
         traces: URL of an OTLP/gRPC collector for OpenTelemetry's traces, such as
-            http://collector:4317; sampler, headers and the rest follow OpenTelemetry's environment
-            variables. Left out, nothing is recorded.
+            http://collector:4317; sampler, headers and the like follow OpenTelemetry's environment
+            variables. If unset, nothing is recorded.
     """
 
     bundle: Path
@@ -147,23 +146,25 @@ class CloudConfig:
 
     @property
     def bundles(self) -> tuple[Path, ...]:
-        """All of them, the first the one that is told of unasked."""
+        """All bundles; the first is the default of `GetManifest`."""
         return (self.bundle, *self.more_bundles)
 
     @property
     def connection_limit(self) -> int:
-        """`max_connections`, or what the descriptors allow."""
+        """`max_connections`, or a default from the limit on file descriptors."""
         return self.max_connections or default_connections()
 
     @property
     def stream_limit(self) -> int:
-        """`max_streams`, or what one caller can make use of."""
+        """`max_streams`, or what one caller may have in flight."""
         return self.max_streams or max(64, int(self.max_in_flight * self.max_share))
 
     def __post_init__(self) -> None:
         for name in ("port", "http_port"):
             if not 0 <= (getattr(self, name) or 0) <= 65_535:
-                raise ConfigError(f"{name} must be 0 to 65535, got {getattr(self, name)}")
+                raise ConfigError(
+                    f"expected {name} from 0 to 65535, got {getattr(self, name)}; choose a TCP port"
+                )
         for name in (
             "tensor_parallel",
             "data_parallel",
@@ -184,7 +185,9 @@ class CloudConfig:
             "max_connection_seconds",
         ):
             if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} must be positive, got {getattr(self, name)}")
+                raise ConfigError(
+                    f"expected {name} above 0, got {getattr(self, name)}; choose a positive number"
+                )
         for name in (
             "max_connections",
             "max_streams",
@@ -199,45 +202,49 @@ class CloudConfig:
             "connection_grace_seconds",
         ):
             if getattr(self, name) < 0:
-                raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}")
+                raise ConfigError(
+                    f"expected {name} of 0 or more, got {getattr(self, name)}; choose 0 or a "
+                    "positive number"
+                )
         if self.max_share > 1:
-            raise ConfigError(f"max_share must be at most 1, got {self.max_share}")
+            raise ConfigError(
+                f"expected max_share of at most 1, got {self.max_share}; 1 sets no limit per caller"
+            )
         if self.burst and not self.questions_per_second:
             raise ConfigError(
-                f"expected questions_per_second beside burst, got burst={self.burst} alone; "
-                "give both"
+                f"expected questions_per_second together with burst, got only burst={self.burst}; "
+                "set both"
             )
         self._check_encryption()
         check_endpoint(self.traces)
 
     def _check_encryption(self) -> None:
-        """Nothing leaves this machine in the clear by accident."""
+        """Refuse settings that would send questions or metrics unencrypted by mistake."""
         if (self.tls_certificate is None) != (self.tls_key is None):
-            given, missing = ("tls_certificate", "tls_key")
+            present, missing = ("tls_certificate", "tls_key")
             if self.tls_certificate is None:
-                given, missing = missing, given
+                present, missing = missing, present
             raise ConfigError(
-                f"expected tls_certificate and tls_key, got {given} alone; give {missing} too"
+                f"expected tls_certificate and tls_key, got only {present}; set {missing} too"
             )
         if self.tls_clients is not None and self.tls_certificate is None:
             raise ConfigError(
-                "expected tls_certificate and tls_key beside tls_clients, got neither; clients "
-                "show certificates only where the service has one: give them"
+                "expected tls_certificate and tls_key together with tls_clients, got neither; "
+                "client certificates need a service with TLS: set them"
             )
         if self.tls_refused is not None and self.tls_clients is None:
             raise ConfigError(
-                "expected tls_clients beside tls_refused, got tls_refused alone; without it nobody "
-                "shows a certificate: give both"
+                "expected tls_clients together with tls_refused, got only tls_refused; without "
+                "tls_clients no client presents a certificate: set both"
             )
         if self.tls_certificate is None and not (self.plaintext or is_loopback(self.host)):
             raise ConfigError(
                 f"expected TLS to listen beyond loopback, got host {self.host!r} without "
-                "tls_certificate; give a certificate and its key (`cloud-server certs` makes "
-                "some), or plaintext where something else encrypts"
+                "tls_certificate; set a certificate and its key (`cloud-server certs` makes "
+                "some), or plaintext if something else encrypts"
             )
         if self.http_port is not None and not (self.http_plaintext or is_loopback(self.http_host)):
             raise ConfigError(
                 f"expected a loopback address for HTTP, which is not encrypted, got http_host "
-                f"{self.http_host!r}; choose one, or give http_plaintext where a firewall keeps "
-                "others out"
+                f"{self.http_host!r}; choose one, or set http_plaintext behind a firewall"
             )

@@ -1,4 +1,4 @@
-"""Heavy passes take turns where they would fight for the same cores."""
+"""A lock that lets forward passes take turns on a CPU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 class FairLock:
-    """A lock that is given in the order it was asked for, so that nobody starves.
+    """A first-in, first-out lock: `threading.Lock` may let one thread starve the others.
 
     Two passes at once on a CPU are far slower than one after the other: each uses all cores, and
     their threads wait for each other at every operation.
@@ -27,24 +27,25 @@ class FairLock:
             if not self._taken:
                 self._taken = True
                 return
-            own = threading.Lock()
-            own.acquire()
-            self._waiting.append(own)
-        own.acquire()  # until the one before hands over
+            turn = threading.Lock()
+            turn.acquire()
+            self._waiting.append(turn)
+        turn.acquire()  # blocks until the previous holder hands the lock over
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         with self._guard:
             if self._waiting:
+                # `_taken` stays set: the lock goes straight to the longest waiter.
                 self._waiting.popleft().release()
             else:
                 self._taken = False
 
 
-def turns_on(device: torch.device) -> AbstractContextManager[None]:
-    """For all who run passes on a device; on a GPU they overlap as they like."""
+def compute_lock_for(device: torch.device) -> AbstractContextManager[None]:
+    """The lock for forward passes on a device; a no-op on a GPU, which schedules them itself."""
     return FairLock() if device.type == "cpu" else nullcontext()

@@ -1,4 +1,4 @@
-"""What a service needs whose engine holds the model: bundle, tokenizer, and no weights of LLaVA."""
+"""The front tier's part of the model: bundle, tokenizer and settings, but no weights of LLaVA."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FrontModel:
-    """A bundle, and the checkpoint's tokenizer and settings."""
+    """A bundle, and the checkpoint's processor and context length."""
 
     bundle: CloudBundle
     layout: IndexLayout
@@ -32,11 +32,12 @@ class FrontModel:
 
 
 def load_front_model(config: CloudConfig) -> FrontModel:
-    """Open the bundle, and read of the checkpoint what is not weights. That they belong together,
-    to the last weight, is checked where the weights are: by the engine.
+    """Open the bundle, and load the checkpoint's settings and processor without its weights.
+
+    Only the engine, which loads the weights, can compare them with the bundle.
 
     Raises:
-        ConfigError: one of them cannot be used, or not with this engine.
+        ConfigError: one of them is unusable, or unsupported by this engine.
         ManifestMismatch: the bundle was made for another vision tower.
     """
     from transformers import AutoConfig, AutoProcessor
@@ -54,18 +55,21 @@ def load_front_model(config: CloudConfig) -> FrontModel:
             config.model, revision=config.revision, use_fast=False
         )
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{config.model}: transformers cannot load it ({error})") from error
+        raise ConfigError(
+            f"{config.model}: expected a checkpoint that transformers can load, got: {error}; "
+            "check model and revision"
+        ) from error
     tower = TowerConfig.from_llava(settings.to_dict())
     if tower != bundle.manifest.tower:
         raise ManifestMismatch(
             f"{config.model}: expected the vision tower of the bundle's manifest "
             f"({bundle.manifest.tower}), got {tower}; serve the checkpoint the bundle was made from"
         )
-    _log.info("reads indices for %s, cut at %s", config.model, bundle.manifest.split)
+    _log.info("front tier for %s, cut at %s", config.model, bundle.manifest.split)
     return FrontModel(bundle, layout, processor, settings.text_config.max_position_embeddings)
 
 
 def blank_request(layout: IndexLayout, prompts: PromptBuilder) -> EngineRequest:
-    """A question about an image of which nothing is known, to warm an engine up with."""
+    """A question about an image without any covered token, to warm up an engine."""
     image = torch.full(layout.shape, UNCOVERED, dtype=torch.int16)
     return EngineRequest("warm-up", prompts.build("?"), image, Sampling(max_tokens=2))

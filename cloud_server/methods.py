@@ -1,7 +1,8 @@
-"""The methods of the gRPC port. All but `Ask`, which counts for itself, pass here first.
+"""The method handlers of the gRPC port, which limit and count their calls; `Ask` does so itself.
 
-gRPC hands a call with one message to Python only when that has come, and says nothing of calls that
-never get so far; so every method is served as one of streams here, which clients cannot tell apart.
+For a unary request gRPC calls Python only once the message has arrived, and a call whose message
+never arrives stays invisible. So every method is served as a streaming one, which clients cannot
+tell apart, and its messages are read here with a time limit.
 """
 
 from __future__ import annotations
@@ -24,29 +25,30 @@ _AnyHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 class SplitInference(Protocol):
-    """Who answers on the wire."""
+    """The RPCs of this project's service."""
 
     async def GetManifest(  # noqa: N802 - the wire's name
         self, request: bytes, context: Context
     ) -> pb.GetManifestResponse | None:
-        """What is served, asked for by a serialised request."""
+        """The manifest and limits; `request` is the serialised message."""
         ...
 
     async def Ask(  # noqa: N802 - the wire's name
         self, _: object, context: Context
     ) -> None:
-        """One question."""
+        """Answer one question."""
         ...
 
 
 class Methods(grpc.GenericRpcHandler):
-    """Those of every service that is added; generated `add_…_to_server` functions take it for a
-    server. Calls of other methods end as unimplemented.
+    """Routes calls to the methods of all added services; other methods are unimplemented.
+
+    It has the two methods of `grpc.aio.Server` that generated `add_…_to_server` functions call.
 
     Args:
-        arrivals: room for calls that are not questions, for as long as they last.
-        connections: told of calls that ended before their message came.
-        message_seconds: longest wait for it.
+        arrivals: limits concurrent calls that are not questions, from start to end.
+        connections: notified of calls that ended before their first message arrived.
+        message_seconds: longest wait for that message.
     """
 
     def __init__(
@@ -54,22 +56,24 @@ class Methods(grpc.GenericRpcHandler):
     ) -> None:
         self._arrivals = arrivals
         self._connections = connections
-        self._seconds = message_seconds
+        self._message_seconds = message_seconds
         self._handlers: dict[str, _AnyHandler] = {}
-        self._unknown: _AnyHandler = grpc.stream_stream_rpc_method_handler(self._no_such_method)
+        self._unimplemented: _AnyHandler = grpc.stream_stream_rpc_method_handler(
+            self._no_such_method
+        )
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
-        """Nothing: what these hold comes by name, too."""
+        """Ignored: generated code also registers the same handlers by name."""
 
     def add_registered_method_handlers(
         self, service: str, handlers: Mapping[str, _AnyHandler]
     ) -> None:
-        """The methods of a service."""
+        """Add the methods of a service."""
         for name, handler in handlers.items():
             self._handlers[f"/{service}/{name}"] = self._counted(handler)
 
     def add_split_inference(self, servicer: SplitInference) -> None:
-        """Those of the wire: `Ask`, which counts its calls itself, and `GetManifest`."""
+        """Add `GetManifest`, and `Ask`, which counts its calls itself."""
         name = pb.DESCRIPTOR.services_by_name["SplitInference"].full_name
         manifest: _AnyHandler = grpc.unary_unary_rpc_method_handler(
             servicer.GetManifest, None, pb.GetManifestResponse.SerializeToString
@@ -81,45 +85,47 @@ class Methods(grpc.GenericRpcHandler):
 
     def service(self, details: grpc.HandlerCallDetails) -> _AnyHandler:
         """See `grpc.GenericRpcHandler.service`."""
-        return self._handlers.get(details.method, self._unknown)
+        return self._handlers.get(details.method, self._unimplemented)
 
     def _counted(self, handler: _AnyHandler) -> _AnyHandler:
         async def serve(_: object, context: Context) -> None:
-            if self._connections.ending(peer := context.peer()):
+            if self._connections.is_closing(peer := context.peer()):
                 raise asyncio.CancelledError
-            call = _CountedCall(context, self._seconds)
-            self._connections.came(peer, self._arrivals.enter(call, host_of(peer)))
+            call = _CountedCall(context, self._message_seconds)
+            self._connections.call_started(peer, self._arrivals.enter(call, host_of(peer)))
             try:
                 async with call.limit:
-                    await _run(handler, call)
-            except _Ended as ended:
-                context.set_code(ended.code)
-                context.set_details(ended.details)
+                    await _serve(handler, call)
+            except _CallAborted as aborted:
+                context.set_code(aborted.code)
+                context.set_details(aborted.details)
             except TimeoutError:
-                call.late()
+                call.set_timeout_status()
             except DecodeError:
                 context.set_code(grpc.StatusCode.INVALID_ARGUMENT)
-                context.set_details("expected a message of this method, got other bytes; send one")
+                context.set_details(
+                    "expected a message of this method, got other bytes; check the client's version"
+                )
             finally:
                 self._arrivals.leave(call)
-                self._connections.arrived(peer)
-                if not call.begun:
-                    self._connections.abandoned(peer)
+                self._connections.call_ended(peer)
+                if not call.received:
+                    self._connections.call_abandoned(peer)
 
         return grpc.stream_stream_rpc_method_handler(
             serve, handler.request_deserializer, handler.response_serializer
         )
 
     async def _no_such_method(self, _: object, context: Context) -> None:
-        self._connections.abandoned(context.peer())
+        self._connections.call_abandoned(context.peer())
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details(
             "expected a method of this service, got another; check address and version"
         )
 
 
-class _Ended(Exception):
-    """A method that ends its call with a status."""
+class _CallAborted(Exception):
+    """Raised by `_CountedCall.abort` to end the call with a status."""
 
     def __init__(self, code: grpc.StatusCode, details: str) -> None:
         super().__init__(details)
@@ -128,59 +134,60 @@ class _Ended(Exception):
 
 
 class _CountedCall:
-    """One call of a method that is not a question, and what its method is given as context.
+    """One call of a method other than `Ask`; its behaviour receives it in place of the context.
 
-    Its messages are read one by one, and its end is not gRPC's `abort`: both would hold the call
-    until garbage is collected, and with it one of its connection's streams.
+    Messages are read one by one and `abort` is replaced: gRPC's request iterator and its `abort`
+    leave reference cycles that hold the call, and one of its connection's streams, until the
+    garbage collector runs.
     """
 
     def __init__(self, context: Context, seconds: float) -> None:
         self._context = context
-        self._seconds = seconds
+        self._message_seconds = seconds
         self.limit = asyncio.timeout(seconds)
-        self.begun = False
-        """Has a message come?"""
+        self.received = False
+        """Whether a message has arrived."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
 
     async def abort(self, code: grpc.StatusCode, details: str = "", _: tuple[()] = ()) -> NoReturn:
         """See `grpc.aio.ServicerContext.abort`."""
-        raise _Ended(code, details)
+        raise _CallAborted(code, details)
 
     async def next(self) -> Any:
-        """The next message; None at their end."""
+        """The next message; None at the end of the stream."""
         message = await self._context.read()
         if message is grpc.aio.EOF:
             return None
-        self.begun = True
+        self.received = True
         self.limit.reschedule(None)
         return message
 
     async def all(self) -> AsyncIterator[Any]:
-        """Every message."""
+        """The remaining messages."""
         while (message := await self.next()) is not None:
             yield message
 
-    def give_way(self) -> None:
-        """See `admission.Arriving`."""
+    def evict(self) -> None:
+        """See `admission.PendingCall`."""
         self.limit.reschedule(asyncio.get_running_loop().time())
 
-    def late(self) -> None:
-        """Its time is over."""
-        if self.begun:
+    def set_timeout_status(self) -> None:
+        """Set the status of a call whose time limit passed or that was evicted."""
+        if self.received:
             self._context.set_code(grpc.StatusCode.RESOURCE_EXHAUSTED)
-            words = "expected fewer calls at the same time, got one more; call again"
+            details = "expected fewer calls at the same time, got one more; call again later"
         else:
             self._context.set_code(grpc.StatusCode.DEADLINE_EXCEEDED)
-            words = f"expected a message within {self._seconds:g} s, got none; call again"
-        self._context.set_details(words)
+            details = f"expected a message within {self._message_seconds:g} s, got none; call again"
+        self._context.set_details(details)
 
 
-async def _run(handler: Any, call: _CountedCall) -> None:
-    """Serve a call, whatever the kind of its method."""
+async def _serve(handler: Any, call: _CountedCall) -> None:
+    """Serve a call of any of gRPC's four kinds."""
     request = call.all() if handler.request_streaming else await call.next()
-    if request is None:  # it ended without one
+    if request is None:  # the client ended the stream without a message
         return
     if handler.unary_unary is not None:
         response = await handler.unary_unary(request, call)

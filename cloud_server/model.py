@@ -1,4 +1,4 @@
-"""Loading what the cloud runs: codec, vision suffix, projector and language model."""
+"""Loads what the cloud runs: codecs, vision suffixes, projector and language model."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from aligned_vq.llava.checkpoint import LlavaCheckpoint
 from aligned_vq.split.loading import load_suffixes, suffix_names
 from aligned_vq.split.vision import VisionSuffix
 from cloud_server.config import CloudConfig
-from cloud_server.fair_lock import turns_on
+from cloud_server.fair_lock import compute_lock_for
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class CloudCut:
-    """A bundle and the rest of the vision tower behind its cut."""
+    """A bundle and the vision suffix behind its cut."""
 
     bundle: CloudBundle
     suffix: VisionSuffix
@@ -32,25 +32,25 @@ class CloudCut:
 
 @dataclass(frozen=True)
 class CloudModel:
-    """Everything that answers: all modules in eval mode on one device."""
+    """All modules in eval mode on one device."""
 
     cuts: Mapping[bytes, CloudCut]
-    """By the digest of their manifests, in the order the settings name them."""
+    """By manifest digest, in the order of the settings."""
     llava: Any
     """transformers' `LlavaForConditionalGeneration` without its vision tower."""
     processor: Any
     """transformers' `LlavaProcessor`."""
     device: torch.device
     dtype: torch.dtype
-    turns: AbstractContextManager[None]
-    """Taken by every heavy pass on the device."""
+    compute_lock: AbstractContextManager[None]
+    """Held during every forward pass on the device, so that passes do not compete for cores."""
 
 
 def load_cloud_model(config: CloudConfig) -> CloudModel:
-    """Open bundles and checkpoint, and check that they belong together.
+    """Open the bundles and the checkpoint, and check that they match.
 
     Raises:
-        ConfigError: one of them cannot be used.
+        ConfigError: one of them is unusable.
         ManifestMismatch: a bundle was made for other vision weights.
     """
     device = chosen_device(config.device)
@@ -58,8 +58,10 @@ def load_cloud_model(config: CloudConfig) -> CloudModel:
     bundles = [open_cloud_bundle(path, device) for path in config.bundles]
     checkpoint = LlavaCheckpoint(config.model, config.revision)
     for bundle in bundles:
-        check_belongs(bundle.manifest, checkpoint)
-    suffixes = load_suffixes(checkpoint, [own.manifest.split for own in bundles], dtype, device)
+        check_vision_weights(bundle.manifest, checkpoint)
+    suffixes = load_suffixes(
+        checkpoint, [bundle.manifest.split for bundle in bundles], dtype, device
+    )
     cuts = {
         bundle.manifest.digest(): CloudCut(bundle, suffix)
         for bundle, suffix in zip(bundles, suffixes, strict=True)
@@ -67,14 +69,18 @@ def load_cloud_model(config: CloudConfig) -> CloudModel:
     llava, processor = load_llava(checkpoint, dtype)
     llava.model.vision_tower = None  # the suffix replaces it; the prefix is on the edge
     llava = llava.to(device)
-    places = ", ".join(str(bundle.manifest.split) for bundle in bundles)
-    _log.info("loaded %s on %s as %s, cut at %s", checkpoint.model_id, device, dtype, places)
-    return CloudModel(cuts, llava, processor, device, dtype, turns_on(device))
+    cuts_text = ", ".join(str(bundle.manifest.split) for bundle in bundles)
+    _log.info("loaded %s on %s as %s, cut at %s", checkpoint.model_id, device, dtype, cuts_text)
+    return CloudModel(cuts, llava, processor, device, dtype, compute_lock_for(device))
 
 
 def load_llava(checkpoint: LlavaCheckpoint, dtype: torch.dtype) -> tuple[Any, Any]:
-    """transformers' `LlavaForConditionalGeneration`, whole, in eval mode, on the CPU; and its
-    `LlavaProcessor`. ConfigError where transformers cannot load them."""
+    """transformers' `LlavaForConditionalGeneration`, complete, in eval mode, on the CPU; and its
+    `LlavaProcessor`.
+
+    Raises:
+        ConfigError: transformers cannot load them.
+    """
     from transformers import AutoProcessor, LlavaForConditionalGeneration
 
     directory = checkpoint.directory()
@@ -82,12 +88,19 @@ def load_llava(checkpoint: LlavaCheckpoint, dtype: torch.dtype) -> tuple[Any, An
         llava = LlavaForConditionalGeneration.from_pretrained(directory, dtype=dtype)
         processor = AutoProcessor.from_pretrained(directory, use_fast=False)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{directory}: transformers cannot load it ({error})") from error
+        raise ConfigError(
+            f"{directory}: expected a checkpoint that transformers can load, got: {error}; check "
+            "that it is a complete LLaVA checkpoint in Hugging Face format"
+        ) from error
     return llava.eval().requires_grad_(False), processor
 
 
-def check_belongs(manifest: SplitManifest, checkpoint: LlavaCheckpoint) -> None:
-    """ManifestMismatch unless the checkpoint's vision weights are those a bundle was made for."""
+def check_vision_weights(manifest: SplitManifest, checkpoint: LlavaCheckpoint) -> None:
+    """Check that the bundle was made for the checkpoint's vision weights.
+
+    Raises:
+        ManifestMismatch: the vision tower or its weights differ.
+    """
     if checkpoint.tower != manifest.tower:
         raise ManifestMismatch(
             f"{checkpoint.source}: expected the vision tower of the bundle's manifest "
@@ -97,13 +110,18 @@ def check_belongs(manifest: SplitManifest, checkpoint: LlavaCheckpoint) -> None:
     names = suffix_names(checkpoint, manifest.split)
     if checkpoint.vision_digest(names) != manifest.vision_digest:
         raise ManifestMismatch(
-            f"{checkpoint.source}: its vision weights differ from those the bundle was made for "
-            f"({manifest.model_id}); serve that checkpoint, or export a bundle for this one"
+            f"{checkpoint.source}: expected the vision weights of {manifest.model_id}, for which "
+            "the bundle was made, got others; serve that checkpoint, or export a bundle for this "
+            "one"
         )
 
 
 def chosen_device(name: str) -> torch.device:
-    """The device of a setting: auto, cpu, cuda, cuda:1 and so on; ConfigError for any other."""
+    """The device that a setting names: auto, cpu, cuda, cuda:1 and so on.
+
+    Raises:
+        ConfigError: it names another one, or a GPU that this machine does not have.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -112,21 +130,21 @@ def chosen_device(name: str) -> torch.device:
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
         raise ConfigError(
-            f"device must be auto, cpu or cuda[:n], got {name!r}; choose one of these"
+            f"expected device auto, cpu or cuda[:n], got {name!r}; choose one of these"
         )
     if device.type == "cuda":
         usable = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= usable:
             raise ConfigError(
-                f"device {name} was asked for, but this machine has {usable} usable GPUs; "
-                "use one of them or cpu"
+                f"expected device {name} to exist, got a machine with {usable} usable GPUs; use "
+                "one of them or cpu"
             )
     return device
 
 
 def chosen_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of a setting; `auto` is float32 on a CPU, else bfloat16."""
+    """The dtype that a setting names; `auto` is float32 on a CPU, else bfloat16."""
     if name == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
-    found: torch.dtype = getattr(torch, name)
-    return found
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype

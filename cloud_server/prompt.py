@@ -1,4 +1,4 @@
-"""From a conversation to prompt tokens. What a user types never becomes a special or role token."""
+"""Builds prompt tokens from a conversation. User text never becomes a special or role token."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _ALLOWED_CONTROL = "\n\t"
 
 @dataclass(frozen=True)
 class PromptLimits:
-    """How long a prompt may be, and its texts.
+    """Limits on a prompt and its texts.
 
-    `context_tokens` is of prompt and answer together; `max_history_chars` of all earlier questions
-    and answers.
+    `context_tokens` limits prompt and answer together, `max_history_chars` all earlier questions
+    and answers together.
     """
 
     context_tokens: int
@@ -29,12 +29,12 @@ class PromptLimits:
 
 
 class PromptBuilder:
-    """Builds the prompt of the checkpoint's own chat template: turns, a question, maybe an image.
+    """Builds prompts with the checkpoint's chat template: turns, a question, maybe an image.
 
     Args:
         processor: transformers' `LlavaProcessor`.
-        num_image_tokens: placeholders the image takes.
-        limits: of prompts and their texts.
+        num_image_tokens: placeholders for one image.
+        limits: on prompts and their texts.
 
     Raises:
         ConfigError: the chat template does not show image and question once each.
@@ -53,26 +53,26 @@ class PromptBuilder:
             key=len,
             reverse=True,
         )
-        self._roles = self._role_words()
+        self._roles = self._role_markers()
         self._special_ids = set(self._tokenizer.convert_tokens_to_ids(self._specials))
         self._role_ids = [
             self._tokenizer(text, add_special_tokens=False)["input_ids"]
-            for word in self._roles
-            for text in (word, f" {word}")
+            for role in self._roles
+            for text in (role, f" {role}")
         ]
-        self._own_marks: dict[tuple[int, bool], tuple[int, int, int]] = {}
+        self._expected_counts: dict[tuple[int, bool], tuple[int, int, int]] = {}
 
     def build(
         self, question: str, turns: Sequence[Turn] = (), *, text_only: bool = False
     ) -> list[int]:
-        """Token ids of the prompt, image placeholders included; without any if `text_only`.
+        """Token ids of the prompt, with image placeholders unless `text_only`.
 
-        The image is shown with the first question. The client may have changed earlier answers, so
-        they are checked as questions are.
+        The image precedes the first question. The client may have changed earlier answers, so they
+        are checked like questions.
 
         Raises:
-            InvalidInput: the question or an earlier one is empty, there are too many turns, a text
-                is too long or would act as more than text.
+            InvalidInput: a question is empty, there are too many turns, or a text is too long or
+                would act as more than text.
         """
         self._check_history(turns)
         if len(question) > self.limits.max_question_chars:
@@ -85,16 +85,16 @@ class PromptBuilder:
             texts.append(self._checked(turn.question, f"question {number} of the conversation"))
             texts.append(self._checked(turn.answer, f"answer {number} of the conversation", True))
         texts.append(self._checked(question, "the question"))
-        ids = self._tokens_of(texts, text_only)
-        if self._marks(ids) != self._marks_of_template(len(turns), text_only):
+        ids = self._tokenize(texts, text_only)
+        if self._marker_counts(ids) != self._template_counts(len(turns), text_only):
             raise InvalidInput(
                 "expected plain text, got a question whose tokens act as a role marker or special "
                 f"token ({', '.join([*self._roles, self._image_token])}); reword it"
             )
         if not text_only:
-            place = ids.index(self._image_token_id)
+            position = ids.index(self._image_token_id)
             expanded = [self._image_token_id] * self.num_image_tokens
-            ids = [*ids[:place], *expanded, *ids[place + 1 :]]
+            ids = [*ids[:position], *expanded, *ids[position + 1 :]]
         self._check_length(len(ids), text_only)
         return ids
 
@@ -121,23 +121,23 @@ class PromptBuilder:
             )
 
     def _checked(self, text: str, name: str, may_be_empty: bool = False) -> str:
-        """The text as it goes into the prompt; `name` says in errors which one it is."""
+        """The text as it goes into the prompt; `name` identifies it in errors."""
         text = text.replace("\r\n", "\n")
         if not text.strip() and not may_be_empty:
             raise InvalidInput("expected a question, got an empty one; ask something")
-        for place, char in enumerate(text):
+        for position, char in enumerate(text):
             if unicodedata.category(char) in ("Cc", "Cs") and char not in _ALLOWED_CONTROL:
                 raise InvalidInput(
                     f"expected plain text, got the control character U+{ord(char):04X} at position "
-                    f"{place} of {name}; remove it"
+                    f"{position} of {name}; remove it"
                 )
         for special in self._specials:
             if special in text:
                 raise InvalidInput(
                     f"expected plain text, got the reserved token {special!r} in {name}; remove it"
                 )
-        # A tokenizer may write the same word differently after a newline, or fold its letters, so
-        # counting tokens alone would miss some of them.
+        # A tokenizer may encode the same word differently after a newline, or fold letters, so
+        # comparing token counts alone would miss some role markers.
         folded = unicodedata.normalize("NFKC", text).casefold()
         for role in self._roles:
             if role.casefold() in folded:
@@ -146,46 +146,48 @@ class PromptBuilder:
                 )
         return text.strip()
 
-    def _tokens_of(self, texts: Sequence[str], text_only: bool) -> list[int]:
+    def _tokenize(self, texts: Sequence[str], text_only: bool) -> list[int]:
         try:
             return self._encode(texts, text_only)
         except (AlignedVQError, KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # a tokenizer's panic is no Exception
+        except BaseException as error:  # a panic in the Rust tokenizer is no Exception
             raise InvalidInput(
                 "expected text that the model's tokenizer can read, got one that it failed "
                 f"on ({type(error).__name__}); reword it"
             ) from error
 
     def _encode(self, texts: Sequence[str], text_only: bool) -> list[int]:
-        """Ids with one placeholder, if any, which stands for as many as the image takes."""
-        between = self._template.around(len(texts) // 2, text_only)
-        parts = [part for pair in zip(between, texts, strict=False) for part in pair]
-        ids: list[int] = self._tokenizer("".join([*parts, between[-1]]))["input_ids"]
+        """Token ids with one placeholder for the image, if there is one."""
+        literals = self._template.literals(len(texts) // 2, text_only)
+        parts = [part for pair in zip(literals, texts, strict=False) for part in pair]
+        ids: list[int] = self._tokenizer("".join([*parts, literals[-1]]))["input_ids"]
         return ids
 
-    def _marks_of_template(self, turns: int, text_only: bool) -> tuple[int, int, int]:
+    def _template_counts(self, turns: int, text_only: bool) -> tuple[int, int, int]:
         shape = (turns, text_only)
-        if shape not in self._own_marks:
-            self._own_marks[shape] = self._marks(self._encode([PROBE] * (2 * turns + 1), text_only))
-        return self._own_marks[shape]
+        if shape not in self._expected_counts:
+            self._expected_counts[shape] = self._marker_counts(
+                self._encode([PROBE] * (2 * turns + 1), text_only)
+            )
+        return self._expected_counts[shape]
 
-    def _marks(self, ids: Sequence[int]) -> tuple[int, int, int]:
-        """How many image, special and role tokens a prompt holds."""
+    def _marker_counts(self, ids: Sequence[int]) -> tuple[int, int, int]:
+        """The number of image, special and role tokens in a prompt."""
         roles = sum(_occurrences(role, ids) for role in self._role_ids)
         specials = sum(token in self._special_ids for token in ids)
         return sum(token == self._image_token_id for token in ids), specials, roles
 
-    def _role_words(self) -> list[str]:
-        """The template's own words right before the image and right before the answer."""
-        before, after = self._template.around(0, False)
-        lead = before.split(self._image_token)[0].split()
-        words = [*lead[-1:], *after.split()[-1:]]
+    def _role_markers(self) -> list[str]:
+        """The template's role markers: the words right before the image and before the answer."""
+        before_image, before_answer = self._template.literals(0, False)
+        leading = before_image.split(self._image_token)[0].split()
+        words = [*leading[-1:], *before_answer.split()[-1:]]
         return [word for word in words if not word.isalnum()]
 
 
-def _occurrences(needle: Sequence[int], ids: Sequence[int]) -> int:
-    if not needle:
+def _occurrences(pattern: Sequence[int], ids: Sequence[int]) -> int:
+    if not pattern:
         return 0
-    size = len(needle)
-    return sum(list(ids[i : i + size]) == list(needle) for i in range(len(ids) - size + 1))
+    size = len(pattern)
+    return sum(list(ids[i : i + size]) == list(pattern) for i in range(len(ids) - size + 1))

@@ -1,4 +1,4 @@
-"""The same client for asyncio: encoding and waiting happen in threads, off the event loop."""
+"""The client for asyncio: encoding and network waits happen in threads, off the event loop."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from edge_client.input.remembered_images import ImageOrPayload
 from protos.messages import ServiceInfo
 
 QUESTIONS_AT_ONCE = 64
-"""More wait: each question in flight takes a thread."""
+"""Limit of questions in flight, each of which takes a thread; further ones wait."""
 
 T = TypeVar("T")
 
 
 class AsyncEdgeClient:
-    """`EdgeClient` with awaitable verbs; arguments and errors are the same.
+    """`EdgeClient` with awaitable methods; arguments and errors are the same.
 
     async with AsyncEdgeClient("localhost:50051", "bundle/") as client:
         answer = await client.ask("photo.jpg", "What colour is the star?")
 
-    A cancelled task hangs up its question. `encoder` is that of the client.
+    Cancelling a task cancels its question.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class AsyncEdgeClient:
         await self.close()
 
     async def close(self) -> None:
-        """Hang up."""
+        """Close all connections."""
         await asyncio.to_thread(self._client.close)
         self._threads.shutdown(wait=False)
 
@@ -78,40 +78,40 @@ class AsyncEdgeClient:
         **sampling: Unpack[SamplingOptions],
     ) -> AsyncAnswerStream:
         """The pieces of text as they arrive; see `EdgeClient.stream`."""
-        asked = partial(self._client.stream, image, question, history, **sampling)
-        return AsyncAnswerStream(asked, self._threads)
+        open_stream = partial(self._client.stream, image, question, history, **sampling)
+        return AsyncAnswerStream(open_stream, self._threads)
 
     async def compress(self, image: ImageOrPayload, *, quality: str | None = None) -> EncodedImage:
         """The payload of an image; see `EdgeClient.compress`."""
-        return await self._awaited(partial(self._client.compress, image, quality=quality))
+        return await _in_thread(
+            self._threads, partial(self._client.compress, image, quality=quality)
+        )
 
     async def payload_bytes(self, image: Image | View) -> dict[str, int]:
-        """What an image costs at each operating point; see `EdgeEncoder.payload_bytes`."""
-        return await self._awaited(partial(self.encoder.payload_bytes, image))
+        """Payload body sizes by operating point; see `EdgeEncoder.payload_bytes`."""
+        return await _in_thread(self._threads, partial(self.encoder.payload_bytes, image))
 
     async def check(self) -> ServiceInfo:
         """Reach the service and compare bundles; see `EdgeClient.check`."""
-        return await self._awaited(self._client.check)
+        return await _in_thread(self._threads, self._client.check)
 
     def targets(self) -> dict[str, bool]:
-        """By address: do questions go there now? See `EdgeClient.targets`."""
+        """Availability by address; see `EdgeClient.targets`."""
         return self._client.targets()
-
-    async def _awaited(self, blocking: Callable[[], T]) -> T:
-        return await _in_thread(self._threads, blocking)
 
 
 class AsyncAnswerStream:
-    """`AnswerStream` for `async for`: each piece is awaited in a thread, and none is fetched before
-    it is wanted. `answer` holds the whole once the iteration ended; `aclose` hangs up earlier.
+    """`AnswerStream` for `async for`: each piece is awaited in a thread, and fetched on demand.
+
+    `answer` holds the whole answer once the iteration ended; `aclose` cancels the question.
 
     Args:
-        ask: opens the blocking stream.
-        threads: where it is waited for.
+        open_stream: opens the blocking stream.
+        threads: run the blocking stream.
     """
 
-    def __init__(self, ask: Callable[[], AnswerStream], threads: Executor) -> None:
-        self._ask = ask
+    def __init__(self, open_stream: Callable[[], AnswerStream], threads: Executor) -> None:
+        self._open_stream = open_stream
         self._threads = threads
         self._pieces = self._run()
         self.answer: Answer | None = None
@@ -123,40 +123,43 @@ class AsyncAnswerStream:
         return await anext(self._pieces)
 
     async def aclose(self) -> None:
-        """Hang up; harmless once the answer ended."""
+        """Cancel the question; no effect once the answer ended."""
         await self._pieces.aclose()
 
     async def _run(self) -> AsyncGenerator[str, None]:
-        opened: list[AnswerStream] = []
-        told: list[str] = []  # and not the results of threads: asyncio's debug log shows those
-        left = threading.Event()
+        streams: list[AnswerStream] = []
+        # Not returned by the thread: asyncio's debug log shows results, which are user text here.
+        pieces: list[str] = []
+        closing = threading.Event()
 
-        def following() -> bool:
-            if not opened:  # in one go with the first piece: threads take time to be woken
-                opened.append(self._ask())
-                if left.is_set():
-                    opened[0].cancel()
-            told[:] = itertools.islice(opened[0], 1)
-            return bool(told)
+        def fetch_next() -> bool:
+            if not streams:  # opened together with the first piece, to save a thread switch
+                streams.append(self._open_stream())
+                if closing.is_set():
+                    streams[0].cancel()
+            pieces[:] = itertools.islice(streams[0], 1)
+            return bool(pieces)
 
-        waiting: asyncio.Future[bool] | None = None
+        fetching: asyncio.Future[bool] | None = None
         try:
             while True:
-                waiting = _in_thread(self._threads, following)
-                if not await asyncio.shield(waiting):
-                    self.answer = opened[0].answer
+                fetching = _in_thread(self._threads, fetch_next)
+                if not await asyncio.shield(fetching):
+                    self.answer = streams[0].answer
                     return
-                yield told[0]
+                yield pieces[0]
         finally:
-            left.set()
-            for stream in opened:
+            # The thread may be opening the stream right now: it then sees the event.
+            closing.set()
+            for stream in streams:
                 stream.cancel()
-            if waiting is not None and not waiting.done():
-                await asyncio.wait([waiting])  # the thread ends at once: its call was hung up
-                waiting.exception()
+            if fetching is not None and not fetching.done():
+                await asyncio.wait([fetching])  # ends at once, as its call is cancelled
+                fetching.exception()  # marks the exception as retrieved
 
 
 def _in_thread(threads: Executor, blocking: Callable[[], T]) -> asyncio.Future[T]:
-    """Its result, once a thread was free; in the context of now, which traces look at."""
+    """The result of a blocking call, run in a thread with the caller's context, so that its spans
+    have the right parent."""
     run = contextvars.copy_context().run
     return asyncio.get_running_loop().run_in_executor(threads, run, blocking)

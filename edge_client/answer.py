@@ -1,4 +1,4 @@
-"""What a question gives back."""
+"""The answer to a question, with sizes and timings."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from aligned_vq.answers import FinishReason, Timings, Usage
 
 @dataclass(frozen=True)
 class AnswerDetails:
-    """How an answer came about."""
+    """Sizes, timings and token counts of an answer."""
 
     finish_reason: FinishReason
     usage: Usage
     token_ids: tuple[int, ...] = field(repr=False)
     payload_bytes: int
-    """Body of the image's payload, as coded; 0 when only its digest was sent."""
+    """Size of the payload body; 0 if only the image's digest was sent."""
     message_bytes: int
-    """All gRPC messages sent for this question, before HTTP/2 and TLS framing."""
+    """Size of all gRPC messages sent for this question, before HTTP/2 and TLS framing."""
     edge: Timings
     cloud: Timings
     first_token_ms: float
@@ -29,39 +29,39 @@ class AnswerDetails:
     """Address of the service that answered."""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able figures; times in milliseconds."""
+        """The fields as JSON values; times in milliseconds."""
         edge, cloud = (
-            {stage: ns / 1e6 for stage, ns in side.stages_ns.items()}
-            for side in (self.edge, self.cloud)
+            {stage: ns / 1e6 for stage, ns in timings.stages_ns.items()}
+            for timings in (self.edge, self.cloud)
         )
-        plain = asdict(self)
-        plain["token_ids"] = list(self.token_ids)
-        return {**plain, "edge": edge, "cloud": cloud}
+        fields = asdict(self)
+        fields["token_ids"] = list(self.token_ids)
+        return {**fields, "edge": edge, "cloud": cloud}
 
 
 class Answer(str):
-    """The answer's text, with `details` beside it. Compares, prints and slices as a string."""
+    """The text of an answer, a `str` with the additional attribute `details`."""
 
     __slots__ = ("details",)
     details: AnswerDetails
 
     def __new__(cls, text: str, details: AnswerDetails) -> Answer:
-        """An answer of some text."""
+        """An answer with this text; `str` is immutable, so `__init__` comes too late."""
         answer = super().__new__(cls, text)
         answer.details = details
         return answer
 
     @property
     def usage(self) -> Usage:
-        """Tokens read and written."""
+        """Prompt and completion tokens."""
         return self.details.usage
 
     @property
     def timings(self) -> Timings:
-        """Nanoseconds per stage, the edge's first."""
+        """Nanoseconds per stage, those of the edge first."""
         return Timings({**self.details.edge.stages_ns, **self.details.cloud.stages_ns})
 
     @property
     def bytes_sent(self) -> int:
-        """Bytes of all messages sent for this question."""
+        """Size of all gRPC messages sent for this question."""
         return self.details.message_bytes

@@ -22,30 +22,32 @@ from edge_client.probe import probe, write_textfile
 from edge_client.watch.cli import add_options, watch
 from protos.access import tokens
 
-_QUALITY = "operating point of the bundle: low, medium, high, fixed; its default if left out"
+_QUALITY_HELP = (
+    "operating point of the bundle, such as low, medium, high or fixed; default: the bundle's"
+)
 DEFAULT_TARGET = "127.0.0.1:50051"
 _ISOLATE = "isolate_images"
-"""Not an option: files on a command line are of unknown origin."""
+"""The one field of `EdgeConfig` without an option: files on a command line are untrusted."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point; returns the exit status. Errors the user can mend are one line, no traceback."""
+    """Entry point; returns the exit status. Expected errors print one line, not a traceback."""
     parsed = _parser().parse_args(argv)
     options: Namespace = parsed[parsed.subcommand]
     try:
         if parsed.subcommand == "key":
             print(tokens.make(options.name, options.out))
             return 0
-        given = {f.name: options[f.name] for f in fields(EdgeConfig) if f.name != _ISOLATE}
-        config = EdgeConfig(**given, isolate_images=hasattr(os, "fork"))
+        values = {f.name: options[f.name] for f in fields(EdgeConfig) if f.name != _ISOLATE}
+        config = EdgeConfig(**values, isolate_images=hasattr(os, "fork"))
         if parsed.subcommand == "serve":
             _serve(config, options)
             return 0
-        if parsed.subcommand == "check" and _wants_probe(options):
+        if parsed.subcommand == "check" and _is_probe(options):
             _probe(config, options)
             return 0
-        verbs = {"ask": _ask, "watch": _watch, "compress": _compress, "check": _check}
-        run = verbs[parsed.subcommand]
+        commands = {"ask": _ask, "watch": _watch, "compress": _compress, "check": _check}
+        run = commands[parsed.subcommand]
         with EdgeClient(options.target, options.bundle, config) as client:
             run(client, options)
     except (AlignedVQError, OSError) as error:
@@ -137,9 +139,9 @@ def _check(client: EdgeClient, options: Namespace) -> None:
         print(f"  {name.replace('_', ' ')}: {figures[name]}")
 
 
-def _wants_probe(options: Namespace) -> bool:
+def _is_probe(options: Namespace) -> bool:
     if not options.ask and (options.text_only or options.prometheus is not None):
-        raise ConfigError("expected --ask beside --text_only and --prometheus; give it, too")
+        raise ConfigError("expected --ask with --text_only or --prometheus, got none; add --ask")
     return bool(options.ask)
 
 
@@ -171,50 +173,58 @@ def _serve(config: EdgeConfig, options: Namespace) -> None:
             "aligned-vq[gateway]"
         ) from error
     configure(options.log_level, options.log_format)
-    own = GatewayConfig(**{f.name: options[f.name] for f in fields(GatewayConfig)})
+    gateway = GatewayConfig(**{f.name: options[f.name] for f in fields(GatewayConfig)})
 
     def announce(url: str) -> None:
         print(f"serving on {url}", flush=True)
 
-    asyncio.run(serve(options.target, options.bundle, config, own, announce))
+    asyncio.run(serve(options.target, options.bundle, config, gateway, announce))
 
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="edge-client", description=__doc__)
     commands = parser.add_subcommands()
     ask = _command()
-    ask.add_argument("image", help="path of an image, or of an .avq file")
-    ask.add_argument("questions", nargs="+", help="plain text, one or several")
+    ask.add_argument("image", help="path of an image or of an .avq file")
+    ask.add_argument("questions", nargs="+", help="one or more questions, plain text")
     _add_sampling(ask)
     commands.add_subcommand("ask", ask, help="ask a question about an image")
-    watching = _command()
-    add_options(watching)
-    _add_sampling(watching)
-    commands.add_subcommand("watch", watching, help="ask about a camera's pictures as they come")
+    watch_command = _command()
+    add_options(watch_command)
+    _add_sampling(watch_command)
+    commands.add_subcommand(
+        "watch", watch_command, help="ask about new images of a camera, video or folder"
+    )
     compress = _command()
     compress.add_argument("image", help="path of an image")
-    compress.add_argument("--quality", type=str | None, default=None, help=_QUALITY)
-    compress.add_argument("-o", "--output", required=True, help="file to write")
+    compress.add_argument("--quality", type=str | None, default=None, help=_QUALITY_HELP)
+    compress.add_argument("-o", "--output", required=True, help=".avq file to write")
     commands.add_subcommand("compress", compress, help="write an image's payload to a file")
-    commands.add_subcommand("check", _check_command(), help="reach the service, compare bundles")
-    commands.add_subcommand("serve", _serve_command(), help="serve the OpenAI API on this machine")
+    commands.add_subcommand(
+        "check", _check_command(), help="connect to the service and compare bundles"
+    )
+    commands.add_subcommand(
+        "serve", _serve_command(), help="run a gateway that serves the OpenAI API on this machine"
+    )
     key = ArgumentParser()
-    key.add_argument("--name", required=True, type=str, help="of the caller")
+    key.add_argument("--name", required=True, type=str, help="name of the caller")
     key.add_argument("--out", required=True, type=Path, help="file for the caller's key")
     commands.add_subcommand(
-        "key", key, help="make a caller's key and print its line for serve --api_keys"
+        "key", key, help="generate a caller's key and print its line for serve --api_keys"
     )
     return parser
 
 
 def _add_sampling(command: ArgumentParser) -> None:
     command.add_argument(
-        "--max_tokens", type=int, default=0, help="of the answer; 0: service's default"
+        "--max_tokens", type=int, default=0, help="limit of the answer; 0: the service's default"
     )
     command.add_argument("--temperature", type=float, default=0.0, help="0: greedy; else 0.01 to 2")
-    command.add_argument("--quality", type=str | None, default=None, help=_QUALITY)
+    command.add_argument("--quality", type=str | None, default=None, help=_QUALITY_HELP)
     command.add_argument("--seed", type=int | None, default=None, help="makes sampling repeatable")
-    command.add_argument("--stop", type=str, action="append", help="text before which it ends")
+    command.add_argument(
+        "--stop", type=str, action="append", help="text that ends the answer; may be repeated"
+    )
 
 
 def _check_command() -> ArgumentParser:
@@ -222,13 +232,13 @@ def _check_command() -> ArgumentParser:
     command.add_argument(
         "--ask",
         action="store_true",
-        help="ask for one token about a generated image instead; exit status 1 if none comes",
+        help="ask for one token about a generated image instead; exit status 1 on failure",
     )
     command.add_argument(
-        "--text_only", action="store_true", help="with --ask: ask about no image, which costs less"
+        "--text_only", action="store_true", help="with --ask: no image, which costs less"
     )
     command.add_argument(
-        "--deadline", type=float, default=10.0, help="with --ask: seconds for the whole question"
+        "--deadline", type=float, default=10.0, help="with --ask: seconds, retries included"
     )
     command.add_argument(
         "--prometheus",
@@ -240,17 +250,17 @@ def _check_command() -> ArgumentParser:
 
 
 def _serve_command() -> ArgumentParser:
-    command = _command(figures=False)
+    command = _command(has_json=False)
     command.add_class_arguments(GatewayConfig, nested_key=None)
     levels = ("debug", "info", "warning", "error")
-    command.add_argument("--log_level", default="info", choices=levels, help="of stderr")
+    command.add_argument("--log_level", default="info", choices=levels, help="lowest level logged")
     command.add_argument(
-        "--log_format", default="text", choices=FORMATS, help="json: one object a line"
+        "--log_format", default="text", choices=FORMATS, help="json: one object per line"
     )
     return command
 
 
-def _command(figures: bool = True) -> ArgumentParser:
+def _command(has_json: bool = True) -> ArgumentParser:
     command = ArgumentParser(default_env=True, env_prefix="AVQ_EDGE")
     command.add_argument(
         "--target",
@@ -258,8 +268,8 @@ def _command(figures: bool = True) -> ArgumentParser:
         help="host:port of the cloud service, or host:port,host:port",
     )
     command.add_argument("--bundle", required=True, type=Path, help="bundle directory")
-    if figures:
-        command.add_argument("--json", action="store_true", help="print figures as one JSON object")
+    if has_json:
+        command.add_argument("--json", action="store_true", help="print results as JSON objects")
     command.add_class_arguments(EdgeConfig, nested_key=None, skip={_ISOLATE})
     return command
 

@@ -1,4 +1,4 @@
-"""EdgeClient: ask a question about an image; only indices leave this machine."""
+"""EdgeClient: asks questions about images; only codebook indices leave this machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edge_client.config import EdgeConfig
 from edge_client.connection.credentials import read_credentials
 from edge_client.connection.route import Route
 from edge_client.connection.stream import AnswerStream
-from edge_client.connection.targets import Targets, is_refusal, split_targets
+from edge_client.connection.targets import Targets, is_rejection, split_targets
 from edge_client.connection.transport import GrpcTransport, Transport
 from edge_client.encoder import EdgeEncoder, EncodedImage
 from edge_client.input.image_opener import ImageOpener
@@ -25,11 +25,11 @@ from edge_client.input.remembered_images import ImageOrPayload, RememberedImages
 from protos.messages import Question, ServiceInfo, Turn
 
 History = Iterable[tuple[str, str]]
-"""Questions and their answers."""
+"""Pairs of a question and its answer."""
 
 
 class SamplingOptions(TypedDict, total=False):
-    """Keywords that override the fields of `Sampling`, and of how the image is sent."""
+    """Keyword arguments that override fields of `Sampling`, and the operating point."""
 
     quality: str | None
     """Operating point of the bundle, such as "low", "medium" or "high"; None: its default."""
@@ -39,21 +39,21 @@ class SamplingOptions(TypedDict, total=False):
     top_p: float
     seed: int | None
     stop: str | Sequence[str]
-    """The answer ends before the first of these texts."""
+    """Stop texts: the answer ends before the first of them."""
 
 
 class EdgeClient:
-    """Asks a cloud service about images, over one warm connection to each of its targets.
+    """Asks a cloud service about images, over one persistent connection per target.
 
         with EdgeClient("localhost:50051", "bundle/") as client:
             answer = client.ask("photo.jpg", "What colour is the star?")
 
     Args:
-        target: `host:port` of the cloud service; several, in a list or with commas between them,
-            share the questions, and a question that one fails goes on to another.
+        target: `host:port` of the cloud service; several, as a list or separated by commas, share
+            the load, and a question that fails at one is retried at another.
         bundle: directory written by `aligned-vq export`, the same as the service's.
-        config: deadlines, retries, precision, image formats, certificates, token and traces.
-        transport: another way to reach the service, for tests.
+        config: deadlines, retries, precision, image formats, credentials and traces.
+        transport: replaces the gRPC connection, for tests.
 
     Raises:
         ConfigError: the bundle, a certificate or the token cannot be used.
@@ -67,14 +67,13 @@ class EdgeClient:
         *,
         transport: Transport | None = None,
     ) -> None:
-        self.config = config or EdgeConfig()
-        settings = self.config
-        self.encoder = EdgeEncoder(bundle, settings.backend, settings.dtype, settings.threads)
-        transports = [transport] if transport else _transports(target, settings)
-        self._targets = Targets(transports, settings)
-        self._traces = open_traces(settings.traces, "edge-client")
-        self._opener = ImageOpener(self.encoder, settings)
-        self._images = RememberedImages(self.encoder, settings.remembered_images, self._opener.view)
+        self.config = config = config or EdgeConfig()
+        self.encoder = EdgeEncoder(bundle, config.backend, config.dtype, config.threads)
+        transports = [transport] if transport else _transports(target, config)
+        self._targets = Targets(transports, config)
+        self._traces = open_traces(config.traces, "edge-client")
+        self._opener = ImageOpener(self.encoder, config)
+        self._images = RememberedImages(self.encoder, config.remembered_images, self._opener.view)
 
     def __enter__(self) -> Self:
         return self
@@ -83,7 +82,7 @@ class EdgeClient:
         self.close()
 
     def close(self) -> None:
-        """Hang up."""
+        """Close all connections and end the decoding processes."""
         self._opener.close()
         self._targets.close()
         self._traces.close()
@@ -112,82 +111,82 @@ class EdgeClient:
         """The answer as it arrives: iterate over the pieces of text.
 
         Args:
-            image: a path, encoded bytes, a PIL image or an array (see `load_image`); or a payload
-                that `compress` made, or the path of the `.avq` file it was written to; None for a
-                question about no image.
+            image: a path, encoded bytes, a PIL image or an array (see `load_image`); a payload
+                made by `compress`, or the path of its `.avq` file; None for a text-only question.
             question: plain text.
-            history: earlier questions and their answers, the oldest first; the image is shown with
+            history: earlier questions and their answers, the oldest first; the image belongs to
                 the first question of the conversation.
-            sampling: fields of `Sampling` to change, and `quality`: an operating point of the
-                bundle by name, in place of its default.
+            sampling: fields of `Sampling` to change, and `quality`: name of the operating point.
 
         Raises:
             InvalidInput: the image, a text or the quality cannot be used.
             CorruptPayload: the `.avq` file holds no payload.
-            CloudUnreachable: no service answered; DeadlineExceeded: not in time.
+            CloudUnreachable: no service answered.
+            DeadlineExceeded: the answer did not arrive in time.
             ManifestMismatch: the service, or the payload, has another bundle.
-            Unauthenticated: the service wants a certificate or a token that it knows.
-            Overloaded: the service is full, also after the retries; QuotaExceeded: this client has
-                asked more than its share, and the wait is longer than the question may take.
+            Unauthenticated: the service requires a certificate or a token that it knows.
+            Overloaded: the service is full, even after the retries.
+            QuotaExceeded: this client's quota is used up for longer than the deadline.
             EngineError: the service failed.
         """
         if not question.strip():
             raise InvalidInput("expected a question, got an empty one; ask something")
-        turns = tuple(Turn(asked, answered) for asked, answered in history)
+        turns = tuple(Turn(past_question, answer) for past_question, answer in history)
         quality = sampling.pop("quality", None)
         self.encoder.check_quality(quality)
         pending = None if image is None else self._images.pending(image, quality)
-        checked = Question(
+        message = Question(
             uuid.uuid4().hex[:16],
             self.encoder.digest,
             question,
             _sampling(sampling),
-            pending.held_as if pending else b"",
+            pending.service_digest if pending else b"",
             turns,
             text_only=pending is None,
         )
-        route = Route(self._targets, pending.held_by if pending else "")
-        return AnswerStream(route, self.config, checked, pending, self._traces)
+        # The service that caches the image comes first: another one would need the payload.
+        route = Route(self._targets, pending.service_target if pending else "")
+        return AnswerStream(route, self.config, message, pending, self._traces)
 
     def view(self, image: ImageSource) -> View:
-        """What the model sees of an image: small, and all that the other verbs need of it.
+        """The model's view of an image: small, and all that the other methods need of it.
 
         Raises:
             InvalidInput: the image cannot be used.
-            Overloaded: as many as may be are being decoded.
+            Overloaded: all decoding slots are taken.
         """
         return self._opener.view(image)
 
     def compress(self, image: ImageOrPayload, *, quality: str | None = None) -> EncodedImage:
-        """The payload of an image, without asking anything; arguments as for `stream`."""
+        """The payload of an image; nothing is sent. Arguments as for `stream`."""
         self.encoder.check_quality(quality)
         return self._images.pending(image, quality).encoded()
 
     def targets(self) -> dict[str, bool]:
-        """By address: True while questions go to that service, False while it is left out after
-        failures. Nothing is sent to find out."""
-        able = {target.name for target in self._targets.able()}
-        return {target.name: target.name in able for target in self._targets.all}
+        """Availability by address: False while a target's circuit breaker is open. Nothing is
+        sent."""
+        available = {target.name for target in self._targets.available()}
+        return {target.name: target.name in available for target in self._targets.all}
 
     def check(self) -> ServiceInfo:
-        """Reach the service, or the first of several that would serve us, and compare bundles.
+        """Reach the service, or the first of several that accepts this client, and compare bundles.
 
         Raises:
             CloudUnreachable: no service answered.
-            Unauthenticated: it wants a certificate or a token that it knows.
+            Unauthenticated: it requires a certificate or a token that it knows.
             ManifestMismatch: it has another bundle.
         """
         route = Route(self._targets)
         while True:
             route.connect(self.config.connect_seconds)
             try:
-                return self._compared(route)
+                return self._compare_bundles(route)
             except AlignedVQError as error:
-                elsewhere = route.failed(error)
-                if not (elsewhere and is_refusal(error)):
+                has_untried_target = route.record_failure(error)
+                if not (has_untried_target and is_rejection(error)):
                     raise route.explain(error) from error
 
-    def _compared(self, route: Route) -> ServiceInfo:
+    def _compare_bundles(self, route: Route) -> ServiceInfo:
         info = route.service_info(self.config.first_token_seconds, self.encoder.digest)
         if info.manifest_digest != self.encoder.digest:
             raise ManifestMismatch(
@@ -203,7 +202,7 @@ def _transports(target: str | Sequence[str], config: EdgeConfig) -> list[GrpcTra
 
 
 def _sampling(options: SamplingOptions) -> Sampling:
-    """The remaining options as `Sampling`, which checks them."""
+    """The options, without the operating point, as `Sampling`."""
     fields: dict[str, Any] = dict(options)
     stop = fields.get("stop", ())
     fields["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)

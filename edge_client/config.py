@@ -14,43 +14,46 @@ from edge_client.backends.base import BackendChoice, Precision
 
 @dataclass(frozen=True)
 class EdgeConfig:
-    """Deadlines, retries, precision, and how client and service show who they are.
+    """Deadlines, retries, precision, image decoding and credentials of a client.
 
     Args:
-        connect_seconds: longest wait for a connection.
-        first_token_seconds: longest wait for the first piece of the answer, once connected.
-        total_seconds: longest wait for the whole answer, retries included.
-        attempts: tries of one question; only failures before the first piece of text are retried.
-            Lost connections do not count for the first `connect_seconds`, unless this is 1.
+        connect_seconds: deadline for a connection.
+        first_token_seconds: deadline for the first piece of the answer, once connected.
+        total_seconds: deadline for the whole answer, retries included.
+        attempts: attempts at one question; only failures before the first piece of text are
+            retried. Connections lost within `connect_seconds` do not count, unless this is 1.
         backoff_seconds: wait before the first retry; doubles with every further one.
-        failures: of a target in a row, after which it is left alone until it says that it is well.
-        pause_seconds: wait before it is asked that for the first time; doubles up to 10 s.
-        silence_seconds: without a word for so long a target is asked whether it is well, and if
-            not, its questions go to another.
+        failures: consecutive failures of a target that open its circuit breaker; it closes after a
+            successful health check and an answer.
+        pause_seconds: wait before the first health check of such a target; doubles up to 10 s.
+        silence_seconds: time without a response after which a target's health is checked; if it is
+            unhealthy, its unanswered questions move to another target.
         backend: what runs the vision prefix and the codec: onnx (ONNX Runtime, no torch needed),
-            torch, or auto: onnx where the bundle has a graph and onnxruntime is there, else torch.
-        dtype: of the vision prefix; bfloat16, which takes torch, is faster where the processor has
-            it.
-        threads: that compute; 0 leaves it to the backend. With torch, of the whole process.
-        remembered_images: payloads kept so that a follow-up question sends 16 bytes.
-        image_formats: of files and encoded bytes that may be opened, from AVIF, BMP, GIF, JPEG,
-            JPEG2000, PNG, PPM, TIFF and WEBP.
-        isolate_images: decode files and encoded bytes in processes with limits of time and memory
-            that can be killed, in place of this process: for images that strangers made. The first
-            image then takes some tenths of a second more. Not on Windows; memory is bounded on
-            Linux only. The command line and the gateway always do it.
-        image_seconds: longest time that an image may take to decode there.
-        tls: encrypt, and speak only to a service whose certificate can be checked.
-        ca: PEM file of the authority that signed the service's certificate; left out, gRPC's own
-            list of public authorities.
-        certificate: PEM file of this client's certificate and its chain, for services that ask.
-        key: PEM file of that certificate's key, without a passphrase.
-        server_name: name in the service's certificate where it is not that of the address.
-        token_file: file with this client's token and nothing else; left out, the environment
-            variable AVQ_EDGE_TOKEN is looked at.
-        traces: URL of an OTLP/gRPC collector for OpenTelemetry's traces, such as
+            torch, or auto: onnx if the bundle has a graph and onnxruntime is installed, else torch.
+        dtype: precision of the vision prefix; bfloat16 needs torch, and is faster on processors
+            that support it.
+        threads: compute threads; 0: the backend's default. With torch, of the whole process.
+        remembered_images: number of cached payloads; a follow-up question about one of these
+            images sends 16 bytes.
+        image_formats: formats of files and encoded bytes that may be opened, from AVIF, BMP, GIF,
+            JPEG, JPEG2000, PNG, PPM, TIFF and WEBP.
+        isolate_images: decode files and encoded bytes in separate processes with limits of time
+            and memory, for images from untrusted sources. The first image then takes some tenths
+            of a second more. Not on Windows; memory is bounded on Linux only. The command line and
+            the gateway always do it.
+        image_seconds: longest decoding time of an image in such a process.
+        tls: encrypt, and connect only to a service with a valid certificate.
+        ca: PEM file of the authority that signed the service's certificate; default: the public
+            authorities in gRPC's list.
+        certificate: PEM file of this client's certificate and its chain, for services that
+            require one.
+        key: PEM file of that certificate's private key, without a passphrase.
+        server_name: name in the service's certificate if it differs from the address.
+        token_file: file that holds this client's token and nothing else; default: the environment
+            variable AVQ_EDGE_TOKEN.
+        traces: URL of an OTLP/gRPC collector for OpenTelemetry traces, such as
             http://localhost:4317; sampler, headers and the rest follow OpenTelemetry's environment
-            variables. Left out, nothing is recorded and no header sent.
+            variables. Default: no traces, and no trace headers.
     """
 
     connect_seconds: float = 10.0
@@ -82,7 +85,9 @@ class EdgeConfig:
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be positive, got {getattr(self, name)}")
         if self.isolate_images and not hasattr(os, "fork"):
-            raise ConfigError("expected a system that forks for isolate_images; leave it out")
+            raise ConfigError(
+                "expected a system with fork for isolate_images, got one without; leave it out"
+            )
         unknown = [name for name in self.image_formats if name not in FORMATS]
         if unknown or not self.image_formats:
             raise ConfigError(
@@ -95,10 +100,10 @@ class EdgeConfig:
             raise ConfigError("backoff_seconds and remembered_images must not be negative")
         if (self.certificate is None) != (self.key is None):
             missing = "key" if self.key is None else "certificate"
-            raise ConfigError(f"expected certificate and key, got one of them; give {missing} too")
+            raise ConfigError(f"expected certificate and key, got one of them; add {missing}")
         for name in ("ca", "certificate", "server_name"):
             if getattr(self, name) is not None and not self.tls:
                 raise ConfigError(
-                    f"expected tls beside {name}, got {name} alone; give tls, or leave it out"
+                    f"expected tls with {name}, got {name} alone; add tls, or leave {name} out"
                 )
         check_endpoint(self.traces)

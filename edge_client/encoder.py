@@ -1,4 +1,4 @@
-"""From an image to a payload: preprocess, prefix, quantize, pack. Knows nothing of the network."""
+"""From an image to a payload: preprocess, prefix, quantize, pack. Independent of the network."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from edge_client.backends.choice import open_backend
 
 
 class EncodedImage(NamedTuple):
-    """A payload and how long each stage took."""
+    """A payload and the duration of each encoding stage."""
 
     payload: Payload
     timings: Timings
 
 
 class EdgeEncoder:
-    """The edge half of the model. Safe to call from several threads; runs one image at a time.
+    """The edge half of the model. Thread-safe; encodes one image at a time.
 
     Args:
         bundle: directory written by `aligned-vq export`.
-        backend: what runs it (`open_backend`).
-        dtype: of the vision prefix.
-        threads: that compute; 0 leaves it to the backend.
+        backend: see `open_backend`.
+        dtype: precision of the vision prefix.
+        threads: compute threads; 0: the backend's default.
 
     Raises:
-        ConfigError: the bundle is incomplete, damaged or newer than this program, or what the
-            backend needs is missing.
+        ConfigError: the bundle is incomplete, damaged or newer than this program, or a requirement
+            of the backend is missing.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class EdgeEncoder:
         self._lock = threading.Lock()
 
     def check_quality(self, name: str | None) -> None:
-        """InvalidInput unless the bundle has an operating point of that name (None: any)."""
+        """InvalidInput unless the bundle has an operating point of that name; None is valid."""
         names = [point.name for point in self.manifest.operating_points]
         if name is not None and name not in names:
             raise InvalidInput(
@@ -64,7 +64,7 @@ class EdgeEncoder:
             )
 
     def view(self, image: Image.Image) -> View:
-        """What the model sees of an RGB image: small, and all that `encode` needs of it.
+        """The model's view of an RGB image: small, and all that `encode` needs of it.
 
         Raises:
             InvalidInput: the image is too elongated for a bundle that pads.
@@ -78,23 +78,25 @@ class EdgeEncoder:
         quality: str | None = None,
         coding: Coding | None = None,
     ) -> EncodedImage:
-        """The payload of an RGB image, or of what the model sees of it.
+        """The payload of an RGB image or of its view.
 
-        `quality` names an operating point of the bundle, None its default; `coding` None takes the
-        smallest.
+        Args:
+            image: to encode.
+            quality: name of the operating point; None: the bundle's default.
+            coding: of the indices; None: the one with the smallest payload.
 
         Raises:
-            ConfigError: the bundle has no such quality.
+            ConfigError: the bundle has no such operating point.
         """
         with self._lock:
-            watch = Stopwatch()
-            output = self._run_prefix(image, watch)
+            stopwatch = Stopwatch()
+            output = self._run_prefix(image, stopwatch)
             payload = self.backend.spec.compress(output, quality, coding)
-            watch.lap("compress")
-        return EncodedImage(payload, watch.timings())
+            stopwatch.lap("compress")
+        return EncodedImage(payload, stopwatch.timings())
 
     def payload_bytes(self, image: Image.Image | View) -> dict[str, int]:
-        """What an RGB image costs at each of the bundle's operating points, by their names."""
+        """Payload body sizes of an RGB image, by operating point."""
         spec = self.backend.spec
         with self._lock:
             output = self._run_prefix(image, Stopwatch())
@@ -103,16 +105,16 @@ class EdgeEncoder:
                 for point in self.manifest.operating_points
             }
 
-    def _run_prefix(self, image: Image.Image | View, watch: Stopwatch) -> PrefixOutput:
+    def _run_prefix(self, image: Image.Image | View, stopwatch: Stopwatch) -> PrefixOutput:
         view = image if isinstance(image, View) else self.view(image)
         pixels = normalize(view, self.manifest.processor)
-        watch.lap("preprocess")
+        stopwatch.lap("preprocess")
         output = self.backend.run_prefix(pixels)
-        watch.lap("prefix")
+        stopwatch.lap("prefix")
         return output
 
     def unpack(self, payload: Payload) -> Encoded:
-        """The indices in a payload that this encoder made, stage by stage."""
+        """The indices of each stage in a payload that this encoder made."""
         spec = self.backend.spec
         return unpack(
             payload, spec.quantizer, spec.features.num_tokens, spec.statistics, spec.tables

@@ -1,4 +1,4 @@
-"""A question that nobody asked: does the whole way answer, from the vision prefix to the engine?"""
+"""A synthetic question that checks the whole path, from the vision prefix to the engine."""
 
 from __future__ import annotations
 
@@ -22,10 +22,7 @@ _BLOCKS, _BLOCK_PIXELS = 8, 28
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """How the question ended.
-
-    Exactly one of `error` and `details` is there.
-    """
+    """The outcome of a probe. Exactly one of `error` and `details` is set."""
 
     target: str
     with_image: bool
@@ -37,23 +34,24 @@ class ProbeResult:
 
     @property
     def ok(self) -> bool:
-        """Was it answered?"""
+        """Whether the question was answered."""
         return self.error is None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able figures; times in milliseconds."""
-        found: dict[str, Any] = {
+        """The outcome as JSON values; times in milliseconds."""
+        outcome: dict[str, Any] = {
             "ok": self.ok,
             "target": self.target,
             "image": self.with_image,
             "total_ms": 1e3 * self.seconds,
         }
         if self.error is not None:
-            return {**found, "error": type(self.error).__name__, "message": str(self.error)}
+            return {**outcome, "error": type(self.error).__name__, "message": str(self.error)}
         assert self.details is not None
-        own = self.details.to_dict()
+        details = self.details.to_dict()
         names = ("first_token_ms", "payload_bytes", "message_bytes", "attempts", "edge", "cloud")
-        return {**found, "answered_by": self.details.target, **{name: own[name] for name in names}}
+        selected = {name: details[name] for name in names}
+        return {**outcome, "answered_by": self.details.target, **selected}
 
 
 def probe(
@@ -64,15 +62,14 @@ def probe(
     with_image: bool = True,
     deadline_seconds: float = 10.0,
 ) -> ProbeResult:
-    """Ask for one token; failures are in the result.
+    """Ask for one token; the result reports success or failure.
 
     Args:
-        target: `host:port` of the cloud service, or several with commas between them.
+        target: `host:port` of the cloud service, or several separated by commas.
         bundle: directory written by `aligned-vq export`.
-        config: of the client; its waits are cut to the deadline.
-        with_image: show random blocks of colour, new ones every time, so that the payload is
-            decoded and not found in a cache; else the question is about no image, which costs the
-            service no decoding and no place in its cache.
+        config: of the client; its timeouts are capped at the deadline.
+        with_image: ask about random colour blocks, different in each probe so that no cache has
+            them; else about text only, which costs the service no decoding and no cache entry.
         deadline_seconds: for the question with its retries.
 
     Raises:
@@ -80,21 +77,21 @@ def probe(
     """
     if not deadline_seconds > 0:
         raise ConfigError(f"deadline must be positive, got {deadline_seconds}; give seconds")
-    started = time.monotonic()
+    started_at = time.monotonic()
     try:
-        with EdgeClient(target, bundle, _within(config, deadline_seconds)) as client:
-            started = time.monotonic()
+        with EdgeClient(target, bundle, _with_deadline(config, deadline_seconds)) as client:
+            started_at = time.monotonic()
             image = _generated_image() if with_image else None
             answer = client.ask(image, QUESTION, max_tokens=MAX_TOKENS)
-            seconds = time.monotonic() - started
+            seconds = time.monotonic() - started_at
     except (AlignedVQError, OSError) as error:
-        return ProbeResult(target, with_image, time.monotonic() - started, error=error)
+        return ProbeResult(target, with_image, time.monotonic() - started_at, error=error)
     return ProbeResult(target, with_image, seconds, answer.details)
 
 
 def write_textfile(result: ProbeResult, path: Path) -> None:
-    """Write the result for the textfile collector of Prometheus' node exporter, whole or not at
-    all; the collector reads names that end in `.prom`.
+    """Write the result, atomically, for the textfile collector of Prometheus' node exporter; the
+    collector reads names that end in `.prom`.
 
     Raises:
         ConfigError: prometheus-client is not installed.
@@ -108,22 +105,22 @@ def write_textfile(result: ProbeResult, path: Path) -> None:
         ) from error
     registry = CollectorRegistry()
 
-    def gauge(name: str, words: str, value: float) -> None:
-        Gauge(name, words, ["target"], registry=registry).labels(result.target).set(value)
+    def gauge(name: str, description: str, value: float) -> None:
+        Gauge(name, description, ["target"], registry=registry).labels(result.target).set(value)
 
     gauge("avq_probe_success", "1 if the probe's question was answered, else 0.", result.ok)
-    gauge("avq_probe_seconds", "How long the probe's question took, failed or not.", result.seconds)
-    gauge("avq_probe_timestamp_seconds", "When the probe ended, in Unix time.", time.time())
+    gauge("avq_probe_seconds", "Duration of the probe's question, failed or not.", result.seconds)
+    gauge("avq_probe_timestamp_seconds", "Unix time at the end of the probe.", time.time())
     if result.details is not None:
         gauge(
             "avq_probe_first_token_seconds",
-            "From the probe's question to the first token.",
+            "Time from the probe's question to the first token.",
             result.details.first_token_ms / 1e3,
         )
     write_to_textfile(str(path), registry)
 
 
-def _within(config: EdgeConfig, seconds: float) -> EdgeConfig:
+def _with_deadline(config: EdgeConfig, seconds: float) -> EdgeConfig:
     return replace(
         config,
         connect_seconds=min(config.connect_seconds, seconds),

@@ -1,7 +1,7 @@
-"""The model `aligned_vq` of lmms-eval: its tasks asked through the codec, or without it.
+"""The model `aligned_vq` for lmms-eval: evaluates a LLaVA with or without the codec.
 
-lmms-eval finds it by the entry point in `pyproject.toml`; nothing else of this project imports
-lmms-eval.
+lmms-eval discovers it by the entry point in `pyproject.toml`. No other package of this project
+imports lmms-eval.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ __all__ = ["manifest"]
 def manifest() -> Any:
     """lmms-eval's `ModelManifest` of the model.
 
-    It names a class for the simple interface only: a context and its pictures are all that a model
-    has a use for that is shown one picture before a question. Given a chat class too, lmms-eval
-    would prefer it, and hand over the same as messages, in which pictures may come anywhere.
+    It names a class for the simple interface only, which passes a context and its images: enough
+    for a model that takes one image before a question. If it named a chat class as well, lmms-eval
+    would prefer that, and pass messages, in which images may be anywhere.
     """
     from lmms_eval.models.registry_v2 import ModelManifest
 

@@ -1,4 +1,4 @@
-"""Answers by the cloud's own engine in this process, about pictures that a tower saw here."""
+"""Answers by the cloud's transformers engine, run in this process."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from aligned_vq.errors import AlignedVQError, ConfigError
 from aligned_vq.llava.checkpoint import LlavaCheckpoint
 from cloud_server.config import CloudConfig
 from cloud_server.engine.base import EngineRequest
-from cloud_server.engine.transformers.engine import TransformersEngine
+from cloud_server.engine.transformers.engine import EngineCapacity, TransformersEngine
 from cloud_server.engine.transformers.slots import in_blocks
-from cloud_server.fair_lock import turns_on
+from cloud_server.fair_lock import compute_lock_for
 from cloud_server.model import chosen_device, chosen_dtype, load_cloud_model
 from cloud_server.prompt import PromptBuilder, PromptLimits
 from edge_client.encoder import EdgeEncoder
-from lmms_plugin.asked import ModelRequest, ModelResponse, about
 from lmms_plugin.likelihood import LikelihoodReader
-from lmms_plugin.towers import SplitTower, Tower, TowerOutput, WholeTower
+from lmms_plugin.responder import ModelRequest, ModelResponse, error_note
+from lmms_plugin.towers import SplitTower, Tower, TowerOutput, UnsplitTower
 
 PREFIX_CACHE_BYTES = 512 * 2**20
 MAX_QUESTION_CHARS = 100_000
-"""The context is what limits a question here; this only keeps a tokenizer from choking."""
+"""Bounds the tokenizer's work; the context length is what limits a question."""
 
 
 @dataclass(frozen=True)
 class InProcessConfig:
-    """What answers in this process.
+    """The model that answers in this process.
 
     Args:
         checkpoint: the LLaVA, a directory in Hugging Face format or a hub id.
-        bundle: directory written by `aligned-vq export`; left out, the model is asked in one piece.
-        point: operating point of the bundle, such as low or high; left out, its default.
+        bundle: directory written by `aligned-vq export`; default: none, the unsplit model.
+        point: operating point of the bundle, such as low or high; default: the bundle's.
         revision: hub revision of the checkpoint.
-        device: auto, cpu, cuda or cuda:1 and so on.
-        dtype: of the language model and of the tower but for the edge's part of it; auto is float32
-            on a CPU, else bfloat16.
+        device: auto, cpu, cuda, or a numbered device such as cuda:1.
+        dtype: precision of the language model and the cloud's part of the tower; auto: float32 on
+            a CPU, else bfloat16.
     """
 
     checkpoint: str
@@ -53,25 +53,25 @@ class InProcessConfig:
     def __post_init__(self) -> None:
         if self.point is not None and self.bundle is None:
             raise ConfigError(
-                f"expected bundle=... beside point={self.point}, got none; give the bundle, or "
-                "leave point out for the model in one piece"
+                f"expected bundle=... with point={self.point}, got none; give the bundle, or leave "
+                "point out for the unsplit model"
             )
 
 
 class InProcessResponder:
-    """An `Answerer`; see there. Use it from one thread.
+    """A `Responder` with its own model, for use from one thread.
 
     Args:
-        config: what to load.
-        batch: answers generated at the same time.
+        config: the model.
+        batch_size: answers generated concurrently.
 
     Raises:
         ConfigError: bundle, checkpoint or device cannot be used.
         InvalidInput: the bundle has no such operating point.
-        ManifestMismatch: bundle and checkpoint do not belong together.
+        ManifestMismatch: bundle and checkpoint do not match.
     """
 
-    def __init__(self, config: InProcessConfig, batch: int) -> None:
+    def __init__(self, config: InProcessConfig, batch_size: int) -> None:
         checkpoint = LlavaCheckpoint(config.checkpoint, config.revision)
         self._tower = tower = _tower(config, checkpoint)
         llava, processor = tower.llava, tower.processor
@@ -85,79 +85,81 @@ class InProcessResponder:
         self._engine = TransformersEngine(
             llava,
             processor.tokenizer,
-            batch,
-            batch * in_blocks(context),
-            PREFIX_CACHE_BYTES,
-            turns=turns_on(llava.device),
+            EngineCapacity(batch_size, batch_size * in_blocks(context), PREFIX_CACHE_BYTES),
+            compute_lock=compute_lock_for(llava.device),
         )
-        self._numbers = itertools.count()
+        self._request_numbers = itertools.count()
         self._runner = asyncio.Runner()
 
-    def answer(self, asked: Sequence[ModelRequest]) -> list[ModelResponse]:
-        """See `Answerer.answer`."""
-        prompts = [self._prompt(own) for own in asked]
-        seen = self._look(asked)
-        return self._runner.run(self._answer(asked, prompts, seen))
+    def answer(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
+        """See `Responder.answer`."""
+        prompts = [self._prompt(request) for request in requests]
+        images = self._embed(requests)
+        return self._runner.run(self._answer_all(requests, prompts, images))
 
-    def log_likelihood(self, asked: ModelRequest, continuation: str) -> tuple[float, bool]:
-        """See `Answerer.log_likelihood`."""
-        prompt = self._prompt(asked)
-        (seen,) = self._look([asked])
-        return self._likelihood.read(prompt, seen and seen.embeds, continuation)
+    def log_likelihood(self, request: ModelRequest, continuation: str) -> tuple[float, bool]:
+        """See `Responder.log_likelihood`."""
+        prompt = self._prompt(request)
+        (image,) = self._embed([request])
+        return self._likelihood.read(prompt, image and image.embeds, continuation)
 
     def close(self) -> None:
-        """See `Answerer.close`."""
+        """See `Responder.close`."""
         self._runner.run(self._engine.close())
         self._runner.close()
 
-    def _prompt(self, asked: ModelRequest) -> list[int]:
+    def _prompt(self, request: ModelRequest) -> list[int]:
         try:
-            return self._prompts.build(asked.text, text_only=asked.picture is None)
+            return self._prompts.build(request.text, text_only=request.image is None)
         except AlignedVQError as error:
-            error.add_note(about(asked))
+            error.add_note(error_note(request))
             raise
 
-    def _look(self, asked: Sequence[ModelRequest]) -> list[TowerOutput | None]:
-        found = iter(self._tower.look([own.picture for own in asked if own.picture is not None]))
-        return [None if own.picture is None else next(found) for own in asked]
+    def _embed(self, requests: Sequence[ModelRequest]) -> list[TowerOutput | None]:
+        """Embeddings by request; None for a text-only one."""
+        images = [request.image for request in requests if request.image is not None]
+        outputs = iter(self._tower.embed(images))
+        return [None if request.image is None else next(outputs) for request in requests]
 
-    async def _answer(
+    async def _answer_all(
         self,
-        asked: Sequence[ModelRequest],
+        requests: Sequence[ModelRequest],
         prompts: Sequence[list[int]],
-        seen: Sequence[TowerOutput | None],
+        images: Sequence[TowerOutput | None],
     ) -> list[ModelResponse]:
-        return await asyncio.gather(*map(self._told, asked, prompts, seen))
+        return await asyncio.gather(*map(self._answer_one, requests, prompts, images))
 
-    async def _told(
-        self, asked: ModelRequest, prompt: list[int], seen: TowerOutput | None
+    async def _answer_one(
+        self, request: ModelRequest, prompt: list[int], image: TowerOutput | None
     ) -> ModelResponse:
-        room = self._prompts.limits.context_tokens - len(prompt)
-        sampling = replace(asked.sampling, max_tokens=min(asked.sampling.max_tokens, room))
-        request = EngineRequest(
-            f"lmms-{next(self._numbers)}",
+        max_tokens = self._prompts.limits.context_tokens - len(prompt)
+        sampling = request.sampling
+        engine_request = EngineRequest(
+            f"lmms-{next(self._request_numbers)}",
             prompt,
-            seen and seen.embeds,
-            sampling,
-            seen.key if seen else b"",
+            image and image.embeds,
+            replace(sampling, max_tokens=min(sampling.max_tokens, max_tokens)),
+            image.key if image else b"",
         )
         try:
-            chunks: list[TokenChunk] = [own async for own in self._engine.generate(request)]
+            chunks: list[TokenChunk] = [
+                chunk async for chunk in self._engine.generate(engine_request)
+            ]
         except AlignedVQError as error:
-            error.add_note(about(asked))
+            error.add_note(error_note(request))
             raise
         usage = chunks[-1].usage
-        assert usage is not None  # the last chunk's is there
+        assert usage is not None  # the last chunk always has it
         text = "".join(chunk.text for chunk in chunks)
-        return ModelResponse(text, usage, seen.payload_bytes if seen else 0)
+        return ModelResponse(text, usage, image.payload_bytes if image else 0)
 
 
 def _tower(config: InProcessConfig, checkpoint: LlavaCheckpoint) -> Tower:
     if config.bundle is None:
         device = chosen_device(config.device)
-        return WholeTower(checkpoint, device, chosen_dtype(config.dtype, device))
+        return UnsplitTower(checkpoint, device, chosen_dtype(config.dtype, device))
     encoder = EdgeEncoder(config.bundle)
-    encoder.check_quality(config.point)  # before minutes of loading
+    encoder.check_quality(config.point)  # before loading the model, which may take minutes
     cloud = CloudConfig(
         config.bundle,
         config.checkpoint,

@@ -1,4 +1,4 @@
-"""How probable a model finds a given answer."""
+"""Log-probabilities of given answers."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from cloud_server.chat_template import ChatTemplate
 
 
 class LikelihoodReader:
-    """Reads log-probabilities of answers off one forward pass each.
+    """Computes the log-probability of an answer in one forward pass.
 
     Args:
         llava: transformers' `LlavaForConditionalGeneration`; its vision tower is not used.
         processor: transformers' `LlavaProcessor`.
-        context_tokens: of prompt and answer together.
+        context_tokens: limit of prompt and answer together.
     """
 
     def __init__(self, llava: Any, processor: Any, context_tokens: int) -> None:
@@ -32,41 +32,43 @@ class LikelihoodReader:
         self, prompt_ids: Sequence[int], image: Tensor | None, continuation: str
     ) -> tuple[float, bool]:
         """The sum of the log-probabilities of the continuation's tokens, and whether each of them
-        is the most probable one at its place.
+        is the most probable one at its position.
 
         Args:
-            prompt_ids: with a placeholder for each of the image's tokens.
-            image: embeddings `[N', H]`; None for a prompt about none.
-            continuation: what the answer begins with; a space before its first word is part of it.
+            prompt_ids: token ids, with a placeholder for each token of the image.
+            image: embeddings `[N', H]`; None for a text-only prompt.
+            continuation: beginning of the answer; a space before its first word is part of it.
 
         Raises:
-            InvalidInput: the continuation is empty, or does not fit the context.
+            InvalidInput: the continuation is empty, or does not fit into the context.
         """
-        own = self._continuation_ids(continuation, image is None)
-        if not own or len(prompt_ids) + len(own) > self._context_tokens:
+        targets = self._continuation_ids(continuation, image is None)
+        if not targets or len(prompt_ids) + len(targets) > self._context_tokens:
             raise InvalidInput(
                 f"expected a continuation of 1 to {self._context_tokens - len(prompt_ids)} tokens, "
-                f"got {len(own)}; shorten it or the question"
+                f"got {len(targets)}; shorten it or the question"
             )
         llava = self._llava
-        ids = torch.tensor([*prompt_ids, *own[:-1]], device=llava.device)
+        # Without the last token: the logits at each position predict the next token.
+        ids = torch.tensor([*prompt_ids, *targets[:-1]], device=llava.device)
         embeds: Tensor = llava.get_input_embeddings()(ids)
         if image is not None:
-            places = ids == llava.config.image_token_id
-            embeds[places] = image.to(embeds)
-        logits = llava(inputs_embeds=embeds[None], logits_to_keep=len(own)).logits[0]
-        shares = torch.log_softmax(logits.float(), dim=-1)
-        wanted = torch.tensor(own, device=shares.device)
-        total = shares.gather(-1, wanted[:, None]).sum()
-        return float(total), bool((shares.argmax(-1) == wanted).all())
+            embeds[ids == llava.config.image_token_id] = image.to(embeds)
+        logits = llava(inputs_embeds=embeds[None], logits_to_keep=len(targets)).logits[0]
+        log_probabilities = torch.log_softmax(logits.float(), dim=-1)
+        target_ids = torch.tensor(targets, device=log_probabilities.device)
+        total = log_probabilities.gather(-1, target_ids[:, None]).sum()
+        return float(total), bool((log_probabilities.argmax(-1) == target_ids).all())
 
     def _continuation_ids(self, continuation: str, text_only: bool) -> list[int]:
-        """Its tokens as they follow the template's end: a tokenizer may write the same text
-        differently at the start of another."""
-        before = self._template.around(0, text_only)[-1]
-        head, whole = (
+        """Token ids of the continuation after the end of the template.
+
+        Tokenized together with that end, as a tokenizer may treat the start of a text differently.
+        """
+        template_end = self._template.literals(0, text_only)[-1]
+        end_ids, all_ids = (
             self._tokenizer(text, add_special_tokens=False)["input_ids"]
-            for text in (before, before + continuation)
+            for text in (template_end, template_end + continuation)
         )
-        ids: list[int] = whole[len(head) :]
+        ids: list[int] = all_ids[len(end_ids) :]
         return ids

@@ -1,4 +1,4 @@
-"""The class that lmms-eval runs."""
+"""The model class that lmms-eval instantiates and calls."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from lmms_eval.api.model import lmms
 from tqdm import tqdm
 
 from aligned_vq.answers import Sampling
-from lmms_plugin.asked import ModelRequest, ModelResponse
-from lmms_plugin.options import batch_of, open_answerer
-from lmms_plugin.requests import question, sampling_of
+from lmms_plugin.options import batch_of, open_responder
+from lmms_plugin.requests import model_request, sampling_of
+from lmms_plugin.responder import ModelRequest, ModelResponse
 
-_ASKED_AGAIN = "__padding_only__"
-"""lmms-eval's mark on a request of no document, which gives all processes the same number."""
+_PADDING_KEY = "__padding_only__"
+"""Metadata key by which lmms-eval marks repeated requests, which give all processes the same
+number."""
 
 
-class BatchPlace(NamedTuple):
-    """Where a request's document is."""
+class DocumentLocation(NamedTuple):
+    """Identifies the document of a request."""
 
     doc_id: int
     task: str
@@ -34,39 +35,39 @@ class BatchPlace(NamedTuple):
 
 
 class AlignedVQModel(lmms):
-    """A LLaVA asked by lmms-eval's tasks: in one piece, through the codec, or through a service.
+    """A LLaVA for lmms-eval's tasks: unsplit, with the codec in this process, or over a service.
 
         python -m lmms_eval --model aligned_vq --tasks gqa,pope --model_args ...
 
-        checkpoint=llava-hf/llava-1.5-7b-hf                          in one piece: the baseline
-        checkpoint=llava-hf/llava-1.5-7b-hf,bundle=bundle/,point=low             in this process
-        target=127.0.0.1:50051,bundle=bundle/,point=low         edge in this process, cloud there
+        checkpoint=llava-hf/llava-1.5-7b-hf                          unsplit: the baseline
+        checkpoint=llava-hf/llava-1.5-7b-hf,bundle=bundle/,point=low both halves in this process
+        target=127.0.0.1:50051,bundle=bundle/,point=low              edge half in this process
 
-    All three prepare pictures alike, by the processor settings in the bundle or the checkpoint, use
-    the checkpoint's own chat template and the same engine. LLaVA-1.5 was trained on, and reports
-    figures with, pictures padded to a square. The settings that llava-hf's checkpoints come with
-    crop the middle instead, and lmms-eval's `llava_hf` goes by them. `LlavaImageProcessor` with
-    `do_pad` in the checkpoint's settings, before `aligned-vq export`, pads.
+    All three prepare images alike, by the processor settings in the bundle or the checkpoint, and
+    use the checkpoint's chat template and the same engine. LLaVA-1.5 was trained and published with
+    images padded to a square. The settings of llava-hf's checkpoints crop the centre instead, and
+    lmms-eval's `llava_hf` follows them. To pad, set `LlavaImageProcessor` with `do_pad` in the
+    checkpoint's settings before `aligned-vq export`.
 
     Args:
         checkpoint: directory in Hugging Face format, hub id, or `reference`.
         bundle: directory written by `aligned-vq export`, or `reference`.
-        point: operating point of the bundle, such as low; left out, its default.
+        point: operating point of the bundle, such as low; default: the bundle's.
         target: `host:port` of a running service, instead of `checkpoint`.
-        bytes_log: file for a line of JSON for every question: `task`, `split`, `doc_id`,
-            `payload_bytes` (null for the model in one piece), and with `target` `message_bytes`.
-            Every question pays for its picture, however many there are about it. Several
-            processes add to one file, in no order; what lmms-eval asks again to give them equally
-            much is left out.
-        device: where the model runs; left out, a GPU if there is one. The edge's part of it runs
-            as on an edge.
-        batch_size: questions answered at the same time.
-        max_batch_size: the same for `auto`.
-        more: with `checkpoint`, `dtype` and `revision` (`InProcessConfig`); with `target`, all of
-            `EdgeConfig`: tls, ca, certificate, key, token_file and the rest.
+        bytes_log: file for a line of JSON per question: `task`, `split`, `doc_id`, `payload_bytes`
+            (null for the unsplit model), and with `target` `message_bytes`. Every question counts
+            the payload of its image, even if another one had the same image. Several processes
+            append to one file, in any order; the requests by which lmms-eval pads the number per
+            process are left out.
+        device: device of the model; default: a GPU if there is one. The edge half runs on the
+            backend of edge clients.
+        batch_size: concurrent questions, or `auto`.
+        max_batch_size: concurrent questions with `auto`.
+        more: with `checkpoint`, `dtype` and `revision` (`InProcessConfig`); with `target`, the
+            fields of `EdgeConfig`, such as tls, ca, certificate, key and token_file.
 
     Raises:
-        AlignedVQError: an argument cannot be used, or the service not be reached.
+        AlignedVQError: an argument cannot be used, or the service cannot be reached.
     """
 
     is_simple = True
@@ -88,9 +89,15 @@ class AlignedVQModel(lmms):
         self.accelerator = Accelerator()
         self.device = self.accelerator.device
         if device is None and self.accelerator.num_processes > 1:
-            device = str(self.device)  # every process of `accelerate launch` has its own
-        self._answerer = open_answerer(
-            target, checkpoint, bundle, point, device, self.batch_size, more
+            device = str(self.device)  # `accelerate launch` assigns one to each process
+        self._responder = open_responder(
+            target=target,
+            checkpoint=checkpoint,
+            bundle=bundle,
+            point=point,
+            device=device,
+            batch_size=self.batch_size,
+            options=more,
         )
         self._bytes_log = Path(bytes_log) if bytes_log else None
         if self._bytes_log and self.accelerator.is_main_process:
@@ -98,106 +105,119 @@ class AlignedVQModel(lmms):
         self.accelerator.wait_for_everyone()
 
     def generate_until(self, requests: Sequence[Any]) -> list[GenerationResult]:
-        """Answers, with their tokens counted, in the requests' order.
+        """Answers with token counts, in the order of the requests.
 
         Raises:
-            AlignedVQError: a question has no answer; a note on it names the document.
+            AlignedVQError: a question has no answer; a note on the error names the document.
         """
-        found: list[GenerationResult] = []
+        results: list[GenerationResult] = []
         with self._progress(requests) as bar:
             for start in range(0, len(requests), self.batch_size):
                 batch = requests[start : start + self.batch_size]
-                asked = []
-                for context, settings, visuals, *rest in (own.args for own in batch):
-                    place = BatchPlace(*rest)
-                    pictures = visuals(self._document(place))
-                    asked.append(question(str(place), context, pictures, sampling_of(settings)))
-                told = self._told(asked, batch)
-                found += [_result(own) for own in told]
-                bar.update(len(told))
-        return found
+                model_requests = []
+                for context, settings, visuals, *location_fields in (item.args for item in batch):
+                    location = DocumentLocation(*location_fields)
+                    images = visuals(self._document(location))
+                    model_requests.append(
+                        model_request(str(location), context, images, sampling_of(settings))
+                    )
+                responses = self._answer(model_requests, batch)
+                results += [_result(response) for response in responses]
+                bar.update(len(responses))
+        return results
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> list[list[str]]:
-        """The answers of every round, by request. Each round is a question of its own, about the
-        picture that the task gives for it. Raises as `generate_until`."""
-        found = []
+        """The answers of all rounds, by request. Each round is a separate question, about the image
+        that the task provides for it. Raises as `generate_until`."""
+        results = []
         with self._progress(requests) as bar:
             for request in requests:
-                found.append(self._rounds(request))
+                results.append(self._answer_rounds(request))
                 bar.update()
-        return found
+        return results
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[GenerationResult]:
-        """For each request's continuation, the negated sum of its tokens' log-probabilities, and
-        whether it is the greedy answer: a pair where a result has its text.
+        """Pairs, in place of a text, of the negated sum of the log-probabilities of a request's
+        continuation, and whether it is the greedy answer.
 
-        lmms-eval's interface asks for the sum itself, but its scores take the choice with the
-        least, since its own models return losses. It turns a bare pair into text, and passes on
-        untouched what a `GenerationResult` holds (not with `--use_cache`, which strips it).
+        lmms-eval's interface demands the sum itself, but its scores select the choice with the
+        smallest value, as its models return losses. It converts a bare pair to text, but passes on
+        the content of a `GenerationResult` (not with `--use_cache`, which unwraps it).
 
         Raises:
-            AlignedVQError: a question cannot be asked, or not through a service.
+            AlignedVQError: a question cannot be answered, or a service is to answer it.
         """
-        found = []
+        results = []
         with self._progress(requests) as bar:
-            for context, target, visuals, *rest in (own.args for own in requests):
-                place = BatchPlace(*rest)
-                document = self._document(place)
-                asked = question(str(place), context, visuals(document), Sampling())
+            for context, target, visuals, *location_fields in (item.args for item in requests):
+                location = DocumentLocation(*location_fields)
+                document = self._document(location)
+                request = model_request(str(location), context, visuals(document), Sampling())
                 continuation = target(document) if callable(target) else target
-                total, greedy = self._answerer.log_likelihood(asked, continuation)
-                found.append(GenerationResult((-total, greedy)))
+                log_probability, is_greedy = self._responder.log_likelihood(request, continuation)
+                results.append(GenerationResult((-log_probability, is_greedy)))
                 bar.update()
-        return found
+        return results
 
     def clean(self) -> None:
-        """Called once every answer is there: lets go of the model, or hangs up."""
-        self._answerer.close()
+        """Release the model or the connection; lmms-eval calls it after the last answer."""
+        self._responder.close()
         super().clean()
 
-    def _rounds(self, request: Any) -> list[str]:
-        context, settings, visuals, next_round, *rest = request.args
-        place = BatchPlace(*rest)
-        document = self._document(place)
-        pictures, notes = visuals(document), None
+    def _answer_rounds(self, request: Any) -> list[str]:
+        context, settings, visuals, next_round, *location_fields = request.args
+        location = DocumentLocation(*location_fields)
+        document = self._document(location)
+        images, round_info = visuals(document), None
         answers: Sequence[str] = ()
         for number in itertools.count(1):
-            asked = question(str(place), context, pictures, sampling_of(settings))
-            (told,) = self._told([asked], [request])
-            pictures, context, ended, answers, notes = next_round(
+            round_request = model_request(str(location), context, images, sampling_of(settings))
+            (response,) = self._answer([round_request], [request])
+            images, context, is_last, answers, round_info = next_round(
                 document,
-                previous_output=[*answers, told.text],
+                previous_output=[*answers, response.text],
                 round_idx=number,
-                previous_round_info=notes,
+                previous_round_info=round_info,
             )
-            if ended:
+            if is_last:
                 break
         return list(answers)
 
-    def _told(self, asked: Sequence[ModelRequest], requests: Sequence[Any]) -> list[ModelResponse]:
-        told = self._answerer.answer(asked)
+    def _answer(
+        self, model_requests: Sequence[ModelRequest], requests: Sequence[Any]
+    ) -> list[ModelResponse]:
+        """The responses; their sizes go to the log under the documents of lmms-eval's requests."""
+        responses = self._responder.answer(model_requests)
         if self._bytes_log:
             lines = "".join(
-                json.dumps({**BatchPlace(*request.args[-3:])._asdict(), **_bytes(own)}) + "\n"
-                for own, request in zip(told, requests, strict=True)
-                if not request.metadata.get(_ASKED_AGAIN)
+                json.dumps({**_location(request)._asdict(), **_sizes(response)}) + "\n"
+                for response, request in zip(responses, requests, strict=True)
+                if not request.metadata.get(_PADDING_KEY)
             )
+            # One unbuffered write in append mode: lines of several processes do not interleave.
             with self._bytes_log.open("ab", buffering=0) as log:
-                log.write(lines.encode())  # at once: no line lands within another process's
-        return told
+                log.write(lines.encode())
+        return responses
 
-    def _document(self, place: BatchPlace) -> Any:
-        return self.task_dict[place.task][place.split][place.doc_id]
+    def _document(self, location: DocumentLocation) -> Any:
+        return self.task_dict[location.task][location.split][location.doc_id]
 
     def _progress(self, requests: Sequence[Any]) -> tqdm[Any]:
         return tqdm(total=len(requests), desc="aligned_vq", disable=self.rank != 0)
 
 
-def _result(told: ModelResponse) -> GenerationResult:
-    usage = told.usage
-    return GenerationResult(told.text, TokenCounts(usage.prompt_tokens, usage.completion_tokens))
+def _location(request: Any) -> DocumentLocation:
+    return DocumentLocation(*request.args[-3:])
 
 
-def _bytes(told: ModelResponse) -> dict[str, int | None]:
-    own = {"payload_bytes": told.payload_bytes}
-    return own if told.message_bytes is None else {**own, "message_bytes": told.message_bytes}
+def _result(response: ModelResponse) -> GenerationResult:
+    usage = response.usage
+    counts = TokenCounts(usage.prompt_tokens, usage.completion_tokens)
+    return GenerationResult(response.text, counts)
+
+
+def _sizes(response: ModelResponse) -> dict[str, int | None]:
+    sizes = {"payload_bytes": response.payload_bytes}
+    if response.message_bytes is not None:
+        sizes["message_bytes"] = response.message_bytes
+    return sizes

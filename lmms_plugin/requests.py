@@ -1,4 +1,4 @@
-"""lmms-eval's requests as questions: pictures, sampling, rounds."""
+"""Converts lmms-eval's requests: contexts, images and generation settings."""
 
 from __future__ import annotations
 
@@ -11,75 +11,82 @@ from PIL import Image
 from aligned_vq.answers import Sampling
 from aligned_vq.errors import ConfigError, InvalidInput
 from aligned_vq.images.load import load_image
-from lmms_plugin.asked import ModelRequest
+from lmms_plugin.responder import ModelRequest
 from protos.messages import check_sampling
 
 DEFAULT_TOKENS = 1024
-"""Where a task has no `max_new_tokens`, as in lmms-eval's own models."""
+"""Limit for a task without `max_new_tokens`, the same as in the models of lmms-eval."""
 
 _NEUTRAL = {"num_beams": (None, 1), "repetition_penalty": (None, 1)}
-_KNOWN = (
+"""Settings that are supported only at these values."""
+_SUPPORTED = (
     *("max_new_tokens", "do_sample", "temperature", "top_p", "seed", "until"),
-    "image_aspect_ratio",  # of LLaVA's own code; here the processor's settings decide
+    "image_aspect_ratio",  # ignored: the processor's settings decide how images are prepared
     *_NEUTRAL,
 )
 _BLANK_LINE = ["\n\n"]
 
 
-def question(name: str, context: str, visuals: Any, sampling: Sampling) -> ModelRequest:
-    """A context and what `doc_to_visual` gave for it.
+def model_request(name: str, context: str, visuals: Any, sampling: Sampling) -> ModelRequest:
+    """The request for a document.
+
+    Args:
+        name: of the document, for errors.
+        context: the question's text.
+        visuals: what the task's `doc_to_visual` returned.
+        sampling: of the answer.
 
     Raises:
-        InvalidInput: there are several pictures, or something else than a picture.
+        InvalidInput: there are several images, or something other than an image.
     """
-    found = list(visuals or ()) if isinstance(visuals, list | tuple | None) else [visuals]
-    if len(found) > 1:
+    images = list(visuals or ()) if isinstance(visuals, list | tuple | None) else [visuals]
+    if len(images) > 1:
         raise InvalidInput(
-            f"{name}: expected at most one picture, as the model answers about one, got "
-            f"{len(found)}; leave this task out"
+            f"{name}: expected at most one image, as the model takes one, got {len(images)}; leave "
+            "this task out"
         )
-    if found and not isinstance(found[0], Image.Image):
+    if images and not isinstance(images[0], Image.Image):
         raise InvalidInput(
-            f"{name}: expected a picture, got {type(found[0]).__name__} (a video or a sound?); "
+            f"{name}: expected an image, got {type(images[0]).__name__} (a video or a sound?); "
             "leave this task out"
         )
-    return ModelRequest(name, context, load_image(found[0]) if found else None, sampling)
+    return ModelRequest(name, context, load_image(images[0]) if images else None, sampling)
 
 
 def sampling_of(settings: Mapping[str, Any]) -> Sampling:
-    """A task's `generation_kwargs`, as transformers would read them.
+    """A task's `generation_kwargs`, interpreted as transformers does.
 
-    Greedy unless `do_sample`, or a temperature without it, says otherwise. Seeds come from
-    `random`, which lmms-eval's `--seed` sets. `until` ends an answer, but for the blank line alone:
-    lmms-eval fills it in where a task names nothing, and answers of LLaVA's have paragraphs.
+    Greedy unless `do_sample` is true, or it is absent and a temperature is set. Seeds come from
+    `random`, which lmms-eval's `--seed` seeds. `until` holds the stop texts, except for a blank
+    line alone: lmms-eval sets that for tasks that name none, and LLaVA's answers have paragraphs.
 
     Raises:
-        ConfigError: a setting is not known, or asks for a search over beams.
-        InvalidInput: a number or a text is out of range.
+        ConfigError: a setting is not supported, such as beam search.
+        InvalidInput: a value is out of range.
     """
     for name, value in settings.items():
-        if name not in _KNOWN:
+        if name not in _SUPPORTED:
             raise ConfigError(
-                f"expected generation settings among {', '.join(_KNOWN)}, got {name}={value!r}; "
-                "leave it out of the task or of --gen_kwargs"
+                f"expected generation settings among {', '.join(_SUPPORTED)}, got "
+                f"{name}={value!r}; remove it from the task or from --gen_kwargs"
             )
         if name in _NEUTRAL and value not in _NEUTRAL[name]:
             raise ConfigError(
-                f"expected {name}=1, got {value!r}: answers are greedy or sampled, one token after "
-                f"the other; give --gen_kwargs {name}=1"
+                f"expected {name}=1, got {value!r}: answers are greedy or sampled, one token at a "
+                f"time; give --gen_kwargs {name}=1"
             )
     temperature = settings.get("temperature")
-    sampled = settings.get("do_sample")
-    if sampled is None:
-        sampled = bool(temperature)
+    do_sample = settings.get("do_sample")
+    if do_sample is None:
+        do_sample = bool(temperature)
     until = settings.get("until") or []
     stop = [until] if isinstance(until, str) else list(until)
-    made = Sampling(
+    sampling = Sampling(
         max_tokens=settings.get("max_new_tokens") or DEFAULT_TOKENS,
-        temperature=(1.0 if temperature is None else temperature) if sampled else 0.0,
+        temperature=(1.0 if temperature is None else temperature) if do_sample else 0.0,
         top_p=settings.get("top_p") or 1.0,
-        seed=settings.get("seed", random.getrandbits(63)) if sampled else None,
+        seed=settings.get("seed", random.getrandbits(63)) if do_sample else None,
         stop=() if stop == _BLANK_LINE else tuple(stop),
     )
-    check_sampling(made)
-    return made
+    check_sampling(sampling)
+    return sampling

@@ -1,4 +1,4 @@
-"""Pictures to what the language model reads, in this process: through a payload, or unsplit."""
+"""Image embeddings for the language model, computed in this process: with the codec or without."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from edge_client.encoder import EdgeEncoder
 
 
 class TowerOutput(NamedTuple):
-    """A picture as the language model gets it."""
+    """An image as the language model receives it."""
 
     embeds: Tensor
-    """`[N', H]`."""
+    """Embeddings `[N', H]`."""
     key: bytes
-    """Names the picture, so that questions about it share what the language model makes of it."""
+    """Identifies the image: questions about it share the keys and values of its embeddings."""
     payload_bytes: int | None
-    """Body of its payload; None where there is none."""
+    """Size of the payload body; None without a codec."""
 
 
 class Tower(Protocol):
-    """Everything before the language model, and that model."""
+    """The language model, and all that comes before it."""
 
     @property
     def llava(self) -> Any:
@@ -39,8 +39,8 @@ class Tower(Protocol):
     def processor(self) -> Any:
         """transformers' `LlavaProcessor`."""
 
-    def look(self, pictures: Sequence[Image.Image]) -> list[TowerOutput]:
-        """What becomes of RGB pictures, in their order."""
+    def embed(self, images: Sequence[Image.Image]) -> list[TowerOutput]:
+        """Embeddings of RGB images, in their order."""
         ...
 
 
@@ -49,8 +49,8 @@ class SplitTower:
 
     Args:
         model: the cloud half.
-        encoder: the edge half, of the same bundle.
-        point: one of the bundle's operating points; None: its default.
+        encoder: the edge half of the same bundle.
+        point: operating point of the bundle; None: its default.
     """
 
     def __init__(self, model: CloudModel, encoder: EdgeEncoder, point: str | None) -> None:
@@ -59,24 +59,24 @@ class SplitTower:
         self._point = point
         self._decoder = ImageDecoder(model)
 
-    def look(self, pictures: Sequence[Image.Image]) -> list[TowerOutput]:
-        """See `Tower.look`. The bytes of a payload are all that the cloud half is given."""
-        payloads = [self._encoder.encode(own, quality=self._point).payload for own in pictures]
-        found = []
+    def embed(self, images: Sequence[Image.Image]) -> list[TowerOutput]:
+        """See `Tower.embed`. The cloud half receives nothing but the payloads."""
+        payloads = [self._encoder.encode(image, quality=self._point).payload for image in images]
+        outputs = []
         for payload, decoded in zip(payloads, self._decoder.decode_many(payloads), strict=True):
             if not isinstance(decoded, EngineImage):
                 raise decoded
-            found.append(TowerOutput(decoded.embeds, payload.digest(), len(payload.body)))
-        return found
+            outputs.append(TowerOutput(decoded.embeds, payload.digest(), len(payload.body)))
+        return outputs
 
 
-class WholeTower:
-    """The checkpoint's own tower, as transformers runs it; pictures are prepared as on the edge.
+class UnsplitTower:
+    """The checkpoint's vision tower, run by transformers; images are prepared as on the edge.
 
     Args:
         checkpoint: of the model.
-        device: where it runs.
-        dtype: of its weights.
+        device: of model and tower.
+        dtype: of the weights.
 
     Raises:
         ConfigError: the checkpoint cannot be used.
@@ -90,12 +90,12 @@ class WholeTower:
         self._settings = checkpoint.processor()
 
     @torch.inference_mode()
-    def look(self, pictures: Sequence[Image.Image]) -> list[TowerOutput]:
-        """See `Tower.look`."""
-        return [self._look(picture) for picture in pictures]
+    def embed(self, images: Sequence[Image.Image]) -> list[TowerOutput]:
+        """See `Tower.embed`."""
+        return [self._embed(image) for image in images]
 
-    def _look(self, picture: Image.Image) -> TowerOutput:
-        prepared = preprocess(picture, self._settings)
+    def _embed(self, image: Image.Image) -> TowerOutput:
+        prepared = preprocess(image, self._settings)
         pixels = torch.from_numpy(prepared)[None].to(self.llava.device, self.llava.dtype)
         output = self.llava.model.get_image_features(pixel_values=pixels)
         return TowerOutput(output.pooler_output[0], digest_of(prepared.tobytes()), None)

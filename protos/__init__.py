@@ -1,6 +1,6 @@
-"""The wire: messages, services and the only code that knows both them and our types.
+"""The wire protocol, and the only code that knows both its messages and this project's types.
 
 `alignedvq/v1/inference.proto` is the protocol, with its generated code beside it. `messages` holds
-what a message says as checked dataclasses, `convert` turns our types into messages and back, and
-`status` does the same for errors.
+validated dataclasses of the messages, `convert` turns them and other types into messages and back,
+and `status` does the same for errors.
 """

@@ -1,4 +1,4 @@
-"""A payload in parts: cut on the edge, put together in the cloud."""
+"""Splits a payload into parts on the edge, and assembles them in the cloud."""
 
 from __future__ import annotations
 
@@ -15,21 +15,25 @@ CODINGS: dict[Coding, pb.Coding.ValueType] = {
     "raw": pb.CODING_RAW,
     "context": pb.CODING_CONTEXT,
 }
-_CODINGS_BACK: dict[int, Coding] = {value: coding for coding, value in CODINGS.items()}
+_CODING_OF_NUMBER: dict[int, Coding] = {value: coding for coding, value in CODINGS.items()}
 
 
 def coding_to_proto(coding: Coding) -> pb.Coding.ValueType:
-    """The wire's number for a coding."""
+    """A coding's number on the wire."""
     return CODINGS[coding]
 
 
 def coding_from_proto(value: int) -> Coding:
-    """The coding of a wire number; CorruptPayload for an unknown or unspecified one."""
-    coding = _CODINGS_BACK.get(value)
+    """The coding of a number on the wire.
+
+    Raises:
+        CorruptPayload: the number is unknown or unspecified.
+    """
+    coding = _CODING_OF_NUMBER.get(value)
     if coding is None:
         raise CorruptPayload(
-            f"a payload's coding must be one of {', '.join(CODINGS)}, got number {value}: "
-            "update the service, or choose one of these on the edge"
+            f"expected a payload coding among {', '.join(CODINGS)}, got number {value}; update the "
+            "service, or choose one of these on the edge"
         )
     return coding
 
@@ -37,10 +41,12 @@ def coding_from_proto(value: int) -> Coding:
 def payload_to_parts(payload: Payload, max_chunk_bytes: int = 32_768) -> Iterator[pb.PayloadPart]:
     """The payload as one or more parts of at most `max_chunk_bytes` body bytes, header first.
 
-    The manifest digest is not in them: the question that opens the stream carries it.
+    The manifest digest is not included, as the question that opens the stream carries it.
     """
     if max_chunk_bytes < 1:
-        raise ValueError(f"max_chunk_bytes must be 1 or more, got {max_chunk_bytes}")
+        raise ValueError(
+            f"expected max_chunk_bytes of 1 or more, got {max_chunk_bytes}; choose a larger one"
+        )
     header = pb.PayloadHeader(
         coding=coding_to_proto(payload.coding),
         num_tokens=payload.num_tokens,
@@ -55,26 +61,26 @@ def payload_to_parts(payload: Payload, max_chunk_bytes: int = 32_768) -> Iterato
 
 
 class PayloadAssembler:
-    """Puts one payload together from its parts, trusting none of them.
+    """Assembles one payload from untrusted parts.
 
-    It holds the bytes that came and never reserves room by a number the client sent. After an error
-    or a complete payload every further part is an error.
+    It holds only bytes that have arrived and never allocates by a number that the client sent.
+    After an error or a complete payload every further part is an error.
 
     Args:
-        manifest_digest: 16 bytes, of the question that opened the stream.
-        max_body_bytes: longest body to accept, in bytes.
+        manifest_digest: 16 bytes, from the question that opened the stream.
+        max_body_bytes: longest body to accept.
     """
 
     def __init__(self, manifest_digest: bytes, max_body_bytes: int) -> None:
         self._manifest_digest = manifest_digest
         self._max_body_bytes = max_body_bytes
-        self._head: Payload | None = None
+        self._header: Payload | None = None
         self._body_bytes = 0
         self._body = bytearray()
         self._closed = False
 
     def add(self, part: pb.PayloadPart) -> Payload | None:
-        """The payload when this part completes it, None while bytes are missing.
+        """The payload if this part completes it, else None.
 
         Raises:
             CorruptPayload: the header is missing, repeated or out of range, the body is longer than
@@ -82,55 +88,59 @@ class PayloadAssembler:
         """
         if self._closed:
             raise CorruptPayload(
-                "expected no part after a complete or refused payload, got one: "
-                "send one payload per question"
+                "expected no part after a complete or refused payload, got one; send one payload "
+                "per question"
             )
         self._closed = True
         if part.HasField("header"):
             self._open(part.header)
         elif not part.chunk:
             raise CorruptPayload(
-                "a payload part must carry bytes, got an empty one: send the payload again"
+                "expected bytes in a payload part, got an empty one; send the payload again"
             )
-        if self._head is None:
+        if self._header is None:
             raise CorruptPayload(
-                "the first payload part must carry a header, got none: send the payload again"
+                "expected a header in the first payload part, got none; send the payload again"
             )
-        came = len(self._body) + len(part.chunk)
-        if came > self._body_bytes:
+        received = len(self._body) + len(part.chunk)
+        if received > self._body_bytes:
             raise CorruptPayload(
-                f"the payload announced {self._body_bytes} bytes, got {came} or more: "
-                "send the payload again"
+                f"expected the announced {self._body_bytes} bytes, got {received} or more; send "
+                "the payload again"
             )
         self._body += part.chunk
-        if came == self._body_bytes:
-            return replace(self._head, body=bytes(self._body))
+        if received == self._body_bytes:
+            return replace(self._header, body=bytes(self._body))
         self._closed = False
         return None
 
     def finish(self) -> None:
-        """Call when the client has sent all: CorruptPayload unless the payload is complete."""
+        """Check that the payload is complete, when the client has sent everything.
+
+        Raises:
+            CorruptPayload: it is incomplete.
+        """
         if not self._closed:
-            announced = "a header" if self._head is None else f"{self._body_bytes} bytes"
+            announced = "a header" if self._header is None else f"{self._body_bytes} bytes"
             raise CorruptPayload(
-                f"expected {announced}, but the stream ended after {len(self._body)} bytes: "
+                f"expected {announced}, got the end of the stream after {len(self._body)} bytes; "
                 "send the payload again"
             )
 
     def _open(self, header: pb.PayloadHeader) -> None:
-        if self._head is not None:
+        if self._header is not None:
             raise CorruptPayload(
-                "only the first payload part may carry a header, got another: "
-                "send one payload per question"
+                "expected a header in the first payload part only, got another; send one payload "
+                "per question"
             )
         if header.body_bytes > self._max_body_bytes:
             raise CorruptPayload(
-                f"a payload body has at most {self._max_body_bytes} bytes here, "
-                f"got one of {header.body_bytes}: choose a lower rate on the edge"
+                f"expected a payload body of at most {self._max_body_bytes} bytes, got one of "
+                f"{header.body_bytes}; choose a lower rate on the edge"
             )
         coding = coding_from_proto(header.coding)
         try:
-            self._head = Payload(
+            self._header = Payload(
                 manifest_digest=self._manifest_digest,
                 num_tokens=header.num_tokens,
                 num_stages=header.num_stages,
@@ -141,6 +151,7 @@ class PayloadAssembler:
             )
         except ValueError as error:
             raise CorruptPayload(
-                f"the payload header cannot be right ({error}): send the payload again"
+                f"expected a valid payload header, got a malformed one ({error}); send the payload "
+                "again"
             ) from error
         self._body_bytes = header.body_bytes

@@ -1,8 +1,8 @@
-"""Our types to the wire's messages and back: `x_to_proto` and `x_from_proto`.
+"""Converts this project's types to messages and back: `x_to_proto` and `x_from_proto`.
 
-A `from_proto` accepts only what our types allow. What a client sent wrong raises InvalidInput,
-ManifestMismatch or CorruptPayload; what a service sent wrong raises EngineError. Payloads are in
-`protos.assembler` and offered here too.
+A `from_proto` accepts only what the types allow. Invalid messages of a client raise InvalidInput,
+ManifestMismatch or CorruptPayload; those of a service raise EngineError. Payloads are converted in
+`protos.assembler`, which is re-exported here.
 """
 
 from __future__ import annotations
@@ -55,30 +55,38 @@ FINISH_REASONS: dict[FinishReason, pb.FinishReason.ValueType] = {
     "length": pb.FINISH_REASON_LENGTH,
     "cancelled": pb.FINISH_REASON_CANCELLED,
 }
-_FINISH_REASONS_BACK: dict[int, FinishReason] = {
+_FINISH_REASON_OF_NUMBER: dict[int, FinishReason] = {
     value: reason for reason, value in FINISH_REASONS.items()
 }
 _MAX_UINT64 = (1 << 64) - 1
 
 
 def finish_reason_to_proto(reason: FinishReason) -> pb.FinishReason.ValueType:
-    """The wire's number for a finish reason."""
+    """A finish reason's number on the wire."""
     return FINISH_REASONS[reason]
 
 
 def finish_reason_from_proto(value: int) -> FinishReason:
-    """The finish reason of a wire number; EngineError for an unknown or unspecified one."""
-    reason = _FINISH_REASONS_BACK.get(value)
+    """The finish reason of a number on the wire.
+
+    Raises:
+        EngineError: the number is unknown or unspecified.
+    """
+    reason = _FINISH_REASON_OF_NUMBER.get(value)
     if reason is None:
         raise EngineError(
-            f"an answer must end with one of {', '.join(FINISH_REASONS)}, got number {value}: "
+            f"expected a finish reason among {', '.join(FINISH_REASONS)}, got number {value}; "
             "update this client to the version of the service"
         )
     return reason
 
 
 def sampling_to_proto(sampling: Sampling) -> pb.SamplingParams:
-    """Sampling as sent: defaults of the wire cost no bytes; InvalidInput when out of range."""
+    """Sampling as sent, where default values cost no bytes.
+
+    Raises:
+        InvalidInput: a value is out of range.
+    """
     check_sampling(sampling)
     return pb.SamplingParams(
         max_tokens=sampling.max_tokens,
@@ -90,7 +98,7 @@ def sampling_to_proto(sampling: Sampling) -> pb.SamplingParams:
 
 
 def sampling_from_proto(message: pb.SamplingParams) -> Sampling:
-    """Sampling as meant: `max_tokens` stays 0 for the service's default, `top_p` 0 becomes 1.
+    """Sampling as received: `max_tokens` 0 stays the service's default, `top_p` 0 becomes 1.
 
     Raises:
         InvalidInput: a number is not finite or out of range.
@@ -107,33 +115,32 @@ def sampling_from_proto(message: pb.SamplingParams) -> Sampling:
 
 
 def _shortest(value: float) -> float:
-    """0.7 for the float32 next to 0.7, so that both sides work with the number the user wrote."""
+    """The shortest decimal of a float32, such as 0.7, so that both sides use the user's number."""
     return float(str(np.float32(value)))
 
 
 def question_to_proto(
     question: Question, first_part: pb.PayloadPart | None = None
 ) -> pb.QuestionOpen:
-    """The message that opens a stream of AskRequest, with the first part of its payload if that is
-    to go with it."""
+    """The message that opens a stream of AskRequest, with the first payload part if given."""
     return pb.QuestionOpen(
         request_id=question.request_id,
         manifest_digest=question.manifest_digest,
         question=question.text,
         sampling=sampling_to_proto(question.sampling),
         image_digest=question.image_digest,
-        turns=[pb.Turn(question=asked, answer=said) for asked, said in question.turns],
+        turns=[pb.Turn(question=turn.question, answer=turn.answer) for turn in question.turns],
         text_only=question.text_only,
         payload=first_part,
     )
 
 
 def question_from_proto(message: pb.QuestionOpen) -> Question:
-    """The checked question.
+    """The validated question.
 
     Raises:
         ManifestMismatch: the manifest digest is not 16 bytes.
-        InvalidInput: the request id, the image digest or the sampling is not allowed.
+        InvalidInput: the request id, the image digest, a text or the sampling is invalid.
     """
     return Question(
         request_id=message.request_id,
@@ -147,7 +154,7 @@ def question_from_proto(message: pb.QuestionOpen) -> Question:
 
 
 def service_info_to_proto(info: ServiceInfo) -> pb.GetManifestResponse:
-    """The answer to GetManifest."""
+    """The response to GetManifest."""
     return pb.GetManifestResponse(
         manifest_json=info.manifest_json,
         manifest_digest=info.manifest_digest,
@@ -159,7 +166,11 @@ def service_info_to_proto(info: ServiceInfo) -> pb.GetManifestResponse:
 
 
 def service_info_from_proto(message: pb.GetManifestResponse) -> ServiceInfo:
-    """What the service said of itself; ManifestMismatch when a digest is not 16 bytes."""
+    """The service's manifest and limits.
+
+    Raises:
+        ManifestMismatch: a digest is not 16 bytes.
+    """
     return ServiceInfo(
         manifest_json=message.manifest_json,
         manifest_digest=message.manifest_digest,
@@ -193,8 +204,8 @@ def timings_to_proto(timings: Timings) -> list[pb.StageTiming]:
 
 
 def timings_from_proto(messages: Iterable[pb.StageTiming]) -> Timings:
-    """Nanoseconds by stage in the order received; a stage named twice counts its sum, which stays
-    within the wire's 64 bits."""
+    """Nanoseconds by stage in the order received. Repeated stages are summed, up to the 64 bits of
+    the wire."""
     stages_ns: dict[str, int] = {}
     for message in messages:
         total = stages_ns.get(message.stage, 0) + message.duration_ns
@@ -213,7 +224,10 @@ def chunk_to_responses(chunk: TokenChunk, image_digest: bytes = b"") -> Iterator
         yield pb.AskResponse(chunk=pb.TextChunk(text=chunk.text, token_ids=chunk.token_ids))
     if chunk.finish_reason is None:
         if chunk.usage is not None or chunk.timings is not None:
-            raise ValueError("a chunk with usage or timings must have a finish reason, got none")
+            raise ValueError(
+                "expected a finish reason in a chunk with usage or timings, got none; send them "
+                "with the last chunk"
+            )
         return
     yield pb.AskResponse(
         done=pb.Completion(
@@ -226,12 +240,12 @@ def chunk_to_responses(chunk: TokenChunk, image_digest: bytes = b"") -> Iterator
 
 
 def chunk_from_response(response: pb.AskResponse) -> TokenChunk:
-    """A piece of the answer; the one with a finish reason is the last and has no text of its own.
+    """A chunk of the answer; the one with a finish reason is the last and has no text.
 
     `usage` is None when the service sent none, `timings` when it named no stage.
 
     Raises:
-        EngineError: the response is neither text nor a completion, or ends for no known reason.
+        EngineError: the response is neither text nor a completion, or its finish reason is unknown.
     """
     match response.WhichOneof("kind"):
         case "chunk":
@@ -246,13 +260,13 @@ def chunk_from_response(response: pb.AskResponse) -> TokenChunk:
             )
         case kind:
             raise EngineError(
-                f"expected text or the end of the answer, got {kind or 'an unknown response'}: "
-                "update this client to the version of the service"
+                f"expected text or a completion, got {kind or 'an unknown response'}; update this "
+                "client to the version of the service"
             )
 
 
 def image_digest_from_response(response: pb.AskResponse) -> bytes:
-    """The 16 bytes that name the image for follow-up questions; empty when the response has none.
+    """The 16-byte image digest for follow-up questions; empty if the image is not cached.
 
     Raises:
         EngineError: the digest has another length.
@@ -260,17 +274,17 @@ def image_digest_from_response(response: pb.AskResponse) -> bytes:
     digest = response.done.image_digest
     if len(digest) not in (0, DIGEST_BYTES):
         raise EngineError(
-            f"an image digest has {DIGEST_BYTES} bytes or none, got {len(digest)}: "
+            f"expected an image digest of {DIGEST_BYTES} bytes or none, got {len(digest)} bytes; "
             "update this client to the version of the service"
         )
     return digest
 
 
 def payload_needed_response() -> pb.AskResponse:
-    """The response that asks for the payload behind an offered image digest."""
+    """The response that requests the payload of an image that is not cached any more."""
     return pb.AskResponse(payload_needed=pb.PayloadNeeded())
 
 
 def is_payload_needed(response: pb.AskResponse) -> bool:
-    """True when the service asks for the payload behind an offered image digest."""
+    """Whether the response requests the payload of an image that is not cached any more."""
     return response.HasField("payload_needed")

@@ -1,4 +1,4 @@
-"""File descriptors of a process that serves: each connection takes one."""
+"""The limit on file descriptors, of which every connection takes one."""
 
 from __future__ import annotations
 
@@ -6,25 +6,26 @@ import resource
 import sys
 from contextlib import suppress
 
-MOST_CONNECTIONS = 4096
-"""More than that has to be asked for: an idle one costs some ten kilobytes."""
+MAX_CONNECTIONS = 4096
+"""Default limit, as an idle connection costs some ten kilobytes."""
 
 
 def raise_limit() -> int:
-    """As many descriptors as the system allows this process; returns how many."""
+    """Raise the soft limit to the hard limit; returns the limit in effect."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        with suppress(ValueError, OSError):  # some systems allow less than they say
+        with suppress(ValueError, OSError):  # some systems refuse their own hard limit
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return allowed()
 
 
 def allowed() -> int:
-    """How many descriptors this process may have."""
+    """The limit on this process's descriptors."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
-def default_connections(most: int = MOST_CONNECTIONS, part: float = 0.375) -> int:
-    """`most` of them, or that part of the descriptors: files and other sockets need some, too."""
-    return max(1, min(most, int(allowed() * part)))
+def default_connections(limit: int = MAX_CONNECTIONS, share: float = 0.375) -> int:
+    """At most `limit` connections, and at most `share` of the descriptors, as files and other
+    sockets need some too."""
+    return max(1, min(limit, int(allowed() * share)))

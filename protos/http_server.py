@@ -1,8 +1,7 @@
-"""The HTTP server of every process that has one: uvicorn, with room for those who ask.
+"""The HTTP server of the service and the gateway: uvicorn with a limit on connections.
 
-Idle connections stay while there is room; where there is not, the one that was idle for longest is
-closed. So whoever connects and says nothing, or never ends the head of a request, keeps nobody out
-and takes no descriptor from others.
+Idle connections stay open while there is room; beyond the limit the one idle for longest is closed.
+So a client that connects and sends nothing, or never completes a request's head, keeps nobody out.
 """
 
 from __future__ import annotations
@@ -18,22 +17,22 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 KEEP_ALIVE_SECONDS = 75
-"""Of an idle connection: longer than clients pool theirs, so that it is they who close."""
+"""Life of an idle connection: longer than in clients' pools, so that clients close first."""
 HEAD_SECONDS = 20.0
-"""From the first byte of a request until its head is whole."""
+"""Longest time from the first byte of a request to the end of its head."""
 ACCEPTED_AT_ONCE = 16
-"""Between two of them that have to give way, others must have time to say what they want."""
+"""Few, so that a new connection can send its request before it is the one to be closed."""
 WAITING = 1024
-"""Connections that the system holds until they are accepted."""
+"""Connections that the kernel queues until they are accepted."""
 
 
-def config(app: Any, most_connections: int, **further: Any) -> uvicorn.Config:
-    """Settings of a server: no log line for each request, and at most so many connections.
+def config(app: Any, max_connections: int, **further: Any) -> uvicorn.Config:
+    """uvicorn's settings, without access log and with a limit on connections.
 
     Args:
         app: the ASGI application.
-        most_connections: open at the same time.
-        further: of `uvicorn.Config`.
+        max_connections: most open connections.
+        further: further arguments of `uvicorn.Config`.
     """
     return uvicorn.Config(
         app,
@@ -44,38 +43,38 @@ def config(app: Any, most_connections: int, **further: Any) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        limit_concurrency=most_connections,
+        limit_concurrency=max_connections,
         backlog=ACCEPTED_AT_ONCE,
         **further,
     )
 
 
 class HttpServer(uvicorn.Server):
-    """Says when it listens, and ends without an error when it is asked to.
+    """A uvicorn server that reports when it listens, and stops without an error.
 
     Args:
-        config: as `config` makes it.
-        up: called once requests may come.
-        signals: end at SIGTERM and SIGINT; else whoever runs it sets `should_exit`.
+        config: from the function `config`.
+        on_started: called once it accepts requests.
+        signals: stop at SIGTERM and SIGINT; otherwise the caller sets `should_exit`.
     """
 
     def __init__(
-        self, config: uvicorn.Config, up: Callable[[], None], signals: bool = False
+        self, config: uvicorn.Config, on_started: Callable[[], None], signals: bool = False
     ) -> None:
         super().__init__(config)
-        self._up = up
+        self._on_started = on_started
         self._signals = (signal.SIGTERM, signal.SIGINT) if signals else ()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and say so."""
+        """Start to listen."""
         await super().startup(sockets)
-        for each in sockets or ():
-            each.listen(WAITING)  # uvicorn's backlog is also how many asyncio accepts at once
-        self._up()
+        for listening in sockets or ():
+            listening.listen(WAITING)  # uvicorn's backlog is also how many asyncio accepts at once
+        self._on_started()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Begin to stop at the first signal; at the second, do not wait for answers."""
+        """Stop gracefully at the first signal, at once at the second."""
         loop = asyncio.get_running_loop()
         for number in self._signals:
             loop.add_signal_handler(number, self.handle_exit, number, None)
@@ -87,48 +86,50 @@ class HttpServer(uvicorn.Server):
 
 
 class _Protocol(H11Protocol):
-    """A connection. Where there are too many, the one that was idle for longest is closed."""
+    """One connection. Beyond the limit, a new one closes the one idle for longest."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """It begins idle; another one, or if all are busy itself, makes room for it."""
+        """Start idle. Beyond the limit close the connection idle for longest, possibly this one."""
         super().connection_made(transport)
         self._idle_since = self.loop.time()
-        self._reads_head = False
-        self._closing: asyncio.TimerHandle | None = None
-        self._closes_in(KEEP_ALIVE_SECONDS)
+        self._receiving_head = False
+        self._close_timer: asyncio.TimerHandle | None = None
+        self._close_after(KEEP_ALIVE_SECONDS)
         if len(self.connections) >= (self.limit_concurrency or 0):
-            others = (own for own in self.connections if isinstance(own, _Protocol))
-            longest = min((own for own in others if own._idle), key=lambda own: own._idle_since)
+            others = (each for each in self.connections if isinstance(each, _Protocol))
+            longest = min(
+                (each for each in others if each._idle), key=lambda each: each._idle_since
+            )
             self.connections.discard(longest)
             longest.transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """The head of a request has its time."""
+        """Limit the time for a request's head."""
         super().data_received(data)
         if not self._idle:
-            self._reads_head = False
-            self._closes_in(None)
-        elif not self._reads_head:
-            self._reads_head = True
-            self._closes_in(HEAD_SECONDS)
+            self._receiving_head = False
+            self._close_after(None)
+        elif not self._receiving_head:
+            self._receiving_head = True
+            self._close_after(HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """No timer holds it."""
-        self._closes_in(None)
+        """Cancel the timer, which would keep a reference."""
+        self._close_after(None)
         super().connection_lost(exc)
 
     def on_response_complete(self) -> None:
-        """It is idle again."""
+        """Become idle again."""
         self._idle_since = self.loop.time()
         super().on_response_complete()
 
-    def _closes_in(self, seconds: float | None) -> None:
-        """Unless a request begins; None: not at all."""
-        if self._closing is not None:
-            self._closing.cancel()
-            self._closing = None
+    def _close_after(self, seconds: float | None) -> None:
+        """Close the connection after some time; None cancels the timer."""
+        if self._close_timer is not None:
+            self._close_timer.cancel()
+            self._close_timer = None
         if seconds is not None:
-            self._closing = self.loop.call_later(seconds, self.transport.abort)
+            self._close_timer = self.loop.call_later(seconds, self.transport.abort)
 
     @property
     def _idle(self) -> bool:

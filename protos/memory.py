@@ -1,4 +1,4 @@
-"""Memory that nobody uses goes back to the system, where the C library is glibc."""
+"""Returns freed memory to the system, where the C library is glibc."""
 
 from __future__ import annotations
 
@@ -6,30 +6,33 @@ import ctypes
 
 LARGE_BYTES = 2**20
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-"""Of glibc's malloc.h."""
+"""Parameters of `mallopt`, from glibc's malloc.h."""
 
 
 def map_large_blocks() -> None:
-    """Blocks of `LARGE_BYTES` and more get pages of their own, which go back when they are freed.
-    glibc would soon take them from its heap, where what lies above them holds them."""
-    _set(_M_MMAP_THRESHOLD, LARGE_BYTES)
+    """Allocate blocks of `LARGE_BYTES` and more with mmap, so that freed ones return to the system.
+
+    By default glibc raises its threshold and takes such blocks from the heap, where blocks above
+    them keep them from being returned.
+    """
+    _set_option(_M_MMAP_THRESHOLD, LARGE_BYTES)
 
 
-def keep_freed(most_bytes: int) -> None:
-    """Blocks of up to `most_bytes` are used again, and so much stays when it is freed: pages that
-    come new from the system for every image take longer than decoding it."""
-    _set(_M_MMAP_THRESHOLD, most_bytes)
-    _set(_M_TRIM_THRESHOLD, most_bytes)
+def keep_freed(max_bytes: int) -> None:
+    """Reuse freed blocks of up to `max_bytes` instead of returning them: mapping new pages for each
+    image would take longer than decoding it."""
+    _set_option(_M_MMAP_THRESHOLD, max_bytes)
+    _set_option(_M_TRIM_THRESHOLD, max_bytes)
 
 
-def give_back() -> None:
-    """Give back what is free between blocks in use, which takes milliseconds."""
+def release_free_memory() -> None:
+    """Return free memory between used blocks to the system; takes milliseconds."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
 
 
-def _set(name: int, value: int) -> None:
+def _set_option(option: int, value: int) -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(name, value)
+        mallopt(option, value)

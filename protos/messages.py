@@ -1,7 +1,7 @@
-"""What the wire's messages say, as dataclasses that hold only what may be served.
+"""Validated dataclasses of the wire's messages.
 
-Both sides build these, so a bad question fails on the edge before a byte is sent, and in the cloud
-with the same words. Imports no generated code.
+Both sides create them, so an invalid question fails on the edge before a byte is sent, and in the
+cloud with the same message. Imports no generated code.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from aligned_vq.types import DIGEST_BYTES
 
 MAX_ANSWER_TOKENS = 65_535
 MIN_TEMPERATURE = 0.01
-"""Of an answer that is sampled: below, one token has all of the probability, and 0 says so."""
+"""Smallest temperature above 0: below it one token has all of the probability, as with 0."""
 MAX_TEMPERATURE = 2.0
 MIN_TOP_P = 1e-6
-"""Far below any share of a likeliest token; float32 carries it and what it leaves of 1."""
+"""Below the probability of any most likely token; float32 represents it and its complement."""
 MAX_SEED = (1 << 64) - 1
 MAX_STOPS = 4
 MAX_STOP_CHARS = 256
@@ -29,87 +29,93 @@ MAX_STOP_CHARS = 256
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{0,64}")
 _Kind = type[Any] | UnionType
 _NUMBER: _Kind = int | float
-_WHOLE_OR_NONE: _Kind = int | NoneType
+_INTEGER_OR_NONE: _Kind = int | NoneType
 _KINDS: dict[str, _Kind] = {
     "max_tokens": int,
     "temperature": _NUMBER,
     "top_p": _NUMBER,
-    "seed": _WHOLE_OR_NONE,
+    "seed": _INTEGER_OR_NONE,
     "stop": tuple,
 }
-_WORDS: dict[_Kind, str] = {
-    int: "a whole number",
+_KIND_NAMES: dict[_Kind, str] = {
+    int: "an integer",
     _NUMBER: "a number",
-    _WHOLE_OR_NONE: "a whole number or None",
+    _INTEGER_OR_NONE: "an integer or None",
     tuple: "a tuple of texts",
 }
-_UNICODE = (
-    "must be valid Unicode, got half of a surrogate pair: decode the text with the encoding it was "
-    "written in"
+_NOT_UNICODE = (
+    "must be valid Unicode, got half of a surrogate pair; decode the text with its actual encoding"
 )
 
 
 def is_temperature(value: float) -> bool:
-    """Is it 0 (greedy) or one to sample by? NaN is neither."""
+    """Whether it is 0 (greedy) or in the range for sampling; NaN is neither."""
     return value == 0 or MIN_TEMPERATURE <= value <= MAX_TEMPERATURE
 
 
 def check_sampling(sampling: Sampling) -> None:
-    """InvalidInput unless every number is one, finite and in range.
+    """Check that all sampling settings have their types and ranges.
 
     `max_tokens` 0 to 65535 (0: the service's default), `temperature` 0 (greedy) or 0.01 to 2,
     `top_p` 0.000001 to 1, `seed` None or an unsigned 64-bit integer, `stop` at most 4 texts of 1 to
     256 characters.
+
+    Raises:
+        InvalidInput: one of them has not.
     """
     for name, kind in _KINDS.items():
         value = getattr(sampling, name)
         if not isinstance(value, kind) or isinstance(value, bool):
             raise InvalidInput(
-                f"{name} must be {_WORDS[kind]}, got {type(value).__name__}: give one"
+                f"expected {name} to be {_KIND_NAMES[kind]}, got {type(value).__name__}; set it so"
             )
     if not 0 <= sampling.max_tokens <= MAX_ANSWER_TOKENS:
         raise InvalidInput(
-            f"max_tokens must be 0 (the service's default) to {MAX_ANSWER_TOKENS}, "
-            f"got {_shown(sampling.max_tokens)}: ask for fewer"
+            f"expected max_tokens from 0 (the service's default) to {MAX_ANSWER_TOKENS}, "
+            f"got {_format_number(sampling.max_tokens)}; request fewer"
         )
     if not is_temperature(sampling.temperature):
         raise InvalidInput(
-            f"temperature must be 0 or {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g}, "
-            f"got {_shown(sampling.temperature)}: give 0 for greedy answers"
+            f"expected temperature 0 or from {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g}, "
+            f"got {_format_number(sampling.temperature)}; choose 0 for greedy answers"
         )
     if not MIN_TOP_P <= sampling.top_p <= 1:
         raise InvalidInput(
-            f"top_p must be {MIN_TOP_P:f} to 1, got {_shown(sampling.top_p)}: "
-            "give 1 to sample from all tokens"
+            f"expected top_p from {MIN_TOP_P:f} to 1, got {_format_number(sampling.top_p)}; choose "
+            "1 to sample from all tokens"
         )
     if sampling.seed is not None and not 0 <= sampling.seed <= MAX_SEED:
         raise InvalidInput(
-            f"seed must be 0 to {MAX_SEED}, got {_shown(sampling.seed)}: give another or leave it "
-            "out"
+            f"expected seed from 0 to {MAX_SEED}, got {_format_number(sampling.seed)}; choose "
+            "another or leave it out"
         )
     if not all(isinstance(text, str) for text in sampling.stop):
-        raise InvalidInput("stop must be texts, got something else: give them as str")
+        raise InvalidInput("expected stop texts of type str, got another type; convert them")
     lengths = [len(text) for text in sampling.stop]
     if len(lengths) > MAX_STOPS or any(not 1 <= length <= MAX_STOP_CHARS for length in lengths):
         raise InvalidInput(
-            f"stop must be at most {MAX_STOPS} texts of 1 to {MAX_STOP_CHARS} characters, "
-            f"got {len(lengths)} of {lengths[: MAX_STOPS + 1]}: give fewer or others"
+            f"expected at most {MAX_STOPS} stop texts of 1 to {MAX_STOP_CHARS} characters, "
+            f"got {len(lengths)} of {lengths[: MAX_STOPS + 1]}; send fewer or others"
         )
-    if any(map(_broken, sampling.stop)):
-        raise InvalidInput(f"a stop text {_UNICODE}")
+    if any(map(_has_surrogate, sampling.stop)):
+        raise InvalidInput(f"a stop text {_NOT_UNICODE}")
 
 
 def check_manifest_digest(digest: bytes) -> None:
-    """ManifestMismatch unless `digest` has the 16 bytes of a manifest digest."""
+    """Check that a manifest digest has 16 bytes.
+
+    Raises:
+        ManifestMismatch: it has not.
+    """
     if len(digest) != DIGEST_BYTES:
         raise ManifestMismatch(
-            f"a manifest digest has {DIGEST_BYTES} bytes, got {len(digest)}: "
-            "send the digest of the bundle that the service answers GetManifest with"
+            f"expected a manifest digest of {DIGEST_BYTES} bytes, got {len(digest)}; send the "
+            "digest of the bundle that the service returns from GetManifest"
         )
 
 
 class Turn(NamedTuple):
-    """A question that was answered, and its answer. Both stay out of `repr`, hence out of logs."""
+    """An earlier question and its answer. `repr` shows neither, so logs cannot."""
 
     question: str
     answer: str
@@ -120,13 +126,24 @@ class Turn(NamedTuple):
 
 @dataclass(frozen=True)
 class Question:
-    """What opens an answer; the image comes as a payload, is named by `image_digest`, or there is
-    none (`text_only`).
+    """A question. Its image comes as a payload, is named by `image_digest`, or is absent
+    (`text_only`).
 
-    `request_id` is at most 64 of `A-Z a-z 0-9 . _ : -` (empty: the service chooses), for logs and
-    traces alone. `image_digest` is empty, or 16 bytes that offer an image sent earlier. `text` is
-    the user's: like the digest and the `turns` before it, it stays out of `repr`, hence out of
-    logs. InvalidInput or ManifestMismatch when a field is not so.
+    Texts and digests are left out of `repr`, so logs cannot contain them.
+
+    Args:
+        request_id: for logs and traces: at most 64 of `A-Z a-z 0-9 . _ : -`; empty lets the service
+            choose.
+        manifest_digest: 16 bytes, of the bundle that encoded the image.
+        text: the user's text.
+        sampling: settings of the answer.
+        image_digest: empty, or 16 bytes that name an image sent earlier.
+        turns: earlier questions and answers.
+        text_only: whether the question has no image.
+
+    Raises:
+        InvalidInput: a field is invalid.
+        ManifestMismatch: the manifest digest has another length.
     """
 
     request_id: str
@@ -142,32 +159,41 @@ class Question:
         check_manifest_digest(self.manifest_digest)
         if not _REQUEST_ID.fullmatch(self.request_id):
             raise InvalidInput(
-                "a request id is at most 64 letters, digits and . _ : - , "
-                f"got {self.request_id[:80]!r}: choose another"
+                "expected a request id of at most 64 letters, digits and . _ : - , "
+                f"got {self.request_id[:80]!r}; choose another"
             )
         if len(self.image_digest) not in (0, DIGEST_BYTES):
             raise InvalidInput(
-                f"an image digest has {DIGEST_BYTES} bytes or none, got {len(self.image_digest)}: "
-                "send the digest of the last answer, or none and the payload"
+                f"expected an image digest of {DIGEST_BYTES} bytes or none, got "
+                f"{len(self.image_digest)}; send the digest of the last answer, or none and the "
+                "payload"
             )
         if self.text_only and self.image_digest:
             raise InvalidInput(
-                "a question about no image must name none, got an image digest: leave one of the "
-                "two out"
+                "expected no image digest in a text-only question, got one; leave one of the two "
+                "out"
             )
-        if _broken(self.text) or any(_broken(turn.question) for turn in self.turns):
-            raise InvalidInput(f"a question {_UNICODE}")
-        if any(_broken(turn.answer) for turn in self.turns):
-            raise InvalidInput(f"an earlier answer {_UNICODE}")
+        if _has_surrogate(self.text) or any(_has_surrogate(turn.question) for turn in self.turns):
+            raise InvalidInput(f"a question {_NOT_UNICODE}")
+        if any(_has_surrogate(turn.answer) for turn in self.turns):
+            raise InvalidInput(f"an earlier answer {_NOT_UNICODE}")
         check_sampling(self.sampling)
 
 
 @dataclass(frozen=True)
 class ServiceInfo:
-    """What a service says of itself: a manifest (canonical JSON), that one's digest, its limits,
-    and the digests of all it serves.
+    """A service's manifest and limits.
 
-    `max_question_chars` counts Unicode characters. ManifestMismatch unless digests have 16 bytes.
+    Args:
+        manifest_json: the manifest as canonical JSON.
+        manifest_digest: its 16-byte digest.
+        max_question_chars: longest question, in Unicode characters.
+        max_answer_tokens: largest token limit of an answer.
+        service_version: version of the service's software.
+        served_digests: digests of all served manifests.
+
+    Raises:
+        ManifestMismatch: a digest has another length.
     """
 
     manifest_json: str = field(repr=False)
@@ -183,13 +209,13 @@ class ServiceInfo:
             check_manifest_digest(digest)
 
 
-def _shown(number: float) -> str:
-    """A number in an error. Python writes no whole number of thousands of digits."""
+def _format_number(number: float) -> str:
+    """A number for an error message. Python refuses to format integers of thousands of digits."""
     if 10**30 < abs(number) < math.inf:
         return "a number of more than 30 digits"
     return str(number)
 
 
-def _broken(text: str) -> bool:
-    """Does it hold what UTF-8 cannot say?"""
+def _has_surrogate(text: str) -> bool:
+    """Whether it contains a lone surrogate, which UTF-8 cannot encode."""
     return any("\ud800" <= character <= "\udfff" for character in text)

@@ -1,9 +1,9 @@
-"""Errors over the wire: one table from our errors to gRPC status codes and back.
+"""Errors over the wire: one table from this project's errors to gRPC status codes and back.
 
-Several of our errors share a code, and gRPC itself uses some of the codes, so the name of the class
-travels beside the code in the trailing metadata. A status without the name did not come from our
-service: it is gRPC's own or a proxy's, and is put into words here. Where the service knows how long
-to wait before another try, that travels in the trailing metadata too.
+Several errors share a code, and gRPC itself uses some of the codes, so the name of the class is
+sent in the trailing metadata. A status without a name did not come from this project's service, but
+from gRPC or a proxy, and gets a message here. If the service knows how long to wait before a retry,
+the trailing metadata contains that too.
 """
 
 from __future__ import annotations
@@ -47,23 +47,23 @@ STATUS_CODES: dict[type[AlignedVQError], grpc.StatusCode] = {
     QuotaExceeded: StatusCode.RESOURCE_EXHAUSTED,
     EngineError: StatusCode.INTERNAL,
     Unauthenticated: StatusCode.UNAUTHENTICATED,
-    TrainingError: StatusCode.INTERNAL,  # no service trains, but the table holds every error
+    TrainingError: StatusCode.INTERNAL,  # no service raises it, but the table has every error
     CloudUnreachable: StatusCode.UNAVAILABLE,
     DeadlineExceeded: StatusCode.DEADLINE_EXCEEDED,
 }
-_BY_NAME = {error.__name__: error for error in STATUS_CODES}
+_ERROR_BY_NAME = {error.__name__: error for error in STATUS_CODES}
 
 
 class _Unnamed(NamedTuple):
-    """What a status without the name of our error means to the client."""
+    """How the client presents a status that does not name one of this project's errors."""
 
     error: type[AlignedVQError]
-    words: str
+    message: str
 
 
 _ENGINE = "the service failed: its log says why"
 _LOGIN = "the service refused this client: check its certificate or token"
-_OTHER = "expected an alignedvq.v1 service, got another: check the address"
+_WRONG_SERVICE = "expected an alignedvq.v1 service, got another: check the address"
 
 UNNAMED: dict[grpc.StatusCode, _Unnamed] = {
     StatusCode.CANCELLED: _Unnamed(
@@ -74,7 +74,7 @@ UNNAMED: dict[grpc.StatusCode, _Unnamed] = {
     StatusCode.DEADLINE_EXCEEDED: _Unnamed(
         DeadlineExceeded, "no answer within the deadline: allow more time or ask for fewer tokens"
     ),
-    StatusCode.NOT_FOUND: _Unnamed(CloudUnreachable, _OTHER),
+    StatusCode.NOT_FOUND: _Unnamed(CloudUnreachable, _WRONG_SERVICE),
     StatusCode.ALREADY_EXISTS: _Unnamed(EngineError, _ENGINE),
     StatusCode.PERMISSION_DENIED: _Unnamed(ConfigError, _LOGIN),
     StatusCode.RESOURCE_EXHAUSTED: _Unnamed(Overloaded, "a limit was reached: try again later"),
@@ -95,14 +95,14 @@ UNNAMED: dict[grpc.StatusCode, _Unnamed] = {
     ),
     StatusCode.UNAUTHENTICATED: _Unnamed(Unauthenticated, _LOGIN),
 }
-_ANOTHER_SERVICE = (StatusCode.UNIMPLEMENTED, StatusCode.NOT_FOUND)
+_WRONG_SERVICE_CODES = (StatusCode.UNIMPLEMENTED, StatusCode.NOT_FOUND)
 _TOO_LARGE = _Unnamed(
     InvalidInput, "a message was larger than the limit: shorten the question or lower the rate"
 )
 
 
 class Status(NamedTuple):
-    """What a service aborts a call with: `context.abort(*status)` for `grpc.aio`."""
+    """The arguments of `grpc.aio`'s `context.abort`: `context.abort(*status)`."""
 
     code: grpc.StatusCode
     details: str
@@ -111,7 +111,7 @@ class Status(NamedTuple):
 
 @runtime_checkable
 class _FinishedCall(Protocol):
-    """What errors of `grpc` and `grpc.aio` have in common, beyond `grpc.RpcError`."""
+    """The methods that errors of `grpc` and `grpc.aio` share beyond `grpc.RpcError`."""
 
     def code(self) -> grpc.StatusCode | None: ...
 
@@ -121,41 +121,43 @@ class _FinishedCall(Protocol):
 
 
 def status_of(error: BaseException) -> Status:
-    """The status to end a call with: code, at most 1,000 bytes of printable text, metadata.
+    """The status of a call that ends with an error: code, at most 1,000 bytes of text, metadata.
 
-    A subclass goes as its nearest ancestor in the table. An error that is not ours goes as
-    EngineError with fixed words: its own may hold a prompt or a path.
+    A subclass is sent as its nearest ancestor in the table. Other exceptions are sent as
+    EngineError with a fixed message, as theirs may contain a prompt or a path.
     """
     for ancestor in type(error).__mro__:
         if ancestor in STATUS_CODES:
             name, code = ancestor.__name__, STATUS_CODES[ancestor]
-            return Status(code, _printable(str(error)), ((ERROR_KEY, name), *_retry_of(error)))
+            return Status(
+                code, _printable(str(error)), ((ERROR_KEY, name), *_retry_metadata(error))
+            )
     return Status(STATUS_CODES[EngineError], _ENGINE, ((ERROR_KEY, EngineError.__name__),))
 
 
 def error_from_rpc(rpc_error: grpc.RpcError) -> AlignedVQError:
-    """Our error for a failed call of `grpc` or `grpc.aio`: raise it `from` the one given.
+    """The error for a failed call of `grpc` or `grpc.aio`; raise it `from` the given one.
 
-    With our name in the trailing metadata it is that class with the service's words. Without, the
-    code chooses the class, and the words say what happened, what to do, and gRPC's own details. An
-    `Overloaded` also gets the wait that the metadata asks for.
+    With a name in the trailing metadata it is that class with the service's message. Without, the
+    code determines the class, and the message says what happened, what to do, and gRPC's details.
+    An `Overloaded` also gets the wait from the metadata.
     """
-    call: object = rpc_error  # its stub promises what a bare RpcError lacks
+    call: object = rpc_error  # the stub declares methods that a bare RpcError lacks
     if not isinstance(call, _FinishedCall):
         return _unnamed(UNNAMED[StatusCode.UNAVAILABLE], None, str(rpc_error))
     error = _error_of(call)
     if isinstance(error, Overloaded):
         error.retry_after_seconds = _retry_seconds(_value(call.trailing_metadata(), RETRY_KEY))
     if isinstance(error, CloudUnreachable):
-        error.another_service = call.code() in _ANOTHER_SERVICE
+        error.another_service = call.code() in _WRONG_SERVICE_CODES
     return error
 
 
 def _error_of(call: _FinishedCall) -> AlignedVQError:
     details = _printable(call.details() or "")
     name = _value(call.trailing_metadata(), ERROR_KEY)
-    if name in _BY_NAME:
-        return _BY_NAME[name](details)
+    if name in _ERROR_BY_NAME:
+        return _ERROR_BY_NAME[name](details)
     code = call.code()
     if code is StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
         return _unnamed(_TOO_LARGE, code, details)
@@ -166,18 +168,18 @@ def _error_of(call: _FinishedCall) -> AlignedVQError:
 
 def _unnamed(row: _Unnamed, code: grpc.StatusCode | None, details: str) -> AlignedVQError:
     origin = ": ".join(part for part in (code.name if code else "", _printable(details)) if part)
-    return row.error(f"{row.words} ({origin})" if origin else row.words)
+    return row.error(f"{row.message} ({origin})" if origin else row.message)
 
 
-def _value(metadata: object, wanted: str) -> str | None:
+def _value(metadata: object, key: str) -> str | None:
     for item in metadata if isinstance(metadata, (tuple, grpc.aio.Metadata)) else ():
-        key, value = item
-        if key == wanted and isinstance(value, str):
+        name, value = item
+        if name == key and isinstance(value, str):
             return value
     return None
 
 
-def _retry_of(error: BaseException) -> tuple[tuple[str, str], ...]:
+def _retry_metadata(error: BaseException) -> tuple[tuple[str, str], ...]:
     seconds = error.retry_after_seconds if isinstance(error, Overloaded) else None
     if seconds is None:
         return ()
@@ -185,14 +187,14 @@ def _retry_of(error: BaseException) -> tuple[tuple[str, str], ...]:
 
 
 def _retry_seconds(text: str | None) -> float | None:
-    """Whatever a proxy may have put there: a number of milliseconds up to an hour, or nothing."""
+    """Seconds from untrusted metadata: a number of milliseconds, capped at an hour, or None."""
     if text is None or not text.isascii() or not text.isdecimal() or len(text) > 9:
         return None
     return min(int(text), MAX_RETRY_MS) / 1e3
 
 
 def _printable(text: str) -> str:
-    """One line of printable text, at most 1,000 bytes in UTF-8: safe in a header and in a log."""
+    """One line of printable text of at most 1,000 bytes in UTF-8, safe in headers and logs."""
     line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
     encoded = line.encode("utf-8", "replace")
     if len(encoded) <= MAX_DETAILS_BYTES:

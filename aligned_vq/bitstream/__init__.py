@@ -1,8 +1,8 @@
-"""Indices to bytes and back: fixed-width packing, range and context coding, and the file frame.
+"""Serialisation of indices: fixed, range and context coding, and the `.avq` file format.
 
-`pack` and `unpack` are the two verbs; `to_frame` and `from_frame` wrap a payload into a file.
-Numpy only, and constriction where it is installed, so that an edge device can use it without a
-tensor library.
+`pack` and `unpack` convert between indices and payloads, `to_frame` and `from_frame` between
+payloads and files. The package needs only numpy (and uses constriction if it is installed), so that
+edge devices need no tensor library.
 """
 
 from aligned_vq.bitstream.body import CODECS, Codec, pack, unpack

@@ -1,7 +1,7 @@
-"""Integers of a fixed width to a string of bits and back, most significant bit first.
+"""Conversion between fixed-width integers and bit strings, most significant bit first.
 
-A bit string is a numpy array of zeros and ones, one uint8 each; several are joined with
-`numpy.concatenate` before `bits_to_bytes`, so fields of different widths share bytes.
+A bit string is a uint8 array of zeros and ones. Bit strings are concatenated before
+`bits_to_bytes`, so that consecutive fields share bytes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def pack_fields(values: NDArray[np.integer], width_bits: int) -> Bits:
     flat = values.reshape(-1)
     if flat.size and not 0 <= int(flat.min()) <= int(flat.max()) < 1 << width_bits:
         raise ValueError(
-            f"values of {width_bits} bits are 0 to {(1 << width_bits) - 1}, "
+            f"expected values of {width_bits} bits, 0 to {(1 << width_bits) - 1}, "
             f"got {int(flat.min())} to {int(flat.max())}"
         )
     octets = flat.astype(">u2").view(np.uint8).reshape(-1, 2)
@@ -41,22 +41,24 @@ def unpack_fields(bits: Bits, width_bits: int) -> Indices:
     """
     _check_width(width_bits)
     if bits.size % width_bits:
-        raise ValueError(f"{bits.size} bits are not a whole number of {width_bits}-bit values")
+        raise ValueError(
+            f"expected a whole number of {width_bits}-bit values, got {bits.size} bits"
+        )
     padded = np.zeros((bits.size // width_bits, MAX_WIDTH_BITS), np.uint8)
     padded[:, MAX_WIDTH_BITS - width_bits :] = bits.reshape(-1, width_bits)
     return np.packbits(padded, axis=1).view(">u2").reshape(-1).astype(np.int32)
 
 
 def bits_to_bytes(bits: Bits) -> bytes:
-    """The bytes of a bit string, padded with zero bits to a whole byte."""
+    """The bytes of a bit string, zero-padded to a multiple of 8 bits."""
     return np.packbits(bits).tobytes()
 
 
 def bytes_to_bits(data: bytes) -> Bits:
-    """The bit string `[8 * len(data)]` of some bytes, padding bits included."""
+    """The bit string `[8 * len(data)]` of bytes, padding bits included."""
     return np.unpackbits(np.frombuffer(data, np.uint8))
 
 
 def _check_width(width_bits: int) -> None:
     if not 1 <= width_bits <= MAX_WIDTH_BITS:
-        raise ValueError(f"a field is 1 to {MAX_WIDTH_BITS} bits wide, got {width_bits}")
+        raise ValueError(f"expected a width of 1 to {MAX_WIDTH_BITS} bits, got {width_bits}")

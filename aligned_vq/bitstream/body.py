@@ -1,8 +1,8 @@
-"""`pack` and `unpack`: what the codec knows of an image to the bytes that cross the wire, and back.
+"""`pack` and `unpack`: encoded images to payloads and back.
 
-Every size follows from the config and the number of tokens, never from the bytes, so a hostile
-payload can neither grow an array nor leave one unset: it decodes to indices of the one right shape
-or raises `CorruptPayload`.
+All array shapes follow from the config and the number of tokens, never from the received bytes. A
+hostile payload therefore cannot enlarge an array or leave one uninitialised: it either decodes to
+indices of the expected shapes or raises `CorruptPayload`.
 """
 
 from __future__ import annotations
@@ -27,53 +27,57 @@ _Tables = TypeVar("_Tables", EntropyTables, ContextTables)
 
 
 class Codec(NamedTuple):
-    """The two directions of one coding, the quantizer it is for and the tables it needs.
+    """Encoder and decoder of one coding.
 
-    `encode(encoded, config, tables)` gives the body; `decode(body, layout, tables)` gives the
-    `Encoded` or raises CorruptPayload. Neither is called while `missing(tables)` names something.
+    `encode(encoded, config, tables)` returns the body. `decode(body, layout, tables)` returns the
+    `Encoded` or raises CorruptPayload. Neither may be called unless `missing(tables)` is None.
     """
 
     quantizer: QuantizerKind
+    """The quantizer that this coding is for."""
     missing: Callable[[EntropyTables | None], str | None]
+    """Which required tables are missing; None if none are."""
     encode: Callable[[Encoded, QuantizerConfig, EntropyTables | None], bytes]
     decode: Callable[[bytes, Layout, EntropyTables | None], Encoded]
 
 
-def _nothing(_: EntropyTables | None) -> str | None:
+def _needs_no_tables(_: EntropyTables | None) -> str | None:
     return None
 
 
-def _counts(tables: EntropyTables | None) -> str | None:
+def _needs_counts(tables: EntropyTables | None) -> str | None:
     return "entropy tables" if tables is None else None
 
 
-def _contexts(tables: EntropyTables | None) -> str | None:
+def _needs_contexts(tables: EntropyTables | None) -> str | None:
     return "context tables" if tables is None or tables.contexts is None else None
 
 
-# The simplest first: of equally small bodies the first is taken.
+# In order of complexity: "auto" selects the first of equally small bodies.
 CODECS: dict[Coding, Codec] = {
     "fixed": Codec(
         "aligned",
-        _nothing,
+        _needs_no_tables,
         lambda encoded, config, _: encode_fixed(encoded, config),
         lambda body, layout, _: decode_fixed(body, layout),
     ),
     "range": Codec(
         "aligned",
-        _counts,
-        lambda encoded, _, tables: encode_range(encoded, _given(tables)),
-        lambda body, layout, tables: decode_range(body, layout, _given(tables)),
+        _needs_counts,
+        lambda encoded, _, tables: encode_range(encoded, _require(tables)),
+        lambda body, layout, tables: decode_range(body, layout, _require(tables)),
     ),
     "context": Codec(
         "aligned",
-        _contexts,
-        lambda encoded, _, tables: encode_context(encoded, _given(_given(tables).contexts)),
-        lambda body, layout, tables: decode_context(body, layout, _given(_given(tables).contexts)),
+        _needs_contexts,
+        lambda encoded, _, tables: encode_context(encoded, _require(_require(tables).contexts)),
+        lambda body, layout, tables: decode_context(
+            body, layout, _require(_require(tables).contexts)
+        ),
     ),
     "raw": Codec(
         "identity",
-        _nothing,
+        _needs_no_tables,
         lambda encoded, _config, _tables: encode_raw(encoded),
         lambda body, layout, _: decode_raw(body, layout),
     ),
@@ -87,15 +91,20 @@ def pack(
     manifest_digest: bytes,
     coding: Literal["auto"] | Coding = "auto",
 ) -> Payload:
-    """The payload of an image: the smallest coding, or the one asked for.
+    """The payload of an encoded image.
 
-    "auto" is raw for the identity quantizer; otherwise the smallest of fixed, range and context, as
-    far as `tables` allow them, the simpler where two tie. Statistics in `encoded` go into the body.
+    Args:
+        encoded: indices or raw features, and statistics if the link needs them.
+        config: geometry of the codebooks.
+        tables: for range and context coding; None: fixed coding only.
+        manifest_digest: identifies the bundle.
+        coding: "auto" selects raw for the identity quantizer, otherwise the smallest of the codings
+            for which there are tables, the simpler one of equal sizes.
 
     Raises:
-        ConfigError: the coding is not for this quantizer, or needs tables that are not there.
+        ConfigError: the coding is not for this quantizer, or its tables are missing.
         InvalidInput: a feature or statistic of this image is not finite, a standard deviation is
-            not above 0, or the coding asked for exceeds `max_body_bytes`.
+            not above 0, or the given coding exceeds `max_body_bytes`.
         ValueError: the arrays do not have the shapes, dtypes or ranges of the config.
     """
     _check_encoded(encoded, config)
@@ -103,10 +112,10 @@ def pack(
         tables.check(config)
     coding, body = _choose(encoded, config, tables, coding)
     layout = Layout.of(encoded, config)
-    largest = max_body_bytes(config, encoded.num_tokens, layout.statistics)
-    if len(body) > largest:
+    limit = max_body_bytes(config, encoded.num_tokens, layout.statistics)
+    if len(body) > limit:
         raise InvalidInput(
-            f"expected at most {largest} bytes, got {len(body)} from {coding} coding; "
+            f"expected at most {limit} bytes, got {len(body)} from {coding} coding; "
             "use coding 'auto', which falls back to fixed"
         )
     return Payload(
@@ -127,14 +136,14 @@ def unpack(
     statistics: bool,
     tables: EntropyTables | None = None,
 ) -> Encoded:
-    """The `Encoded` that was packed: indices int32 `[n, G]`, masks bool `[N]`, writable arrays.
+    """The encoded image: indices int32 `[n, G]` and masks bool `[N]`, in writable arrays.
 
-    `config`, `num_tokens` and `statistics` come from the manifest of whoever unpacks, which must
-    first compare `payload.manifest_digest` with its own: this function does not look at it.
+    `config`, `num_tokens` and `statistics` come from the receiver's manifest. The caller must have
+    compared `payload.manifest_digest` with that manifest's digest; this function does not.
 
     Raises:
-        CorruptPayload: the payload is not exactly what `pack` makes of any image. No bytes raise
-            anything else.
+        CorruptPayload: the payload is not the output of `pack` for any image. Received bytes cause
+            no other exception.
         ConfigError: `tables` are not for this config.
     """
     if tables is not None:
@@ -147,16 +156,16 @@ def unpack(
             "send it with coding 'fixed'"
         )
     encoded = codec.decode(payload.body, layout, tables)
-    found = _crc32(encoded, config, payload.coding, payload.body)
-    if found != payload.crc32:
+    computed = _crc32(encoded, config, payload.coding, payload.body)
+    if computed != payload.crc32:
         raise CorruptPayload(
-            f"expected crc32 {payload.crc32:08x}, got {found:08x} from the body; {RESEND}"
+            f"expected crc32 {payload.crc32:08x}, got {computed:08x} from the body; {RESEND}"
         )
     return encoded
 
 
 def _layout(payload: Payload, config: QuantizerConfig, num_tokens: int, statistics: bool) -> Layout:
-    """The layout a payload claims, once everything it claims is possible."""
+    """The layout that a payload's header describes; CorruptPayload if it is impossible."""
     if payload.num_tokens != num_tokens:
         raise CorruptPayload(
             f"expected {num_tokens} tokens, got {payload.num_tokens}; {RESEND} for this model"
@@ -167,15 +176,15 @@ def _layout(payload: Payload, config: QuantizerConfig, num_tokens: int, statisti
             f"expected coding {' or '.join(allowed)} for the {config.kind} quantizer, "
             f"got {payload.coding!r}; {RESEND} in one of these"
         )
-    fewest = min(1, config.num_quantizers)
-    if not fewest <= payload.num_stages <= config.num_quantizers:
+    min_stages = min(1, config.num_quantizers)  # 0 for the identity quantizer
+    if not min_stages <= payload.num_stages <= config.num_quantizers:
         raise CorruptPayload(
-            f"expected {fewest} to {config.num_quantizers} stages, got {payload.num_stages}; "
+            f"expected {min_stages} to {config.num_quantizers} stages, got {payload.num_stages}; "
             f"{RESEND} with the stages this model has"
         )
-    largest = max_body_bytes(config, num_tokens, statistics)
-    if len(payload.body) > largest:
-        raise CorruptPayload(f"expected at most {largest} bytes, got {len(payload.body)}; {RESEND}")
+    limit = max_body_bytes(config, num_tokens, statistics)
+    if len(payload.body) > limit:
+        raise CorruptPayload(f"expected at most {limit} bytes, got {len(payload.body)}; {RESEND}")
     return Layout(config, num_tokens, payload.num_stages, payload.masked_stages, statistics)
 
 
@@ -189,7 +198,8 @@ def _choose(
         codec = CODECS.get(coding)
         if codec is None or codec.quantizer != config.kind:
             raise ConfigError(
-                f"coding {coding!r} is not for the {config.kind} quantizer; use 'auto'"
+                f"expected a coding for the quantizer, got {coding!r}, which is "
+                f"not for the {config.kind} quantizer; use 'auto'"
             )
         if missing := codec.missing(tables):
             raise ConfigError(f"coding {coding!r} needs {missing}, got none; use 'fixed'")
@@ -203,7 +213,7 @@ def _choose(
 
 
 def _crc32(encoded: Encoded, config: QuantizerConfig, coding: Coding, body: bytes) -> int:
-    """Over the canonical form: fixed coding for indices, the body itself for raw features."""
+    """CRC of the canonical form: the fixed coding of indices, or the body of raw features."""
     return zlib.crc32(encode_fixed(encoded, config) if coding in ("range", "context") else body)
 
 
@@ -212,7 +222,9 @@ def _check_encoded(encoded: Encoded, config: QuantizerConfig) -> None:
     if not 1 <= tokens <= MAX_TOKENS:
         raise ValueError(f"expected 1 to {MAX_TOKENS} tokens, got {tokens}")
     if not min(1, config.num_quantizers) <= len(encoded.stages) <= config.num_quantizers:
-        raise ValueError(f"expected stages of {config}, got {len(encoded.stages)} stages")
+        raise ValueError(
+            f"expected at most {config.num_quantizers} stages, got {len(encoded.stages)}"
+        )
     for number, stage in enumerate(encoded.stages):
         covered = tokens if stage.mask is None else len(stage.indices)
         if stage.indices.shape != (covered, config.num_groups):
@@ -247,7 +259,7 @@ def _check_encoded(encoded: Encoded, config: QuantizerConfig) -> None:
         raise InvalidInput(f"{fault}; send another image")
 
 
-def _given(tables: _Tables | None) -> _Tables:
+def _require(tables: _Tables | None) -> _Tables:
     if tables is None:
         raise ConfigError("this coding needs learned tables, got none; use coding 'fixed'")
     return tables

@@ -1,5 +1,7 @@
-"""The range coder in use: constriction's, compiled, where it is installed, else the one of
-`range_coder`. Both make the same bytes and read the same symbols."""
+"""Selection of the range coder: constriction if it is installed, else the module `range_coder`.
+
+Both write the same bytes and read the same symbols; constriction is compiled and faster.
+"""
 
 from __future__ import annotations
 
@@ -19,25 +21,25 @@ _WORD_BYTES = 4
 
 @dataclass(frozen=True)
 class Coder:
-    """One implementation.
+    """A range coder implementation, as constructors with the interface of `range_coder`.
 
-    Encoders have `encode(symbols, model)` and `get_compressed()`, decoders `decode(model[, n])`, as
-    in `range_coder`; models are one implementation's own.
+    Encoders have `encode(symbols, model)` and `get_compressed()`, decoders `decode(model[, n])`.
+    Models of one implementation cannot be used with another.
     """
 
     name: str
     encoder: Callable[[], Any]
-    """A new one."""
+    """Creates an encoder."""
     decoder: Callable[[Any], Any]
-    """One of uint32 words."""
+    """Creates a decoder of uint32 words."""
     categorical: Callable[[Any], Any]
-    """The model of float64 weights `[S]`."""
+    """Creates a model from float64 weights `[S]`."""
     uniform: Callable[[int], Any]
-    """The model of so many symbols."""
+    """Creates a model of S equally likely symbols."""
     bernoulli: Callable[[float], Any]
-    """The model of a bit that is set with this probability."""
-    no_such_symbols: type[Exception]
-    """Raised by decoders for words that no symbols lead to."""
+    """Creates a model of one bit from the probability of 1."""
+    invalid_words: type[Exception]
+    """Raised by decoders for words that no encoder writes."""
 
 
 PURE = Coder(
@@ -47,12 +49,12 @@ PURE = Coder(
     range_coder.categorical,
     range_coder.uniform,
     range_coder.bernoulli,
-    range_coder.NoSuchSymbols,
+    range_coder.InvalidWords,
 )
 
 
 def compiled() -> Coder | None:
-    """constriction's, if it is installed; it has no build for Linux on aarch64."""
+    """constriction's coder, or None if it is not installed; it has no wheel for Linux aarch64."""
     try:
         import constriction
     except ImportError:
@@ -70,21 +72,21 @@ def compiled() -> Coder | None:
 
 
 CODER = compiled() or PURE
-"""In use from the import on: models are kept, and fit one implementation only."""
+"""Selected once, on import, because tables cache models of one implementation."""
 
 
 def to_bytes(encoder: Any) -> bytes:
-    """An encoder's words, uint32 little-endian."""
+    """The words that an encoder wrote, as uint32 little-endian."""
     words: bytes = encoder.get_compressed().astype("<u4").tobytes()
     return words
 
 
 @contextmanager
 def reading(coded: bytes) -> Iterator[Any]:
-    """A decoder of what `to_bytes` gave.
+    """A context with a decoder of bytes from `to_bytes`.
 
     Raises:
-        CorruptPayload: these are not whole words, or no symbols lead to them.
+        CorruptPayload: the bytes are not whole words, or no encoder writes these words.
     """
     if len(coded) % _WORD_BYTES:
         raise CorruptPayload(
@@ -93,7 +95,7 @@ def reading(coded: bytes) -> Iterator[Any]:
         )
     try:
         yield CODER.decoder(np.frombuffer(coded, "<u4").astype(np.uint32))
-    except CODER.no_such_symbols as error:
+    except CODER.invalid_words as error:
         raise CorruptPayload(
-            f"expected range-coded indices, got words that no symbols lead to; {RESEND}"
+            f"expected range-coded indices, got words that no encoder writes; {RESEND}"
         ) from error

@@ -1,7 +1,7 @@
-"""How often things occur, as integers: kept above 0, bounded, and turned into models to code with.
+"""Smoothed integer counts of symbols, and the entropy models made from them.
 
-Only integers are stored and hashed, and every probability is derived from them exactly, so two
-machines with the same counts code the same bytes.
+Only integers are stored and hashed. Models are derived from them exactly, so machines with the same
+counts write the same bytes.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ Counts = NDArray[np.uint32]
 MAX_COUNT = 1 << 24
 RELEARN = "learn the tables again with this quantizer"
 
-# What a context has seen outweighs what its stage has seen as soon as it saw this many symbols.
+# The prior of `blend` weighs as much as this many observed symbols.
 PRIOR_SYMBOLS = 8
-# Units of a count per symbol seen, so that a prior far below one symbol is still an integer.
-_UNITS = 256
+# Fixed-point scale of counts: a prior far below one symbol is still a positive integer.
+_UNITS_PER_SYMBOL = 256
 
 
 class Models(dict[int, Any]):
-    """The model of each row of counts, built when first asked for and kept.
+    """The models of rows of counts, created on first use and cached.
 
     Args:
-        rows: uint32 counts, each of two entries or more.
+        rows: uint32 counts, at least two per row.
     """
 
     def __init__(self, rows: Sequence[Counts] | Counts) -> None:
@@ -43,13 +43,13 @@ class Models(dict[int, Any]):
 
 
 def categorical(counts: Counts) -> Any:
-    """The model of one row of counts `[S]`, two entries or more."""
-    # Unnormalised integers: their partial sums are exact in float64 on any machine.
+    """The model of one row of counts `[S]`, S at least 2."""
+    # Integers, not probabilities: their partial sums are exact in float64 on any machine.
     return coders.CODER.categorical(counts.astype(np.float64))
 
 
 def check_counts(name: str, counts: Counts, axes: Sequence[str]) -> None:
-    """Raises ConfigError unless `counts` is uint32, has these axes, and is 1 to MAX_COUNT."""
+    """Raise ConfigError unless `counts` is uint32 with these axes and values 1 to MAX_COUNT."""
     if counts.dtype != np.uint32 or counts.ndim != len(axes) or 0 in counts.shape:
         raise ConfigError(
             f"{name} must be uint32 [{', '.join(axes)}], got {counts.dtype} {counts.shape}; "
@@ -62,27 +62,28 @@ def check_counts(name: str, counts: Counts, axes: Sequence[str]) -> None:
         )
 
 
-def smooth(seen: NDArray[np.int64]) -> Counts:
-    """Counts `2 c + 1` of what was seen c times, so that what was never seen stays codable."""
-    counts = 2 * seen + 1
+def smooth(occurrences: NDArray[np.int64]) -> Counts:
+    """Counts `2 c + 1` of symbols that occurred c times; a symbol that never did can be coded."""
+    counts = 2 * occurrences + 1
     while int(counts.max()) > MAX_COUNT:
         counts = (counts + 1) // 2
     return counts.astype(np.uint32)
 
 
-def blend(seen: NDArray[np.int64]) -> Counts:
-    """Counts `[contexts, S]` of what was seen in each context and, as a prior, in all of them.
+def blend(occurrences: NDArray[np.int64]) -> Counts:
+    """Counts `[contexts, S]` of the occurrences in each context, with all contexts as the prior.
 
-    A context never seen has the distribution of all contexts together; one seen often has its own.
+    A context without occurrences gets the distribution over all contexts; one with many gets
+    practically the distribution of its occurrences.
     """
-    overall = 2 * seen.sum(axis=0) + 1
-    prior = np.maximum(1, PRIOR_SYMBOLS * _UNITS * overall // overall.sum())
-    counts = _UNITS * seen + prior
+    overall = 2 * occurrences.sum(axis=0) + 1
+    prior = np.maximum(1, PRIOR_SYMBOLS * _UNITS_PER_SYMBOL * overall // overall.sum())
+    counts = _UNITS_PER_SYMBOL * occurrences + prior
     while (large := counts.max(axis=1) > MAX_COUNT).any():
         counts[large] = (counts[large] + 1) // 2
     return np.asarray(counts, np.uint32)
 
 
 def ideal_bits(counts: Counts, totals: NDArray[np.integer]) -> float:
-    """Bits of symbols with these counts `[n]` under models with these sums of counts `[n]`."""
+    """Total code length of n symbols in bits, from their counts `[n]` and the rows' sums `[n]`."""
     return float((np.log2(totals) - np.log2(counts)).sum())

@@ -1,13 +1,13 @@
-"""Range coding: frequent indices cost fewer bits than rare ones.
+"""Range coding with static tables: frequent indices cost fewer bits than rare ones.
 
-    [statistics, N x 2 float16 little-endian, as they are]
+    [statistics, N x 2 float16 little-endian, not compressed]
     words of the range coder, uint32 little-endian; per stage, in coding order:
         if masked: n, the number of covered tokens, uniform over 0..N; then N mask bits, each 1 with
                    probability (n + 1/2) / (N + 1)
-        per group: n indices, with the counts of their codebook
+        per group: n indices under the counts of their codebook
 
-A range coder decodes damaged bytes into other, equally plausible indices, so the decoder encodes
-what it found and insists on the very bytes it got.
+A range coder decodes damaged bytes into other valid indices. The decoder therefore encodes the
+decoded indices again and requires the received bytes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def decode_range(body: bytes, layout: Layout, tables: EntropyTables) -> Encoded:
         )
     if _encode_stages(layout.num_tokens, stages, tables) != coded:
         raise CorruptPayload(
-            f"expected the one range-coded form of these indices, got another; {RESEND}"
+            f"expected the canonical range coding of these indices, got other bytes; {RESEND}"
         )
     return Encoded(layout.num_tokens, stages, statistics)
 

@@ -1,10 +1,10 @@
-"""Fixed coding: every index as wide as its codebook needs, one continuous bit string.
+"""Fixed coding: one bit string in which each index has the width that its codebook needs.
 
     [statistics, N x 2 float16 little-endian]
     per stage: [mask, N bits, if masked] [n x G indices, token by token]
     zero bits up to a whole byte
 
-It is also the canonical form: a payload's crc32 is taken over it, whichever coding was sent.
+This is also the canonical form: a payload's crc32 covers it, whichever coding the body uses.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def decode_fixed(body: bytes, layout: Layout) -> Encoded:
     """The `Encoded` of a fixed-coding body no longer than `max_body_bytes`.
 
     Raises:
-        CorruptPayload: wrong length, an index beyond its codebook, or padding that is not zero.
+        CorruptPayload: wrong length, an index outside its codebook, or padding that is not zero.
     """
     statistics, packed = layout.split_body(body)
     reader = _BitReader(packed)
@@ -64,28 +64,28 @@ def decode_fixed(body: bytes, layout: Layout) -> Encoded:
 
 
 class _BitReader:
-    """Takes bits from the front of some bytes and insists that nothing is left over."""
+    """Reads consecutive bits; `finish` raises CorruptPayload if more than padding remains."""
 
     def __init__(self, data: bytes) -> None:
         self._bits = bytes_to_bits(data)
-        self._taken = 0
+        self._position = 0
 
     def take(self, count: int) -> Bits:
-        end = self._taken + count
+        end = self._position + count
         if end > self._bits.size:
             raise CorruptPayload(
                 f"expected at least {-(-end // 8)} bytes of indices, got {self._bits.size // 8}; "
                 f"{RESEND}"
             )
-        bits = self._bits[self._taken : end]
-        self._taken = end
+        bits = self._bits[self._position : end]
+        self._position = end
         return bits
 
     def finish(self) -> None:
-        rest = self._bits[self._taken :]
+        rest = self._bits[self._position :]
         if rest.size >= 8:
             raise CorruptPayload(
-                f"expected {-(-self._taken // 8)} bytes of indices, got {self._bits.size // 8}; "
+                f"expected {-(-self._position // 8)} bytes of indices, got {self._bits.size // 8}; "
                 f"{RESEND}"
             )
         if rest.any():

@@ -1,18 +1,18 @@
-"""A payload as one run of bytes: the `.avq` file.
+"""The `.avq` file format: one payload with a header.
 
     magic            4 B    93 41 56 51
     version          1 B    BITSTREAM_VERSION
-    coding           1 B    its number in CODING_NUMBERS, one less than on the wire
+    coding           1 B    number in CODING_NUMBERS, one less than in the protocol buffer
     num_tokens       2 B
     num_stages       1 B
     masked_stages    4 B
     crc32            4 B
     manifest_digest 16 B
-    body length      4 B    then the body, and nothing after it
+    body length      4 B    followed by the body, which ends the file
 
-All integers are little-endian. Policy: any change to the bytes that come out for the same indices,
-of the frame or of a body, raises BITSTREAM_VERSION. A reader decodes an older version or rejects it
-by name; it never guesses.
+All integers are little-endian. Policy: any change of the bytes for the same indices, in the frame
+or in a body, increments BITSTREAM_VERSION. A reader decodes an older version or rejects it with an
+error that names the version; it never guesses.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from aligned_vq.types import Coding, Payload
 BITSTREAM_VERSION = 1
 CODING_NUMBERS: dict[Coding, int] = {"fixed": 0, "range": 1, "raw": 2, "context": 3}
 
-# Not ASCII, so that a text-mode transfer breaks it visibly.
+# The first byte is not ASCII, so that a transfer in text mode is detected.
 MAGIC = b"\x93AVQ"
 _HEADER = struct.Struct("<4sBBHBII16sI")
 HEADER_BYTES = _HEADER.size
 
-_CODINGS = {number: coding for coding, number in CODING_NUMBERS.items()}
+_CODING_BY_NUMBER = {number: coding for coding, number in CODING_NUMBERS.items()}
 _REWRITE = "write the file again"
 
 
@@ -51,17 +51,17 @@ def to_frame(payload: Payload) -> bytes:
 
 
 def from_frame(data: bytes) -> Payload:
-    """The payload in the bytes of an `.avq` file; its body is not decoded here.
+    """The payload in the bytes of an `.avq` file; its body is not decoded.
 
     Raises:
-        CorruptPayload: not such a file, another version, an unknown coding, impossible numbers,
-            truncated, or bytes after the end.
+        CorruptPayload: wrong magic or version, an unknown coding, a field out of range, a truncated
+            file, or bytes after the body.
     """
     magic, version = data[: len(MAGIC)], data[len(MAGIC) : len(MAGIC) + 1]
     if magic != MAGIC:
         raise CorruptPayload(
-            f"expected an .avq file that begins {MAGIC.hex(' ')}, got {magic.hex(' ')!r}; "
-            "check which file this is"
+            f"expected an .avq file that begins with {MAGIC.hex(' ')}, got {magic.hex(' ')!r}; "
+            "check the file name"
         )
     if version and version[0] != BITSTREAM_VERSION:
         raise CorruptPayload(
@@ -72,14 +72,24 @@ def from_frame(data: bytes) -> Payload:
         raise CorruptPayload(
             f"expected a header of {HEADER_BYTES} bytes, got {len(data)}; {_REWRITE}"
         )
-    _, _, number, tokens, stages, masked, crc32, digest, length = _HEADER.unpack_from(data)
-    if number not in _CODINGS:
-        raise CorruptPayload(f"expected coding {sorted(_CODINGS)}, got {number}; {_REWRITE}")
+    _, _, coding, tokens, stages, masked, crc32, digest, length = _HEADER.unpack_from(data)
+    if coding not in _CODING_BY_NUMBER:
+        raise CorruptPayload(
+            f"expected coding {sorted(_CODING_BY_NUMBER)}, got {coding}; {_REWRITE}"
+        )
     if len(data) != HEADER_BYTES + length:
         raise CorruptPayload(
             f"expected {length} bytes of body, got {len(data) - HEADER_BYTES}; {_REWRITE}"
         )
     try:
-        return Payload(digest, tokens, stages, masked, _CODINGS[number], data[HEADER_BYTES:], crc32)
+        return Payload(
+            manifest_digest=digest,
+            num_tokens=tokens,
+            num_stages=stages,
+            masked_stages=masked,
+            coding=_CODING_BY_NUMBER[coding],
+            body=data[HEADER_BYTES:],
+            crc32=crc32,
+        )
     except ValueError as error:
-        raise CorruptPayload(f"expected a possible header, got: {error}; {_REWRITE}") from error
+        raise CorruptPayload(f"expected a valid header, got: {error}; {_REWRITE}") from error

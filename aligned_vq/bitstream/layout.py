@@ -1,4 +1,4 @@
-"""What a body must look like, from the config and the manifest alone, never from the bytes."""
+"""The layout and the largest size of a payload body, derived without reading the body."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ _FLOAT32_BYTES = 4
 
 @dataclass(frozen=True)
 class Layout:
-    """The parts a body consists of, all known before its first byte is read.
+    """The parts of a body, known before its first byte is read.
 
-    `num_stages` is how many stages of the config are present, the first ones, in order. Bit s of
-    `masked_stages` is set when stage s carries a mask. `statistics` tells whether two floats per
-    token are part of the body.
+    The first `num_stages` stages of the config are present. Bit s of `masked_stages` is set if
+    stage s has a mask. With `statistics`, the body starts with two floats per token.
     """
 
     config: QuantizerConfig
@@ -33,25 +32,25 @@ class Layout:
 
     @classmethod
     def of(cls, encoded: Encoded, config: QuantizerConfig) -> Layout:
-        """The layout of an `Encoded`'s body, whose arrays are not looked into."""
+        """The layout of the body of an `Encoded`."""
         masked = sum(1 << s for s, stage in enumerate(encoded.stages) if stage.mask is not None)
         has_statistics = encoded.statistics is not None
         return cls(config, encoded.num_tokens, len(encoded.stages), masked, has_statistics)
 
     @property
     def statistics_bytes(self) -> int:
-        """Bytes before the indices: two float16 per token, or none."""
+        """Bytes before the indices: two float16 per token, or 0."""
         return self.num_tokens * STATISTICS_BYTES_PER_TOKEN if self.statistics else 0
 
     def has_mask(self, stage: int) -> bool:
-        """Whether a stage carries a mask."""
+        """Whether a stage has a mask."""
         return bool(self.masked_stages >> stage & 1)
 
     def split_body(self, body: bytes) -> tuple[NDArray[np.float16] | None, bytes]:
-        """Statistics float16 `[N, 2]` (None without them) and the bytes that follow.
+        """Statistics float16 `[N, 2]`, or None if the body has none, and the bytes after them.
 
         Raises:
-            CorruptPayload: the body is too short, or a statistic cannot be one.
+            CorruptPayload: the body is too short, or a statistic is invalid.
         """
         if not self.statistics:
             return None, body
@@ -67,7 +66,7 @@ class Layout:
 
 
 def statistics_fault(statistics: NDArray[np.floating]) -> str | None:
-    """What is wrong with the values of `[N, 2]` means and standard deviations, None if nothing."""
+    """The fault of means and standard deviations `[N, 2]` as a text; None if they are valid."""
     if not np.isfinite(statistics).all():
         return "expected finite statistics, got an infinity or NaN"
     if not (statistics[:, 1] > 0).all():
@@ -76,10 +75,10 @@ def statistics_fault(statistics: NDArray[np.floating]) -> str | None:
 
 
 def max_body_bytes(config: QuantizerConfig, num_tokens: int, statistics: bool) -> int:
-    """Bytes of the largest body that `unpack` accepts, whatever its coding.
+    """Size in bytes of the largest body that `unpack` accepts in any coding.
 
-    That is every stage with a full mask in fixed coding; for the identity quantizer, whose bodies
-    have one length only, the raw features. `statistics` adds its two floats per token.
+    With codebooks: fixed coding of all stages, each with a mask that covers every token. With the
+    identity quantizer: the raw features. `statistics` adds two floats per token.
     """
     if config.kind == "identity":
         floats_per_token = config.dim + (2 if statistics else 0)

@@ -1,9 +1,9 @@
-"""A range coder: symbols in, words out, and the same symbols back in the same order.
+"""A range coder in pure Python: encodes symbols as 32-bit words, decoded in the same order.
 
-Integers only, so every machine codes the same bytes: a state of 64 bits, words of 32, probabilities
-of 24 (Martin, "Range encoding: an algorithm for removing redundancy from a digitised message",
-1979). Words and models are those of constriction's range coder, which takes the place of this one
-where it is installed (`coders`); one payload reads the same on both sides of a link.
+It uses integers only, so all machines write the same bytes: 64 bits of state, 32-bit words, 24-bit
+probabilities (Martin, "Range encoding: an algorithm for removing redundancy from a digitised
+message", 1979). Words and models equal those of constriction's range coder, so a payload written
+with one can be read with the other; `coders` selects the implementation.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 PRECISION_BITS = 24
-_WHOLE = 1 << PRECISION_BITS
+_TOTAL = 1 << PRECISION_BITS
 _WORD_BITS = 32
-_WORD = (1 << _WORD_BITS) - 1
-_STATE = (1 << 2 * _WORD_BITS) - 1
+_MAX_WORD = (1 << _WORD_BITS) - 1
+_MAX_STATE = (1 << 2 * _WORD_BITS) - 1
 
 
-class NoSuchSymbols(ValueError):
-    """No symbols lead to these words."""
+class InvalidWords(ValueError):
+    """The words are not the output of an encoder."""
 
 
 class Model:
-    """Probabilities of the symbols 0 to S - 1.
+    """Probabilities of the symbols 0 to S - 1, as integers over 2**24.
 
     Args:
-        starts: S + 1 strictly ascending integers, 0 to 2**24: symbol s has the interval from
-            `starts[s]` up to `starts[s + 1]`.
+        starts: S + 1 strictly ascending integers from 0 to 2**24; symbol s has the interval from
+            `starts[s]` to `starts[s + 1]`, exclusive.
     """
 
     __slots__ = ("starts",)
@@ -41,39 +41,42 @@ class Model:
 
 
 def categorical(weights: NDArray[np.float64]) -> Model:
-    """A model of symbols in proportion to their weights `[S]`, integers or not, S at least 2.
+    """A model with probabilities proportional to weights `[S]`, S at least 2.
 
-    Each symbol has one of the 2**24 parts for itself, however small its weight. The rest is dealt
-    out with one division and S products in float64, which IEEE 754 rounds alike on any machine.
+    Every symbol gets at least 1 / 2**24, however small its weight.
     """
+    # One division and S products in float64, which IEEE 754 rounds alike on any machine. The
+    # formula must stay constriction's: any other rounding changes the bytes.
     ends = np.cumsum(weights, dtype=np.float64)
-    scale = (_WHOLE - len(weights)) / float(ends[-1])
+    scale = (_TOTAL - len(weights)) / float(ends[-1])
     shares = (ends[:-1] * scale).astype(np.int64)
-    return Model([0, *(shares + np.arange(1, len(weights))).tolist(), _WHOLE])
+    return Model([0, *(shares + np.arange(1, len(weights))).tolist(), _TOTAL])
 
 
 def uniform(size: int) -> Model:
-    """A model of `size` symbols, two at least, as likely as one another; the last has what the
-    division leaves over."""
-    each = _WHOLE // size
-    return Model([*range(0, each * size, each), _WHOLE])
+    """A model of `size` equally likely symbols, at least 2; the last one gets the remainder."""
+    width = _TOTAL // size
+    return Model([*range(0, width * size, width), _TOTAL])
 
 
 def bernoulli(probability: float) -> Model:
-    """A model of 0 and of 1, which has this probability."""
+    """A model of one bit that is 1 with this probability."""
     return categorical(np.array([1.0 - probability, probability]))
 
 
 class RangeEncoder:
-    """Takes symbols, in the order in which they are to be decoded."""
+    """Encodes symbols in the order in which they will be decoded.
+
+    The state is the interval from `_low` to `_low + _range`; its leading digits are the words.
+    """
 
     def __init__(self) -> None:
         self._words: list[int] = []
         self._low = 0
-        self._range = _STATE
+        self._range = _MAX_STATE
 
     def encode(self, symbols: int | NDArray[np.integer], model: Model) -> None:
-        """Add one symbol, or several under one model."""
+        """Append one symbol, or several under the same model."""
         starts = model.starts
         if isinstance(symbols, int):
             self._add(starts[symbols], starts[symbols + 1])
@@ -82,54 +85,54 @@ class RangeEncoder:
             self._add(starts[symbol], starts[symbol + 1])
 
     def _add(self, start: int, end: int) -> None:
-        part = self._range >> PRECISION_BITS
-        self._low += part * start
-        self._range = width = part * (end - start)
-        if self._low > _STATE:
-            self._low &= _STATE
+        unit = self._range >> PRECISION_BITS
+        self._low += unit * start
+        self._range = width = unit * (end - start)
+        if self._low > _MAX_STATE:
+            self._low &= _MAX_STATE
             _carry(self._words)
-        if width <= _WORD:
+        if width <= _MAX_WORD:
             self._words.append(self._low >> _WORD_BITS)
-            self._low = (self._low & _WORD) << _WORD_BITS
+            self._low = (self._low & _MAX_WORD) << _WORD_BITS
             self._range = width << _WORD_BITS
 
     def get_compressed(self) -> NDArray[np.uint32]:
-        """The words so far; more symbols may follow."""
-        if self._range == _STATE:  # nothing was encoded
+        """The words, uint32, of all symbols so far; encoding may continue."""
+        if self._range == _MAX_STATE:  # nothing was encoded
             return np.empty(0, np.uint32)
-        # The shortest words in the interval, whatever a decoder reads behind them. A trailing zero
-        # holds the place of one that would otherwise be read from behind the message.
-        words, point = self._words.copy(), self._low + _WORD
-        if point > _STATE:
+        # One more word is enough if every continuation of it lies in the interval. Otherwise a
+        # second word, zero, fixes what a decoder reads after it.
+        words, point = self._words.copy(), self._low + _MAX_WORD
+        if point > _MAX_STATE:
             _carry(words)
-        last = point >> _WORD_BITS & _WORD
+        last = point >> _WORD_BITS & _MAX_WORD
         words.append(last)
-        if (self._low + self._range) >> _WORD_BITS & _WORD == last:
+        if (self._low + self._range) >> _WORD_BITS & _MAX_WORD == last:
             words.append(0)
         return np.array(words, np.uint32)
 
 
 def _carry(words: list[int]) -> None:
-    """Add one to the number that the words are."""
-    place = len(words) - 1
-    while words[place] == _WORD:
-        words[place] = 0
-        place -= 1
-    words[place] += 1
+    """Add one to the number whose digits are the words, most significant first."""
+    index = len(words) - 1
+    while words[index] == _MAX_WORD:
+        words[index] = 0
+        index -= 1
+    words[index] += 1
 
 
 class RangeDecoder:
-    """Reads symbols back.
+    """Decodes symbols.
 
     Args:
-        words: uint32, as an encoder gave them; behind them only zeros are read.
+        words: uint32, from an encoder; zeros are read after the last one.
     """
 
     def __init__(self, words: NDArray[np.uint32]) -> None:
         self._words = iter(words.tolist())
-        # How far the words lie above the interval's low end: all that decoding needs of either.
+        # The number that the words are, minus the interval's low end: decoding needs neither alone.
         self._point = next(self._words, 0) << _WORD_BITS | next(self._words, 0)
-        self._range = _STATE
+        self._range = _MAX_STATE
 
     @overload
     def decode(self, model: Model) -> int: ...
@@ -138,25 +141,25 @@ class RangeDecoder:
     def decode(self, model: Model, amount: int) -> NDArray[np.int32]: ...
 
     def decode(self, model: Model, amount: int | None = None) -> int | NDArray[np.int32]:
-        """The next symbol, or so many under one model.
+        """The next symbol, or int32 `[amount]` of the next ones under the same model.
 
         Raises:
-            NoSuchSymbols: no symbols lead to these words.
+            InvalidWords: no encoder writes these words.
         """
         if amount is None:
             return self._next(model.starts)
         return np.fromiter((self._next(model.starts) for _ in range(amount)), np.int32, amount)
 
     def _next(self, starts: Sequence[int]) -> int:
-        part = self._range >> PRECISION_BITS
-        quantile = self._point // part
-        if quantile >= _WHOLE:
-            raise NoSuchSymbols("words that no symbols lead to")
+        unit = self._range >> PRECISION_BITS
+        quantile = self._point // unit
+        if quantile >= _TOTAL:  # the remainder of `range / 2**24`, which no symbol uses
+            raise InvalidWords("expected words from an encoder, got words that no encoder writes")
         symbol = bisect_right(starts, quantile) - 1
         start = starts[symbol]
-        self._point -= part * start
-        self._range = part * (starts[symbol + 1] - start)
-        if self._range <= _WORD:
+        self._point -= unit * start
+        self._range = unit * (starts[symbol + 1] - start)
+        if self._range <= _MAX_WORD:
             self._point = self._point << _WORD_BITS | next(self._words, 0)
             self._range <<= _WORD_BITS
         return symbol

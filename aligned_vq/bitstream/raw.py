@@ -1,4 +1,4 @@
-"""Raw coding: the features themselves, for the identity quantizer only.
+"""Raw coding: uncompressed features, for the identity quantizer only.
 
 [features, N x D float32 little-endian] [statistics, N x 2 float32 little-endian]
 """
@@ -30,7 +30,8 @@ def decode_raw(body: bytes, layout: Layout) -> Encoded:
     """The `Encoded` of a raw body: features float32 `[N, D]`, statistics float32 `[N, 2]` or None.
 
     Raises:
-        CorruptPayload: wrong length, or a number that is not finite or not a standard deviation.
+        CorruptPayload: wrong length, a number that is not finite, or a standard deviation that is
+            not above 0.
     """
     expected = max_body_bytes(layout.config, layout.num_tokens, layout.statistics)
     if len(body) != expected:

@@ -1,7 +1,4 @@
-"""How often each index occurs, as integers: the entropy model that both ends hold.
-
-Static counts for range coding and, where they were learned, the context tables besides.
-"""
+"""The entropy tables of a bundle: static counts for range coding, and optional context tables."""
 
 from __future__ import annotations
 
@@ -25,12 +22,12 @@ from aligned_vq.types import Encoded, QuantizerConfig, digest_of
 
 @dataclass(frozen=True, eq=False)
 class EntropyTables:
-    """Per stage the uint32 counts `[G, codebook_size]`, every one 1 to 2**24.
+    """Counts of every index: uint32 `[G, codebook_size]` per stage, each 1 to 2**24.
 
-    `contexts` is there for tables that allow context coding too.
+    `contexts` are the tables of context coding; None: without context coding.
 
     Raises:
-        ConfigError: an array has another dtype or shape, or a count is out of range.
+        ConfigError: an array has a wrong dtype or shape, or a count is out of range.
     """
 
     counts: tuple[Counts, ...]
@@ -38,7 +35,7 @@ class EntropyTables:
     _models: dict[tuple[int, int], Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Holds every array to its dtype, shape and range."""
+        """Check every array's dtype, shape and range."""
         for stage, counts in enumerate(self.counts):
             check_counts(f"counts of stage {stage}", counts, ("groups", "entries"))
 
@@ -51,15 +48,16 @@ class EntropyTables:
     ) -> EntropyTables:
         """Tables learned from the indices of typical images; about 100 images are enough.
 
-        An index seen c times counts `2 c + 1`, so one never seen stays codable. A stage that no
-        example has is uniform. `class_maps` tells per stage which entries are alike, and with it
-        there are context tables too.
+        Args:
+            examples: encoded images; a stage that none of them has gets uniform counts.
+            config: geometry of the codebooks.
+            class_maps: per stage, the classes of similar entries; None: no context tables.
 
         Raises:
             ConfigError: an example does not fit the config.
         """
         shapes = _shapes(config)
-        seen = [np.zeros(shape, np.int64) for shape in shapes]
+        occurrences = [np.zeros(shape, np.int64) for shape in shapes]
         images = list(examples)
         for encoded in images:
             if len(encoded.stages) > len(shapes):
@@ -67,15 +65,15 @@ class EntropyTables:
                     f"expected examples of at most {len(shapes)} stages, "
                     f"got {len(encoded.stages)}; encode them with this quantizer"
                 )
-            for stage, total in zip(encoded.stages, seen, strict=False):
+            for stage, total in zip(encoded.stages, occurrences, strict=False):
                 _count(stage.indices, total)
         contexts = None
         if class_maps is not None:
             contexts = ContextTables.from_examples(images, config, class_maps)
-        return cls(tuple(smooth(total) for total in seen), contexts)
+        return cls(tuple(smooth(total) for total in occurrences), contexts)
 
     def check(self, config: QuantizerConfig) -> None:
-        """Raises ConfigError unless there is a table for every codebook of the config."""
+        """Raise ConfigError unless there is a table for every codebook of the config."""
         shapes = [counts.shape for counts in self.counts]
         if shapes != _shapes(config):
             raise ConfigError(
@@ -85,14 +83,14 @@ class EntropyTables:
             self.contexts.check(config)
 
     def model(self, stage: int, group: int) -> Any:
-        """The model of one codebook, built once and kept."""
+        """The entropy model of one codebook, created on first use and cached."""
         key = (stage, group)
         if key not in self._models:
             self._models[key] = categorical(self.counts[stage][group])
         return self._models[key]
 
     def digest(self) -> bytes:
-        """16 bytes that name these tables."""
+        """16 bytes that identify these tables."""
         shapes = repr([counts.shape for counts in self.counts]).encode()
         counts = digest_of(b"counts", shapes, *(c.astype("<u4").tobytes() for c in self.counts))
         if self.contexts is None:
@@ -100,19 +98,19 @@ class EntropyTables:
         return digest_of(b"counts and contexts", counts, self.contexts.digest())
 
     def save(self, path: Path) -> None:
-        """Writes a safetensors file: per stage a tensor `stage_00`, and those of the contexts."""
+        """Write a safetensors file with a tensor `stage_00` per stage and the context tables."""
         tensors = {_name(s): np.ascontiguousarray(c) for s, c in enumerate(self.counts)}
         if self.contexts is not None:
             tensors |= self.contexts.tensors()
-        with new_file(path) as part:
-            save_file(tensors, part)
+        with new_file(path) as temporary:
+            save_file(tensors, temporary)
 
     @classmethod
     def load(cls, path: Path, config: QuantizerConfig) -> EntropyTables:
-        """Tables from a file written by `save`.
+        """The tables in a file written by `save`.
 
         Raises:
-            ConfigError: the file cannot be read, or is not for this config.
+            ConfigError: the file cannot be read or is not for this config.
         """
         try:
             tensors = load_file(path)
@@ -143,6 +141,7 @@ def _shapes(config: QuantizerConfig) -> Sequence[tuple[int, int]]:
 
 
 def _count(indices: NDArray[np.int32], total: NDArray[np.int64]) -> None:
+    """Add the occurrences of indices `[n, G]` to `total` `[G, size]`."""
     groups, size = total.shape
     outside = indices.size and not 0 <= int(indices.min()) <= int(indices.max()) < size
     if indices.shape[1] != groups or outside:

@@ -1,1 +1,1 @@
-"""A usable codec without gradients, from a checkpoint and some images."""
+"""Construction of a codec from a checkpoint and example images, without gradients."""

@@ -1,4 +1,4 @@
-"""From a checkpoint and some pictures to a calibrated bundle."""
+"""Calibration of a codec on example images, and export as a bundle."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from aligned_vq.bitstream import EntropyTables
-from aligned_vq.calibration.quantizer import calibrate
-from aligned_vq.codec.bundle import write_bundle
+from aligned_vq.calibration.quantizer import CalibrationSettings, calibrate
+from aligned_vq.codec.bundle import BundleContent, write_bundle
 from aligned_vq.codec.feature_codec import FeatureCodec
 from aligned_vq.codec.manifest import SplitManifest
 from aligned_vq.codec.spec import CodecSpec
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CodecPlan:
-    """What to build at which cut."""
+    """The cut, geometry and operating points of a codec."""
 
     split: SplitPoint
     link: LinkKind = "learned"
@@ -42,32 +42,38 @@ class CodecPlan:
     refiner_blocks: int = 0
     refiner_width: int = 128
     points: tuple[OperatingPoint, ...] = ()
-    """How bits may be spent; by default all stages for every token, then fewer of them."""
+    """The operating points; empty: all stages for every token, then one stage less each."""
     stage_shares: tuple[float, ...] = ()
-    """Share of the tokens, those with the largest remaining error, each stage is calibrated on."""
+    """Fraction of tokens that each stage is calibrated on, those with the largest remaining
+    error."""
     identity: bool = False
-    """Send raw features instead of indices: the reference that loses nothing."""
+    """Send raw features instead of indices: a lossless baseline."""
 
     @property
     def operating_points(self) -> tuple[OperatingPoint, ...]:
-        """The points given, or one for every first part of the stages, the whole first."""
+        """`points`, or `fixed` with all stages followed by `fixed-r` with the first r stages."""
         if self.points or self.identity:
             return self.points
         stages = tuple(range(len(self.codebook_sizes)))
-        fewer = [OperatingPoint(f"fixed-{r}", stages[:r]) for r in reversed(stages) if r]
-        return (OperatingPoint("fixed", stages), *fewer)
+        prefixes = [OperatingPoint(f"fixed-{r}", stages[:r]) for r in reversed(stages) if r]
+        return (OperatingPoint("fixed", stages), *prefixes)
 
     @property
     def chains(self) -> tuple[tuple[int, ...], ...]:
-        """Stages that follow one another: those of the points, without first parts of others."""
-        tuples = sorted(
-            {point.stages for point in self.operating_points}, key=lambda t: (-len(t), t)
+        """The stage sequences of the operating points that are not a prefix of another, the longest
+        last."""
+        longest_first = sorted(
+            {point.stages for point in self.operating_points}, key=lambda s: (-len(s), s)
         )
         chains: list[tuple[int, ...]] = []
-        for stages in tuples:
+        for stages in longest_first:
             if not any(chain[: len(stages)] == stages for chain in chains):
                 chains.append(stages)
         return tuple(reversed(chains))
+
+    def calibration(self, seed: int) -> CalibrationSettings:
+        """The settings with which the quantizer is calibrated."""
+        return CalibrationSettings(self.chains, self.stage_shares, seed)
 
     def quantizer(self, dim: int) -> QuantizerConfig:
         """The quantizer's geometry for features of width `dim`."""
@@ -84,14 +90,24 @@ class CodecPlan:
 
 
 class CutFeatures(NamedTuple):
-    """Examples at a cut, `[M, N, D]` float32 each."""
+    """Features and residual stream of M images at a cut, float32 `[M, N, D]` each."""
 
     features: Tensor
     residual: Tensor
 
 
+class CodecParts(NamedTuple):
+    """The modules of a codec."""
+
+    quantizer: AlignedVQ | None
+    """None: the identity quantizer."""
+    link: ResidualLink
+    norms: dict[str, Tensor]
+    """The tower's LayerNorm tensors that links need (`link_norm_names`)."""
+
+
 class CalibratedCodec(NamedTuple):
-    """A codec and the parts it was made of, ready to be written as a bundle."""
+    """A codec and its parts, ready to be written as a bundle."""
 
     codec: FeatureCodec
     manifest: SplitManifest
@@ -102,7 +118,7 @@ class CalibratedCodec(NamedTuple):
 def pixel_batches(
     checkpoint: LlavaCheckpoint, images: Iterable[Image], size: int = 8
 ) -> Iterator[Tensor]:
-    """Images prepared by the checkpoint's processor settings, `[B, 3, H, W]` float32."""
+    """Batches of images prepared with the checkpoint's processor, float32 `[B, 3, H, W]`."""
     settings = checkpoint.processor()
     remaining = iter(images)
     while batch := list(islice(remaining, size)):
@@ -111,26 +127,27 @@ def pixel_batches(
 
 @torch.inference_mode()
 def features_at(prefix: VisionPrefix, batches: Iterable[Tensor]) -> CutFeatures:
-    """Features and residual stream of many images at the prefix's cut."""
+    """Features and residual stream of all images at the prefix's cut."""
     pairs = [prefix(batch) for batch in batches]
     if not pairs:
-        raise ConfigError("calibration needs images, got none")
+        raise ConfigError("expected images for calibration, got none")
     return CutFeatures(
-        torch.cat([features for features, _ in pairs]).clone(),
-        torch.cat([residual for _, residual in pairs]).clone(),
+        torch.cat([features for features, _ in pairs]),
+        torch.cat([residual for _, residual in pairs]),
     )
 
 
 def calibrate_codec(
     checkpoint: LlavaCheckpoint, plan: CodecPlan, examples: CutFeatures, seed: int = 0
 ) -> CalibratedCodec:
-    """A codec for one cut, calibrated on examples, with static entropy tables; nothing written."""
-    quantizer, link, norms = blank_codec(checkpoint, plan)
+    """A codec calibrated on examples, with static entropy tables; nothing is written."""
+    parts = blank_codec(checkpoint, plan)
+    quantizer = parts.quantizer
     if quantizer is not None:
         features, residual = examples
-        calibrate(quantizer, link, features, residual, plan.chains, plan.stage_shares, seed)
+        calibrate(quantizer, parts.link, features, residual, plan.calibration(seed))
         quantizer.eval().requires_grad_(False)
-    calibrated = assemble(checkpoint, plan, quantizer, link, norms, plan.operating_points)
+    calibrated = assemble(checkpoint, plan, parts, plan.operating_points)
     codec = calibrated.codec
     if quantizer is not None:
         encoded = [
@@ -143,10 +160,8 @@ def calibrate_codec(
     return calibrated
 
 
-def blank_codec(
-    checkpoint: LlavaCheckpoint, plan: CodecPlan
-) -> tuple[AlignedVQ | None, ResidualLink, dict[str, Tensor]]:
-    """Quantizer (None: identity) and link of a plan, all zeros, and the norms the link needs."""
+def blank_codec(checkpoint: LlavaCheckpoint, plan: CodecPlan) -> CodecParts:
+    """The modules of a plan's codec, not calibrated."""
     tower = checkpoint.tower
     tower.check_split(plan.split)
     config = plan.quantizer(tower.vision.hidden_size)
@@ -154,19 +169,17 @@ def blank_codec(
     codebook_dim = None if plan.identity else config.codebook_dim
     link = build_link(plan.link, plan.split, tower.features(), codebook_dim, norms)
     quantizer = None if plan.identity else AlignedVQ(tower.features(), config)
-    return quantizer, link, norms
+    return CodecParts(quantizer, link, norms)
 
 
 def assemble(
     checkpoint: LlavaCheckpoint,
     plan: CodecPlan,
-    quantizer: AlignedVQ | None,
-    link: ResidualLink,
-    norms: dict[str, Tensor],
+    parts: CodecParts,
     points: tuple[OperatingPoint, ...],
     tables: EntropyTables | None = None,
 ) -> CalibratedCodec:
-    """The parts of a codec with the manifest that describes them."""
+    """A codec of these parts with its manifest; `tables` None: fixed coding only."""
     tower = checkpoint.tower
     manifest = SplitManifest(
         model_id=checkpoint.model_id,
@@ -186,17 +199,17 @@ def assemble(
         digest=manifest.digest(),
         features=manifest.features,
         quantizer=manifest.quantizer,
-        statistics=link.needs_statistics,
+        statistics=parts.link.needs_statistics,
         layer_norm_eps=tower.vision.layer_norm_eps,
         tables=tables,
         operating_points=points,
     )
-    codec = FeatureCodec(spec, quantizer, link.eval().requires_grad_(False))
-    return CalibratedCodec(codec, manifest, norms, link)
+    codec = FeatureCodec(spec, parts.quantizer, parts.link.eval().requires_grad_(False))
+    return CalibratedCodec(codec, manifest, parts.norms, parts.link)
 
 
 def with_link(calibrated: CalibratedCodec, kind: LinkKind) -> CalibratedCodec:
-    """The same codebooks with another link that needs no fitting."""
+    """The same codec with a link of another kind, one that has no learned weights."""
     manifest = replace(calibrated.manifest, link=kind)
     quantizer, norms = calibrated.codec.quantizer, calibrated.norms
     dim = None if quantizer is None else manifest.quantizer.codebook_dim
@@ -214,17 +227,18 @@ def export_bundle(
     finish: Callable[[Path], object] | None = None,
 ) -> SplitManifest:
     """Write a calibrated codec and the checkpoint's prefix as a bundle; returns its manifest.
-    `finish` and errors as of `write_bundle`."""
+
+    `finish` and errors are those of `write_bundle`.
+    """
     manifest = calibrated.manifest
     prefix = load_prefix(checkpoint, manifest.split, dtype=None)
     codec = calibrated.codec
-    return write_bundle(
-        directory,
-        manifest,
-        prefix,
-        calibrated.norms,
-        codec.quantizer,
-        calibrated.link,
-        codec.spec.tables,
-        finish,
+    content = BundleContent(
+        manifest=manifest,
+        prefix=prefix,
+        norms=calibrated.norms,
+        quantizer=codec.quantizer,
+        link=calibrated.link,
+        tables=codec.spec.tables,
     )
+    return write_bundle(directory, content, finish)

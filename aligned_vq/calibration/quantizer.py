@@ -1,8 +1,8 @@
-"""A usable codec without gradients: position means, PCA, faiss k-means, least squares."""
+"""Calibration of a quantizer: position means, PCA, k-means (faiss) and least squares."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import faiss
 import numpy as np
@@ -16,7 +16,30 @@ from aligned_vq.quantizer.residual import GroupedCodebook
 from aligned_vq.split.residual_link import LearnedLink, ResidualLink
 
 VECTORS_PER_ENTRY = 24
-"""k-means samples at most this many latents per entry; beyond it, more change little."""
+"""Maximum number of latents per entry that k-means samples; more of them change little."""
+
+
+@dataclass(frozen=True)
+class CalibrationSettings:
+    """How the codebooks of `calibrate` are fitted."""
+
+    chains: tuple[tuple[int, ...], ...] = ()
+    """Stage sequences, each starting from the latents; empty: one sequence of all stages. The
+    output projections are fitted to the last one."""
+    shares: tuple[float, ...] = ()
+    """Fraction of tokens that each stage is fitted to, those with the largest remaining error; 1
+    for stages beyond the end."""
+    seed: int = 0
+    """Of k-means."""
+    iterations: int = 20
+    """Of k-means."""
+
+    def share(self, stage: int) -> float:
+        """The fraction of tokens that a stage is fitted to."""
+        return self.shares[stage] if stage < len(self.shares) else 1.0
+
+
+_DEFAULTS = CalibrationSettings()
 
 
 def calibrate(
@@ -24,42 +47,34 @@ def calibrate(
     link: ResidualLink,
     features: Tensor,
     residual: Tensor,
-    chains: Sequence[Sequence[int]] | None = None,
-    shares: Sequence[float] = (),
-    seed: int = 0,
-    iterations: int = 20,
+    settings: CalibrationSettings = _DEFAULTS,
 ) -> None:
-    """Fill a quantizer and its link from examples, in place.
+    """Fit a quantizer and its link to examples, in place.
 
     Args:
         quantizer: its projections, means and codebooks are overwritten.
-        link: fitted if it is learned, left alone otherwise.
+        link: fitted if it is a LearnedLink, unchanged otherwise.
         features: LayerNorm outputs `[M, N, D]` of M images.
-        residual: the residual stream at the same place, `[M, N, D]`.
-        chains: stages that follow one another, each chain starting from the latents; by default
-            one chain of all stages. The output projections are fitted to the last chain.
-        shares: of the tokens, those with the largest remaining error, that each stage learns from;
-            1 where not given.
-        seed: of k-means.
-        iterations: of k-means.
+        residual: the residual stream at the cut, `[M, N, D]`.
+        settings: stage sequences, fractions of tokens, and k-means.
 
     Raises:
         ConfigError: fewer latents than codebook entries, or features that are not finite.
     """
     config = quantizer.config
-    chains = chains or (tuple(range(config.num_quantizers)),)
+    chains = settings.chains or (tuple(range(config.num_quantizers)),)
     count = features.shape[0] * features.shape[1]
-    learned_from = [
-        int(count * (shares[s] if s < len(shares) else 1.0)) for s in range(config.num_quantizers)
-    ]
+    num_fitted = [int(count * settings.share(stage)) for stage in range(config.num_quantizers)]
     for stage, size in enumerate(config.codebook_sizes):
-        if learned_from[stage] < size:
+        if num_fitted[stage] < size:
             raise ConfigError(
                 f"calibration needs at least {size} tokens for the codebook of stage {stage}, "
-                f"got {learned_from[stage]}: give more images"
+                f"got {num_fitted[stage]}: give more images"
             )
     if not bool(torch.isfinite(features).all()):
-        raise ConfigError("calibration features hold NaN or infinity: check the checkpoint")
+        raise ConfigError(
+            "expected finite calibration features, got NaN or infinity: check the checkpoint"
+        )
     with torch.no_grad():
         quantizer.position_mean.copy_(features.mean(0))
         centred = (features - quantizer.position_mean).flatten(0, 1)
@@ -71,10 +86,10 @@ def calibrate(
         for chain in chains:
             remaining = latents.clone()
             for number in chain:
-                book = quantizer.codebooks.stage(number)
-                rows = remaining.square().sum(1).topk(learned_from[number]).indices
-                fill_stage(book, remaining[rows], seed, iterations)
-                remaining[rows] -= book.decode(book.encode(remaining[rows]))
+                stage_books = quantizer.codebooks.stage(number)
+                rows = remaining.square().sum(1).topk(num_fitted[number]).indices
+                fill_stage(stage_books, remaining[rows], settings.seed, settings.iterations)
+                remaining[rows] -= stage_books.decode(stage_books.encode(remaining[rows]))
         latents_hat = latents - remaining
         quantizer.project_up.weight.copy_(least_squares(latents_hat, centred))
         if isinstance(link, LearnedLink):
@@ -84,18 +99,19 @@ def calibrate(
 
 
 def fill_stage(stage: GroupedCodebook, latents: Tensor, seed: int, iterations: int = 20) -> None:
-    """Entries by k-means over latents `[M, d]`, and how often each is used."""
+    """Set a stage's entries by k-means over latents `[M, d]`, and their usage, in place."""
     parts = latents.chunk(len(stage.groups), dim=-1)
     for codebook, part in zip(stage.codebooks(), parts, strict=True):
         size = len(codebook.entries)
         entries = cluster_centres(part.contiguous().cpu().numpy(), size, seed, iterations)
         codebook.entries.copy_(torch.from_numpy(entries))
         used = torch.bincount(codebook.encode(part), minlength=size).float()
-        codebook.usage.copy_(used + 0.1 * used.mean())  # a rare entry keeps a price one can pay
+        # Smoothed: with a very long code, an unused entry would never be selected again.
+        codebook.usage.copy_(used + 0.1 * used.mean())
 
 
 def principal_axes(centred: Tensor, count: int) -> Tensor:
-    """The `count` directions of largest variance, `[count, D]`, of centred rows `[M, D]`."""
+    """The `count` directions of largest variance `[count, D]` of centred rows `[M, D]`."""
     covariance = centred.T.double() @ centred.double() / len(centred)
     _, vectors = torch.linalg.eigh(covariance)
     axes: Tensor = vectors[:, -count:].flip(1).T
@@ -119,9 +135,11 @@ def cluster_centres(
 
 
 def least_squares(inputs: Tensor, outputs: Tensor, ridge: float = 1e-4) -> Tensor:
-    """The matrix `[D, d]` that maps inputs `[M, d]` to outputs `[M, D]` best."""
+    """The matrix `[D, d]` that minimises the squared error from inputs `[M, d]` to outputs
+    `[M, D]`."""
     x, y = inputs.double(), outputs.double()
     gram = x.T @ x
+    # Ridge regularisation relative to the inputs' scale: solvable even if they are dependent.
     gram += ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
     solution: Tensor = torch.linalg.solve(gram, x.T @ y)
     return solution.T.to(inputs.dtype)

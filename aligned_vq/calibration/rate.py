@@ -1,4 +1,4 @@
-"""The rate side of a codec: entropy tables, and rate weights that meet a mean payload size."""
+"""Rate fitting: entropy tables, and rate weights that meet a mean payload size."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from aligned_vq.types import Encoded, OperatingPoint
 
 SYMBOLS, CLASSES = 64, 16
 STEPS = 12
-"""Bisections of the logarithm of a rate weight."""
-NEAR, NEAR_STEPS = 1.2, 6
-"""Half the range, in nats, and the bisections of a weight that is nearly right."""
-_LOWEST, _HIGHEST = math.log(1e-6), math.log(1e4)
+"""Bisections of the logarithm of a rate weight over the full range."""
+REFINE_RADIUS, REFINE_STEPS = 1.2, 6
+"""Half the range, in natural logarithms, and bisections for a weight that is nearly right."""
+_MIN_LOG_WEIGHT, _MAX_LOG_WEIGHT = math.log(1e-6), math.log(1e4)
 
 
 def encode_all(
     codec: FeatureCodec, examples: CutFeatures, point: OperatingPoint | None = None
 ) -> list[Encoded]:
-    """Every example's indices at an operating point."""
+    """The indices of every example at an operating point; None: the default."""
     return [
         codec.encode(features, residual, point)
         for features, residual in zip(examples.features, examples.residual, strict=True)
@@ -37,9 +37,11 @@ def encode_all(
 
 
 def learn_tables(codec: FeatureCodec, examples: CutFeatures) -> EntropyTables:
-    """Entropy tables from what the codec's operating points say of examples."""
+    """Entropy tables learned from examples, encoded at every operating point of the codec."""
     encoded = [
-        one for point in codec.spec.operating_points for one in encode_all(codec, examples, point)
+        image
+        for point in codec.spec.operating_points
+        for image in encode_all(codec, examples, point)
     ]
     assert codec.quantizer is not None
     classes = entry_classes(codec.quantizer)
@@ -47,23 +49,22 @@ def learn_tables(codec: FeatureCodec, examples: CutFeatures) -> EntropyTables:
 
 
 def entry_classes(quantizer: AlignedVQ) -> list[EntryClasses]:
-    """Per stage, which entries are alike: up to 64 symbols, up to 16 classes for contexts."""
-    config = quantizer.config
-    found = []
-    for number in range(config.num_quantizers):
-        books = quantizer.codebooks.stage(number).codebooks()
-        entries = [book.entries.detach().cpu().numpy() for book in books]
-        found.append(
+    """Per stage, up to SYMBOLS symbols and CLASSES classes of similar entries."""
+    classes = []
+    for number in range(quantizer.config.num_quantizers):
+        codebooks = quantizer.codebooks.stage(number).codebooks()
+        entries = [codebook.entries.detach().cpu().numpy() for codebook in codebooks]
+        classes.append(
             EntryClasses(
                 np.stack([clusters(table, SYMBOLS) for table in entries]).astype(np.uint16),
                 np.stack([clusters(table, CLASSES) for table in entries]).astype(np.uint8),
             )
         )
-    return found
+    return classes
 
 
 def clusters(points: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """For every point `[M, d]` the number of its k-means cluster, all below `count`."""
+    """The k-means cluster of every point `[M, d]`, as numbers `[M]` below `count`."""
     if len(points) <= count:
         return np.arange(len(points))
     centres = cluster_centres(points, count, seed=0, iterations=10)
@@ -71,7 +72,7 @@ def clusters(points: NDArray[np.float32], count: int) -> NDArray[np.int64]:
 
 
 def mean_bytes(codec: FeatureCodec, examples: CutFeatures, point: OperatingPoint) -> float:
-    """Mean payload body of examples at a point, as they would be sent, its limit kept."""
+    """Mean size in bytes of the examples' payload bodies at a point, within its limit."""
     sizes = [
         len(codec.compress(features, residual, point=point).body)
         for features, residual in zip(examples.features, examples.residual, strict=True)
@@ -81,10 +82,10 @@ def mean_bytes(codec: FeatureCodec, examples: CutFeatures, point: OperatingPoint
 
 @torch.no_grad()
 def mean_rate_bits(quantizer: AlignedVQ, latents: Tensor, point: OperatingPoint) -> float:
-    """Estimated bits of an image from the codebooks' own code lengths; latents `[M, N, d]`."""
-    books = quantizer.codebooks
+    """Mean bits of an image, estimated from the codebooks' code lengths; latents `[M, N, d]`."""
+    codebooks = quantizer.codebooks
     rates = [
-        books.rate_bits(books.encode(part, point.stages, point.rate_weight))
+        codebooks.rate_bits(codebooks.encode(part, point.stages, point.rate_weight))
         for part in torch.split(latents, 16)
     ]
     return float(torch.cat(rates).mean())
@@ -94,15 +95,20 @@ def fit_rate_weight(
     point: OperatingPoint,
     target: float,
     measure: Callable[[OperatingPoint], float],
-    within: tuple[float, float] = (_LOWEST, _HIGHEST),
+    log_range: tuple[float, float] = (_MIN_LOG_WEIGHT, _MAX_LOG_WEIGHT),
     steps: int = STEPS,
 ) -> OperatingPoint:
-    """The point with the rate weight at which `measure` (falling with the weight) meets `target`.
+    """The point with the rate weight at which `measure` equals `target`.
 
-    A target that no weight meets gives the nearest end of the range; `within` is that range, in
-    logarithms of the weight.
+    Args:
+        point: its rate weight is replaced.
+        target: in the unit of `measure`. If no weight meets it, the nearest end of the range is
+            the result.
+        measure: a decreasing function of the rate weight.
+        log_range: of the natural logarithm of the rate weight.
+        steps: number of bisections.
     """
-    low, high = within
+    low, high = log_range
     for _ in range(steps):
         middle = (low + high) / 2
         if measure(replace(point, rate_weight=math.exp(middle))) > target:
@@ -114,21 +120,28 @@ def fit_rate_weight(
 
 def fit_points(
     codec: FeatureCodec,
-    learned_from: CutFeatures,
-    examples: CutFeatures,
+    table_examples: CutFeatures,
+    rate_examples: CutFeatures,
     points: Sequence[OperatingPoint],
     targets_bytes: dict[str, float],
     rounds: int = 2,
 ) -> tuple[OperatingPoint, ...]:
-    """Operating points that meet their mean bytes, and tables for them (put into `codec.spec`).
+    """Operating points that meet their mean payload sizes; they and tables are set in `codec.spec`.
 
-    Rates follow from the tables and tables from the rates, hence rounds; the first starts from the
-    estimate by code lengths. Tables are learned from other examples than rates are fitted on: on
-    its own, a table codes too well.
+    Args:
+        codec: with codebooks.
+        table_examples: images from which entropy tables are learned.
+        rate_examples: other images, on which sizes are measured: tables fit the images that they
+            were learned from too well.
+        points: those with a target are fitted.
+        targets_bytes: mean payload body in bytes, by the name of the point.
+        rounds: repetitions, because payload sizes depend on the tables, and the tables on the
+            rate weights. The first starts from estimated code lengths.
     """
     assert codec.quantizer is not None
     quantizer = codec.quantizer
-    latents = torch.cat([quantizer.latents(part) for part in torch.split(examples.features, 16)])
+    batches = torch.split(rate_examples.features, 16)
+    latents = torch.cat([quantizer.latents(batch) for batch in batches])
     fitted = list(points)
     for number, point in enumerate(points):
         if point.name in targets_bytes:
@@ -138,16 +151,16 @@ def fit_points(
             )
     for _ in range(rounds):
         codec.spec = replace(codec.spec, operating_points=tuple(fitted))
-        codec.spec = replace(codec.spec, tables=learn_tables(codec, learned_from))
+        codec.spec = replace(codec.spec, tables=learn_tables(codec, table_examples))
         for number, point in enumerate(fitted):
             if point.name in targets_bytes:
-                about = math.log(point.rate_weight)
+                log_weight = math.log(point.rate_weight)
                 fitted[number] = fit_rate_weight(
                     point,
                     targets_bytes[point.name],
-                    lambda p: mean_bytes(codec, examples, p),
-                    (about - NEAR, about + NEAR),
-                    NEAR_STEPS,
+                    lambda p: mean_bytes(codec, rate_examples, p),
+                    (log_weight - REFINE_RADIUS, log_weight + REFINE_RADIUS),
+                    REFINE_STEPS,
                 )
     codec.spec = replace(codec.spec, operating_points=tuple(fitted))
     return tuple(fitted)

@@ -1,4 +1,4 @@
-"""All files of a checkpoint in one digest: what two of them answer is the same if it is."""
+"""A digest of all files that determine a checkpoint's answers."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 from aligned_vq.errors import ConfigError
 
 FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt")
-"""A checkpoint's: settings, weights, tokenizer and chat template; not its pictures and words."""
+"""Patterns of settings, weights, tokenizer and chat template; not of documentation."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def checkpoint_digest(directory: Path) -> str:
-    """SHA-256 over the names and contents of a folder's `FILES`, wherever it lies.
+    """SHA-256 of the names and contents of a folder's `FILES`, in hex; independent of its path.
 
-    What the hub's cache keeps under its SHA-256 is not read again; other files are, whole.
+    Files that the hub's cache stores under their SHA-256 are not read; other files are.
 
     Raises:
         ConfigError: a file cannot be read.
@@ -30,7 +30,7 @@ def checkpoint_digest(directory: Path) -> str:
 
 def _content_digest(path: Path) -> str:
     target = path.resolve()
-    # The cache's names for small files are git's, of another kind.
+    # The cache names large files by their SHA-256, but small ones by git's SHA-1.
     if path.is_symlink() and target.parent.name == "blobs" and _SHA256.fullmatch(target.name):
         return target.name
     try:

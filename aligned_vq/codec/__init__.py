@@ -1,1 +1,1 @@
-"""The codec as both sides hold it: specification, manifest, bundle, and features to payloads."""
+"""The feature codec of both sides: specification, manifest, bundle files, encoding, decoding."""

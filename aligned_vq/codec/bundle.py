@@ -1,6 +1,6 @@
-"""The bundle: a directory that makes one edge and one cloud understand each other.
+"""Reading and writing of bundles, the directories that edge and cloud share, with torch.
 
-`bundle_files` says what lies in it; here its sides are opened with torch, and all of it is written.
+See `bundle_files` for the files of a bundle and for what can be read without torch.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ from aligned_vq.quantizer.aligned import AlignedVQ
 from aligned_vq.split.residual_link import ResidualLink, build_link, link_norm_names
 from aligned_vq.split.vision import VisionPrefix, build_prefix
 
+# Attributes of AlignedVQ whose weights each side needs.
 _EDGE_CODEC = ("position_mean", "project_down", "codebooks")
 _CLOUD_CODEC = ("position_mean", "project_up", "codebooks", "refiner")
 
 
 @dataclass(frozen=True)
 class EdgeBundle:
-    """What an edge process runs: pixels -> prefix -> codec -> payload."""
+    """The edge side of a bundle: pixels -> prefix -> codec -> payload."""
 
     manifest: SplitManifest
     prefix: VisionPrefix
@@ -49,25 +50,58 @@ class EdgeBundle:
 
 @dataclass(frozen=True)
 class CloudBundle:
-    """What a cloud process runs besides the checkpoint."""
+    """The cloud side of a bundle; the rest of the model comes from the checkpoint."""
 
     manifest: SplitManifest
     codec: CloudCodec
 
 
+@dataclass(frozen=True)
+class BundleContent:
+    """Everything that `write_bundle` stores."""
+
+    manifest: SplitManifest
+    """Its weight, graph and entropy digests are replaced on writing."""
+    prefix: VisionPrefix
+    """The edge half of the tower, in the dtype to store."""
+    norms: Mapping[str, Tensor]
+    """The tower's LayerNorm tensors that links need (`link_norm_names`)."""
+    quantizer: AlignedVQ | None
+    """None: the identity quantizer."""
+    link: ResidualLink
+    tables: EntropyTables | None
+    """None: fixed coding only."""
+
+    def edge_tensors(self) -> dict[str, Tensor]:
+        """The tensors of `edge.safetensors`."""
+        prefix = {f"prefix.{name}": t for name, t in self.prefix.state_dict().items()}
+        return prefix | self._codec_tensors(_EDGE_CODEC)
+
+    def cloud_tensors(self) -> dict[str, Tensor]:
+        """The tensors of `cloud.safetensors`."""
+        link = {f"link.{name}": t for name, t in self.link.state_dict().items()}
+        norm_names = link_norm_names(self.manifest.split)
+        norms = {f"norms.{name}": self.norms[name] for name in norm_names}
+        return self._codec_tensors(_CLOUD_CODEC) | link | norms
+
+    def _codec_tensors(self, parts: tuple[str, ...]) -> dict[str, Tensor]:
+        codec = {} if self.quantizer is None else self.quantizer.state_dict()
+        return {f"codec.{name}": t for name, t in codec.items() if name.startswith(parts)}
+
+
 def open_edge_bundle(directory: str | Path, dtype: torch.dtype = torch.float32) -> EdgeBundle:
-    """The edge side of a bundle; `dtype` is the prefix's, the codec stays float32.
+    """The edge side of a bundle with the prefix in `dtype`; the codec stays float32.
 
     Raises:
-        ConfigError: a file is missing, changed or of a schema this release does not know.
+        ConfigError: a file is missing, does not match its digest, or has an unsupported schema.
     """
     folder = Path(directory)
     manifest = read_manifest(folder)
     tensors = _read_tensors(folder / EDGE, manifest.edge_weights_digest)
-    prefix_tensors = {name: t.to(dtype) for name, t in _under("prefix.", tensors).items()}
+    prefix_tensors = {name: t.to(dtype) for name, t in _subset("prefix.", tensors).items()}
     try:
         prefix = build_prefix(manifest.tower.vision, manifest.split, prefix_tensors)
-        quantizer = _quantizer(manifest, _under("codec.", tensors), _EDGE_CODEC)
+        quantizer = _build_quantizer(manifest, _subset("codec.", tensors), _EDGE_CODEC)
     except RuntimeError as error:
         raise ConfigError(f"{folder / EDGE}: does not fit its manifest ({error})") from error
     return EdgeBundle(manifest, prefix, EdgeCodec(read_spec(folder, manifest), quantizer))
@@ -80,66 +114,57 @@ def open_cloud_bundle(directory: str | Path, device: torch.device | str = "cpu")
     tensors = _read_tensors(folder / CLOUD, manifest.cloud_weights_digest)
     identity = manifest.quantizer.kind == "identity"
     try:
-        quantizer = _quantizer(manifest, _under("codec.", tensors), _CLOUD_CODEC)
+        quantizer = _build_quantizer(manifest, _subset("codec.", tensors), _CLOUD_CODEC)
         link = build_link(
             manifest.link,
             manifest.split,
             manifest.features,
             None if identity else manifest.quantizer.codebook_dim,
-            _under("norms.", tensors),
+            _subset("norms.", tensors),
         )
-        link.load_state_dict(_under("link.", tensors), strict=True)
+        link.load_state_dict(_subset("link.", tensors), strict=True)
     except (RuntimeError, KeyError) as error:
         raise ConfigError(f"{folder / CLOUD}: does not fit its manifest ({error})") from error
     if quantizer is not None:
+        # Not `quantizer.to`: the edge side's weights are on the meta device and cannot move.
         for name in _CLOUD_CODEC:
             part = getattr(quantizer, name)
-            setattr(quantizer, name, _moved(part, device))
+            setattr(quantizer, name, _to_device(part, device))
     link = link.to(device).eval().requires_grad_(False)
     return CloudBundle(manifest, CloudCodec(read_spec(folder, manifest), quantizer, link))
 
 
 def write_bundle(
     directory: str | Path,
-    manifest: SplitManifest,
-    prefix: VisionPrefix,
-    norms: Mapping[str, Tensor],
-    quantizer: AlignedVQ | None,
-    link: ResidualLink,
-    tables: EntropyTables | None,
+    content: BundleContent,
     finish: Callable[[Path], object] | None = None,
 ) -> SplitManifest:
-    """Write a bundle whole; returns the manifest with the digests of what was written.
+    """Write a bundle atomically; returns the manifest with the digests of the written files.
 
     Args:
-        directory: made if it is missing; a bundle already there is replaced, in one step.
-        manifest: its weight and entropy digests are filled in here.
-        prefix: the edge half, in the dtype it is to be stored in.
-        norms: the tower's LayerNorm tensors the link needs (`link_norm_names`).
-        quantizer: None for the identity quantizer.
-        link: the residual link.
-        tables: entropy tables, None for fixed-width coding only.
-        finish: called with the folder before it takes its place, such as `write_graph`.
+        directory: created if missing; an existing bundle is replaced in one step.
+        content: what to write.
+        finish: called with the temporary folder before it replaces `directory`; adds files, as
+            `write_graph` does.
 
     Raises:
-        ConfigError: the directory holds other files than a bundle's, or cannot be replaced.
-        NotWritten: there is no room, or no right to write there.
+        ConfigError: the directory holds files that are not a bundle's, or cannot be replaced.
+        NotWritten: the disk is full, or the permission to write is missing.
     """
     Path(directory).parent.mkdir(parents=True, exist_ok=True)
-    codec = {} if quantizer is None else quantizer.state_dict()
-    edge = {f"prefix.{name}": tensor for name, tensor in prefix.state_dict().items()}
-    edge |= {f"codec.{name}": t for name, t in codec.items() if name.startswith(_EDGE_CODEC)}
-    cloud = {f"codec.{name}": t for name, t in codec.items() if name.startswith(_CLOUD_CODEC)}
-    cloud |= {f"link.{name}": tensor for name, tensor in link.state_dict().items()}
-    cloud |= {f"norms.{name}": norms[name] for name in link_norm_names(manifest.split)}
+    tables = content.tables
     with new_folder(directory, BUNDLE_FILES) as folder:
-        for name, tensors in ((EDGE, edge), (CLOUD, cloud)):
-            own = {key: tensor.detach().clone().contiguous() for key, tensor in tensors.items()}
-            save_file(own, folder / name)
+        for name, tensors in (
+            (EDGE, content.edge_tensors()),
+            (CLOUD, content.cloud_tensors()),
+        ):
+            # safetensors refuses tensors that share memory or are not contiguous.
+            copies = {key: tensor.detach().clone().contiguous() for key, tensor in tensors.items()}
+            save_file(copies, folder / name)
         if tables is not None:
             tables.save(folder / ENTROPY)
         written = replace(
-            manifest,
+            content.manifest,
             edge_weights_digest=file_digest((folder / EDGE).read_bytes()),
             cloud_weights_digest=file_digest((folder / CLOUD).read_bytes()),
             entropy_digest=None if tables is None else tables.digest().hex(),
@@ -151,29 +176,35 @@ def write_bundle(
     return written
 
 
-def _quantizer(
+def _build_quantizer(
     manifest: SplitManifest, tensors: Mapping[str, Tensor], parts: tuple[str, ...]
 ) -> AlignedVQ | None:
-    """A quantizer with one side's weights; the other side's stay on the meta device."""
+    """A quantizer with one side's weights; the other side's stay on the meta device.
+
+    Raises:
+        RuntimeError: a tensor of `parts` is missing, or a tensor is unknown.
+    """
     if manifest.quantizer.kind == "identity":
         return None
     with torch.device("meta"):
         quantizer = AlignedVQ(manifest.features, manifest.quantizer)
     loaded = quantizer.load_state_dict(dict(tensors), strict=False, assign=True)
-    absent = [name for name in loaded.missing_keys if name.startswith(parts)]
-    if absent or loaded.unexpected_keys:
-        raise RuntimeError(f"missing {absent}, unexpected {loaded.unexpected_keys}")
+    missing = [name for name in loaded.missing_keys if name.startswith(parts)]
+    if missing or loaded.unexpected_keys:
+        raise RuntimeError(f"missing {missing}, unexpected {loaded.unexpected_keys}")
     return quantizer.eval().requires_grad_(False)
 
 
-def _moved(part: torch.nn.Module | torch.nn.Parameter | None, device: torch.device | str) -> object:
+def _to_device(
+    part: torch.nn.Module | torch.nn.Parameter | None, device: torch.device | str
+) -> object:
     if part is None or isinstance(part, torch.nn.Module):
         return part and part.to(device)
     return torch.nn.Parameter(part.to(device), requires_grad=False)
 
 
 def _read_tensors(path: Path, digest: str) -> dict[str, Tensor]:
-    """A file's tensors, from the very bytes whose digest was checked."""
+    """The tensors of a safetensors file with this SHA-256, in hexadecimal."""
     content = read_verified(path, digest)
     try:
         tensors: dict[str, Tensor] = load(content)
@@ -182,5 +213,6 @@ def _read_tensors(path: Path, digest: str) -> dict[str, Tensor]:
     return tensors
 
 
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _subset(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names start with `prefix`, named without it."""
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

@@ -1,13 +1,13 @@
-"""The files of a bundle, verified, and what follows from them without any tensor library.
+"""The files of a bundle, read and verified without a tensor library.
 
-    manifest.json         what both sides agree on
-    edge.safetensors      prefix of the vision tower, edge side of the codec
-    edge.onnx             the same as a graph that points into edge.safetensors (may be absent)
-    cloud.safetensors     cloud side of the codec
-    entropy.safetensors   entropy tables (absent: fixed-width coding only)
+    manifest.json         the SplitManifest
+    edge.safetensors      prefix of the vision tower, edge half of the codec
+    edge.onnx             the same as an ONNX graph whose weights are in edge.safetensors (optional)
+    cloud.safetensors     cloud half of the codec
+    entropy.safetensors   entropy tables (without them: fixed coding only)
 
-The edge opens `manifest.json`, its own files and the tables; the cloud opens its own file instead
-and the LLaVA checkpoint. Every file is verified against the manifest before it is used.
+The edge reads the manifest, the edge files and the tables. The cloud reads the manifest, the cloud
+file, the tables and the LLaVA checkpoint. Every file is verified against the manifest before use.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BUNDLE_FILES = (MANIFEST, EDGE, GRAPH, CLOUD, ENTROPY)
 
 
 def read_manifest(directory: str | Path) -> SplitManifest:
-    """The manifest of a bundle; ConfigError if there is none or it is not usable."""
+    """The manifest of a bundle; ConfigError if it is missing or invalid."""
     path = Path(directory) / MANIFEST
     recover(directory)
     return SplitManifest.from_json(_read(path).decode("utf-8", "replace").strip(), str(path))
@@ -45,20 +45,23 @@ def write_manifest(directory: str | Path, manifest: SplitManifest) -> None:
 
 
 def read_verified(path: Path, digest: str) -> bytes:
-    """A file's content, the very bytes whose SHA-256 is `digest`.
+    """A file's content, verified: it is read once, so a later change of the file has no effect.
+
+    Args:
+        path: of the file.
+        digest: expected SHA-256, in hexadecimal.
 
     Raises:
-        ConfigError: the file is missing or was changed.
+        ConfigError: the file is missing or has another digest.
     """
     content = _read(path)
     if file_digest(content) != digest:
-        raise ConfigError(_changed(path))
+        raise ConfigError(_digest_mismatch(path))
     return content
 
 
 def read_spec(directory: str | Path, manifest: SplitManifest) -> CodecSpec:
-    """What both halves of the codec agree on, with the bundle's entropy tables; raises as
-    `read_verified`."""
+    """The codec's parameters with the bundle's entropy tables; raises as `read_verified`."""
     tables = None
     if manifest.entropy_digest is not None:
         path = Path(directory) / ENTROPY
@@ -66,9 +69,9 @@ def read_spec(directory: str | Path, manifest: SplitManifest) -> CodecSpec:
         try:
             tables = EntropyTables.load(path, manifest.quantizer)
         except ConfigError as error:
-            raise ConfigError(_changed(path)) from error
+            raise ConfigError(_digest_mismatch(path)) from error
         if tables.digest().hex() != manifest.entropy_digest:
-            raise ConfigError(_changed(path))
+            raise ConfigError(_digest_mismatch(path))
     return CodecSpec(
         digest=manifest.digest(),
         features=manifest.features,
@@ -90,13 +93,13 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ConfigError(
-            f"expected the bundle file {path}, found none that can be read ({error.strerror}); "
+            f"expected a readable bundle file {path}, got: {error.strerror}; "
             "copy the whole bundle directory or export it again"
         ) from error
 
 
-def _changed(path: Path) -> str:
+def _digest_mismatch(path: Path) -> str:
     return (
-        f"{path}: its content does not match the digest in {MANIFEST}; the file was damaged or "
+        f"{path}: its content does not match the digest in {MANIFEST}; the file is damaged or "
         "belongs to another bundle: copy the whole bundle again"
     )

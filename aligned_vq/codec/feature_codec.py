@@ -1,7 +1,7 @@
 """FeatureCodec: features to Payload and back, for one manifest.
 
-`EdgeCodec` holds what compressing needs, `CloudCodec` what decompressing needs; neither holds the
-other's weights. `FeatureCodec` joins them where both are at hand (calibration, evaluation).
+`EdgeCodec` compresses and `CloudCodec` decompresses; neither holds the other's weights.
+`FeatureCodec` is both in one process, for calibration and evaluation.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from aligned_vq.types import Coding, Encoded, OperatingPoint, Payload, StageIndi
 
 
 class EdgeCodec:
-    """Compresses: quantizer is None for the identity quantizer."""
+    """The compressing half; `quantizer` is None for the identity quantizer."""
 
     def __init__(self, spec: CodecSpec, quantizer: AlignedVQ | None) -> None:
         self.spec = spec
@@ -32,9 +32,9 @@ class EdgeCodec:
     def encode(
         self, features: Tensor, residual: Tensor, point: OperatingPoint | None = None
     ) -> Encoded:
-        """One image's features and residual stream `[N, D]` as indices, or raw.
+        """The indices (or raw features) of one image's features and residual stream `[N, D]`.
 
-        `point` None takes the default one. Its byte limit is enforced by `compress`.
+        `point` None is the default operating point. Its byte limit applies in `compress` only.
         """
         statistics = None
         if self.spec.statistics:
@@ -46,9 +46,9 @@ class EdgeCodec:
         point = point or self.spec.point()
         stages = []
         for choice in self.quantizer.encode(features[None], point.stages, point.rate_weight):
-            covered = None if choice.mask is None else choice.mask[0].cpu().numpy()
-            rows = choice.indices[0].cpu().numpy().astype(np.int32)
-            stages.append(StageIndices(rows if covered is None else rows[covered], covered))
+            mask = None if choice.mask is None else choice.mask[0].cpu().numpy()
+            indices = choice.indices[0].cpu().numpy().astype(np.int32)
+            stages.append(StageIndices(indices if mask is None else indices[mask], mask))
         return Encoded(len(features), tuple(stages), statistics)
 
     def compress(
@@ -59,8 +59,10 @@ class EdgeCodec:
         point: OperatingPoint | str | None = None,
         coding: Coding | None = None,
     ) -> Payload:
-        """The payload of one image's features and residual stream, `[N, D]` each; what else is
-        given and raised is that of `CodecSpec.compress`."""
+        """The payload of one image's features and residual stream, `[N, D]` each.
+
+        `point`, `coding` and errors are those of `CodecSpec.compress`.
+        """
         return self.spec.compress(TorchPrefixOutput(self, features, residual), point, coding)
 
 
@@ -77,7 +79,7 @@ class TorchPrefixOutput(NamedTuple):
 
 
 class CloudCodec:
-    """Decompresses: every accepted payload gives finite tensors of the one right shape."""
+    """The decompressing half: every accepted payload gives finite tensors of the same shape."""
 
     def __init__(self, spec: CodecSpec, quantizer: AlignedVQ | None, link: ResidualLink) -> None:
         self.spec = spec
@@ -85,10 +87,10 @@ class CloudCodec:
         self.link = link
 
     def unpack(self, payload: Payload) -> Encoded:
-        """The payload's indices, checked.
+        """The payload's indices, verified.
 
         Raises:
-            ManifestMismatch: the payload names another manifest.
+            ManifestMismatch: the payload was made with another manifest.
             CorruptPayload: the bytes are not a payload of this manifest.
         """
         spec = self.spec
@@ -104,21 +106,21 @@ class CloudCodec:
     @torch.inference_mode()
     def decode_many(self, images: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
         """Features and residual streams of one or more images, each `[B, N, D]` float32."""
-        # `unpack` promises statistics for the link that needs them, and raw features for the
-        # identity quantizer.
+        # The `is not None` filters drop nothing: `unpack` guarantees statistics if the link needs
+        # them, and features for the identity quantizer.
         statistics = None
         if self.spec.statistics:
-            pairs = [own.statistics for own in images if own.statistics is not None]
+            pairs = [image.statistics for image in images if image.statistics is not None]
             statistics = torch.from_numpy(np.stack(pairs).astype(np.float32))
         if self.quantizer is None:
-            raw = [own.features for own in images if own.features is not None]
+            raw = [image.features for image in images if image.features is not None]
             features_hat = torch.from_numpy(np.stack(raw))
             return features_hat, self.link(features_hat, None, statistics)
         indices, masks = [], []
-        for number in range(max(len(own.stages) for own in images)):
-            rows, covered = _stacked(images, number, self.quantizer.config.num_groups)
-            indices.append(rows)
-            masks.append(covered)
+        for stage in range(max(len(image.stages) for image in images)):
+            stage_indices, mask = _stack_stage(images, stage, self.quantizer.config.num_groups)
+            indices.append(stage_indices)
+            masks.append(mask)
         return self.rebuild(indices, masks, statistics)
 
     @torch.inference_mode()
@@ -128,18 +130,22 @@ class CloudCodec:
         masks: Sequence[Tensor | None],
         statistics: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Features and residual streams, each `[B, N, D]` float32, of what the first stages say:
-        indices `[B, N, G]` int64 and a mask `[B, N]` of the tokens covered (None: all) for each.
+        """Features and residual streams, each `[B, N, D]` float32, from the indices of stages.
+
+        Args:
+            indices: per stage, int64 `[B, N, G]`.
+            masks: per stage, the covered tokens `[B, N]`; None: all.
+            statistics: float32 `[B, N, 2]` if the link needs them.
 
         Raises:
-            ConfigError: the identity quantizer has no indices.
+            ConfigError: the codec has the identity quantizer, which has no indices.
         """
         quantizer = self.quantizer
         if quantizer is None:
             raise ConfigError("expected a codec with codebooks, got the identity quantizer")
         device = quantizer.project_up.weight.device
         latents_hat = quantizer.codebooks.decode(
-            [own.to(device) for own in indices],
+            [stage_indices.to(device) for stage_indices in indices],
             [None if mask is None else mask.to(device) for mask in masks],
         )
         latents_hat = quantizer.refine(latents_hat)
@@ -165,15 +171,19 @@ class FeatureCodec(EdgeCodec, CloudCodec):
         CloudCodec.__init__(self, spec, quantizer, link)
 
 
-def _stacked(images: Sequence[Encoded], number: int, groups: int) -> tuple[Tensor, Tensor | None]:
-    """A stage's indices `[B, N, G]` over all images, and the tokens it covers `[B, N]`, None: all.
-    An image without that stage is covered nowhere."""
+def _stack_stage(
+    images: Sequence[Encoded], number: int, groups: int
+) -> tuple[Tensor, Tensor | None]:
+    """One stage's indices `[B, N, G]` of all images and its mask `[B, N]`; None: all covered.
+
+    Indices of tokens that are not covered are 0. An image without this stage has no covered token.
+    """
     indices = np.zeros((len(images), images[0].num_tokens, groups), np.int64)
-    covered = np.zeros(indices.shape[:2], np.bool_)
-    for image, own, mask in zip(images, indices, covered, strict=True):
+    masks = np.zeros(indices.shape[:2], np.bool_)
+    for image, image_indices, mask in zip(images, indices, masks, strict=True):
         if number < len(image.stages):
             stage = image.stages[number]
             mask[:] = True if stage.mask is None else stage.mask
-            own[mask] = stage.indices
-    everywhere = bool(covered.all())
-    return torch.from_numpy(indices), None if everywhere else torch.from_numpy(covered)
+            image_indices[mask] = stage.indices
+    all_covered = bool(masks.all())
+    return torch.from_numpy(indices), None if all_covered else torch.from_numpy(masks)

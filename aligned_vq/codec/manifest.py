@@ -1,7 +1,7 @@
-"""SplitManifest: everything edge and cloud must agree on, and its digest.
+"""SplitManifest: all parameters that edge and cloud must share, and their digest.
 
-The digest travels with every payload, so that indices made with one codebook are never decoded with
-another. This module needs neither torch nor the wire.
+Every payload carries the digest, so that indices of one codebook are never decoded with another.
+This module imports neither torch nor grpc.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ SCHEMA_VERSION = 2
 
 @dataclass(frozen=True)
 class SplitManifest:
-    """One bundle's identity: model, cut, codec, and the digests of all weights."""
+    """The identity of a bundle: model, cut, codec, and digests of all weights."""
 
     model_id: str
-    """Hub id or directory name of the LLaVA checkpoint; for people, not checked."""
+    """Hub id or directory name of the LLaVA checkpoint; informative, not verified."""
     model_revision: str | None
     vision_digest: str
-    """SHA-256 of the checkpoint's vision tensors behind the cut: the cloud's model must match."""
+    """SHA-256 of the checkpoint's vision tensors behind the cut; the cloud's model must match."""
     tower: TowerConfig
     processor: ProcessorSettings
     split: SplitPoint
@@ -48,14 +48,14 @@ class SplitManifest:
     cloud_weights_digest: str
     """SHA-256 of `cloud.safetensors`."""
     entropy_digest: str | None
-    """Digest of the entropy tables; None: only fixed-width coding."""
+    """Digest of the entropy tables; None: fixed coding only."""
     operating_points: tuple[OperatingPoint, ...] = ()
-    """How bits may be spent, the default first; none for the identity quantizer."""
+    """The default first; empty for the identity quantizer."""
     bitstream_version: int = BITSTREAM_VERSION
     schema_version: int = SCHEMA_VERSION
     edge_graph_digest: str | None = None
-    """SHA-256 of `edge.onnx`; None: there is none. Not part of `digest`: a graph may come and go,
-    and edge and cloud understand each other as before."""
+    """SHA-256 of `edge.onnx`; None: no graph. Not part of `digest`, because payloads do not depend
+    on the graph: it may be added to a bundle that is in use."""
 
     def __post_init__(self) -> None:
         if self.link not in LINK_KINDS:
@@ -69,14 +69,14 @@ class SplitManifest:
         names = [point.name for point in self.operating_points]
         if len(set(names)) < len(names) or bool(names) != bool(self.quantizer.num_quantizers):
             raise ConfigError(
-                "a codec with codebooks needs operating points of different names, one without "
-                f"needs none, got {names}"
+                "a codec with codebooks needs operating points with distinct names, a codec "
+                f"without codebooks must have none, got {names}"
             )
         for point in self.operating_points:
             if point.stages[-1] >= self.quantizer.num_quantizers:
                 raise ConfigError(
-                    f"operating point {point.name!r} uses stage {point.stages[-1]} of "
-                    f"{self.quantizer.num_quantizers}"
+                    f"operating point {point.name!r}: expected stages below "
+                    f"{self.quantizer.num_quantizers}, got {point.stages[-1]}"
                 )
         if self.quantizer.dim != self.features.dim:
             raise ConfigError(
@@ -89,12 +89,12 @@ class SplitManifest:
         return self.tower.features()
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able, in field order; without an edge graph there is no word of it."""
-        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        """The fields as JSON values, in order; `edge_graph_digest` only if it is set."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
         if self.edge_graph_digest is None:
-            del own["edge_graph_digest"]
+            del values["edge_graph_digest"]
         return {
-            **own,
+            **values,
             "tower": self.tower.to_dict(),
             "processor": self.processor.to_dict(),
             "split": str(self.split),
@@ -107,21 +107,21 @@ class SplitManifest:
         return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
     def digest(self) -> bytes:
-        """16 bytes that name this manifest on the wire: over its JSON but for the edge graph."""
+        """16 bytes that identify this manifest, of its JSON without `edge_graph_digest`."""
         return digest_of(replace(self, edge_graph_digest=None).to_json().encode())
 
     @classmethod
     def from_json(cls, text: str, source: str = "manifest") -> SplitManifest:
-        """From JSON; ConfigError names `source` and what is wrong with it."""
+        """The manifest in a JSON text; a ConfigError names `source` and the fault."""
         try:
-            raw = json.loads(text, parse_constant=_no_number)
+            raw = json.loads(text, parse_constant=_reject_constant)
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"{source}: not JSON ({error}); export the bundle again") from error
         if not isinstance(raw, dict) or "schema_version" not in raw:
             raise ConfigError(f"{source}: expected a manifest with a schema_version, got none")
         schema = raw["schema_version"]
         if schema != SCHEMA_VERSION:
-            advice = "upgrade this program" if _newer(schema) else "export the bundle again"
+            advice = "upgrade this program" if _is_newer(schema) else "export the bundle again"
             raise ConfigError(
                 f"{source}: expected manifest schema {SCHEMA_VERSION}, got {schema!r}; {advice}"
             )
@@ -139,7 +139,7 @@ class SplitManifest:
     def _from_dict(cls, raw: Mapping[str, Any]) -> SplitManifest:
         quantizer = dict(raw["quantizer"])
         quantizer["codebook_sizes"] = tuple(quantizer["codebook_sizes"])
-        found = cls(
+        manifest = cls(
             **{
                 **raw,
                 "tower": TowerConfig.from_dict(raw["tower"]),
@@ -149,18 +149,18 @@ class SplitManifest:
                 "operating_points": tuple(map(_point, raw["operating_points"])),
             }
         )
-        check_declared(found)
-        return found
+        check_declared(manifest)
+        return manifest
 
 
 def _point(raw: Mapping[str, Any]) -> OperatingPoint:
     return OperatingPoint(**{**raw, "stages": tuple(raw["stages"])})
 
 
-def _no_number(name: str) -> None:
-    """Called for what Python's parser takes for a number, but JSON does not."""
-    raise ValueError(f"{name} is no number")
+def _reject_constant(name: str) -> None:
+    """Reject NaN and Infinity, which Python's JSON parser accepts but JSON does not."""
+    raise ValueError(f"{name} is not a JSON number")
 
 
-def _newer(schema: object) -> bool:
+def _is_newer(schema: object) -> bool:
     return isinstance(schema, int) and schema > SCHEMA_VERSION

@@ -1,4 +1,4 @@
-"""What both halves of the codec agree on, and how a payload keeps its byte limit."""
+"""The parameters shared by both halves of the codec, and the search that meets a byte limit."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from aligned_vq.bitstream import EntropyTables, pack
 from aligned_vq.errors import ConfigError
 from aligned_vq.types import Coding, Encoded, FeatureSpec, OperatingPoint, Payload, QuantizerConfig
 
-LEAST_WEIGHT, MOST_WEIGHT = 1e-4, 1e6
-"""Between these rate weights, every token is worth its bits and none is."""
-CLOSE_ENOUGH = 0.96
-"""Of a limit: a payload that fills so much of it is taken."""
-MOST_TRIES = 6
-"""Between a rate weight that is too small and one that is large enough."""
-USUAL_SLOPE = 0.7
-"""Bytes fall as the rate weight to this power; measured on photographs, where it is 0.6 to 0.9."""
+MIN_RATE_WEIGHT, MAX_RATE_WEIGHT = 1e-4, 1e6
+"""At the lower one practically every token is covered by every stage, at the upper one by none but
+the first."""
+MIN_FILL = 0.96
+"""Fraction of the limit that ends the search."""
+MAX_BISECTIONS = 6
+"""Encodings between a rate weight that is too small and one that is large enough."""
+TYPICAL_EXPONENT = 0.7
+"""Bytes are about proportional to `rate_weight ** -exponent`; 0.6 to 0.9 for photographs."""
 
 
 class PrefixOutput(Protocol):
-    """What the vision prefix computed of one image; encoding it does not run the prefix again."""
+    """The vision prefix's output for one image; `encode` may be called several times."""
 
     def encode(self, point: OperatingPoint | None) -> Encoded:
-        """The indices that an operating point (None: the default) sends, whatever its byte limit;
-        raw features for the identity quantizer."""
+        """The indices at an operating point (None: the default), disregarding its byte limit; raw
+        features for the identity quantizer."""
         ...
 
 
 @dataclass(frozen=True)
 class CodecSpec:
-    """What both halves agree on, taken from the manifest."""
+    """Parameters shared by both halves of the codec, taken from the manifest."""
 
     digest: bytes
     features: FeatureSpec
@@ -41,24 +42,25 @@ class CodecSpec:
     layer_norm_eps: float
     tables: EntropyTables | None = None
     operating_points: tuple[OperatingPoint, ...] = ()
-    """The default first; none for the identity quantizer."""
+    """The default first; empty for the identity quantizer."""
 
     def point(self, name: str | None = None) -> OperatingPoint:
-        """An operating point by its name, the default without one.
+        """The operating point of this name; None: the default.
 
         Raises:
-            ConfigError: there is none of that name.
+            ConfigError: no operating point has this name.
         """
         for point in self.operating_points:
             if name is None or point.name == name:
                 return point
         names = ", ".join(point.name for point in self.operating_points)
         raise ConfigError(
-            f"expected a quality of this bundle ({names or 'it has none'}), got {name!r}"
+            f"expected a quality of this bundle ({names or 'it has none'}), got {name!r}; "
+            "choose one of these or leave it out"
         )
 
     def packed(self, encoded: Encoded, coding: Coding | None = None) -> Payload:
-        """Indices as a payload; `coding` None takes the smallest."""
+        """The payload of an encoded image; `coding` None selects the smallest."""
         return pack(encoded, self.quantizer, self.tables, self.digest, coding or "auto")
 
     def compress(
@@ -69,11 +71,15 @@ class CodecSpec:
     ) -> Payload:
         """The payload of one image.
 
-        `point` is an operating point or the name of one, None the default; `coding` None takes the
-        smallest. An image over the point's `max_bytes` is encoded again with a larger rate weight.
+        An image that exceeds the point's `max_bytes` is encoded again with larger rate weights.
+
+        Args:
+            image: output of the vision prefix.
+            point: an operating point or its name; None: the default.
+            coding: None selects the smallest.
 
         Raises:
-            ConfigError: no such operating point, or its limit is below what its first stage costs.
+            ConfigError: no such operating point, or its first stage alone exceeds its limit.
         """
         if self.quantizer.kind == "identity":
             return self.packed(image.encode(None), coding)
@@ -82,48 +88,54 @@ class CodecSpec:
         if chosen.max_bytes is None or len(payload.body) <= chosen.max_bytes:
             return payload
 
-        def tried(weight: float) -> Payload:
+        def encode_at(weight: float) -> Payload:
             return self.packed(image.encode(replace(chosen, rate_weight=weight)), coding)
 
-        return _within(chosen, len(payload.body), tried)
+        return _fit_to_limit(chosen, len(payload.body), encode_at)
 
 
-def _within(point: OperatingPoint, too_many: int, tried: Callable[[float], Payload]) -> Payload:
-    """A payload that keeps a point's limit, and nearly fills it where bytes change smoothly.
+def _fit_to_limit(
+    point: OperatingPoint, excess_bytes: int, encode_at: Callable[[float], Payload]
+) -> Payload:
+    """A payload within the point's limit, filling at least MIN_FILL of it if bytes vary smoothly.
 
-    Bytes are taken to be a power of the rate weight, which they nearly are. The weight grows until
-    a payload keeps the limit; after that, it lies between the last two.
+    Bytes are modelled as a power of the rate weight. The weight grows until a payload fits, then
+    the interval between the last two weights is narrowed.
 
     Args:
-        point: has a limit.
-        too_many: bytes at its own rate weight.
-        tried: the payload at a rate weight.
+        point: an operating point with a limit.
+        excess_bytes: body bytes at the point's rate weight, more than the limit.
+        encode_at: the payload at a rate weight.
     """
     limit = point.max_bytes or 0
-    aim = limit * (1 + CLOSE_ENOUGH) / 2
-    low, low_bytes, slope = max(point.rate_weight, LEAST_WEIGHT), too_many, USUAL_SLOPE
-    least = 1.1
+    target = limit * (1 + MIN_FILL) / 2
+    low, low_bytes = max(point.rate_weight, MIN_RATE_WEIGHT), excess_bytes
+    exponent = TYPICAL_EXPONENT
+    min_growth = 1.1
     while True:
-        high = low * min(max((low_bytes / aim) ** (1 / slope), least), 4.0)
-        least *= 2  # near a limit that cannot be kept, guesses would creep
-        best = tried(high)
+        high = low * min(max((low_bytes / target) ** (1 / exponent), min_growth), 4.0)
+        # Near the size of the first stage bytes hardly fall, and the model's steps become tiny.
+        min_growth *= 2
+        best = encode_at(high)
         if len(best.body) <= limit:
             break
-        if high > MOST_WEIGHT:
+        if high > MAX_RATE_WEIGHT:
             raise ConfigError(
                 f"operating point {point.name!r} allows {limit} bytes, but this image needs "
-                f"{len(best.body)} with its first stage alone: allow more"
+                f"{len(best.body)} with its first stage alone: raise max_bytes"
             )
-        slope = max(math.log(low_bytes / len(best.body)) / math.log(high / low), 0.1)
+        # The lower bound protects against bytes that hardly changed: 1 / exponent would explode.
+        exponent = max(math.log(low_bytes / len(best.body)) / math.log(high / low), 0.1)
         low, low_bytes = high, len(best.body)
-    for _ in range(MOST_TRIES):
-        if len(best.body) >= CLOSE_ENOUGH * limit:
+    for _ in range(MAX_BISECTIONS):
+        if len(best.body) >= MIN_FILL * limit:
             break
-        share = math.log(low_bytes / aim) / math.log(low_bytes / len(best.body))
+        # Interpolated in log-log scale; bounded, so that the interval shrinks in any case.
+        share = math.log(low_bytes / target) / math.log(low_bytes / len(best.body))
         middle = low * (high / low) ** min(max(share, 0.1), 0.9)
-        payload = tried(middle)
+        payload = encode_at(middle)
         if len(payload.body) > limit:
             low, low_bytes = middle, len(payload.body)
         else:
-            best, high = max(best, payload, key=lambda own: len(own.body)), middle
+            best, high = max(best, payload, key=lambda fitting: len(fitting.body)), middle
     return best

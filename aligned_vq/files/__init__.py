@@ -1,1 +1,1 @@
-"""Files and folders that are replaced whole, and YAML and JSON that is checked when read."""
+"""Atomic replacement of files and folders, and validated reading of YAML and JSON."""

@@ -1,6 +1,6 @@
-"""Files written whole: at every moment there is what was before or what is new, never neither.
+"""Atomic writing of files: at every moment, the path has the old content or the new content.
 
-A file is written beside its place (`staging`), synced and renamed into it; see `atomic_folder`.
+A file is written in a staging folder next to its target, synced and renamed (see `staging`).
 """
 
 from __future__ import annotations
@@ -20,38 +20,40 @@ PUBLIC_MODE, SECRET_MODE = 0o644, 0o600
 
 @contextmanager
 def new_file(path: str | Path, *, secret: bool = False, replace: bool = True) -> Iterator[Path]:
-    """A path to write to, of the same name elsewhere; at the end that file takes its place.
+    """A context with a temporary path of the same name; on exit, that file replaces `path`.
 
-    Nothing changes if the body raises. A link stays one: the file that it points to is replaced.
-    What is no regular file, such as /dev/stdout, cannot be replaced and is written to as it is.
+    If the body raises, `path` is unchanged. If `path` is a symbolic link, the file that it points
+    to is replaced. A special file such as /dev/stdout cannot be replaced and is written directly.
 
     Args:
-        path: in a folder that exists.
-        secret: readable by its owner only, mode 0600; otherwise 0644 less the umask, whatever
-            mode the body gave it.
-        replace: False: a file, or a link, that is there is an error, even if it came meanwhile.
+        path: in an existing folder.
+        secret: mode 0600 instead of 0644 minus the umask; the body's chmod has no effect.
+        replace: False: an existing file or link at `path` is an error, even if it appears while
+            the body runs.
 
     Raises:
-        NotWritten: there is no room, no right to write there, or something not to be replaced.
+        NotWritten: the disk is full, the permission is missing, or the target may not be replaced.
     """
-    given = Path(path)
-    if replace and os.path.exists(given) and not os.path.isfile(given):
-        if os.path.isdir(given):
-            raise NotWritten(errno.EISDIR, os.strerror(errno.EISDIR), str(given))
-        yield given
+    requested = Path(path)
+    if replace and os.path.exists(requested) and not os.path.isfile(requested):
+        if os.path.isdir(requested):
+            raise NotWritten(errno.EISDIR, os.strerror(errno.EISDIR), str(requested))
+        yield requested
         return
-    target = Path(os.path.realpath(given)) if replace else given.absolute()
-    with staged(target) as part:
-        handle = os.open(part, os.O_WRONLY | os.O_CREAT, SECRET_MODE if secret else PUBLIC_MODE)
-        mode = stat.S_IMODE(os.fstat(handle).st_mode)  # the umask was taken off by the system
+    target = Path(os.path.realpath(requested)) if replace else requested.absolute()
+    with staged(target) as temporary:
+        create_mode = SECRET_MODE if secret else PUBLIC_MODE
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT, create_mode)
+        # Read back, as the system subtracts the umask, which can be queried only by changing it.
+        mode = stat.S_IMODE(os.fstat(handle).st_mode)
         os.close(handle)
-        yield part
-        part.chmod(mode)
-        sync(part)
+        yield temporary
+        temporary.chmod(mode)
+        sync(temporary)
         if replace:
-            part.replace(target)
-        elif not rename_to_new(part, target):
-            os.link(part, target)
+            temporary.replace(target)
+        elif not rename_to_new(temporary, target):
+            os.link(temporary, target)  # fails if the target exists, unlike os.rename
         sync(target.parent)
 
 
@@ -62,6 +64,6 @@ def write_file(
     secret: bool = False,
     replace: bool = True,
 ) -> None:
-    """Write all of a file's content, text as UTF-8; arguments and errors as of `new_file`."""
-    with new_file(path, secret=secret, replace=replace) as part:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
+    """Write a file atomically, text as UTF-8; arguments and errors as in `new_file`."""
+    with new_file(path, secret=secret, replace=replace) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)

@@ -1,8 +1,8 @@
-"""Folders replaced whole: at every moment there is the one before or the new one, never neither.
+"""Atomic replacement of folders: at every moment, the path is the old folder or the new one.
 
-A folder is written beside its place (`staging`), synced, and exchanged with the one before in one
-step. File systems that cannot exchange get two renames, and `recover` undoes the first if the
-second never came.
+A folder is written in a staging folder next to its target, synced, and exchanged with the old one
+by a single rename. On file systems without that operation two renames are used, and `recover`
+undoes the first one if the writer was killed before the second.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ _MOUNTED = (errno.EBUSY, errno.EXDEV)
 def new_folder(
     path: str | Path, replaceable: Sequence[str], *, public: bool = True
 ) -> Iterator[Path]:
-    """An empty folder to fill, elsewhere; at the end it takes its place.
+    """A context with an empty temporary folder; on exit, that folder replaces `path`.
 
-    Nothing changes if the body raises. A link stays one: the folder that it points to is replaced.
-    A folder that was there keeps its mode and, where possible, its owner.
+    If the body raises, `path` is unchanged. If `path` is a symbolic link, the folder that it points
+    to is replaced. The new folder takes the old one's mode and, if permitted, its owner.
 
     Args:
-        path: in a folder that exists.
-        replaceable: patterns of the names that a folder there may hold; see `check_replaceable`.
-        public: every file in it gets mode 0644 less the umask; otherwise what the body gave it.
+        path: in an existing folder.
+        replaceable: patterns of the names that the old folder may contain.
+        public: give every file mode 0644 minus the umask; otherwise modes are left as they are.
 
     Raises:
-        ConfigError: what is there is not to be replaced.
-        NotWritten: there is no room, or no right to write there.
+        ConfigError: `check_replaceable` rejects the old folder.
+        NotWritten: the disk is full, or the permission to write is missing.
     """
     target = Path(os.path.realpath(path))
     recover(target)
@@ -51,18 +51,18 @@ def new_folder(
     with staged(target) as new:
         new.mkdir(mode=_FOLDER_MODE)
         yield new
-        check_replaceable(target, replaceable)  # filling may have taken hours
-        _finish(new, target, public)
-        _put(new, target)
+        check_replaceable(target, replaceable)  # the body may have taken hours
+        _set_modes_and_sync(new, target, public)
+        _replace(new, target)
         sync(target.parent)
 
 
 def check_replaceable(path: str | Path, replaceable: Sequence[str]) -> None:
-    """Hold a place to what `new_folder` can replace: nothing, or a folder of known names only.
+    """Check that a path does not exist or is a folder with replaceable names only.
 
     Raises:
-        ConfigError: it is no folder, holds something else, is a mount point, or this process
-            works in it (it, and its shell, would go on in a folder that is no more).
+        ConfigError: it is not a folder, has other names in it, is a mount point, or contains the
+            working directory (this process and its shell would stay in a deleted folder).
     """
     target = Path(os.path.realpath(path))
     if not os.path.exists(target):
@@ -70,44 +70,47 @@ def check_replaceable(path: str | Path, replaceable: Sequence[str]) -> None:
     if not target.is_dir():
         raise ConfigError(f"{path}: expected a folder or nothing, got a file; choose another name")
     if os.path.ismount(target):
-        raise ConfigError(_mounted(target))
+        raise ConfigError(_mount_point_message(target))
     if Path.cwd().is_relative_to(target):
         raise ConfigError(
-            f"{path}: expected a folder that can be replaced, got the one that this runs in; run "
-            "it from another folder"
+            f"{path}: expected a folder that can be replaced, got the working directory; run "
+            "the command from another folder"
         )
-    strange = sorted(
+    unexpected = sorted(
         name
         for name in os.listdir(target)
-        if not is_unfinished(name) and not any(fnmatchcase(name, own) for own in replaceable)
+        if not is_unfinished(name)
+        and not any(fnmatchcase(name, pattern) for pattern in replaceable)
     )
-    if strange:
+    if unexpected:
         raise ConfigError(
-            f"{path}: expected a new folder, or one with nothing but what is to be replaced, got "
-            f"one with {', '.join(map(repr, strange[:3]))}; move that away, or name another folder"
+            f"{path}: expected a new folder, or one with replaceable files only, got one with "
+            f"{', '.join(map(repr, unexpected[:3]))}; move these away, or name another folder"
         )
 
 
 def recover(path: str | Path) -> None:
-    """Put back the folder of a writer that was killed between two renames; readers call this
-    first. Where nothing is missing, or nothing is there to be put back, nothing happens."""
+    """Restore the folder of a writer that was killed between its two renames, if there is one.
+
+    Readers call this before they open a folder.
+    """
     target = Path(os.path.realpath(path))
     if os.path.exists(target):
         return
     with suppress(OSError):
-        lock = os.open(_aside(target), os.O_RDONLY | os.O_DIRECTORY)
+        lock = os.open(_backup_path(target), os.O_RDONLY | os.O_DIRECTORY)
         try:
             with suppress(OSError):
-                fcntl.flock(lock, fcntl.LOCK_EX)  # a living writer is done in a moment
+                # A writer that is alive holds the lock until its second rename is done.
+                fcntl.flock(lock, fcntl.LOCK_EX)
             if not os.path.exists(target):
-                _aside(target).rename(target)
+                _backup_path(target).rename(target)
         finally:
             os.close(lock)
 
 
-def _finish(new: Path, target: Path, public: bool) -> None:
-    """Modes, and everything on disk."""
-    mode = stat.S_IMODE(new.stat().st_mode)  # the umask was taken off by the system
+def _set_modes_and_sync(new: Path, target: Path, public: bool) -> None:
+    mode = stat.S_IMODE(new.stat().st_mode)  # without the umask, which the system subtracted
     for folder, _, names in os.walk(new, topdown=False):
         for path in (Path(folder, name) for name in names):
             if path.is_symlink():
@@ -119,63 +122,65 @@ def _finish(new: Path, target: Path, public: bool) -> None:
             Path(folder).chmod(mode)
         sync(Path(folder))
     if os.path.exists(target):
-        before = target.stat()
+        old = target.stat()
         with suppress(PermissionError):
-            os.chown(new, before.st_uid, before.st_gid)
-        new.chmod(stat.S_IMODE(before.st_mode))
+            os.chown(new, old.st_uid, old.st_gid)
+        new.chmod(stat.S_IMODE(old.st_mode))
 
 
-def _put(new: Path, target: Path) -> None:
-    """The new folder to its place; one that was there is then at `new`, or gone."""
+def _replace(new: Path, target: Path) -> None:
+    """Move `new` to `target`; an old folder is afterwards at `new` or deleted."""
     while True:
         try:
-            _put_once(new, target)
+            _try_replace(new, target)
         except FileNotFoundError:
             if os.path.exists(target) or not os.path.exists(new):
                 raise
+            # Another writer is between its two renames: try again.
         except OSError as error:
             if error.errno in _MOUNTED:
-                raise ConfigError(_mounted(target)) from error
+                raise ConfigError(_mount_point_message(target)) from error
             raise
         else:
             return
 
 
-def _put_once(new: Path, target: Path) -> None:
-    """FileNotFoundError: another writer moved the one before away just now."""
+def _try_replace(new: Path, target: Path) -> None:
+    """Raises FileNotFoundError if another writer has just moved the old folder away."""
     try:
-        new.rename(target)  # onto nothing, or onto an empty folder
+        new.rename(target)  # succeeds if the target does not exist or is an empty folder
     except OSError as error:
         if error.errno not in _OCCUPIED:
             raise
         if not renameat2.exchange(new, target):
-            _put_by_two_renames(new, target)
+            _replace_by_two_renames(new, target)
 
 
-def _put_by_two_renames(new: Path, target: Path) -> None:
-    aside = _aside(target)
-    lock = os.open(target, os.O_RDONLY | os.O_DIRECTORY)  # whoever recovers waits for it
+def _replace_by_two_renames(new: Path, target: Path) -> None:
+    backup = _backup_path(target)
+    lock = os.open(target, os.O_RDONLY | os.O_DIRECTORY)  # `recover` waits for this lock
     try:
         with suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_EX)
-        shutil.rmtree(aside, ignore_errors=True)  # its successor came into place
-        target.rename(aside)
+        # A backup of a killed writer is obsolete, because the target exists.
+        shutil.rmtree(backup, ignore_errors=True)
+        target.rename(backup)
         try:
             new.rename(target)
         except BaseException:
-            aside.rename(target)
+            backup.rename(target)
             raise
         sync(target.parent)
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(backup, ignore_errors=True)
     finally:
         os.close(lock)
 
 
-def _aside(target: Path) -> Path:
+def _backup_path(target: Path) -> Path:
     return target.with_name(f".{target.name}.replaced")
 
 
-def _mounted(target: Path) -> str:
+def _mount_point_message(target: Path) -> str:
     return (
         f"{target}: expected a folder that can be replaced whole, got a mount point; name a folder "
         "inside it"

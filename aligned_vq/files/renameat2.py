@@ -1,4 +1,4 @@
-"""Linux's `renameat2`, which Python does not offer: renames that exchange or never replace."""
+"""Linux's `renameat2`, which Python lacks: renames that exchange two paths or never replace."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from pathlib import Path
 
 _AT_FDCWD = -100
 _NO_REPLACE, _EXCHANGE = 1, 2
-_UNKNOWN = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
+_NOT_SUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Give each the other's name, in one step; False where the system or file system cannot.
+    """Exchange two paths in one step; False if the system or file system does not support it.
 
     Raises:
-        OSError: it can, but not these two.
+        OSError: the operation is supported but failed.
     """
-    return _renamed(one, other, _EXCHANGE)
+    return _rename(one, other, _EXCHANGE)
 
 
 def rename_to_new(source: Path, target: Path) -> bool:
-    """Rename where there is nothing yet; False where the system or file system cannot.
+    """Rename without replacing; False if the system or file system does not support it.
 
     Raises:
-        FileExistsError: there is something.
-        OSError: it can, but not these two.
+        FileExistsError: the target exists.
+        OSError: the operation is supported but failed.
     """
-    return _renamed(source, target, _NO_REPLACE)
+    return _rename(source, target, _NO_REPLACE)
 
 
-def _renamed(source: Path, target: Path, flags: int) -> bool:
+def _rename(source: Path, target: Path, flags: int) -> bool:
     call = getattr(_LIBC, "renameat2", None)
     if call is None:
         return False
@@ -40,6 +40,6 @@ def _renamed(source: Path, target: Path, flags: int) -> bool:
     if call(_AT_FDCWD, names[0], _AT_FDCWD, names[1], flags) == 0:
         return True
     number = ctypes.get_errno()
-    if number in _UNKNOWN:
+    if number in _NOT_SUPPORTED:
         return False
     raise OSError(number, os.strerror(number), str(source), None, str(target))

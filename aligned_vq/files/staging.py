@@ -1,7 +1,7 @@
-"""Where files and folders are written before they take their place: a locked folder beside it.
+"""Staging folders: hidden folders next to a target, in which its replacement is written.
 
-The folder is hidden and private. Its lock ends with its writer, so the next one who writes to the
-same place can tell what a killed writer left from what a living one is at, and removes it.
+A staging folder is private and locked by its writer. The lock ends with the process, so the next
+writer to the same target recognises and removes the folders that killed writers left.
 """
 
 from __future__ import annotations
@@ -19,32 +19,33 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 _UNFINISHED = re.compile(r"\..*\.[0-9a-f]{12}\.unfinished", re.DOTALL)
-_SHOWN_CHARS = 40  # of the target's name: together they must not be longer than names may be
+_MAX_NAME_CHARS = 40  # of the target's name, so that the folder's name is not too long
 _SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 class NotWritten(OSError):
-    """Something could not be written; what was there before is as it was."""
+    """A file or folder could not be written; the old one is unchanged."""
 
     def __str__(self) -> str:
-        """What was expected, what came, what to do."""
+        """The message, with a remedy."""
         return (
-            f"expected to write {self.filename}, got: {self.strerror}; nothing there has changed: "
-            "free some space or check who may write there, or choose another place"
+            f"expected to write {self.filename}, got: {self.strerror}; nothing has been changed: "
+            "free some space, check the permissions, or choose another path"
         )
 
 
 @contextmanager
 def staged(target: Path) -> Iterator[Path]:
-    """A path of the target's name on its file system, for what is to take its place. Whatever is
-    there at the end is removed.
+    """A context with a path in a staging folder, named as the target and on its file system.
+
+    On exit the staging folder is removed, with whatever it still contains.
 
     Raises:
-        NotWritten: for any OSError inside, and for safetensors' form of it.
+        NotWritten: the body raised an OSError or safetensors' counterpart of one.
     """
     try:
         _remove_unfinished(target)
-        folder, lock = _locked_folder(target)
+        folder, lock = _create_folder(target)
         try:
             yield folder / target.name
         finally:
@@ -56,48 +57,50 @@ def staged(target: Path) -> Iterator[Path]:
 
 
 def is_unfinished(name: str) -> bool:
-    """Whether an entry of a folder is one of these, of a living writer or a killed one."""
+    """Whether this is the name of a staging folder, in use or left by a killed writer."""
     return _UNFINISHED.fullmatch(name) is not None
 
 
 def sync(path: Path) -> None:
-    """Return once a file's content, or the entries of a folder, are on disk."""
+    """Write a file's content, or a folder's entries, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # some network file systems know it for files only
+        if error.errno != errno.EINVAL:  # some network file systems cannot sync folders
             raise
     finally:
         os.close(handle)
 
 
-def _locked_folder(target: Path) -> tuple[Path, int | None]:
-    """A new folder, and a descriptor that holds its lock; None where there are no locks."""
+def _create_folder(target: Path) -> tuple[Path, int | None]:
+    """A new staging folder and the descriptor that holds its lock; None: locks not supported."""
     while True:
-        name = f".{target.name[:_SHOWN_CHARS]}.{secrets.token_hex(6)}.unfinished"
+        name = f".{target.name[:_MAX_NAME_CHARS]}.{secrets.token_hex(6)}.unfinished"
         folder = target.with_name(name)
         folder.mkdir(mode=0o700)
         try:
             lock = _lock(folder)
         except (BlockingIOError, FileNotFoundError):
-            continue  # taken for a leftover before it was locked
+            continue  # another writer took it for a leftover before it was locked
         except OSError:
-            return folder, None  # nobody can lock it, so nobody removes it
+            return folder, None  # without locks, no writer removes another's folder
         if folder.is_dir():
             return folder, lock
-        os.close(lock)
+        os.close(lock)  # removed between `mkdir` and the lock
 
 
 def _remove_unfinished(target: Path) -> None:
-    """Remove what killed writers of this target left; what cannot be removed stays."""
-    start = f".{target.name[:_SHOWN_CHARS]}."
+    """Remove staging folders that killed writers of this target left, as far as permitted."""
+    prefix = f".{target.name[:_MAX_NAME_CHARS]}."
     with suppress(OSError):
-        names = [name for name in os.listdir(target.parent) if is_unfinished(name)]
-        for name in (own for own in names if own.startswith(start)):
+        for name in os.listdir(target.parent):
+            if not (is_unfinished(name) and name.startswith(prefix)):
+                continue
             with suppress(OSError):
                 lock = _lock(target.with_name(name))
                 try:
+                    # Root could remove other users' folders, but must not.
                     if os.fstat(lock).st_uid == os.geteuid():
                         shutil.rmtree(target.with_name(name), ignore_errors=True)
                 finally:
@@ -105,7 +108,7 @@ def _remove_unfinished(target: Path) -> None:
 
 
 def _lock(folder: Path) -> int:
-    """A descriptor that holds the folder's lock; BlockingIOError: another one does."""
+    """A descriptor that holds the folder's lock; BlockingIOError if another process holds it."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -118,6 +121,6 @@ def _lock(folder: Path) -> int:
 def _not_written(target: Path, error: OSError | SafetensorError) -> NotWritten:
     if isinstance(error, OSError):
         return NotWritten(error.errno, error.strerror or str(error), str(target))
-    found = _SYSTEM_ERROR.search(str(error))
-    number = int(found[1]) if found else errno.EIO
-    return NotWritten(number, os.strerror(number) if found else str(error), str(target))
+    match = _SYSTEM_ERROR.search(str(error))
+    number = int(match[1]) if match else errno.EIO
+    return NotWritten(number, os.strerror(number) if match else str(error), str(target))

@@ -1,4 +1,4 @@
-"""Dataclasses read from JSON, held to the types that their fields are declared with."""
+"""Type checks for dataclasses whose fields were read from JSON."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from typing import Any, Literal
 from aligned_vq.errors import ConfigError
 
 
-def check_declared(found: Any) -> None:
-    """ConfigError where a field of a dataclass, or of one inside it, is not of its declared type.
+def check_declared(instance: Any) -> None:
+    """Raise ConfigError if a field of a dataclass, or of a nested one, has not its declared type.
 
-    Understood are plain classes, `Literal`, unions and tuples of them. As in JSON, a whole number
-    may stand for a float; a bool is no number.
+    Supported are plain classes, `Literal`, unions, and tuples of them. As in JSON, an integer is a
+    valid float; a bool is not a number.
     """
-    hints = typing.get_type_hints(type(found))
-    for field in fields(found):
-        value = getattr(found, field.name)
-        if not _fits(value, hints[field.name]):
+    hints = typing.get_type_hints(type(instance))
+    for field in fields(instance):
+        value, hint = getattr(instance, field.name), hints[field.name]
+        if not _matches(value, hint):
             raise ConfigError(
-                f"{field.name} of {type(found).__name__} must be {_words(hints[field.name])}, "
-                f"got {value!r:.80}; write it as such"
+                f"{field.name} of {type(instance).__name__} must be {_describe(hint)}, "
+                f"got {value!r:.80}; correct it"
             )
-        for one in value if isinstance(value, tuple) else (value,):
-            if is_dataclass(one):
-                check_declared(one)
+        for item in value if isinstance(value, tuple) else (value,):
+            if is_dataclass(item):
+                check_declared(item)
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def _matches(value: Any, hint: Any) -> bool:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, one) for one in arguments)
+        return any(_matches(value, option) for option in arguments)
     if origin is Literal:
-        return any(type(value) is type(one) and value == one for one in arguments)
+        return any(type(value) is type(option) and value == option for option in arguments)
     if origin is tuple:
         if type(value) is not tuple:
             return False
         if arguments[-1] is Ellipsis:
-            return all(_fits(one, arguments[0]) for one in value)
-        return len(value) == len(arguments) and all(map(_fits, value, arguments))
+            return all(_matches(item, arguments[0]) for item in value)
+        return len(value) == len(arguments) and all(map(_matches, value, arguments))
     return type(value) is hint or (hint is float and type(value) is int)
 
 
-def _words(hint: Any) -> str:
+def _describe(hint: Any) -> str:
     return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")

@@ -1,4 +1,4 @@
-"""YAML files that people write: errors name the file; unknown keys and double ones are refused."""
+"""Reading of YAML files: errors name the file, and duplicate or unknown keys are rejected."""
 
 from __future__ import annotations
 
@@ -14,49 +14,52 @@ T = TypeVar("T")
 
 
 class DoubleKey(yaml.YAMLError):
-    """A mapping names a key twice, of which YAML would keep the last.
+    """A mapping has a key twice; PyYAML would silently use the last one.
 
     Args:
-        key: the one.
-        line: of the second, from 1.
+        key: the duplicate key.
+        line: of its second occurrence, counted from 1.
     """
 
     def __init__(self, key: str, line: int) -> None:
-        super().__init__(f"the key {key!r} comes twice, again in line {line}; remove one")
+        super().__init__(f"the key {key!r} occurs twice, again in line {line}; remove one")
         self.key = key
 
 
 class SingleKeys:
-    """Before a loader of PyYAML's among a class's bases: raises DoubleKey."""
+    """Mixin for PyYAML loaders, listed before the loader: duplicate keys raise DoubleKey."""
 
     def compose_mapping_node(self, anchor: Any) -> Any:
-        """See `yaml.composer.Composer`; what `<<` merges comes later and may be named again."""
+        """See `yaml.composer.Composer`."""
+        # Keys that `<<` merges are added later, so they may be overridden.
         node = super().compose_mapping_node(anchor)  # type: ignore[misc]
-        seen = set()
+        keys = set()
         for key, _ in node.value:
-            told = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else None
-            if told in seen:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if (key.tag, key.value) in keys:
                 raise DoubleKey(key.value, key.start_mark.line + 1)
-            if told is not None:
-                seen.add(told)
+            keys.add((key.tag, key.value))
         return node
 
 
 class _SingleKeyLoader(SingleKeys, yaml.SafeLoader):
-    """What `yaml.safe_load` takes, but for double keys."""
+    """As `yaml.SafeLoader`, but rejects duplicate keys."""
 
 
 def read_yaml(path: Path, parse: Callable[[Any], T]) -> T:
-    """What `parse` makes of a file's contents.
+    """The result of `parse` for a file's content.
 
     Raises:
-        ConfigError: the file cannot be read, is not YAML, or `parse` says so; it names the file.
+        ConfigError: the file cannot be read or is not YAML, or `parse` raised ConfigError; the
+            message names the file.
     """
     try:
         loaded = yaml.load(path.read_text(encoding="utf-8"), _SingleKeyLoader)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # a date may be none
-        told = " ".join(str(error).split())
-        raise ConfigError(f"{path}: expected a YAML file that can be read ({told})") from error
+    # ValueError: not UTF-8, or an impossible date.
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path}: expected a YAML file that can be read ({reason})") from error
     try:
         return parse(loaded)
     except ConfigError as error:
@@ -64,15 +67,15 @@ def read_yaml(path: Path, parse: Callable[[Any], T]) -> T:
 
 
 def mapping(value: Any, where: str, keys: Iterable[str] | None = None) -> Mapping[str, Any]:
-    """`value`, if it is a mapping, with no keys but `keys` where they are given.
+    """`value`, checked to be a mapping with no other keys than `keys` (None: any).
 
     Raises:
-        ConfigError: it is none, or has another key; `where` says what it is.
+        ConfigError: not a mapping, or an unknown key; the message calls the value `where`.
     """
     if not isinstance(value, Mapping):
         raise ConfigError(f"{where} must be a mapping, got {value!r:.80}")
-    known = value if keys is None else tuple(keys)
+    allowed = value if keys is None else tuple(keys)
     for key in value:
-        if key not in known:
-            raise ConfigError(f"unknown key {key} in {where}: expected one of {', '.join(known)}")
+        if key not in allowed:
+            raise ConfigError(f"unknown key {key} in {where}: expected one of {', '.join(allowed)}")
     return value

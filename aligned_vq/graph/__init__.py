@@ -1,1 +1,1 @@
-"""The edge half as an ONNX graph: written here with `onnx`, run by the edge with ONNX Runtime."""
+"""Export of the edge half as an ONNX graph, which the edge runs with ONNX Runtime."""

@@ -1,4 +1,4 @@
-"""Linear layers of a graph, with weights as they are stored or of 8 bits."""
+"""Linear layers of a graph, with stored weights or weights quantized to 8 bits."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ from aligned_vq.graph.builder import GraphBuilder
 
 @dataclass(frozen=True)
 class Linear:
-    """Adds linear layers on rows `[M, in]` to a graph, by their name in `edge.safetensors`.
+    """Adds linear layers, named as in `edge.safetensors`, to a graph.
 
     Args:
-        graph: what they are added to.
-        rounded: the stored tensors, to keep their weights inside the graph in 8 bits; None points
-            to the weights as they are.
+        graph: the graph.
+        int8_tensors: tensors whose weights are quantized to 8 bits and stored in the graph; None:
+            layers use the weights in the file.
     """
 
     graph: GraphBuilder
-    rounded: Mapping[str, Tensor] | None = None
+    int8_tensors: Mapping[str, Tensor] | None = None
 
     def __call__(self, x: str, layer: str) -> str:
-        """`x W^T + b`, rows `[M, out]`."""
+        """`x W^T + b` as rows `[M, out]` of rows `[M, in]`."""
         return self.several(x, [layer])[0]
 
     def several(self, x: str, layers: Sequence[str]) -> list[str]:
-        """The same for layers that read the same rows."""
-        if self.rounded is None:
-            return [self._exact(x, layer) for layer in layers]
-        # One scale for all rows, found at run time, and one for every output of a layer. ONNX
-        # Runtime makes a single operator of these nodes.
+        """The outputs of several layers with the same input, which is quantized once."""
+        if self.int8_tensors is None:
+            return [self._float32(x, layer) for layer in layers]
+        # One scale for all inputs, computed at run time, and one per output channel. ONNX Runtime
+        # fuses these nodes into one operator.
         graph = self.graph
         rows, scale, zero = graph.add_many("DynamicQuantizeLinear", 3, x)
         outputs = []
         for layer in layers:
-            weight = self.rounded[f"{layer}.weight"].float().numpy()
-            steps = np.maximum(np.abs(weight).max(1), 1e-12) / 127
-            levels = np.rint(weight / steps[:, None]).astype(np.int8)
-            product = graph.add("MatMulInteger", rows, graph.constant(levels.T.copy()), zero)
+            weight = self.int8_tensors[f"{layer}.weight"].float().numpy()
+            scales = np.maximum(np.abs(weight).max(1), 1e-12) / 127
+            quantized = np.rint(weight / scales[:, None]).astype(np.int8)
+            product = graph.add("MatMulInteger", rows, graph.constant(quantized.T.copy()), zero)
             product = graph.add("Cast", product, to=TensorProto.FLOAT)
-            product = graph.add("Mul", product, graph.add("Mul", scale, graph.constant(steps)))
+            product = graph.add("Mul", product, graph.add("Mul", scale, graph.constant(scales)))
             outputs.append(graph.add("Add", product, graph.weight(f"{layer}.bias")))
         return outputs
 
-    def _exact(self, x: str, layer: str) -> str:
+    def _float32(self, x: str, layer: str) -> str:
         weight, bias = (self.graph.weight(f"{layer}.{part}") for part in ("weight", "bias"))
         return self.graph.add("Gemm", x, weight, bias, transB=1)

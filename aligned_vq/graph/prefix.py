@@ -1,6 +1,6 @@
-"""The vision prefix as ONNX nodes: what `VisionPrefix` computes, on rows `[B * N, D]`.
+"""The vision prefix as ONNX nodes, equivalent to `VisionPrefix`, on rows `[B * N, D]`.
 
-B may be 0: then every node has nothing to do.
+With B = 0 all tensors are empty, and the prefix costs no time.
 """
 
 from __future__ import annotations
@@ -22,75 +22,79 @@ class PrefixWriter:
     linear: Linear
 
     def prefix(self, pixels: str, split: SplitPoint) -> tuple[str, str]:
-        """Features and residual stream, rows each, of normalised pixels `[B, 3, H, W]`."""
+        """Features and residual stream, rows `[B * N, D]`, of normalised pixels `[B, 3, H, W]`."""
         x = self._norm(self._embeddings(pixels), "pre_layrnorm")
         for number in range(split.block):
-            x = self._attended(x, self._norm(x, f"encoder.layers.{number}.layer_norm1"), number)
-            x = self._perceived(x, number)
+            features = self._norm(x, f"encoder.layers.{number}.layer_norm1")
+            x = self._add_attention(x, features, number)
+            x = self._add_mlp(x, number)
         if split.norm == "pre":
             return x, x
         features = self._norm(x, f"encoder.layers.{split.block}.layer_norm1")
         if split.norm == "ln1":
             return features, x
-        x = self._attended(x, features, split.block)
+        x = self._add_attention(x, features, split.block)
         return self._norm(x, f"encoder.layers.{split.block}.layer_norm2"), x
 
     def _embeddings(self, pixels: str) -> str:
         graph, config = self.graph, self.config
         patch, channels = config.patch_size, config.num_channels
         side = config.image_size // patch
+        # Patches as rows of one matrix product, as in `split.vision.Embeddings`. Pixels beyond the
+        # last whole patch are cut off.
         ends = graph.ints(side * patch, side * patch)
-        whole = graph.add("Slice", pixels, graph.ints(0, 0), ends, graph.ints(2, 3))
-        cells = graph.add("Reshape", whole, graph.ints(-1, channels, side, patch, side, patch))
-        cells = graph.add("Transpose", cells, perm=[0, 2, 4, 1, 3, 5])
-        rows = graph.add("Reshape", cells, graph.ints(-1, channels * patch * patch))
+        cropped = graph.add("Slice", pixels, graph.ints(0, 0), ends, graph.ints(2, 3))
+        patches = graph.add("Reshape", cropped, graph.ints(-1, channels, side, patch, side, patch))
+        patches = graph.add("Transpose", patches, perm=[0, 2, 4, 1, 3, 5])
+        rows = graph.add("Reshape", patches, graph.ints(-1, channels * patch * patch))
         kernel = graph.weight("prefix.embeddings.patch_embedding.weight")
         embedded = graph.add("Gemm", rows, graph.add("Flatten", kernel, axis=1), transB=1)
         embedded = graph.add("Reshape", embedded, graph.ints(-1, side * side, config.hidden_size))
-        # The class token comes before the patches: zeros in its place, and it with the positions.
+        # The class token precedes the patches. It is added to a row of zeros, together with the
+        # position embeddings, so that it need not be expanded to B rows.
         embedded = graph.add("Pad", embedded, graph.ints(0, 1, 0, 0, 0, 0))
-        first = graph.weight("prefix.embeddings.class_embedding")
-        first = graph.add("Unsqueeze", first, graph.ints(0))
-        first = graph.add("Pad", first, graph.ints(0, 0, side * side, 0))
+        class_token = graph.weight("prefix.embeddings.class_embedding")
+        class_token = graph.add("Unsqueeze", class_token, graph.ints(0))
+        class_token = graph.add("Pad", class_token, graph.ints(0, 0, side * side, 0))
         positions = graph.weight("prefix.embeddings.position_embedding.weight")
-        tokens = graph.add("Add", embedded, graph.add("Add", first, positions))
+        tokens = graph.add("Add", embedded, graph.add("Add", class_token, positions))
         return graph.add("Reshape", tokens, graph.ints(-1, config.hidden_size))
 
-    def _attended(self, x: str, features: str, block: int) -> str:
-        """The residual stream behind a block's attention."""
+    def _add_attention(self, x: str, features: str, block: int) -> str:
+        """The residual stream after a block's attention to its `features`."""
         graph, config = self.graph, self.config
         heads = config.num_attention_heads
         width = config.hidden_size // heads
         layer = f"prefix.encoder.layers.{block}.self_attn"
         shape = graph.ints(-1, config.num_tokens, heads, width)
-        split = [
-            graph.add("Reshape", projected, shape)
-            for projected in self.linear.several(
+        projected = [
+            graph.add("Reshape", rows, shape)
+            for rows in self.linear.several(
                 features, [f"{layer}.{name}_proj" for name in ("q", "k", "v")]
             )
         ]
-        q, v = (graph.add("Transpose", part, perm=[0, 2, 1, 3]) for part in (split[0], split[2]))
-        k = graph.add("Transpose", split[1], perm=[0, 2, 3, 1])
+        q, v = (graph.add("Transpose", projected[i], perm=[0, 2, 1, 3]) for i in (0, 2))
+        k = graph.add("Transpose", projected[1], perm=[0, 2, 3, 1])  # already transposed
         scores = graph.add("MatMul", graph.add("Mul", q, graph.floats(width**-0.5)), k)
-        mixed = graph.add("MatMul", graph.add("Softmax", scores, axis=-1), v)
-        mixed = graph.add("Transpose", mixed, perm=[0, 2, 1, 3])
-        rows = graph.add("Reshape", mixed, graph.ints(-1, config.hidden_size))
+        attended = graph.add("MatMul", graph.add("Softmax", scores, axis=-1), v)
+        attended = graph.add("Transpose", attended, perm=[0, 2, 1, 3])
+        rows = graph.add("Reshape", attended, graph.ints(-1, config.hidden_size))
         return graph.add("Add", x, self.linear(rows, f"{layer}.out_proj"))
 
-    def _perceived(self, x: str, block: int) -> str:
-        """The residual stream behind a block's perceptron."""
+    def _add_mlp(self, x: str, block: int) -> str:
+        """The residual stream after a block's MLP."""
         layer = f"encoder.layers.{block}"
         inner = self.linear(self._norm(x, f"{layer}.layer_norm2"), f"prefix.{layer}.mlp.fc1")
         return self.graph.add(
-            "Add", x, self.linear(self._activated(inner), f"prefix.{layer}.mlp.fc2")
+            "Add", x, self.linear(self._activate(inner), f"prefix.{layer}.mlp.fc2")
         )
 
-    def _activated(self, x: str) -> str:
+    def _activate(self, x: str) -> str:
         graph = self.graph
         match self.config.hidden_act:
             case "quick_gelu":
-                steep = graph.add("Sigmoid", graph.add("Mul", x, graph.floats(1.702)))
-                return graph.add("Mul", x, steep)
+                gate = graph.add("Sigmoid", graph.add("Mul", x, graph.floats(1.702)))
+                return graph.add("Mul", x, gate)
             case "gelu_new" | "gelu_pytorch_tanh":
                 return graph.add("Gelu", x, approximate="tanh")
             case "relu":

@@ -1,4 +1,4 @@
-"""The quantizer as ONNX nodes: what `AlignedVQ.encode` computes for one image, stage by stage."""
+"""The quantizer as ONNX nodes, equivalent to `AlignedVQ.encode` for one image."""
 
 from __future__ import annotations
 
@@ -16,46 +16,46 @@ from aligned_vq.graph.terms import EVERYTHING
 from aligned_vq.types import QuantizerConfig
 
 
-class _Book(NamedTuple):
-    """One group's codebook in one stage."""
+class _Codebook(NamedTuple):
+    """The value names of one group's codebook, of K entries of width w."""
 
     entries: str
-    """`[size, w]`."""
+    """`[K, w]`."""
     table: str
-    """`[size, w + 1]`: entries, and beside each minus half its code length in bits."""
+    """`[K, w + 1]`: the entries, and minus half of each one's code length in bits."""
     squares: str
-    """`[size]`: of the entries' lengths."""
+    """`[K]`: squared norms of the entries."""
     importance: str
-    """`[size]`."""
+    """`[K]`."""
 
 
 class _State(NamedTuple):
-    """What one stage hands to the next."""
+    """The values that one stage passes to the next."""
 
     remaining: str
-    """`[N, d]`: what the stages so far left over."""
-    price: str
-    """`[N, 1]`: the squared latent error that one bit must save, on each token."""
+    """`[N, d]`: the error remaining after the stages so far."""
+    rate_weight: str
+    """`[N, 1]`: the squared latent error that one bit must save, per token."""
 
 
 class _Nearest(NamedTuple):
-    """Group by group, of all tokens."""
+    """The nearest entries of all tokens, per group."""
 
     indices: list[str]
     """int64 `[N, 1]`."""
     costs: list[str]
-    """`[N, 1]`: squared distance less that from the origin, plus what the bits cost."""
+    """`[N, 1]`: as `quantizer.codebook.Nearest.cost`."""
 
 
 @dataclass(frozen=True)
 class QuantizerWriter:
-    """Adds a codec's edge side, named as in `edge.safetensors`, to a graph."""
+    """Adds a codec's edge half, named as in `edge.safetensors`, to a graph."""
 
     config: QuantizerConfig
     num_tokens: int
 
     def latents(self, graph: GraphBuilder, features: str) -> str:
-        """Latents `[B, N, d]` of features, rows `[B * N, D]`."""
+        """Latents `[B, N, d]` of features `[B * N, D]`."""
         config = self.config
         tokens = graph.add("Reshape", features, graph.ints(-1, self.num_tokens, config.dim))
         centred = graph.add("Sub", tokens, graph.weight("codec.position_mean"))
@@ -66,92 +66,106 @@ class QuantizerWriter:
     def stages(
         self, graph: GraphBuilder, latents: str, cover: str, rate_weight: str
     ) -> list[tuple[str, str]]:
-        """Per stage: indices int64 `[N, G]` and covered tokens bool `[N]`; no rows where a stage
-        covers nothing.
+        """Per stage: indices int64 `[N, G]` and covered tokens bool `[N]`, both empty if the stage
+        is not in use.
 
         Args:
-            graph: what they are added to.
+            graph: the graph.
             latents: of one image, `[1, N, d]`.
-            cover: uint8 `[R]`: `NOTHING`, `WORTHY` or `EVERYTHING`, the last for the first stage
-                used, and at rate weight 0 for all that are used.
+            cover: uint8 `[R]`: `NOTHING`, `BY_RATE` or `EVERYTHING`. The first stage in use, and at
+                rate weight 0 every stage in use, must have `EVERYTHING`.
             rate_weight: float32 scalar.
         """
         rows = graph.ints(self.num_tokens, self.config.codebook_dim)
-        price = graph.add("Expand", rate_weight, graph.ints(self.num_tokens, 1))
-        state = _State(graph.add("Reshape", latents, rows), price)
-        said = []
+        token_weight = graph.add("Expand", rate_weight, graph.ints(self.num_tokens, 1))
+        state = _State(graph.add("Reshape", latents, rows), token_weight)
+        outputs = []
         for stage in range(self.config.num_quantizers):
-            own = graph.add("Gather", cover, graph.constant(np.array(stage)))
-            books = [self._book(graph, stage, group) for group in range(self.config.num_groups)]
-            indices, covered, *rest = graph.either(
-                graph.add("Cast", own, to=TensorProto.BOOL),
-                partial(self._used, books, own, state),
-                partial(self._left_out, state),
+            stage_cover = graph.add("Gather", cover, graph.constant(np.array(stage)))
+            groups = range(self.config.num_groups)
+            codebooks = [self._codebook(graph, stage, group) for group in groups]
+            indices, covered, *next_state = graph.either(
+                graph.add("Cast", stage_cover, to=TensorProto.BOOL),
+                partial(self._used_stage, codebooks, stage_cover, state),
+                partial(self._unused_stage, state),
             )
-            state = _State(*rest)
-            said.append((indices, covered))
-        return said
+            state = _State(*next_state)
+            outputs.append((indices, covered))
+        return outputs
 
-    def _book(self, graph: GraphBuilder, stage: int, group: int) -> _Book:
+    def _codebook(self, graph: GraphBuilder, stage: int, group: int) -> _Codebook:
         name = f"codec.codebooks.stages.{stage}.groups.{group}"
         entries = graph.weight(f"{name}.entries")
         usage = graph.add("Max", graph.weight(f"{name}.usage"), graph.floats(1e-3))
-        share = graph.add("Div", usage, graph.add("ReduceSum", usage))
-        half_bits = graph.add("Mul", graph.add("Log", share), graph.floats(0.5 / math.log(2)))
-        half_bits = graph.add("Unsqueeze", half_bits, graph.ints(1))
-        return _Book(
+        probability = graph.add("Div", usage, graph.add("ReduceSum", usage))
+        log_probability = graph.add("Log", probability)
+        minus_half_length = graph.add("Mul", log_probability, graph.floats(0.5 / math.log(2)))
+        minus_half_length = graph.add("Unsqueeze", minus_half_length, graph.ints(1))
+        return _Codebook(
             entries,
-            graph.add("Concat", entries, half_bits, axis=1),
+            graph.add("Concat", entries, minus_half_length, axis=1),
             graph.add("ReduceSumSquare", entries, graph.ints(1), keepdims=0),
             graph.weight(f"{name}.importance"),
         )
 
-    def _left_out(self, state: _State, graph: GraphBuilder) -> Sequence[str]:
-        nothing = np.zeros((0, self.config.num_groups), np.int64)
-        return graph.constant(nothing), graph.constant(nothing[:, 0] > 0), *state
+    def _unused_stage(self, state: _State, graph: GraphBuilder) -> Sequence[str]:
+        no_indices = np.zeros((0, self.config.num_groups), np.int64)
+        return graph.constant(no_indices), graph.constant(no_indices[:, 0] > 0), *state
 
-    def _used(
-        self, books: Sequence[_Book], cover: str, state: _State, graph: GraphBuilder
+    def _used_stage(
+        self, codebooks: Sequence[_Codebook], cover: str, state: _State, graph: GraphBuilder
     ) -> Sequence[str]:
-        everything = graph.add("Equal", cover, graph.constant(np.array(EVERYTHING, np.uint8)))
-        # What a token is worth is told by its nearest entry, whatever is sent in the end.
-        (price,) = graph.either(everything, partial(_worth, books, state), lambda _: [state.price])
-        found = _search(graph, books, state.remaining, price)
-        saves = graph.add("Less", graph.add("Sum", *found.costs), graph.floats(0.0))
-        covered = graph.add("Or", saves, everything)
-        chosen = [
-            graph.add("GatherND", book.entries, own)
-            for book, own in zip(books, found.indices, strict=True)
+        all_covered = graph.add("Equal", cover, graph.constant(np.array(EVERYTHING, np.uint8)))
+        # In the first stage only. At rate weight 0 later stages divide too, which changes nothing.
+        (rate_weight,) = graph.either(
+            all_covered,
+            partial(_divide_by_importance, codebooks, state),
+            lambda _: [state.rate_weight],
+        )
+        nearest = _search(graph, codebooks, state.remaining, rate_weight)
+        worth_bits = graph.add("Less", graph.add("Sum", *nearest.costs), graph.floats(0.0))
+        covered = graph.add("Or", worth_bits, all_covered)
+        parts = [
+            graph.add("GatherND", codebook.entries, indices)
+            for codebook, indices in zip(codebooks, nearest.indices, strict=True)
         ]
-        step = graph.add("Where", covered, graph.add("Concat", *chosen, axis=1), graph.floats(0.0))
+        entries = graph.add("Concat", *parts, axis=1)
+        entries = graph.add("Where", covered, entries, graph.floats(0.0))
         return (
-            graph.add("Concat", *found.indices, axis=1),
+            graph.add("Concat", *nearest.indices, axis=1),
             graph.add("Squeeze", covered, graph.ints(1)),
-            graph.add("Sub", state.remaining, step),
-            price,
+            graph.add("Sub", state.remaining, entries),
+            rate_weight,
         )
 
 
-def _worth(books: Sequence[_Book], state: _State, graph: GraphBuilder) -> Sequence[str]:
-    """The price, over what squared errors matter on tokens with the nearest entry's importance."""
-    free = graph.add("Mul", state.price, graph.floats(0.0))
-    found = _search(graph, books, state.remaining, free)
+def _divide_by_importance(
+    codebooks: Sequence[_Codebook], state: _State, graph: GraphBuilder
+) -> Sequence[str]:
+    """The rate weight over each token's importance, see `ResidualCodebooks.encode`."""
+    zero = graph.add("Mul", state.rate_weight, graph.floats(0.0))
+    nearest = _search(graph, codebooks, state.remaining, zero)
     importance = [
-        graph.add("Gather", book.importance, own)
-        for book, own in zip(books, found.indices, strict=True)
+        graph.add("Gather", codebook.importance, indices)
+        for codebook, indices in zip(codebooks, nearest.indices, strict=True)
     ]
-    return [graph.add("Div", state.price, graph.add("Mean", *importance))]
+    return [graph.add("Div", state.rate_weight, graph.add("Mean", *importance))]
 
 
-def _search(graph: GraphBuilder, books: Sequence[_Book], remaining: str, price: str) -> _Nearest:
-    """`argmin(|c|^2 - 2 x.c + price * bits)`, the first of equals: price and bits are one more
-    column of the matrix product."""
-    parts = graph.add_many("Split", len(books), remaining, axis=1, num_outputs=len(books))
-    found = _Nearest([], [])
-    for book, part in zip(books, parts, strict=True):
-        rows = graph.add("Concat", part, price, axis=1)
-        scores = graph.add("Gemm", rows, book.table, book.squares, alpha=-2.0, transB=1)
-        nearest = graph.add("ArgMin", scores, axis=1)
-        found.indices.append(nearest)
-        found.costs.append(graph.add("GatherElements", scores, nearest, axis=1))
-    return found
+def _search(
+    graph: GraphBuilder, codebooks: Sequence[_Codebook], remaining: str, rate_weight: str
+) -> _Nearest:
+    """`argmin(|c|^2 - 2 x.c + rate_weight * bits)`, the first of equals.
+
+    Rate weight and code lengths are one more column of the matrix product.
+    """
+    count = len(codebooks)
+    parts = graph.add_many("Split", count, remaining, axis=1, num_outputs=count)
+    nearest = _Nearest([], [])
+    for codebook, part in zip(codebooks, parts, strict=True):
+        rows = graph.add("Concat", part, rate_weight, axis=1)
+        scores = graph.add("Gemm", rows, codebook.table, codebook.squares, alpha=-2.0, transB=1)
+        indices = graph.add("ArgMin", scores, axis=1)
+        nearest.indices.append(indices)
+        nearest.costs.append(graph.add("GatherElements", scores, indices, axis=1))
+    return nearest

@@ -1,7 +1,7 @@
-"""The tensors of `edge.safetensors`, for a graph to point into.
+"""The tensors of `edge.safetensors` as external data of an ONNX graph.
 
-The file is the length of a header (8 bytes, little-endian), the header in JSON, and plain
-little-endian tensors: what ONNX calls external data, known by file, offset and length.
+A safetensors file consists of the header's length (8 bytes, little-endian), the header in JSON, and
+the tensors as plain little-endian data.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def stored_tensors(location: str, content: bytes) -> dict[str, TensorProto]:
     """All tensors of a safetensors file as external data.
 
     Args:
-        location: the file's name, beside the graph.
-        content: the whole file.
+        location: name of the file, in the folder of the graph.
+        content: of the file.
     """
     start = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "little")
     header = json.loads(content[_LENGTH_BYTES:start])
@@ -30,12 +30,12 @@ def stored_tensors(location: str, content: bytes) -> dict[str, TensorProto]:
 
 
 def _external(name: str, location: str, start: int, entry: Mapping[str, Any]) -> TensorProto:
-    first, last = entry["data_offsets"]
-    place = {"location": location, "offset": str(start + first), "length": str(last - first)}
+    first, end = entry["data_offsets"]
+    reference = {"location": location, "offset": str(start + first), "length": str(end - first)}
     return TensorProto(
         name=name,
         data_type=_DTYPES[entry["dtype"]],
         dims=entry["shape"],
         data_location=TensorProto.EXTERNAL,
-        external_data=[StringStringEntryProto(key=k, value=v) for k, v in place.items()],
+        external_data=[StringStringEntryProto(key=k, value=v) for k, v in reference.items()],
     )

@@ -1,9 +1,10 @@
-"""From a bundle to its `edge.onnx`: the vision prefix and the quantizer as one graph.
+"""Writing of a bundle's `edge.onnx`: the vision prefix and the quantizer as one graph.
 
-    pixels -> prefix -> latents ------+-> stage 0 -> stage 1 ... -> indices, covered tokens
-              latents known before ---+      what each covers, rate weight
+    pixels -> prefix -> latents --+-> stage 0 -> stage 1 ... -> indices, covered tokens
+                  known latents --+      (cover, rate weight)
 
-Latents come out too: an image over its byte limit is quantized again without its pixels.
+Latents are an output too, so that an image over its byte limit is quantized again without running
+the prefix again.
 """
 
 from __future__ import annotations
@@ -36,28 +37,29 @@ from aligned_vq.graph.quantizer import QuantizerWriter
 from aligned_vq.graph.weights import stored_tensors
 
 OPSET, IR_VERSION = 20, 10
-"""What every ONNX Runtime from 1.18 on can read."""
+"""Supported by ONNX Runtime 1.18 and later."""
 
 
 def write_graph(directory: str | Path, *, int8: bool = False) -> Path:
-    """Add a graph to a bundle, or replace it, and name it in the manifest; returns its path.
+    """Add or replace the graph of a bundle, with its digest in the manifest; returns its path.
 
-    The manifest's digest stays: whoever has the bundle without the graph is still understood.
+    `SplitManifest.digest` does not change, so copies of the bundle without the graph remain
+    compatible.
 
     Args:
         directory: the bundle.
-        int8: weights of the blocks in 8 bits, multiplied as integers.
+        int8: quantize the weights of the blocks to 8 bits and multiply them as integers.
 
     Raises:
         ConfigError: the bundle is incomplete or damaged, has no codebooks, or cannot be replaced.
-        NotWritten: there is no room, or no right to write there.
+        NotWritten: the disk is full, or the permission to write is missing.
     """
     folder = Path(directory)
     manifest = read_manifest(folder)
     if manifest.quantizer.kind == "identity":
         raise ConfigError(
             f"{folder}: expected a codec with codebooks, got the identity quantizer, which sends "
-            "raw features instead of indices; let the edge run it with torch"
+            "raw features instead of indices; run the edge with torch"
         )
     content = read_verified(folder / EDGE, manifest.edge_weights_digest)
     model = edge_model(manifest, content, int8).SerializeToString(deterministic=True)
@@ -76,7 +78,7 @@ def write_graph(directory: str | Path, *, int8: bool = False) -> Path:
 
 
 def edge_model(manifest: SplitManifest, content: bytes, int8: bool = False) -> ModelProto:
-    """The graph of a bundle with `content` as its `edge.safetensors`."""
+    """The graph of a bundle; `content` is its `edge.safetensors`."""
     graph = GraphBuilder(stored_tensors(EDGE, content))
     config, spec, vision = manifest.quantizer, manifest.features, manifest.tower.vision
     linear = Linear(graph, load(content) if int8 else None)
@@ -89,8 +91,8 @@ def edge_model(manifest: SplitManifest, content: bytes, int8: bool = False) -> M
         outputs.append(_typed(terms.STATISTICS, "tokens", 2))
         values.append(_statistics(graph, residual, vision.layer_norm_eps))
     image = graph.add("Concat", latents, terms.KNOWN_LATENTS, axis=0)
-    said = quantizer.stages(graph, image, terms.COVER, terms.RATE_WEIGHT)
-    for stage, (indices, covered) in enumerate(said):
+    stage_outputs = quantizer.stages(graph, image, terms.COVER, terms.RATE_WEIGHT)
+    for stage, (indices, covered) in enumerate(stage_outputs):
         rows = f"tokens_{stage}"
         outputs.append(
             _typed(terms.indices_name(stage), rows, config.num_groups, kind=TensorProto.INT64)
@@ -106,11 +108,11 @@ def edge_model(manifest: SplitManifest, content: bytes, int8: bool = False) -> M
         _typed(terms.COVER, config.num_quantizers, kind=TensorProto.UINT8),
         _typed(terms.RATE_WEIGHT),
     ]
-    whole = helper.make_graph(
+    edge_graph = helper.make_graph(
         graph.nodes, "edge", inputs, outputs, list(graph.initializers.values())
     )
     model = helper.make_model(
-        whole,
+        edge_graph,
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="aligned-vq",
@@ -120,7 +122,7 @@ def edge_model(manifest: SplitManifest, content: bytes, int8: bool = False) -> M
 
 
 def _statistics(graph: GraphBuilder, residual: str, epsilon: float) -> str:
-    """Each token's mean and `sqrt(variance + eps)`, rows `[B * N, 2]`."""
+    """Each token's mean and `sqrt(variance + epsilon)`, `[B * N, 2]`."""
     mean = graph.add("ReduceMean", residual, graph.ints(1), keepdims=1)
     centred = graph.add("Sub", residual, mean)
     variance = graph.add(

@@ -1,1 +1,1 @@
-"""The one way from an image file, array or buffer to a vision tower's input."""
+"""Loading of images and their preparation for the vision tower, used by all programs."""

@@ -1,4 +1,4 @@
-"""Pillow images and arrays converted to 8-bit RGB, or to one channel at its stored depth."""
+"""Conversion of Pillow images and arrays to 8-bit RGB, or to one channel at its stored depth."""
 
 from __future__ import annotations
 
@@ -11,25 +11,28 @@ from PIL import Image
 from aligned_vq.errors import InvalidInput
 
 STRIP_PIXELS = 2**19
-"""Images above this are converted in strips of as many pixels."""
+"""Larger images are converted in strips of this many pixels, which bounds temporary memory."""
 
 _PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
 _DEEP_MODES = ("F", "I")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """A new RGB image without metadata, which would otherwise rotate or composite it twice."""
+    """A new RGB image, composited onto white.
+
+    It has no metadata, so that loading it again does not rotate or composite it a second time.
+    """
     if image.width * image.height <= STRIP_PIXELS:
-        return _converted(image)
+        return _convert(image)
     rgb = Image.new("RGB", image.size)
     step = max(1, STRIP_PIXELS // image.width)
     for row in range(0, image.height, step):
         end = min(row + step, image.height)
-        rgb.paste(_converted(image.crop((0, row, image.width, end))), (0, row))
+        rgb.paste(_convert(image.crop((0, row, image.width, end))), (0, row))
     return rgb
 
 
-def _converted(image: Image.Image) -> Image.Image:
+def _convert(image: Image.Image) -> Image.Image:
     image = _to_eight_bits(image)
     if image.mode in _PREMULTIPLIED:
         image = image.convert(_PREMULTIPLIED[image.mode])
@@ -47,9 +50,9 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
         return image
     values = np.asarray(image)
     if image.mode == "F":
-        return Image.fromarray(_bytes_of_floats(values))
+        return Image.fromarray(_uint8_from_float(values))
     _check_uint16(values, image.mode)
-    gray = _bytes_of_uint16(values)
+    gray = _uint8_from_uint16(values)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         gray[values == transparent] = 255
@@ -57,11 +60,14 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
 
 
 def rgb_from_array(array: NDArray[Any]) -> Image.Image:
-    """An RGB image of an array `[H, W]`, `[H, W, 1]`, `[H, W, 3]` or `[H, W, 4]` of uint8, uint16
-    (0 to 65535) or float (0 to 1); transparency is composited onto white.
+    """An RGB image from an array; transparency is composited onto white.
+
+    Args:
+        array: `[H, W]`, `[H, W, 1]`, `[H, W, 3]` or `[H, W, 4]` of uint8, uint16 (0 to 65535) or
+            float (0 to 1).
 
     Raises:
-        InvalidInput: the shape or dtype is another one, or a value is out of range.
+        InvalidInput: the array has another shape or dtype, or a value is out of range.
     """
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
@@ -71,9 +77,9 @@ def rgb_from_array(array: NDArray[Any]) -> Image.Image:
             f"got shape {list(array.shape)}: move the channels last, send one image at a time"
         )
     if array.dtype == np.uint16:
-        array = _bytes_of_uint16(array)
+        array = _uint8_from_uint16(array)
     elif np.issubdtype(array.dtype, np.floating):
-        array = _bytes_of_floats(array)
+        array = _uint8_from_float(array)
     elif array.dtype != np.uint8:
         raise InvalidInput(
             "expected an array of uint8, uint16 or float from 0 to 1, "
@@ -83,9 +89,9 @@ def rgb_from_array(array: NDArray[Any]) -> Image.Image:
 
 
 def to_single_channel(image: Image.Image) -> Image.Image:
-    """A new image of one channel at the depth it is stored with: mode `L`, `I;16` or `F`.
+    """A new one-channel image of unchanged depth, of mode `L`, `I;16` or `F`.
 
-    Colour becomes luma. Mode `I` must hold 0 to 65535; transparency is dropped.
+    Colour is converted to luma; transparency is dropped. Values of mode `I` must be 0 to 65535.
 
     Raises:
         InvalidInput: a value of mode `I` is out of range.
@@ -108,17 +114,17 @@ def _check_uint16(values: NDArray[Any], mode: str) -> None:
         )
 
 
-def _bytes_of_uint16(values: NDArray[Any]) -> NDArray[np.uint8]:
+def _uint8_from_uint16(values: NDArray[Any]) -> NDArray[np.uint8]:
     # 65535 = 257 x 255, so this rounds to the nearest of 256 levels.
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def _bytes_of_floats(values: NDArray[Any]) -> NDArray[np.uint8]:
+def _uint8_from_float(values: NDArray[Any]) -> NDArray[np.uint8]:
     low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and high <= 1):
-        came = "NaN" if np.isnan(values).any() else f"{low:g} to {high:g}"
+    if not (low >= 0 and high <= 1):  # also true for NaN
+        actual = "NaN" if np.isnan(values).any() else f"{low:g} to {high:g}"
         raise InvalidInput(
-            f"expected float pixels from 0 to 1, got {came}: "
+            f"expected float pixels from 0 to 1, got {actual}: "
             "divide by the largest value, or send uint8"
         )
     return np.rint(values.astype(np.float32) * 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The image formats that may be opened, and those that are unless others are asked for."""
+"""Supported image formats, the default selection, and the check of a file's format."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ SUFFIXES = (
     *(".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif"),
     *(".tiff", ".webp"),
 )
-"""Endings of the names of image files, in lower case."""
+"""File name suffixes of image files, in lower case."""
 DEFAULT_FORMATS = ("JPEG", "PNG", "WEBP")
-"""What cameras and screens write. Decoders of the others are further ways in, seldom asked for."""
+"""What cameras and screens write. Every further decoder enlarges the attack surface."""
 
 DECODE_SECONDS = 1.9
-"""Of one image, so that it is refused or done within 3 s, the wait for its turn included."""
+"""Time limit of decoding one image; with the wait for a slot, a request takes less than 3 s."""
 
 
 @cache
 def readable(formats: tuple[str, ...]) -> tuple[str, ...]:
-    """Those that this build of Pillow knows; it refuses a list that names another."""
+    """The formats that this build of Pillow supports; `Image.open` rejects unsupported names."""
     Image.init()
     return tuple(name for name in formats if name in Image.OPEN)
 
 
 def check_format(data: bytes, name: str, formats: tuple[str, ...]) -> None:
-    """Look at a file's first bytes only.
+    """Check the format of an encoded image by its first bytes.
 
     Args:
         data: the encoded file.
         name: of the image, for the message.
-        formats: that may be opened.
+        formats: that are allowed.
 
     Raises:
-        InvalidInput: it is of one of `FORMATS` that is not among them.
+        InvalidInput: the file is of one of `FORMATS` that is not allowed.
     """
-    accepts = {known: Image.OPEN[known][1] for known in readable(FORMATS)}
-    found = [known for known, accept in accepts.items() if accept and accept(data[:16])]
-    if found and not set(found) & set(formats):
+    detectors = {format_: Image.OPEN[format_][1] for format_ in readable(FORMATS)}
+    matches = [format_ for format_, accept in detectors.items() if accept and accept(data[:16])]
+    if matches and not set(matches) & set(formats):
         raise InvalidInput(
-            f"expected an image in one of {', '.join(formats)}, but {name} is {found[0]}: convert "
-            f"it, or add {found[0]} to the setting image_formats"
+            f"expected an image in one of {', '.join(formats)}, but {name} is {matches[0]}: "
+            f"convert it, or add {matches[0]} to the setting image_formats"
         )

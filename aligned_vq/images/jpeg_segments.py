@@ -1,7 +1,7 @@
-"""What a JPEG file announces before a pixel of it is decoded: metadata and scans.
+"""Limits of a JPEG file's scans and metadata, checked before it is decoded.
 
-A scan costs a pass over the whole image however few bytes it has, and Pillow joins metadata in time
-that grows with its square; so both are counted first, in one walk over the file's markers.
+A scan costs a pass over the whole image, however few bytes it has, and Pillow's time to join
+metadata segments grows with the square of their number. Both are therefore counted first.
 """
 
 from __future__ import annotations
@@ -11,20 +11,22 @@ import re
 from aligned_vq.errors import InvalidInput
 
 MAX_SCANS = 100
-"""Encoders write about 10; all that the standard's progressions give a photograph are fewer."""
+"""Encoders write about 10."""
 MAX_METADATA_BYTES = 4 * 2**20
-"""Of a kind of segments together: Exif, XMP, ICC profile, comments."""
+"""Of all segments with the same marker, such as Exif, ICC profile or comment."""
 MAX_METADATA_SEGMENTS = 1000
-"""Of a kind; 255 hold the longest ICC profile, 64 KiB each."""
+"""With the same marker; the longest ICC profile needs 255 of 64 KiB."""
 
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
-"""One that a length follows, or the end of the image: none of those that stand alone in a scan."""
+"""A marker with a length field, or the end of the image; not stuffing and restart markers."""
 _END, _SCAN = 0xD9, 0xDA
 _METADATA = frozenset((*range(0xE0, 0xF0), 0xFE))
 
 
 def check_jpeg(data: bytes, name: str) -> None:
-    """Nothing for a file that is no JPEG, or ends early: its decoder says so.
+    """Check the scans and metadata of a JPEG file.
+
+    Files that are no JPEG or are truncated pass: the decoder rejects them.
 
     Args:
         data: the encoded file.
@@ -35,11 +37,11 @@ def check_jpeg(data: bytes, name: str) -> None:
     """
     if not data.startswith(b"\xff\xd8"):
         return
-    place, scans = 2, 0
+    position, scans = 2, 0
     sizes: dict[int, int] = {}
     counts: dict[int, int] = {}
-    while found := _MARKER.search(data, place):
-        start = found.end()
+    while match := _MARKER.search(data, position):
+        start = match.end()
         marker = data[start - 1]
         if marker == _END or start + 2 > len(data):
             return
@@ -59,4 +61,4 @@ def check_jpeg(data: bytes, name: str) -> None:
                 f"expected at most {MAX_SCANS} scans in a JPEG, {name} has more: save it as a "
                 "baseline JPEG"
             )
-        place = start + length
+        position = start + length

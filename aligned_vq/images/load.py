@@ -1,8 +1,8 @@
-"""The one way from an image file, byte string, Pillow image or array to upright pixels.
+"""Loading of image files, bytes, Pillow images and arrays as upright pixels.
 
-Untrusted bytes end here: the formats are a short list of plain raster ones (PostScript, which
-Pillow hands to an outside program, is not among them), and what the header tells, such as the size,
-is checked before a pixel is decoded. Time and memory are bounded by `edge_client.decoding`.
+Input may be untrusted. Only common raster formats are opened (not PostScript, for which Pillow runs
+an external program), and format, size and scans are checked before pixels are decoded. Limits of
+time and memory are enforced by `edge_client.decoding`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-class _Limits(NamedTuple):
+class _OpeningLimits(NamedTuple):
     """How a file or byte string may be opened; see `load_image`."""
 
     max_pixels: int
@@ -73,23 +73,23 @@ def load_image(
     Args:
         source: A path, an encoded file's bytes (`FORMATS`), a Pillow image, or an array: `[H, W]`,
             `[H, W, 1]`, `[H, W, 3]` or `[H, W, 4]` of uint8, uint16 (0 to 65535) or float (0 to 1).
-        max_pixels: Refuse more than this, before decoding.
-        max_bytes: Refuse longer files and byte strings.
-        formats: Of files and byte strings, from `FORMATS`.
-        admit: Called with what is known of a file or byte string before it is decoded.
+        max_pixels: Maximum size, checked before decoding.
+        max_bytes: Maximum size of encoded images.
+        formats: Allowed formats of encoded images, from `FORMATS`.
+        admit: Called with an encoded image's header before decoding; may raise to reject it.
         name: Of bytes or a Pillow image, for messages.
 
-    The EXIF orientation is applied and then gone, so loading the result again changes nothing. A
-    JPEG file of more than `WHOLE_JPEG_PIXELS` is decoded at a half, a quarter or an eighth.
-    Transparency is composited onto white, as the reference processors do. Of an animation, an
-    encoded source gives the first frame and a Pillow image its current one. Gray deeper than 8
-    bits is scaled, not clipped: modes `I` and `I;16` hold 0 to 65535, mode `F` holds 0 to 1.
+    The EXIF orientation is applied and removed, so loading the result again changes nothing. A
+    JPEG of more than `WHOLE_JPEG_PIXELS` is decoded at 1/2, 1/4 or 1/8 of its size. Transparency is
+    composited onto white, as the reference processors do. An encoded animation gives its first
+    frame, a Pillow image its current one. Gray values of more than 8 bits are scaled, not clipped:
+    from 0 to 65535 in modes `I` and `I;16`, from 0 to 1 in mode `F`.
 
     Raises:
-        InvalidInput: The source is missing, is no image of these kinds, is damaged, empty, too
-            large, or holds values outside its range.
+        InvalidInput: The source does not exist, is not an image of these kinds, is damaged, empty
+            or too large, or has values out of range.
     """
-    limits = _Limits(max_pixels, max_bytes, tuple(formats), admit)
+    limits = _OpeningLimits(max_pixels, max_bytes, tuple(formats), admit)
     if isinstance(source, np.ndarray):
         if source.ndim > 1:
             _check_pixels((source.shape[1], source.shape[0]), "the array", max_pixels)
@@ -109,16 +109,16 @@ def load_pixels(
     """Upright pixels of a modality, at the depth they are stored with.
 
     Args:
-        source: As for `load_image`. Files and Pillow images hold one channel of `depth` or
-            `infrared`, of which an infrared image in colour becomes luma; `bands` come as an array.
+        source: As for `load_image`. Files and Pillow images of `depth` and `infrared` have one
+            channel; colour is converted to luma. `bands` must be an array.
         modality: What the camera measures.
-        max_pixels: Refuse more than this, before decoding.
-        max_bytes: Refuse longer files and byte strings.
-        formats: Of files and byte strings, from `FORMATS`.
+        max_pixels: Maximum size, checked before decoding.
+        max_bytes: Maximum size of encoded images.
+        formats: Allowed formats of encoded images, from `FORMATS`.
         name: Of bytes or a Pillow image, for messages.
 
     Raises:
-        InvalidInput: As `load_image`; or shape or dtype are none of the modality's.
+        InvalidInput: As `load_image`; or the modality does not allow the shape or dtype.
     """
     if modality == "rgb":
         image = load_image(
@@ -135,21 +135,21 @@ def load_pixels(
             f"expected an array [H, W, C] of spectral bands, got {type(source).__name__}: read the "
             "file with the library of its format"
         )
-    limits = _Limits(max_pixels, max_bytes, tuple(formats))
+    limits = _OpeningLimits(max_pixels, max_bytes, tuple(formats))
     image = _load(source, name, limits, to_single_channel)
     return Pixels(np.asarray(image)[:, :, None], modality)
 
 
-def _load(source: object, name: str, limits: _Limits, convert: _Convert) -> Image.Image:
+def _load(source: object, name: str, limits: _OpeningLimits, convert: _Convert) -> Image.Image:
     match source:
         case Image.Image():
             _check_pixels(source.size, name, limits.max_pixels)
-            return _quietly(_decode, source, name, convert)
+            return _without_warnings(_decode, source, name, convert)
         case bytes() | bytearray() | memoryview():
-            return _quietly(_open, bytes(source), name, limits, convert)
+            return _without_warnings(_open, bytes(source), name, limits, convert)
         case str() | os.PathLike():
             data = read_image_file(source, limits.max_bytes)
-            return _quietly(_open, data, os.fspath(source), limits, convert)
+            return _without_warnings(_open, data, os.fspath(source), limits, convert)
         case other:
             raise InvalidInput(
                 "expected an image as a path, bytes, a PIL image or a numpy array, "
@@ -157,11 +157,9 @@ def _load(source: object, name: str, limits: _Limits, convert: _Convert) -> Imag
             )
 
 
-def _quietly(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """The result even where Pillow's warnings are errors, so that no filter decides what loads.
-
-    The filters belong to the whole process: they are only touched once one has struck.
-    """
+def _without_warnings(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """The function's result, even where warning filters turn Pillow's warnings into errors."""
+    # Filters are global to the process, so they are changed only after a warning was raised.
     try:
         return function(*args, **kwargs)
     except Warning:
@@ -171,10 +169,10 @@ def _quietly(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) ->
 
 
 def read_image_file(source: str | os.PathLike[str], max_bytes: int = MAX_ENCODED_BYTES) -> bytes:
-    """The bytes of a file, or the first `max_bytes` + 1 of them.
+    """The bytes of a file, at most the first `max_bytes` + 1, so that the excess is noticed.
 
     Raises:
-        InvalidInput: It cannot be read, or is a directory, a device or a pipe.
+        InvalidInput: The file cannot be read, or is a directory, a device or a pipe.
     """
     path = Path(source)
     try:
@@ -195,7 +193,7 @@ def read_image_file(source: str | os.PathLike[str], max_bytes: int = MAX_ENCODED
         ) from error
 
 
-def _open(data: bytes, name: str, limits: _Limits, convert: _Convert) -> Image.Image:
+def _open(data: bytes, name: str, limits: _OpeningLimits, convert: _Convert) -> Image.Image:
     max_pixels, max_bytes, formats, admit = limits
     if not data:
         raise InvalidInput(f"expected an encoded image, but {name} has 0 bytes: send a whole file")
@@ -228,8 +226,11 @@ def _open(data: bytes, name: str, limits: _Limits, convert: _Convert) -> Image.I
 def _decode(
     image: Image.Image, name: str, convert: _Convert, *, opened_here: bool = False
 ) -> Image.Image:
-    """Upright and converted; an image that was `opened_here` may be the result itself, or is
-    closed."""
+    """The decoded image, converted and upright.
+
+    An image that was `opened_here` may be returned itself, without a copy; otherwise it is closed.
+    A caller's image is neither changed nor closed.
+    """
     try:
         image.load()
         transpose = _TRANSPOSES.get(_orientation(image))
@@ -263,7 +264,7 @@ def _check_pixels(size: tuple[int, int], name: str, max_pixels: int) -> None:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF's 1 to 8; 1 where the tag is absent or the block unreadable."""
+    """The EXIF orientation, 1 to 8; 1 if the tag is missing or EXIF cannot be read."""
     try:
         value = image.getexif().get(_ORIENTATION_TAG, 1)
     except PILLOW_ERRORS:

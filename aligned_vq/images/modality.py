@@ -1,4 +1,4 @@
-"""What kinds of cameras make images, and what the pixels of each kind may be."""
+"""Image modalities, and the shapes and dtypes of their pixels."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Modality = Literal["rgb", "depth", "infrared", "bands"]
 
 
 class PixelForm(NamedTuple):
-    """What the pixels of a modality may be."""
+    """The allowed pixels of a modality."""
 
     channels: int | None
-    """None: any number from 1 on."""
+    """None: any number of 1 or more."""
     dtypes: tuple[str, ...]
     meaning: str
-    """Of the values, for messages."""
+    """Meaning and units of the values, for messages."""
 
 
 FORMS: dict[Modality, PixelForm] = {
@@ -37,7 +37,7 @@ class Pixels:
     """An upright image of one modality.
 
     Raises:
-        InvalidInput: shape or dtype are none of the modality's, or the image is empty.
+        InvalidInput: the modality does not allow the shape or dtype, or the image is empty.
     """
 
     values: NDArray[np.generic]
@@ -45,7 +45,7 @@ class Pixels:
     modality: Modality = "rgb"
 
     def __post_init__(self) -> None:
-        """See `Raises`."""
+        """Check shape and dtype."""
         form, shape = FORMS[self.modality], self.values.shape
         if len(shape) != 3 or 0 in shape or form.channels not in (None, shape[2]):
             raise InvalidInput(
@@ -60,10 +60,10 @@ class Pixels:
 
     @property
     def height(self) -> int:
-        """Rows."""
+        """Number of rows."""
         return int(self.values.shape[0])
 
     @property
     def width(self) -> int:
-        """Columns."""
+        """Number of columns."""
         return int(self.values.shape[1])

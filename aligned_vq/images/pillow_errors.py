@@ -1,4 +1,4 @@
-"""What Pillow's decoders raise on damaged files, beside their own warnings."""
+"""Exceptions that Pillow's decoders raise on damaged files, in addition to warnings."""
 
 from __future__ import annotations
 

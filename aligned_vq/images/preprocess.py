@@ -1,14 +1,14 @@
-"""From an RGB image to the vision tower's input, pixel for pixel as transformers 5 prepares it.
+"""Preparation of RGB images for the vision tower, equal to that of transformers 5.
 
-The reference is its Pillow-backed CLIP and LLaVA processors; nothing of it is imported. With the
-same Pillow the result is the same to the bit, but for two steps that are rearranged where the
-reference would need gigabytes, so that memory stays bounded:
+The reference is the Pillow-backed CLIP and LLaVA processors of transformers, which are not
+imported. With the same version of Pillow the result is bit-exact, except where the reference would
+need gigabytes of memory for extreme aspect ratios:
 
-- A padded square above `WHOLE_PIXELS` is resized in strips: all rows first, all columns second. A
-  row of one colour stays that colour, so a square result is still the same to the bit.
-- A resized image above `WHOLE_PIXELS` (a 1 x 20000 line becomes 336 x 6.7 million) is computed
-  only where the crop shows it, to one level of 255. A tall image that shrinks may differ by a few
-  where filters overshoot: Pillow 13 resizes its columns first, and here rows come first.
+- A padded square of more than `WHOLE_PIXELS` is resized in strips, first along rows, then along
+  columns. Rows of padding keep their colour, so a square result is still bit-exact.
+- Of a resized image of more than `WHOLE_PIXELS` (1 x 20000 becomes 336 x 6.7 million), only the
+  crop is computed, exact to one of 255 levels. Tall images that are reduced may differ by a few
+  levels where filters overshoot, because Pillow 13 resizes their columns first.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from aligned_vq.errors import InvalidInput
 from aligned_vq.images.processor import HeightWidth, ProcessorSettings
 
 WHOLE_PIXELS = 16 * 2**20
-"""Above this, neither a padded nor a resized image is ever held whole."""
+"""Padded and resized images of more pixels are computed in parts."""
 MAX_PADDED_SIDE = 32_768
-"""Pixels of the longer side beyond which an image is not padded to a square but refused."""
+"""Maximum length in pixels of the longer side of an image that is padded to a square."""
 STRIP_PIXELS = 4 * 2**20
 
 _FILTER_RADIUS = {1: 3.0, 2: 1.0, 3: 2.0}
@@ -39,15 +39,15 @@ _Color = tuple[int, int, int]
 
 
 class _Crop(NamedTuple):
-    """One axis of a centre crop: `length` pixels from `start` land at `place` of the output."""
+    """One axis of a centre crop: `length` pixels from `start` are copied to `offset`."""
 
     start: int
     length: int
-    place: int
+    offset: int
 
     @classmethod
     def centered(cls, side: int, output: int) -> _Crop:
-        """The rounding of the reference: cuts round down, surrounding zeros round up."""
+        """A centre crop from `side` to `output` pixels, rounded as in the reference."""
         if side >= output:
             return cls((side - output) // 2, output, 0)
         return cls(0, side, (output - side + 1) // 2)
@@ -55,13 +55,13 @@ class _Crop(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """What the model sees of an image, however large that was: `[H, W, 3]` uint8 pixels."""
+    """The pixels of an image that the vision tower receives: uint8 `[H, W, 3]`."""
 
     pixels: NDArray[np.uint8]
 
     @cached_property
     def digest(self) -> bytes:
-        """32 bytes that name it."""
+        """32 bytes that identify the pixels."""
         return hashlib.sha256(self.pixels.data).digest()
 
     def __eq__(self, other: object) -> bool:
@@ -84,15 +84,15 @@ def preprocess_batch(
 
 
 def view_of(image: Image.Image, settings: ProcessorSettings) -> View:
-    """The image resized, padded and cut to `settings.output_size`.
+    """The image padded, resized and cropped to `settings.output_size`.
 
     Args:
-        image: Any size from 1 x 1 on. RGB, or with `do_convert_rgb` any mode that Pillow converts;
-            `load_image` composites transparency, which this does not.
-        settings: What to do to it.
+        image: At least 1 x 1. RGB, or with `do_convert_rgb` any mode that Pillow converts to RGB.
+            Transparency is not composited; `load_image` does that.
+        settings: The processor settings.
 
     Raises:
-        InvalidInput: The image is empty or not RGB, or `do_pad` meets a side above
+        InvalidInput: The image is empty or not RGB, or is to be padded and has a side of more than
             `MAX_PADDED_SIDE` pixels.
     """
     if image.width < 1 or image.height < 1:
@@ -120,18 +120,19 @@ def view_of(image: Image.Image, settings: ProcessorSettings) -> View:
     visible = _visible(image, settings, (height, width), rows, columns)
     pixels = np.zeros((output_height, output_width, 3), np.uint8)
     pixels[
-        rows.place : rows.place + rows.length, columns.place : columns.place + columns.length
+        rows.offset : rows.offset + rows.length, columns.offset : columns.offset + columns.length
     ] = np.asarray(visible)
     return View(pixels)
 
 
 def normalize(view: View, settings: ProcessorSettings) -> NDArray[np.float32]:
-    """A view as `[3, H, W]` float32, through a table of the 256 levels, rounded as the reference.
+    """A view rescaled and normalised to float32 `[3, H, W]`.
 
     Args:
-        view: What `view_of` made with the same settings.
-        settings: What to do to it.
+        view: A result of `view_of` with the same settings.
+        settings: The processor settings.
     """
+    # One table of 256 levels per channel: fast, and rounded exactly as the reference does.
     levels = np.arange(256, dtype=np.float32)
     if settings.do_rescale:
         levels = (np.arange(256, dtype=np.float64) * settings.rescale_factor).astype(np.float32)
@@ -148,7 +149,7 @@ def normalize(view: View, settings: ProcessorSettings) -> NDArray[np.float32]:
 def _visible(
     image: Image.Image, settings: ProcessorSettings, size: HeightWidth, rows: _Crop, columns: _Crop
 ) -> Image.Image:
-    """What the crop shows of the padded and resized image."""
+    """The part of the padded and resized image that lies inside the crop."""
     height, width = size
     if settings.do_pad and settings.do_resize:
         image = _resize_padded(image, size, settings)
@@ -196,7 +197,7 @@ def _check_padded_side(side: int) -> None:
 def _resize_padded(
     image: Image.Image, size: HeightWidth, settings: ProcessorSettings
 ) -> Image.Image:
-    """Pad to a square with the mean colour and resize, in strips where the square is large."""
+    """The image padded to a square with the mean colour and resized, in strips if it is large."""
     height, width = size
     side = max(image.width, image.height)
     left, top = (side - image.width) // 2, (side - image.height) // 2
@@ -219,13 +220,14 @@ def _resize_padded(
 def _resize_window(
     image: Image.Image, size: HeightWidth, rows: _Crop, columns: _Crop, resample: int
 ) -> Image.Image:
-    """The cropped part of the resized image, from the source pixels that reach into it."""
+    """The crop of the resized image, computed from the source pixels that influence it."""
     radius = _FILTER_RADIUS[resample]
     low_x, high_x, left, right = _source_span(columns, image.width, size[1], radius)
     low_y, high_y, top, bottom = _source_span(rows, image.height, size[0], radius)
-    # Pillow keeps the box in single precision: near the origin of a small piece that suffices.
-    piece = image.crop((low_x, low_y, high_x, high_y))
-    return piece.resize(
+    # Pillow stores the box in single precision, which is exact enough only for small coordinates:
+    # hence the crop, whose origin is near the box.
+    region = image.crop((low_x, low_y, high_x, high_y))
+    return region.resize(
         (columns.length, rows.length),
         Image.Resampling(resample),
         box=(left, top, right, bottom),
@@ -235,10 +237,10 @@ def _resize_window(
 def _source_span(
     crop: _Crop, source: int, resized: int, radius: float
 ) -> tuple[int, int, float, float]:
-    """First and last source pixel that a crop depends on, and the crop's place between them."""
+    """The range of source pixels that a crop depends on, and the crop's start and end within it."""
     scale = source / resized
-    reach = radius * max(scale, 1.0)
+    support = radius * max(scale, 1.0)  # filters widen when they reduce
     start, end = crop.start * scale, min((crop.start + crop.length) * scale, float(source))
-    low = max(0, math.floor(start - reach) - 1)
-    high = min(source, math.ceil(end + reach) + 1)
+    low = max(0, math.floor(start - support) - 1)
+    high = min(source, math.ceil(end + support) + 1)
     return low, high, start - low, end - low

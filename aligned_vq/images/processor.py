@@ -1,7 +1,7 @@
-"""The image-processor settings a split depends on: edge and training must prepare images alike.
+"""Image-processor settings of a Hugging Face checkpoint; `preprocess` applies them.
 
-Read from the JSON that a Hugging Face checkpoint carries. This module knows the settings, not how
-to apply them; only the CLIP and LLaVA processors are understood.
+Edge and training must prepare images alike, so the settings are part of the manifest. The CLIP and
+LLaVA processors are supported.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _FLAGS = (
 )
 
 
-def _refuse(name: str, value: object, supported: str) -> ConfigError:
+def _unsupported(name: str, value: object, supported: str) -> ConfigError:
     return ConfigError(
         f"image processor: {name} is {value!r}, which is not supported; supported: {supported}"
     )
@@ -42,35 +42,37 @@ def _refuse(name: str, value: object, supported: str) -> ConfigError:
 
 @dataclass(frozen=True)
 class ProcessorSettings:
-    """How an image becomes the vision tower's input; the defaults are CLIP's.
+    """The steps from an image to the vision tower's input; the defaults are CLIP's.
 
-    The steps run in this order: convert to RGB, pad to a square with the mean colour (`do_pad`),
-    resize, centre crop, rescale, normalize. Every instance leads to one fixed `output_size`;
-    ConfigError, naming field and value, for settings that do not or that are not supported.
+    The order of steps is: convert to RGB, pad to a square with the mean colour (`do_pad`), resize,
+    centre crop, rescale, normalize.
+
+    Raises:
+        ConfigError: a setting is not supported, or the output size would depend on the image.
     """
 
     do_resize: bool = True
     size: ResizeSize = 224
-    """Pixels of the shorter side (an int), or (height, width)."""
+    """Length of the shorter side (an int) or (height, width), in pixels."""
     resample: int = 3
-    """Pillow's number of the filter."""
+    """Pillow's `Resampling` filter."""
     do_center_crop: bool = True
     crop_size: HeightWidth = (224, 224)
-    """(height, width) in pixels; a smaller image is surrounded with zeros."""
+    """(height, width) in pixels; smaller images are surrounded by zeros."""
     do_rescale: bool = True
     rescale_factor: float = 1 / 255
     do_normalize: bool = True
     image_mean: Triple = (0.48145466, 0.4578275, 0.40821073)
-    """Per channel, in rescaled units; times 255 it is also the colour of `do_pad`."""
+    """Per channel, after rescaling; times 255 it is also the padding colour."""
     image_std: Triple = (0.26862954, 0.26130258, 0.27577711)
     do_convert_rgb: bool = True
     do_pad: bool = False
 
     def __post_init__(self) -> None:
-        """ConfigError for settings that are not supported or leave the output size open."""
+        """Check every setting."""
         for name in _FLAGS:
             if not isinstance(getattr(self, name), bool):
-                raise _refuse(name, getattr(self, name), "true or false")
+                raise _unsupported(name, getattr(self, name), "true or false")
         if isinstance(self.size, tuple):
             _check_sides("size", self.size)
         else:
@@ -78,9 +80,9 @@ class ProcessorSettings:
         _check_sides("crop_size", self.crop_size)
         if type(self.resample) is not int or self.resample not in _RESAMPLES:
             names = ", ".join(f"{number} ({name})" for number, name in _RESAMPLES.items())
-            raise _refuse("resample", self.resample, names)
+            raise _unsupported("resample", self.resample, names)
         if not _is_number(self.rescale_factor) or self.rescale_factor <= 0:
-            raise _refuse("rescale_factor", self.rescale_factor, "a positive number")
+            raise _unsupported("rescale_factor", self.rescale_factor, "a positive number")
         for name in ("image_mean", "image_std"):
             values = getattr(self, name)
             if (
@@ -88,15 +90,15 @@ class ProcessorSettings:
                 or len(values) != 3
                 or not all(map(_is_number, values))
             ):
-                raise _refuse(name, values, "three finite numbers, one per channel")
+                raise _unsupported(name, values, "three finite numbers, one per channel")
         if min(self.image_std) <= 0:
-            raise _refuse("image_std", self.image_std, "three positive numbers")
+            raise _unsupported("image_std", self.image_std, "three positive numbers")
         if self.do_pad and not all(0 <= mean <= 1 for mean in self.image_mean):
-            raise _refuse("image_mean", self.image_mean, "0 to 1 where do_pad is true")
+            raise _unsupported("image_mean", self.image_mean, "0 to 1 where do_pad is true")
         if not self.do_center_crop and not self.do_resize:
-            raise _refuse("do_resize", False, "true, unless do_center_crop fixes the size")
+            raise _unsupported("do_resize", False, "true, unless do_center_crop fixes the size")
         if not (self.do_center_crop or self.do_pad or isinstance(self.size, tuple)):
-            raise _refuse(
+            raise _unsupported(
                 "do_center_crop",
                 False,
                 "true where size is a shortest_edge, unless do_pad makes the image square",
@@ -104,35 +106,37 @@ class ProcessorSettings:
 
     @property
     def output_size(self) -> HeightWidth:
-        """(height, width) in pixels of every prepared image."""
+        """(height, width) of every prepared image, in pixels."""
         if self.do_center_crop:
             return self.crop_size
         return self.size if isinstance(self.size, tuple) else (self.size, self.size)
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> ProcessorSettings:
-        """From `preprocessor_config.json`, or from `processor_config.json` with its section.
+        """The settings in the content of `preprocessor_config.json` or `processor_config.json`.
 
-        Absent and null settings take the processors' own defaults; sizes may be written as one
-        number, as old checkpoints do. ConfigError for another processor and for a value, or an
-        enabled `do_...` step, that is not supported.
+        Missing and null settings take CLIP's defaults. Sizes may be single numbers, as in old
+        checkpoints.
+
+        Raises:
+            ConfigError: another processor, or an unsupported value or enabled `do_...` step.
         """
         if not isinstance(config, Mapping):
-            raise _refuse("the configuration", config, "a JSON object")
+            raise _unsupported("the configuration", config, "a JSON object")
         section = config.get("image_processor", config)
         if not isinstance(section, Mapping):
-            raise _refuse("image_processor", section, "a JSON object")
-        given = {name: value for name, value in section.items() if value is not None}
-        _check_kind(given)
-        known = cls.__dataclass_fields__
-        for name, value in given.items():
+            raise _unsupported("image_processor", section, "a JSON object")
+        settings = {name: value for name, value in section.items() if value is not None}
+        _check_kind(settings)
+        supported = cls.__dataclass_fields__
+        for name, value in settings.items():
             if (
                 (name.startswith("do_") or name == "use_square_size")
-                and name not in known
+                and name not in supported
                 and value
             ):
-                raise _refuse(name, value, f"false; the steps are {', '.join(_FLAGS)}")
-        fields = {name: value for name, value in given.items() if name in known}
+                raise _unsupported(name, value, f"false; the steps are {', '.join(_FLAGS)}")
+        fields = {name: value for name, value in settings.items() if name in supported}
         if "size" in fields:
             fields["size"] = _read_size(fields["size"])
         if "crop_size" in fields:
@@ -141,6 +145,7 @@ class ProcessorSettings:
             if name in fields:
                 fields[name] = _read_triple(name, fields[name])
         resample = fields.get("resample")
+        # `int` turns Pillow's enumeration, a subclass of int, into a plain number.
         if isinstance(resample, int) and type(resample) is not bool:
             fields["resample"] = int(resample)
         if type(fields.get("rescale_factor")) is int:
@@ -148,7 +153,7 @@ class ProcessorSettings:
         return cls(**fields)
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings in the checkpoint's own JSON form; `from_dict` gives the same back."""
+        """The settings as JSON values in the checkpoint's format; `from_dict` restores them."""
         result = asdict(self)
         if isinstance(self.size, tuple):
             result["size"] = {"height": self.size[0], "width": self.size[1]}
@@ -161,7 +166,7 @@ class ProcessorSettings:
         return result
 
     def digest(self) -> bytes:
-        """16 bytes that name these settings, over their canonical JSON."""
+        """16 bytes that identify these settings, of their canonical JSON."""
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
         return digest_of(text.encode())
 
@@ -176,19 +181,23 @@ def _check_sides(name: str, sides: object) -> None:
         or len(sides) != 2
         or any(type(side) is not int or not 1 <= side <= MAX_SIDE for side in sides)
     ):
-        raise _refuse(name, sides, f"whole pixels, 1 to {MAX_SIDE} a side")
+        raise _unsupported(name, sides, f"whole pixels, 1 to {MAX_SIDE} a side")
 
 
-def _check_kind(given: Mapping[str, Any]) -> None:
-    """Refuse processors whose steps differ, and padding under CLIP's name, where it means less."""
-    kind = given.get("image_processor_type", given.get("feature_extractor_type"))
+def _check_kind(settings: Mapping[str, Any]) -> None:
+    """Raise ConfigError for processors with other steps, and for CLIP with `do_pad`.
+
+    In CLIP's processor, `do_pad` does not pad to a square.
+    """
+    kind = settings.get("image_processor_type", settings.get("feature_extractor_type"))
     if kind is None:
         return
     base = str(kind).removesuffix("Fast").removesuffix("Pil")
     if base not in _CLIP + _LLAVA:
-        raise _refuse("image_processor_type", kind, ", ".join(_CLIP + _LLAVA))
-    if base in _CLIP and given.get("do_pad"):
-        raise _refuse("do_pad", given["do_pad"], "false, unless the type is LlavaImageProcessor")
+        raise _unsupported("image_processor_type", kind, ", ".join(_CLIP + _LLAVA))
+    if base in _CLIP and settings.get("do_pad"):
+        supported = "false, unless the type is LlavaImageProcessor"
+        raise _unsupported("do_pad", settings["do_pad"], supported)
 
 
 def _read_size(value: object) -> ResizeSize:
@@ -200,7 +209,7 @@ def _read_size(value: object) -> ResizeSize:
             return edge
         case {"height": int(height), "width": int(width), **rest} if not rest:
             return height, width
-    raise _refuse("size", value, "shortest_edge alone, or height and width")
+    raise _unsupported("size", value, "shortest_edge alone, or height and width")
 
 
 def _read_crop_size(value: object) -> HeightWidth:
@@ -209,7 +218,7 @@ def _read_crop_size(value: object) -> HeightWidth:
     match _read_sides(value):
         case {"height": int(height), "width": int(width), **rest} if not rest:
             return height, width
-    raise _refuse("crop_size", value, "height and width")
+    raise _unsupported("crop_size", value, "height and width")
 
 
 def _read_sides(value: object) -> dict[str, Any]:
@@ -221,6 +230,6 @@ def _read_sides(value: object) -> dict[str, Any]:
 def _read_triple(name: str, value: object) -> Triple:
     values = [value] * 3 if isinstance(value, int | float) else value
     if not isinstance(values, list | tuple) or len(values) != 3 or not all(map(_is_number, values)):
-        raise _refuse(name, value, "three finite numbers, one per channel")
+        raise _unsupported(name, value, "three finite numbers, one per channel")
     red, green, blue = (float(number) for number in values)
     return red, green, blue

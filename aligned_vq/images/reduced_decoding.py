@@ -1,7 +1,7 @@
-"""How much of an image's file is decoded, and what memory that takes, before it is.
+"""Reduced decoding of large JPEGs, and the memory that decoding an image needs.
 
-libjpeg can decode a JPEG at a half, a quarter or an eighth of its size, for less time and memory
-than the whole. A model sees some 336 x 336 pixels of it, so large ones are.
+libjpeg can decode a JPEG at 1/2, 1/4 or 1/8 of its width and height, in less time and memory.
+Vision towers receive about 336 x 336 pixels, so large JPEGs are decoded this way.
 """
 
 from __future__ import annotations
@@ -12,38 +12,39 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 WHOLE_JPEG_PIXELS = 33 * 2**18
-"""JPEGs with more are decoded at a half, a quarter or an eighth, so that no more are left. All that
-a Raspberry Pi's camera of 8 megapixels takes, and a screen of 3840 x 2160, are decoded whole."""
-LEAST_SIDE = 512
-"""Pixels that the shorter side keeps, more than models see."""
+"""Larger JPEGs are decoded at a reduced size of at most this. Images of 8-megapixel cameras and of
+screens of 3840 x 2160 are decoded at full size."""
+MIN_SIDE = 512
+"""Least length in pixels of the shorter side after reduction, more than vision towers use."""
 
 BYTES_PER_PIXEL = 8
-"""Twice the 4 that Pillow needs, as when an image is turned upright, or was CMYK."""
+"""Twice Pillow's 4, for a second copy while an image is rotated or converted from CMYK."""
 WEBP_BYTES_PER_PIXEL = 16
-"""Its decoder holds two canvases beside the image and its copy."""
+"""libwebp's animation decoder holds two canvases in addition to the image and its copy."""
 _COEFFICIENT_BYTES = 2
 
 
 class Header(NamedTuple):
-    """What is known of an image before it is decoded."""
+    """Properties of an encoded image that are known before it is decoded."""
 
     form: str
     """Pillow's name of the format."""
     width: int
-    """Of the file, not turned upright."""
+    """As stored, before the EXIF orientation is applied."""
     height: int
     decoded_pixels: int
     memory_bytes: int
-    """At most, of decoding it."""
+    """Upper bound of the memory that decoding needs."""
 
 
 def prepare(image: Image.Image) -> Header:
-    """Look at an opened image, and let its decoder reduce it where it is a large JPEG."""
+    """The header of an opened image, whose decoder is set to reduce a large JPEG."""
     form, (width, height) = image.format or "", image.size
     _reduce(image)
     pixels = image.width * image.height
-    each = WEBP_BYTES_PER_PIXEL if form == "WEBP" else BYTES_PER_PIXEL
-    return Header(form, width, height, pixels, each * pixels + _coefficients(image, width, height))
+    pixel_bytes = WEBP_BYTES_PER_PIXEL if form == "WEBP" else BYTES_PER_PIXEL
+    memory_bytes = pixel_bytes * pixels + _coefficient_bytes(image, width, height)
+    return Header(form, width, height, pixels, memory_bytes)
 
 
 def _reduce(image: Image.Image) -> None:
@@ -54,18 +55,19 @@ def _reduce(image: Image.Image) -> None:
     while (
         divisor < 8
         and width * height > WHOLE_JPEG_PIXELS * divisor**2
-        and min(width, height) >= LEAST_SIDE * 2 * divisor
+        and min(width, height) >= MIN_SIDE * 2 * divisor
     ):
         divisor *= 2
     if divisor > 1:
         image.draft(None, (width // divisor, height // divisor))
 
 
-def _coefficients(image: Image.Image, width: int, height: int) -> int:
-    """Bytes of a progressive JPEG's coefficients, which are kept whole, at full size."""
+def _coefficient_bytes(image: Image.Image, width: int, height: int) -> int:
+    """Bytes of a progressive JPEG's coefficients, which libjpeg stores at full size."""
     if not isinstance(image, JpegImageFile) or not image.info.get("progressive"):
         return 0
-    widest = max(across for _, across, _, _ in image.layer)
-    highest = max(down for _, _, down, _ in image.layer)
-    parts = sum(across * down for _, across, down, _ in image.layer)
-    return _COEFFICIENT_BYTES * width * height * parts // (widest * highest)
+    # Of each component (identifier, horizontal and vertical sampling factor, table).
+    max_horizontal = max(horizontal for _, horizontal, _, _ in image.layer)
+    max_vertical = max(vertical for _, _, vertical, _ in image.layer)
+    samples = sum(horizontal * vertical for _, horizontal, vertical, _ in image.layer)
+    return _COEFFICIENT_BYTES * width * height * samples // (max_horizontal * max_vertical)

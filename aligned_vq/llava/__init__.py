@@ -1,1 +1,1 @@
-"""LLaVA checkpoints: tensors read lazily, their configuration, and packed conversations."""
+"""LLaVA checkpoints: configuration, lazily read tensors, and packed conversations."""

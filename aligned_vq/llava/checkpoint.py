@@ -27,10 +27,10 @@ class LlavaCheckpoint(LazyCheckpoint):
 
     Args:
         source: a directory in Hugging Face format, or a hub id such as `llava-hf/llava-1.5-7b-hf`.
-        revision: the hub revision; ignored for a directory.
+        revision: of the hub repository; ignored for a directory.
 
     Raises:
-        ConfigError: the source is missing, is not LLaVA, or is in LLaVA's original format.
+        ConfigError: the source does not exist, is not LLaVA, or is in LLaVA's original format.
     """
 
     def __init__(self, source: str | Path, revision: str | None = None) -> None:
@@ -65,7 +65,7 @@ class LlavaCheckpoint(LazyCheckpoint):
 
 
 def _check_is_llava(config: Any, source: str) -> None:
-    """Accept transformers' LLaVA over a CLIP tower, and say what else was found."""
+    """Raise ConfigError unless the model is transformers' LLaVA with a CLIP vision tower."""
     config = config if isinstance(config, dict) else {}
     kind = config.get("model_type")
     if kind in ("llava_llama", "llava_mistral", "llava_mpt") or "mm_vision_tower" in config:

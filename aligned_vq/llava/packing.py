@@ -1,8 +1,8 @@
-"""Many questions behind one image prefix: one forward pass teaches or examines them all.
+"""Packing of several questions about one image into one forward pass, for training and evaluation.
 
-Every question, or conversation of several turns, is its own segment: it sees the prefix and itself,
-and its positions start right after the image, so each is computed exactly as if it were the only
-one.
+A row is the image prefix followed by segments, one per question or conversation. A segment attends
+to the prefix and to itself, and its positions start after the image. Its result therefore equals
+that of a forward pass without the other segments.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from aligned_vq.errors import ConfigError, InvalidInput
 
 IGNORED = -100
 _PREFIX_SEGMENT, _PADDING_SEGMENT = 0, -1
-_PROBE = "0a1b2c3d"  # stands for the question while the template is taken apart
+_PROBE = "0a1b2c3d"  # placeholder for texts, to find them in a rendered chat template
 
 
 class TextPair(Protocol):
@@ -33,12 +33,12 @@ class TextPair(Protocol):
 
     @property
     def answer(self) -> str:
-        """What the model shall say."""
+        """The expected answer."""
 
 
 @dataclass(frozen=True)
 class TextTurn:
-    """A question of a conversation and its answer, which is only read where it is not `learned`."""
+    """A question of a conversation and its answer; without `learned`, the answer has no labels."""
 
     text: str
     answer: str
@@ -46,28 +46,27 @@ class TextTurn:
 
 
 class PackedText(NamedTuple):
-    """Text of a batch, all `[B, S]` int64.
-
-    `labels` is the next token where that is a learned answer's, and `answers` says which answer of
-    the row it belongs to, from 1 on (0: none).
-    """
+    """The text of a batch behind the image: token ids and more, int64 `[B, S]` each."""
 
     ids: Tensor
     labels: Tensor
+    """The next token if it belongs to a learned answer, else IGNORED."""
     segments: Tensor
+    """Number of the segment, from 1; -1: padding."""
     positions: Tensor
     answers: Tensor
+    """Number of the row's learned answer that the label belongs to, from 1; 0: no label."""
 
 
 class Packer:
-    """Turns questions into packed token batches with the prompt of a checkpoint's chat template.
+    """Converts questions to packed token batches, with the prompt of a checkpoint's chat template.
 
     Args:
         processor: transformers' `LlavaProcessor`.
         num_image_tokens: embeddings of one image.
 
     Raises:
-        ConfigError: the chat template does not hold one image followed by the question.
+        ConfigError: the chat template does not place one image before the question.
     """
 
     def __init__(self, processor: Any, num_image_tokens: int) -> None:
@@ -82,7 +81,7 @@ class Packer:
             [{"role": "user", "content": content}], add_generation_prompt=True
         )
         before, image, after = prompt.partition(self._image)
-        self._lead, probe, self._tail = after.partition(_PROBE)
+        self._before_question, probe, self._after_question = after.partition(_PROBE)
         self._processor = processor
         if not image or not probe:
             raise ConfigError(
@@ -93,114 +92,121 @@ class Packer:
         self.text_start = len(self.prefix_ids) + num_image_tokens
 
     def pack(self, batch: Sequence[Sequence[TextPair]]) -> PackedText:
-        """One row per image, its questions one after the other.
+        """A batch with one row per image; every question is a segment.
 
         Raises:
-            InvalidInput: a text would become a special token.
+            InvalidInput: a text contains a special token.
         """
-        alone = [[(TextTurn(pair.text, pair.answer),) for pair in row] for row in batch]
-        return self.pack_conversations(alone)
+        single_turns = [[(TextTurn(pair.text, pair.answer),) for pair in row] for row in batch]
+        return self.pack_conversations(single_turns)
 
     def pack_conversations(self, batch: Sequence[Sequence[Sequence[TextTurn]]]) -> PackedText:
-        """One row per image, its conversations one after the other.
+        """A batch with one row per image; every conversation is a segment.
 
         Raises:
-            InvalidInput: a text would become a special token.
-            ConfigError: a conversation has several turns, and the chat template does not show an
-                answer between two questions.
+            InvalidInput: a text contains a special token.
+            ConfigError: a conversation has several turns, which the chat template does not support.
         """
         rows = [self._row(row) for row in batch]
         longest = max(1, *(len(row[0]) for row in rows))
-        fill = (self._pad, IGNORED, _PADDING_SEGMENT, self.text_start, 0)
+        padding = (self._pad, IGNORED, _PADDING_SEGMENT, self.text_start, 0)
         columns = zip(*rows, strict=True)
         return PackedText(
             *(
-                torch.tensor([values + [blank] * (longest - len(values)) for values in column])
-                for column, blank in zip(columns, fill, strict=True)
+                torch.tensor([values + [pad] * (longest - len(values)) for values in column])
+                for column, pad in zip(columns, padding, strict=True)
             )
         )
 
     def prompts(self, questions: Sequence[str]) -> list[list[int]]:
-        """The token ids of each prompt from behind the image on, up to where its answer begins.
+        """The token ids of each prompt from after the image to the start of the answer.
 
         Raises:
-            InvalidInput: a text would become a special token.
+            InvalidInput: a text contains a special token.
         """
-        wholes = [f"{self._image}{self._lead}{question}{self._tail}" for question in questions]
-        encoded = self._fast.encode_batch(wholes, add_special_tokens=False)
-        prompts = [whole.ids[1:] for whole in encoded]
+        before, after = f"{self._image}{self._before_question}", self._after_question
+        texts = [before + question + after for question in questions]
+        encoded = self._fast.encode_batch(texts, add_special_tokens=False)
+        prompts = [text.ids[1:] for text in encoded]
         for question, ids in zip(questions, prompts, strict=True):
-            self._refuse_specials(question, ids)
+            self._check_specials(question, ids)
         return prompts
 
     def _row(self, conversations: Sequence[Sequence[TextTurn]]) -> tuple[list[int], ...]:
-        """The columns of `PackedText` for one image."""
+        """The fields of `PackedText` for one image."""
         row: tuple[list[int], ...] = ([], [], [], [], [])
         learned = 0
-        # Every text from its beginning: then it is cut into tokens as in a whole prompt.
+        # Texts are tokenised with all that precedes them, because tokens depend on it: a piece
+        # tokenised alone could have other tokens than in the whole prompt.
         texts = [text for turns in conversations for text in self._texts(turns)]
         encoded = iter(self._fast.encode_batch(texts, add_special_tokens=False))
         for number, turns in enumerate(conversations, 1):
-            of_segment: list[int] = []
-            answer_of: list[int] = []
+            ids: list[int] = []
+            answers: list[int] = []
             for turn in turns:
-                # The first token is the image's; an answer's end token is a label only.
-                start, whole = len(next(encoded).ids) - 1, next(encoded).ids[1:]
-                between = self._between_specials if of_segment else 0
-                self._refuse_specials(turn.text, whole[len(of_segment) :], between)
+                # Less the image token, which is the first one.
+                answer_start, turn_ids = len(next(encoded).ids) - 1, next(encoded).ids[1:]
+                specials = self._between_specials if ids else 0
+                self._check_specials(turn.text, turn_ids[len(ids) :], specials)
                 learned += turn.learned
-                own = learned if turn.learned else 0
-                answer_of += [0] * (start - 1 - len(of_segment)) + [own] * (len(whole) - start + 1)
-                of_segment = whole
-            following = zip([*of_segment[1:], self._eos], answer_of, strict=True)
+                answer = learned if turn.learned else 0
+                # The label of a token is the next one: labels of an answer start one token before
+                # it and end with its end token, which is a label only.
+                without = answer_start - 1 - len(ids)
+                answers += [0] * without + [answer] * (len(turn_ids) - answer_start + 1)
+                ids = turn_ids
+            following = zip([*ids[1:], self._eos], answers, strict=True)
             labels = [token if answer else IGNORED for token, answer in following]
-            positions = range(self.text_start, self.text_start + len(of_segment))
-            segments = [number] * len(of_segment)
-            columns = (of_segment, labels, segments, positions, answer_of)
-            for column, more in zip(row, columns, strict=True):
-                column += more
+            positions = range(self.text_start, self.text_start + len(ids))
+            fields = (ids, labels, [number] * len(ids), positions, answers)
+            for field, values in zip(row, fields, strict=True):
+                field += values
         return row
 
     def _texts(self, turns: Sequence[TextTurn]) -> list[str]:
-        """A conversation up to where each answer begins, and up to where it ends."""
+        """For each turn, the conversation up to the start and up to the end of its answer."""
         texts = []
-        said = f"{self._image}{self._lead}"
+        conversation = f"{self._image}{self._before_question}"
         for number, turn in enumerate(turns):
-            said += f"{self._between if number else ''}{turn.text}{self._tail}"
-            texts.append(said)
-            said += f" {turn.answer}"
-            texts.append(said)
+            separator = self._between_turns if number else ""
+            conversation += f"{separator}{turn.text}{self._after_question}"
+            texts.append(conversation)
+            conversation += f" {turn.answer}"
+            texts.append(conversation)
         return texts
 
     @cached_property
-    def _between(self) -> str:
-        """What the chat template shows between an answer and the next question."""
-        said = [{"type": "text", "text": _PROBE}]
+    def _between_turns(self) -> str:
+        """The chat template's text between an answer and the next question."""
+        content = [{"type": "text", "text": _PROBE}]
         prompt: str = self._processor.apply_chat_template(
             [
-                {"role": "user", "content": [{"type": "image"}, *said]},
-                {"role": "assistant", "content": said},
-                {"role": "user", "content": said},
+                {"role": "user", "content": [{"type": "image"}, *content]},
+                {"role": "assistant", "content": content},
+                {"role": "user", "content": content},
             ],
             add_generation_prompt=True,
         )
         pieces = prompt.partition(self._image)[2].split(_PROBE)
-        if len(pieces) != 4 or (pieces[1], pieces[3]) != (f"{self._tail} ", self._tail):
+        after = self._after_question
+        if len(pieces) != 4 or (pieces[1], pieces[3]) != (f"{after} ", after):
             raise ConfigError(
-                "expected a chat template that shows an answer, behind a space, between two "
+                "expected a chat template that shows an answer, after a space, between two "
                 f"questions, got {prompt!r}; use the processor of a LLaVA checkpoint"
             )
         return pieces[2]
 
     @cached_property
     def _between_specials(self) -> int:
-        ids = self._fast.encode(self._between, add_special_tokens=False).ids
+        """Number of special tokens in `_between_turns`."""
+        ids = self._fast.encode(self._between_turns, add_special_tokens=False).ids
         return sum(token in self._specials for token in ids)
 
-    def _refuse_specials(self, question: str, ids: Sequence[int], expected: int = 0) -> None:
+    def _check_specials(self, question: str, ids: Sequence[int], expected: int = 0) -> None:
+        """Raise InvalidInput unless the ids have as many special tokens as the template adds."""
         if sum(token in self._specials for token in ids) != expected:
             raise InvalidInput(
-                "expected plain text, got a question or answer that holds the text of a special "
+                "expected plain text, got a question or answer that contains a special "
                 f"token ({question[:80]!r}): remove it"
             )
 
@@ -212,72 +218,69 @@ def packed_logits(
     text: PackedText,
     patches: Tensor | None = None,
 ) -> Tensor:
-    """Next-token logits of the text, `[B, S, V]`.
+    """Next-token logits `[B, S, V]` of a text that `packer` made.
 
-    `image_embeds` is `[B, P, H]`; `patches` `[B, P]` says which of the image's they are (default:
-    all of them).
+    `image_embeds` are `[B, P, H]`, and `patches` their patch numbers `[B, P]`; None: all in order.
     """
     device = image_embeds.device
     count = len(image_embeds)
     embed = model.get_input_embeddings()
     prefix = torch.tensor(packer.prefix_ids, device=device).expand(count, -1)
     start = prefix.shape[1]
-    where = (
-        torch.arange(image_embeds.shape[1], device=device).expand(count, -1)
-        if patches is None
-        else patches
-    )
+    if patches is None:
+        patches = torch.arange(image_embeds.shape[1], device=device).expand(count, -1)
     embeds = torch.cat([embed(prefix), image_embeds, embed(text.ids.to(device))], dim=1)
     positions = torch.cat(
         [
             torch.arange(start, device=device).expand(count, -1),
-            where + start,
+            patches + start,
             text.positions.to(device),
         ],
         1,
     )
-    lead = torch.full((count, start + image_embeds.shape[1]), _PREFIX_SEGMENT, device=device)
-    mask = _block_mask(torch.cat([lead, text.segments.to(device)], dim=1))
+    prefix_length = start + image_embeds.shape[1]
+    prefix_segments = torch.full((count, prefix_length), _PREFIX_SEGMENT, device=device)
+    mask = _block_mask(torch.cat([prefix_segments, text.segments.to(device)], dim=1))
     hidden = model.model.language_model(
         inputs_embeds=embeds, attention_mask=mask, position_ids=positions, use_cache=False
     ).last_hidden_state
-    logits: Tensor = model.lm_head(hidden[:, lead.shape[1] :])
+    logits: Tensor = model.lm_head(hidden[:, prefix_length:])
     return logits
 
 
 def answer_loss(logits: Tensor, text: PackedText) -> tuple[Tensor, dict[str, float]]:
-    """Loss over the tokens of all answers; accuracy of tokens and of whole answers.
+    """Weighted mean cross-entropy of all answers, with the accuracy of tokens and of answers.
 
-    A token weighs one over the square root of its answer's length: long descriptions teach most
-    tokens, but must not drown the questions with one-word answers.
+    The weight of a token is the inverse square root of its answer's length, so that long
+    descriptions do not dominate one-word answers.
     """
     labels = text.labels.to(logits.device)
-    asked = labels != IGNORED
-    weight = _answer_lengths(text).to(logits.device).rsqrt() * asked
-    each = F.cross_entropy(
+    has_label = labels != IGNORED
+    weight = _answer_lengths(text).to(logits.device).rsqrt() * has_label
+    token_losses = F.cross_entropy(
         logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="none"
     )
-    loss = (each * weight.flatten()).sum() / weight.sum()
-    right = (logits.argmax(-1) == labels) | ~asked
-    answers = [value for row in right_answers(logits, text) for value in row]
+    loss = (token_losses * weight.flatten()).sum() / weight.sum()
+    correct = (logits.argmax(-1) == labels)[has_label]
+    verdicts = [verdict for row in right_answers(logits, text) for verdict in row]
     metrics = {
-        "tokens": right[asked].float().mean().item(),
-        "answers": sum(answers) / max(1, len(answers)),
+        "tokens": correct.float().mean().item(),
+        "answers": sum(verdicts) / max(1, len(verdicts)),
     }
     return loss, metrics
 
 
 def _answer_lengths(text: PackedText) -> Tensor:
-    """For every token, how many label tokens its answer has, at least 1, `[B, S]` float32."""
+    """Number of label tokens of every token's answer, at least 1; float32 `[B, S]`."""
     counts = torch.zeros(len(text.answers), int(text.answers.max()) + 1)
     counts.scatter_add_(1, text.answers, (text.labels != IGNORED).float())
     return counts.gather(1, text.answers).clamp(min=1)
 
 
 def right_answers(logits: Tensor, text: PackedText) -> list[list[bool]]:
-    """Per image and learned answer: would greedy decoding give exactly the expected one?
+    """Per image and learned answer, whether greedy decoding would give exactly this answer.
 
-    It would if the largest logit is the expected token at every answer position, end included.
+    That is the case if the expected token, end included, has the largest logit at every position.
     """
     labels = text.labels.to(logits.device)
     wrong = (logits.argmax(-1) != labels) & (labels != IGNORED)
@@ -289,9 +292,9 @@ def right_answers(logits: Tensor, text: PackedText) -> list[list[bool]]:
 
 
 def _block_mask(segments: Tensor) -> Tensor:
-    """Causal mask `[B, 1, L, L]`: a segment sees the prefix and itself; True means visible."""
+    """Attention mask `[B, 1, L, L]`: true for earlier tokens of the prefix or the same segment."""
     length = segments.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
-    same = segments[:, :, None] == segments[:, None, :]
-    lead = (segments == _PREFIX_SEGMENT)[:, None, :]
-    return (causal & (same | lead))[:, None]
+    same_segment = segments[:, :, None] == segments[:, None, :]
+    is_prefix = (segments == _PREFIX_SEGMENT)[:, None, :]
+    return (causal & (same_segment | is_prefix))[:, None]

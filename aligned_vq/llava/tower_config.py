@@ -1,4 +1,4 @@
-"""Settings of a LLaVA checkpoint's vision side, from its `config.json`, without transformers."""
+"""Vision settings in a LLaVA checkpoint's `config.json`, read without transformers."""
 
 from __future__ import annotations
 
@@ -59,22 +59,22 @@ class VisionConfig:
 
     @property
     def num_tokens(self) -> int:
-        """Patches and the class token."""
+        """Number of patches plus the class token."""
         return (self.image_size // self.patch_size) ** 2 + 1
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> VisionConfig:
-        """From a checkpoint's `vision_config` section; unknown keys there are transformers' own."""
+        """The settings in a checkpoint's `vision_config`, whose other keys are ignored."""
         return cls(**{k: v for k, v in settings.items() if k in cls.__dataclass_fields__})
 
 
 @dataclass(frozen=True)
 class TowerConfig:
-    """A vision tower and which of its hidden states LLaVA reads."""
+    """A vision tower and the hidden states of it that LLaVA uses."""
 
     vision: VisionConfig
     feature_layers: tuple[int, ...]
-    """Indices into the hidden states, 0 (embeddings) to `num_hidden_layers`; never negative."""
+    """Numbers of hidden states, from 0 (embeddings) to `num_hidden_layers`; not negative."""
     select_strategy: SelectStrategy
 
     def __post_init__(self) -> None:
@@ -88,30 +88,30 @@ class TowerConfig:
 
     @classmethod
     def from_llava(cls, config: Mapping[str, Any]) -> TowerConfig:
-        """From LLaVA's `config.json`. ConfigError when a setting is not supported."""
+        """The settings in LLaVA's `config.json`; ConfigError if one is not supported."""
         if not isinstance(config["vision_config"], Mapping):
             raise ConfigError(
                 f"vision_config must be an object, got {config['vision_config']!r:.80}"
             )
         vision = VisionConfig.from_dict(config["vision_config"])
-        wanted = config.get("vision_feature_layer", -2)
-        layers = tuple(wanted) if isinstance(wanted, list) else (wanted,)
+        setting = config.get("vision_feature_layer", -2)
+        layers = tuple(setting) if isinstance(setting, list) else (setting,)
         states = vision.num_hidden_layers + 1
         if any(not -states <= layer < states for layer in layers):
             raise ConfigError(
-                f"vision_feature_layer must lie in -{states}..{states - 1}, got {wanted}"
+                f"vision_feature_layer must lie in -{states}..{states - 1}, got {setting}"
             )
         strategy = config.get("vision_feature_select_strategy", "default")
         if strategy not in ("default", "full"):
             raise ConfigError(
                 f"vision_feature_select_strategy must be 'default' or 'full', got {strategy!r}"
             )
-        normal = tuple(layer % states for layer in layers)
-        return cls(vision, normal, cast(SelectStrategy, strategy))
+        non_negative = tuple(layer % states for layer in layers)
+        return cls(vision, non_negative, cast(SelectStrategy, strategy))
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> TowerConfig:
-        """From what `to_dict` gave."""
+        """The settings in a result of `to_dict`."""
         return cls(
             VisionConfig(**settings["vision"]),
             tuple(settings["feature_layers"]),
@@ -119,7 +119,7 @@ class TowerConfig:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able settings."""
+        """The settings as JSON values."""
         return {
             "vision": asdict(self.vision),
             "feature_layers": list(self.feature_layers),
@@ -128,12 +128,12 @@ class TowerConfig:
 
     @property
     def last_block(self) -> int:
-        """The number of blocks LLaVA needs: those after it never run."""
+        """Number of blocks that LLaVA needs; later blocks never run."""
         return max(self.feature_layers)
 
     @property
     def num_selected_tokens(self) -> int:
-        """Tokens handed to the projector."""
+        """Number of tokens that LLaVA's projector receives."""
         return self.vision.num_tokens - (self.select_strategy == "default")
 
     def features(self) -> FeatureSpec:
@@ -141,7 +141,7 @@ class TowerConfig:
         return FeatureSpec(self.vision.num_tokens, self.vision.hidden_size)
 
     def check_split(self, split: SplitPoint) -> None:
-        """ConfigError unless this tower can be cut at `split`."""
+        """Raise ConfigError unless this tower can be cut at `split`."""
         if split.block >= self.last_block:
             raise ConfigError(
                 f"split {split} lies behind the last block LLaVA uses: with hidden states "
@@ -151,5 +151,5 @@ class TowerConfig:
         if min(self.feature_layers) < first:
             raise ConfigError(
                 f"split {split} lies behind hidden state {min(self.feature_layers)}, which LLaVA "
-                "reads too and which never crosses the wire: cut earlier"
+                "uses too and which is not sent to the cloud: cut earlier"
             )

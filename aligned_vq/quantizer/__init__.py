@@ -1,1 +1,1 @@
-"""From features to codebook indices and back."""
+"""Vector quantization: features to codebook indices and back."""

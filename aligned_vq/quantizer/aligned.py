@@ -4,9 +4,9 @@
     latents_hat -> refiner (if any) -> project_up (d -> D) + position mean -> features_hat
 
 After "Aligned Vector Quantization for Edge-Cloud Collaborative Vision-Language Models"
-(arXiv 2411.05961): codebooks behind the normalisation, a dual linear projection around them. The
-position mean, the refiner and the second projection for the residual stream (`LearnedLink`) are
-ours.
+(arXiv 2411.05961), which places the codebooks behind the LayerNorm and between two linear
+projections. The position mean, the refiner and the projection to the residual stream
+(`LearnedLink`) are additions of this project.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ GradientEstimator = Literal["straight_through", "rotation"]
 
 
 class QuantizedLatents(NamedTuple):
-    """What a training step sees of the quantizer."""
+    """The quantizer's output in a training step."""
 
     latents_hat: Tensor
     """`[B, N, d]`; carries gradients to the latents and to the chosen entries."""
     latents: Tensor
-    """`[B, N, d]`: what was to be quantized."""
+    """`[B, N, d]`, before quantization."""
     choices: list[StageChoice]
-    """Per stage: indices, masks and what was quantized."""
+    """Indices, mask and input of each stage."""
     commitment: Tensor
-    """Mean squared distance of the latents to their entries, entries held fixed."""
+    """Mean squared distance between latents and entries, with gradients to the latents only."""
     codebook: Tensor
-    """The same distance with the latents held fixed: moves the entries."""
+    """The same distance, with gradients to the entries only."""
     rate_bits: Tensor
-    """`[B]`: estimated bits of each image."""
+    """`[B]`: estimated bits of each image's indices and masks."""
 
 
 class AlignedVQ(nn.Module):
-    """Projections, position mean and codebooks of one cut; float32."""
+    """The quantizer of one cut in float32: position mean, projections, codebooks, refiner."""
 
     def __init__(self, features: FeatureSpec, config: QuantizerConfig) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class AlignedVQ(nn.Module):
             return out
 
     def refine(self, latents_hat: Tensor) -> Tensor:
-        """Decoded latents `[B, N, d]`, corrected by the refiner where there is one."""
+        """Decoded latents `[B, N, d]`, corrected by the refiner if the codec has one."""
         if self.refiner is None:
             return latents_hat
         out: Tensor = self.refiner(latents_hat)
@@ -89,42 +89,50 @@ class AlignedVQ(nn.Module):
         estimator: GradientEstimator = "straight_through",
         entries_learn: bool = True,
     ) -> QuantizedLatents:
-        """One differentiable pass over some stages (default: all).
+        """Differentiable quantization of features `[B, N, D]`.
 
-        `entries_learn` lets the gradient of what follows reach the chosen entries as it is; the
-        latents get it by the straight-through or the rotation estimator.
+        Args:
+            features: LayerNorm output at the cut.
+            stages: the stages in use; None: all.
+            rate_weight: as in `ResidualCodebooks.encode`.
+            estimator: how the gradient of `latents_hat` reaches the latents.
+            entries_learn: whether the gradient of `latents_hat` also reaches the chosen entries.
         """
         latents = self.latents(features)
         choices = self.codebooks.encode(latents, stages, rate_weight)
         chosen = self.codebooks.decode([c.indices for c in choices], [c.mask for c in choices])
-        held = chosen.detach()
+        detached = chosen.detach()
+        # The value of latents_hat is that of `chosen` in every case; only its gradients differ.
         if estimator == "rotation":
-            through = _rotated(latents, held)
+            latents_hat = _rotate_to(latents, detached)
         else:
-            through = latents + (held - latents).detach()
+            latents_hat = latents + (detached - latents).detach()
         if entries_learn:
-            through = through + (chosen - held)
+            latents_hat = latents_hat + (chosen - detached)
         return QuantizedLatents(
-            latents_hat=through,
+            latents_hat=latents_hat,
             latents=latents,
             choices=choices,
-            commitment=(latents - held).square().mean(),
+            commitment=(latents - detached).square().mean(),
             codebook=(chosen - latents.detach()).square().mean(),
             rate_bits=self.codebooks.rate_bits(choices),
         )
 
 
-def _rotated(latents: Tensor, chosen: Tensor) -> Tensor:
-    """`chosen`, written as a fixed rotation and scaling of the latents (arXiv 2410.06424), so that
-    gradients turn with them."""
-    norm = latents.norm(dim=-1, keepdim=True).clamp(min=1e-6)
-    goal = chosen.norm(dim=-1, keepdim=True)
-    start = (latents / norm).detach()
-    end = chosen / goal.clamp(min=1e-6)
+def _rotate_to(latents: Tensor, chosen: Tensor) -> Tensor:
+    """`chosen` as a constant rotation and scaling of the latents (arXiv 2410.06424).
+
+    The gradient to the latents is therefore rotated and scaled too, instead of copied.
+    """
+    latent_norm = latents.norm(dim=-1, keepdim=True).clamp(min=1e-6)
+    chosen_norm = chosen.norm(dim=-1, keepdim=True)
+    start = (latents / latent_norm).detach()
+    end = chosen / chosen_norm.clamp(min=1e-6)
+    # The rotation in the plane of both vectors, as two Householder reflections without matrices.
     middle = torch.nn.functional.normalize(start + end, dim=-1)
     along = (latents * middle).sum(-1, keepdim=True) * middle
     across = (latents * start).sum(-1, keepdim=True) * end
-    turned = (latents - 2 * along + 2 * across) * (goal / norm).detach()
-    # What rounding and opposite vectors leave over, without a gradient.
-    out: Tensor = turned + (chosen - turned).detach()
+    rotated = (latents - 2 * along + 2 * across) * (chosen_norm / latent_norm).detach()
+    # Rounding and opposite vectors leave a difference: corrected in value, not in gradient.
+    out: Tensor = rotated + (chosen - rotated).detach()
     return out

@@ -1,8 +1,8 @@
-"""What neighbours say about decoded latents: a small transformer behind the codebooks.
+"""Refiner: a small transformer in the cloud that corrects decoded latents.
 
-Coarsely quantized tokens of one picture are not independent: an edge, a shadow or a plain wall goes
-on from one to the next. The refiner runs in the cloud only, costs no byte, and adds to every latent
-what the others let it expect of the quantization error.
+The quantization errors of neighbouring tokens are correlated, because edges, shadows and plain
+areas extend over several patches. The refiner predicts each token's error from all decoded latents.
+It adds no payload bytes and no work on the edge.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ HEAD_WIDTH = 32
 class Refiner(nn.Module):
     """`latents_hat + correction(latents_hat)`, `[B, N, d]` to `[B, N, d]`, float32.
 
-    The last projection starts at zero: an untrained refiner changes nothing.
+    The last projection starts at zero, so an untrained refiner is the identity.
 
     Args:
         num_tokens: N; every position has a learned embedding.
         config: number and width of the blocks.
 
     Raises:
-        ConfigError: the width is not a multiple of a head's.
+        ConfigError: there is no block, or the width is not a multiple of HEAD_WIDTH.
     """
 
     scale: Tensor
@@ -61,7 +61,7 @@ class Refiner(nn.Module):
         """Standard deviation of each latent dimension, `[d]`."""
 
     def forward(self, latents_hat: Tensor) -> Tensor:
-        """Corrected latents."""
+        """Corrected latents `[B, N, d]`."""
         tokens = self.project_in(latents_hat / self.scale) + self.position
         for block in self.blocks:
             tokens = block(tokens)

@@ -1,9 +1,8 @@
-"""Grouped residual codebooks: each stage quantizes what the stages before it left over.
+"""Grouped residual codebooks: each stage quantizes the remaining error of the earlier stages.
 
-A stage may cover only some tokens. Which ones is decided by rate and distortion: a token is covered
-when that lowers its squared error, weighted by its importance, by more than the rate weight times
-the bits of its index. Most tokens of a picture are background and are content with a small first
-codebook.
+A stage may cover only some tokens, selected by rate and distortion: a token is covered if that
+lowers its importance-weighted squared error by more than the rate weight times the bits of its
+index. Most tokens of an image are background, for which a small first codebook is sufficient.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from aligned_vq.types import QuantizerConfig
 
 
 class GroupedCodebook(nn.Module):
-    """One residual stage: G codebooks, each over its share of the latent dimensions."""
+    """One residual stage: G codebooks, each for an equal part of the latent dimensions."""
 
     def __init__(self, config: QuantizerConfig, stage: int) -> None:
         super().__init__()
@@ -31,9 +30,9 @@ class GroupedCodebook(nn.Module):
         """Indices `[..., G]` of latents `[..., d]` and their summed cost `[...]`."""
         parts = latents.chunk(len(self.groups), dim=-1)
         pairs = zip(self.codebooks(), parts, strict=True)
-        found = [codebook.search(part, rate_weight) for codebook, part in pairs]
-        indices = torch.stack([nearest.indices for nearest in found], dim=-1)
-        return Nearest(indices, torch.stack([nearest.cost for nearest in found]).sum(0))
+        matches = [codebook.search(part, rate_weight) for codebook, part in pairs]
+        indices = torch.stack([nearest.indices for nearest in matches], dim=-1)
+        return Nearest(indices, torch.stack([nearest.cost for nearest in matches]).sum(0))
 
     def encode(self, latents: Tensor) -> Tensor:
         """Indices `[..., G]` int64 of latents `[..., d]`."""
@@ -42,17 +41,17 @@ class GroupedCodebook(nn.Module):
     def decode(self, indices: Tensor) -> Tensor:
         """Latents `[..., d]` of indices `[..., G]`."""
         pairs = zip(self.codebooks(), indices.unbind(-1), strict=True)
-        return torch.cat([codebook.decode(own) for codebook, own in pairs], dim=-1)
+        return torch.cat([codebook.decode(index) for codebook, index in pairs], dim=-1)
 
     def length_bits(self, indices: Tensor) -> Tensor:
         """Bits `[...]` of indices `[..., G]` by the codebooks' code lengths."""
         pairs = zip(self.codebooks(), indices.unbind(-1), strict=True)
-        return torch.stack([codebook.length_bits()[own] for codebook, own in pairs]).sum(0)
+        return torch.stack([codebook.length_bits()[index] for codebook, index in pairs]).sum(0)
 
     def importance(self, indices: Tensor) -> Tensor:
-        """What squared errors are worth, `[...]`, on tokens with these indices `[..., G]`."""
+        """Weight `[...]` of squared errors on tokens with these indices `[..., G]`."""
         pairs = zip(self.codebooks(), indices.unbind(-1), strict=True)
-        return torch.stack([codebook.importance[own] for codebook, own in pairs]).mean(0)
+        return torch.stack([codebook.importance[index] for codebook, index in pairs]).mean(0)
 
     def codebooks(self) -> list[Codebook]:
         """The G codebooks."""
@@ -60,18 +59,18 @@ class GroupedCodebook(nn.Module):
 
 
 class StageChoice(NamedTuple):
-    """What one stage says of a batch."""
+    """The indices that one stage selects for a batch."""
 
     indices: Tensor
-    """int64 `[B, N, G]`, meaningful where covered."""
+    """int64 `[B, N, G]`, valid for covered tokens."""
     mask: Tensor | None
-    """bool `[B, N]` of covered tokens; None: all."""
+    """bool `[B, N]`, true for covered tokens; None: all are covered."""
     inputs: Tensor
-    """`[B, N, d]` float32: what was left for this stage to quantize."""
+    """float32 `[B, N, d]`: the error remaining before this stage."""
 
 
 class ResidualCodebooks(nn.Module):
-    """R stages over latents `[B, N, d]`. Any first r of them decode."""
+    """R stages over latents `[B, N, d]`; the first r of them can be decoded for any r."""
 
     def __init__(self, config: QuantizerConfig) -> None:
         super().__init__()
@@ -81,10 +80,10 @@ class ResidualCodebooks(nn.Module):
         )
 
     def stage(self, number: int) -> GroupedCodebook:
-        """One stage."""
-        found = self.stages[number]
-        assert isinstance(found, GroupedCodebook)
-        return found
+        """The stage of this number."""
+        stage = self.stages[number]
+        assert isinstance(stage, GroupedCodebook)
+        return stage
 
     @torch.no_grad()
     def encode(
@@ -93,60 +92,74 @@ class ResidualCodebooks(nn.Module):
         stages: Sequence[int] | None = None,
         rate_weight: float | Tensor = 0.0,
     ) -> list[StageChoice]:
-        """What every stage up to the last of `stages` (default: all) says of latents `[B, N, d]`.
+        """The choices of every stage up to the last of `stages` for latents `[B, N, d]`.
 
-        The first of `stages` covers all tokens, and so does every one at `rate_weight` 0; others
-        cover what is worth its bits. Stages left out cover nothing. `rate_weight` is a number or
-        one per image, `[B]`.
+        Args:
+            latents: vectors to quantize.
+            stages: stages in use, ascending; None: all. The first one covers all tokens. A stage
+                that is not in use covers none.
+            rate_weight: a number or one per image `[B]`; with the number 0, every stage in use
+                covers all tokens.
         """
         used = range(self.config.num_quantizers) if stages is None else stages
         remaining = latents.detach().float()
-        free = not isinstance(rate_weight, Tensor) and rate_weight == 0
-        price = torch.as_tensor(rate_weight, dtype=torch.float32, device=latents.device)
-        price = price.reshape(-1, 1).expand(remaining.shape[:2])
+        ignore_rate = not isinstance(rate_weight, Tensor) and rate_weight == 0
+        token_weight = torch.as_tensor(rate_weight, dtype=torch.float32, device=latents.device)
+        token_weight = token_weight.reshape(-1, 1).expand(remaining.shape[:2])
         choices: list[StageChoice] = []
         for number in range(max(used) + 1):
-            stage = self.stage(number)
             if number not in used:
-                nothing = torch.zeros(remaining.shape[:2], dtype=torch.bool, device=latents.device)
-                groups = self.config.num_groups
-                blank = torch.zeros(
-                    *nothing.shape, groups, dtype=torch.int64, device=nothing.device
-                )
-                choices.append(StageChoice(blank, nothing, remaining))
+                choices.append(self._unused_stage(remaining))
                 continue
-            if number == used[0] and not free:
-                # What a token is worth is told by its nearest entry, whatever is sent in the end.
-                price = price / stage.importance(stage.search(remaining).indices)
-            found = stage.search(remaining, None if free else price)
+            stage = self.stage(number)
+            if number == used[0] and not ignore_rate:
+                # `importance * error + weight * bits` is minimal where `error + weight /
+                # importance * bits` is. Importance is that of the nearest entry, without regard to
+                # the rate, so that the rate weight does not change how important a token is.
+                token_weight = token_weight / stage.importance(stage.search(remaining).indices)
+            nearest = stage.search(remaining, None if ignore_rate else token_weight)
             mask = None
-            if number != used[0] and not free:
-                mask = found.cost < 0  # less error than before by more than the bits are worth
-            choices.append(StageChoice(found.indices, mask, remaining))
-            step = stage.decode(found.indices)
-            remaining = remaining - (step if mask is None else step * mask[..., None])
+            if number != used[0] and not ignore_rate:
+                # Leaving the token out costs |x|^2, which `cost` does not include.
+                mask = nearest.cost < 0
+            choices.append(StageChoice(nearest.indices, mask, remaining))
+            entries = stage.decode(nearest.indices)
+            remaining = remaining - (entries if mask is None else entries * mask[..., None])
         return choices
 
+    def _unused_stage(self, remaining: Tensor) -> StageChoice:
+        """The choice of a stage that covers no token."""
+        batch, tokens, _ = remaining.shape
+        device = remaining.device
+        mask = torch.zeros(batch, tokens, dtype=torch.bool, device=device)
+        shape = (batch, tokens, self.config.num_groups)
+        return StageChoice(torch.zeros(shape, dtype=torch.int64, device=device), mask, remaining)
+
     def decode(self, indices: Sequence[Tensor], masks: Sequence[Tensor | None]) -> Tensor:
-        """Sum of the stages' entries where they cover, `[B, N, d]`."""
+        """Latents `[B, N, d]`: the sum of the covering stages' entries.
+
+        Args:
+            indices: of the first stages, `[B, N, G]` each.
+            masks: covered tokens `[B, N]` of each stage; None: all.
+        """
         total: Tensor | None = None
-        for number, (own, mask) in enumerate(zip(indices, masks, strict=True)):
-            step = self.stage(number).decode(own)
-            step = step if mask is None else step * mask[..., None]
-            total = step if total is None else total + step
+        for number, (stage_indices, mask) in enumerate(zip(indices, masks, strict=True)):
+            entries = self.stage(number).decode(stage_indices)
+            entries = entries if mask is None else entries * mask[..., None]
+            total = entries if total is None else total + entries
         if total is None:
-            raise ValueError("decode needs the indices of at least one stage")
+            raise ValueError("expected the indices of at least one stage, got none")
         return total
 
     def rate_bits(self, choices: Sequence[StageChoice]) -> Tensor:
-        """Estimated bits of each image, `[B]`: code lengths, and the masks' binary entropy."""
+        """Estimated bits of each image, `[B]`: code lengths plus binary entropy of the masks."""
         bits = torch.zeros(len(choices[0].indices), device=choices[0].indices.device)
         for number, choice in enumerate(choices):
             lengths = self.stage(number).length_bits(choice.indices)
             if choice.mask is None:
                 bits = bits + lengths.sum(1)
                 continue
-            share = choice.mask.float().mean(1).clamp(1e-6, 1 - 1e-6)
+            share = choice.mask.float().mean(1).clamp(1e-6, 1 - 1e-6)  # keeps log2 finite
             entropy = -(share * share.log2() + (1 - share) * (1 - share).log2())
             bits = bits + (lengths * choice.mask).sum(1) + entropy * choice.mask.shape[1]
         return bits

@@ -42,7 +42,7 @@ from aligned_vq.training.loop import Loss
 SYMBOL_PATCHES = 32
 SYMBOL_NOISE = 0.1
 QUESTIONS_PER_IMAGE = 10
-MOST_TURNS = 8
+MAX_TURNS = 8
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ def _conversations(
     single = _questions(scene, rng, stage.questions, stage.emphasis)
     longer = [
         learned_turns(
-            conversation(scene, rng, int(rng.integers(2, MOST_TURNS + 1)), stage.emphasis),
+            conversation(scene, rng, int(rng.integers(2, MAX_TURNS + 1)), stage.emphasis),
             scene,
             rng,
         )

@@ -1,1 +1,1 @@
-"""The vision tower in two halves, and what carries the residual stream between them."""
+"""The vision tower cut into prefix and suffix, and the links that rebuild the residual stream."""

@@ -1,4 +1,4 @@
-"""A checkpoint's tower in its two halves, of which only the asked one's tensors are read."""
+"""Loading of a checkpoint's vision prefix or suffix; only the needed tensors are read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from aligned_vq.types import SplitPoint
 def load_prefix(
     checkpoint: LlavaCheckpoint, split: SplitPoint, dtype: torch.dtype | None = torch.float32
 ) -> VisionPrefix:
-    """The edge half of a checkpoint's tower; dtype None keeps the stored one."""
+    """The edge half of a checkpoint's tower; `dtype` None: as stored."""
     checkpoint.tower.check_split(split)
     with torch.device("meta"):
         names = tensor_names(VisionPrefix(checkpoint.tower.vision, split))
@@ -35,7 +35,7 @@ def load_suffix(
     dtype: torch.dtype | None = torch.float32,
     device: torch.device | str = "cpu",
 ) -> VisionSuffix:
-    """The cloud half of a checkpoint's tower; dtype None keeps the stored one."""
+    """The cloud half of a checkpoint's tower; `dtype` None: as stored."""
     return load_suffixes(checkpoint, [split], dtype, device)[0]
 
 
@@ -45,17 +45,17 @@ def load_suffixes(
     dtype: torch.dtype | None = torch.float32,
     device: torch.device | str = "cpu",
 ) -> list[VisionSuffix]:
-    """The cloud halves of several cuts; what they have in common is in memory once."""
-    names = [suffix_names(checkpoint, split) for split in splits]
-    tensors = _read(checkpoint, sorted(set().union(*names)), dtype, device)
+    """The cloud halves of several cuts, which share the memory of their common tensors."""
+    names_by_split = [suffix_names(checkpoint, split) for split in splits]
+    tensors = _read(checkpoint, sorted(set().union(*names_by_split)), dtype, device)
     return [
-        build_suffix(checkpoint.tower, split, {name: tensors[name] for name in own})
-        for split, own in zip(splits, names, strict=True)
+        build_suffix(checkpoint.tower, split, {name: tensors[name] for name in names})
+        for split, names in zip(splits, names_by_split, strict=True)
     ]
 
 
 def suffix_names(checkpoint: LlavaCheckpoint, split: SplitPoint) -> list[str]:
-    """The checkpoint tensors that run behind the cut."""
+    """Names of the tower's tensors that are used behind the cut, as in the checkpoint."""
     with torch.device("meta"):
         return tensor_names(VisionSuffix(checkpoint.tower, split))
 

@@ -1,7 +1,8 @@
-"""Where the residual stream behind the cut comes from.
+"""Residual links: they rebuild the residual stream in the cloud.
 
-`VisionSuffix` needs the residual stream `x` beside the LayerNorm features. A link rebuilds it in
-the cloud from what crossed the wire: `residual_hat = link(features_hat, latents_hat, statistics)`.
+`VisionSuffix` needs the residual stream in addition to the LayerNorm features, but only the
+features are encoded. A link estimates it from the decoded payload:
+`residual_hat = link(features_hat, latents_hat, statistics)`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from aligned_vq.types import FeatureSpec, LinkKind, SplitPoint
 
 
 class ResidualLink(nn.Module, ABC):
-    """One way to rebuild the residual stream; subclasses say how."""
+    """Base class of the residual links."""
 
     needs_statistics = False
 
@@ -26,13 +27,15 @@ class ResidualLink(nn.Module, ABC):
     ) -> Tensor:
         """The residual stream `[B, N, D]`.
 
-        `features_hat` is `[B, N, D]`, `latents_hat` `[B, N, d]` (None for the identity quantizer),
-        `statistics` `[B, N, 2]` only for the link that needs them.
+        Args:
+            features_hat: decoded features `[B, N, D]`.
+            latents_hat: decoded latents `[B, N, d]`; None for the identity quantizer.
+            statistics: `[B, N, 2]` if `needs_statistics`, else unused.
         """
 
 
 class IdentityLink(ResidualLink):
-    """For norm `pre`: the LayerNorm output is the residual stream."""
+    """For the cut `pre`, where the LayerNorm output is the residual stream."""
 
     def forward(
         self, features_hat: Tensor, latents_hat: Tensor | None, statistics: Tensor | None
@@ -42,7 +45,7 @@ class IdentityLink(ResidualLink):
 
 
 class DroppedLink(ResidualLink):
-    """The naive cut: no residual at all. Kept so that a benchmark can show what it costs."""
+    """The naive cut without a residual stream: a baseline for benchmarks."""
 
     def forward(
         self, features_hat: Tensor, latents_hat: Tensor | None, statistics: Tensor | None
@@ -52,7 +55,7 @@ class DroppedLink(ResidualLink):
 
 
 class LearnedLink(ResidualLink):
-    """A second output projection of the same latents, plus a mean per position: no extra bytes."""
+    """A linear projection of the latents plus a mean per position; needs no extra bytes."""
 
     def __init__(self, features: FeatureSpec, codebook_dim: int) -> None:
         super().__init__()
@@ -70,14 +73,17 @@ class LearnedLink(ResidualLink):
 
 
 class StatisticsLink(ResidualLink):
-    """Inverts the cut LayerNorm with each token's mean and standard deviation: 4 B per token."""
+    """Inverts the cut LayerNorm with each token's mean and standard deviation, 4 B per token."""
 
     needs_statistics = True
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
         if bool((weight == 0).any()):
-            raise ConfigError("the cut LayerNorm has a zero gain and cannot be inverted")
+            raise ConfigError(
+                "expected a cut LayerNorm without zero gains, which cannot be inverted; "
+                "use another cut or the learned link"
+            )
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
 
@@ -88,14 +94,16 @@ class StatisticsLink(ResidualLink):
         if statistics is None:
             raise ConfigError("the statistics link needs the payload's statistics")
         mean, deviation = statistics[..., :1], statistics[..., 1:]
-        normal = (features_hat - self.get_buffer("bias")) / self.get_buffer("weight")
-        return normal * deviation + mean
+        normalised = (features_hat - self.get_buffer("bias")) / self.get_buffer("weight")
+        return normalised * deviation + mean
 
 
 class ClosedFormLink(ResidualLink):
-    """LN1 of block 0: its input left `pre_layrnorm` with zero mean and unit variance per token
-    before that norm's affine. With `z = (LN1(x) - b1) / g1` and `x = s z + m`, the two conditions
-    give m (linear) and s (positive root of a quadratic), so x follows from the features alone.
+    """For the cut ln1@0, whose residual stream follows from the features alone.
+
+    The input x of LN1 is the output of `pre_layrnorm`: before that norm's gain and bias, each token
+    has mean 0 and variance 1. With `z = (LN1(x) - bias) / gain` and `x = s z + m`, the mean gives m
+    as a linear function of s, and the variance gives s as the positive root of a quadratic.
     """
 
     def __init__(
@@ -103,7 +111,10 @@ class ClosedFormLink(ResidualLink):
     ) -> None:
         super().__init__()
         if bool((pre_weight == 0).any() or (cut_weight == 0).any()):
-            raise ConfigError("a LayerNorm before the cut has a zero gain and cannot be inverted")
+            raise ConfigError(
+                "expected LayerNorms without zero gains up to the cut, which cannot be inverted; "
+                "use the learned link"
+            )
         self.register_buffer("pre_weight", pre_weight)
         self.register_buffer("pre_bias", pre_bias)
         self.register_buffer("cut_weight", cut_weight)
@@ -112,11 +123,13 @@ class ClosedFormLink(ResidualLink):
     def forward(
         self, features_hat: Tensor, latents_hat: Tensor | None, statistics: Tensor | None
     ) -> Tensor:
-        """The one stream whose LN1 is `features_hat`, up to LayerNorm's epsilon."""
+        """The residual stream whose LN1 is `features_hat`, up to LayerNorm's epsilon."""
+        # In float64: the quadratic below subtracts numbers of similar size.
         inverse = 1 / self.get_buffer("pre_weight").double()
         offset = self.get_buffer("pre_bias").double() * inverse
         z = (features_hat.double() - self.get_buffer("cut_bias")) / self.get_buffer("cut_weight")
-        # With u = (x - pre_bias) / pre_weight = s * p + q, where m was put in from mean(u) = 0:
+        # u = (x - pre_bias) / pre_weight has mean 0 and variance 1. Substituting m from the first
+        # condition gives u = s * p + q, and the second is a * s^2 + b * s + c = 0.
         scaled = z * inverse
         p = scaled - scaled.mean(-1, keepdim=True) / inverse.mean() * inverse
         q = offset.mean() / inverse.mean() * inverse - offset
@@ -128,11 +141,11 @@ class ClosedFormLink(ResidualLink):
 
 
 def check_link(kind: LinkKind, split: SplitPoint, identity_quantizer: bool) -> None:
-    """ConfigError unless the link can serve this cut and quantizer."""
+    """Raise ConfigError unless the link supports this cut and quantizer."""
     if kind == "identity" and split.norm != "pre":
-        raise ConfigError(f"the identity link serves only the cut 'pre', got {split}")
+        raise ConfigError(f"the identity link supports only the cut 'pre', got {split}")
     if kind == "closed_form" and (split.norm, split.block) != ("ln1", 0):
-        raise ConfigError(f"the closed_form link serves only the cut ln1@0, got {split}")
+        raise ConfigError(f"the closed_form link supports only the cut ln1@0, got {split}")
     if kind == "statistics" and split.norm == "pre":
         raise ConfigError(
             "the statistics link inverts ln1 or ln2; at the cut 'pre' the features already are the "
@@ -149,13 +162,20 @@ def build_link(
     codebook_dim: int | None,
     norms: dict[str, Tensor],
 ) -> ResidualLink:
-    """A link of some kind; `codebook_dim` is None for the identity quantizer.
+    """A new link.
 
-    `norms` holds the tower's LayerNorm tensors before and at the cut, by their name in the tower
-    (`link_norm_names`).
+    Args:
+        kind: of the link.
+        split: the cut.
+        features: shape of the features.
+        codebook_dim: latent width d; None for the identity quantizer.
+        norms: the tower's LayerNorm tensors of `link_norm_names`, by name.
+
+    Raises:
+        ConfigError: the link does not support this cut, quantizer or checkpoint.
     """
     check_link(kind, split, identity_quantizer=codebook_dim is None)
-    own = {name: tensor.float() for name, tensor in norms.items()}
+    tensors = {name: tensor.float() for name, tensor in norms.items()}
     match kind:
         case "identity":
             return IdentityLink()
@@ -166,21 +186,21 @@ def build_link(
             return LearnedLink(features, codebook_dim)
         case "statistics":
             cut = cut_norm_name(split)
-            return StatisticsLink(own[f"{cut}.weight"], own[f"{cut}.bias"])
+            return StatisticsLink(tensors[f"{cut}.weight"], tensors[f"{cut}.bias"])
         case "closed_form":
             names = (*_affine("pre_layrnorm"), *_affine(cut_norm_name(split)))
-            return ClosedFormLink(*(own[name] for name in names))
+            return ClosedFormLink(*(tensors[name] for name in names))
 
 
 def cut_norm_name(split: SplitPoint) -> str:
-    """Name of the cut LayerNorm inside the tower."""
+    """The cut LayerNorm's name in the tower."""
     if split.norm == "pre":
         return "pre_layrnorm"
     return f"encoder.layers.{split.block}.layer_norm{split.norm[-1]}"
 
 
 def link_norm_names(split: SplitPoint) -> list[str]:
-    """The tower's tensors a link may need."""
+    """Names of the tower's LayerNorm tensors that a link may need."""
     names = {*_affine("pre_layrnorm"), *_affine(cut_norm_name(split))}
     return sorted(names)
 

@@ -1,11 +1,11 @@
 """The two halves of a CLIP vision tower, cut at any LayerNorm.
 
-    pixels -> embeddings -> pre_layrnorm -> blocks ... | block k ... -> hidden states LLaVA reads
-                                              VisionPrefix | VisionSuffix
+    pixels -> embeddings -> pre_layrnorm -> blocks ... | block k ... -> hidden states for LLaVA
+                                          VisionPrefix | VisionSuffix
 
 A pre-LN block computes `x + Attn(LN1(x))`, then `x + MLP(LN2(x))`, so both the LayerNorm output
-(`features`) and the residual stream `x` (`residual`) are needed behind the cut. Module names are
-the checkpoint's, so a half's `state_dict` is a subset of the tower's.
+(`features`) and the residual stream `x` (`residual`) are needed behind the cut. Modules are named
+as in the checkpoint, so a half's `state_dict` is a subset of the tower's.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from aligned_vq.types import SplitPoint
 
 HalfT = TypeVar("HalfT", bound=nn.Module)
 
-_WHOLE = frozenset({"layer_norm1", "self_attn", "layer_norm2", "mlp"})
-# What of the cut block runs before the cut; the rest, and never the cut LayerNorm, runs behind it.
+_WHOLE_BLOCK = frozenset({"layer_norm1", "self_attn", "layer_norm2", "mlp"})
+# The modules of the cut block that run in the prefix, the cut LayerNorm included. The suffix runs
+# the others.
 _BEFORE_CUT = {
     "pre": frozenset[str](),
     "ln1": frozenset({"layer_norm1"}),
@@ -32,19 +33,19 @@ _BEFORE_CUT = {
 
 
 class VisionPrefix(nn.Module):
-    """The edge half: pixels to `(features, residual)` at the cut."""
+    """The edge half of the tower: pixels to `(features, residual)` at the cut."""
 
     def __init__(self, config: VisionConfig, split: SplitPoint) -> None:
         super().__init__()
         self.split = split
         self.embeddings = Embeddings(config)
         self.pre_layrnorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
-        parts = dict.fromkeys(range(split.block), _WHOLE)
+        parts = dict.fromkeys(range(split.block), _WHOLE_BLOCK)
         parts[split.block] = _BEFORE_CUT[split.norm]
         self.encoder = _Encoder(config, parts)
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
-        """Features and residual stream, both `[B, N, D]`, of normalised pixels `[B, 3, H, W]`."""
+        """Features and residual stream, `[B, N, D]` each, of normalised pixels `[B, 3, H, W]`."""
         x = self.pre_layrnorm(self.embeddings(pixel_values))
         for block in range(self.split.block):
             x = self.encoder.block(block)(x)
@@ -59,22 +60,25 @@ class VisionPrefix(nn.Module):
 
 
 class VisionSuffix(nn.Module):
-    """The cloud half: `(features, residual)` to what LLaVA's projector reads."""
+    """The cloud half of the tower: `(features, residual)` to the input of LLaVA's projector."""
 
     def __init__(self, tower: TowerConfig, split: SplitPoint) -> None:
         super().__init__()
         tower.check_split(split)
         self.tower = tower
         self.split = split
-        parts = dict.fromkeys(range(split.block, tower.last_block), _WHOLE)
-        parts[split.block] = _WHOLE - _BEFORE_CUT[split.norm]
+        parts = dict.fromkeys(range(split.block, tower.last_block), _WHOLE_BLOCK)
+        parts[split.block] = _WHOLE_BLOCK - _BEFORE_CUT[split.norm]
         self.encoder = _Encoder(tower.vision, parts)
 
     def forward(self, features: Tensor, residual: Tensor) -> Tensor:
-        """Selected hidden states `[B, N', D * len(feature_layers)]`; N' leaves out the class token
-        when LLaVA does."""
+        """Hidden states `[B, N', D * len(feature_layers)]` of features and residual `[B, N, D]`.
+
+        N' is N - 1 if LLaVA leaves out the class token, else N.
+        """
         states = {}
-        if self.split.norm != "ln2":  # residual is then the hidden state before the cut block
+        # At ln2, attention was already added: the hidden state before the cut block is lost.
+        if self.split.norm != "ln2":
             states[self.split.block] = residual
         x = residual
         cut = self.encoder.block(self.split.block)
@@ -94,29 +98,30 @@ class VisionSuffix(nn.Module):
 
 
 def tensor_names(half: VisionPrefix | VisionSuffix) -> list[str]:
-    """Names, relative to the tower, of the checkpoint tensors a half needs."""
+    """Names of the tower's tensors that a half needs."""
     return sorted(half.state_dict())
 
 
 def build_prefix(
     config: VisionConfig, split: SplitPoint, tensors: Mapping[str, Tensor]
 ) -> VisionPrefix:
-    """A prefix in eval mode that owns `tensors`, without a random initialisation first."""
+    """A prefix in eval mode with these weights, which are not copied."""
+    # Modules on the meta device allocate and initialise nothing before their weights are assigned.
     with torch.device("meta"):
         prefix = VisionPrefix(config, split)
-    return _filled(prefix, tensors)
+    return _assign(prefix, tensors)
 
 
 def build_suffix(
     tower: TowerConfig, split: SplitPoint, tensors: Mapping[str, Tensor]
 ) -> VisionSuffix:
-    """A suffix in eval mode that owns `tensors`."""
+    """A suffix in eval mode with these weights, which are not copied."""
     with torch.device("meta"):
         suffix = VisionSuffix(tower, split)
-    return _filled(suffix, tensors)
+    return _assign(suffix, tensors)
 
 
-def _filled(half: HalfT, tensors: Mapping[str, Tensor]) -> HalfT:
+def _assign(half: HalfT, tensors: Mapping[str, Tensor]) -> HalfT:
     half.load_state_dict(dict(tensors), strict=True, assign=True)
     return half.eval().requires_grad_(False)
 
@@ -145,12 +150,12 @@ class Embeddings(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Embedded tokens `[B, N, D]`."""
-        # The same sum as a convolution with stride = kernel; as one matrix product it is several
+        # Equal to the convolution with stride = kernel size; as one matrix product it is several
         # times faster on a CPU.
         patches = F.unfold(pixel_values, self.patch_size, stride=self.patch_size).transpose(1, 2)
         embedded = F.linear(patches, self.patch_embedding.weight.flatten(1))
-        first = self.class_embedding.expand(len(pixel_values), 1, -1)
-        return torch.cat([first, embedded], dim=1) + self.position_embedding.weight
+        class_token = self.class_embedding.expand(len(pixel_values), 1, -1)
+        return torch.cat([class_token, embedded], dim=1) + self.position_embedding.weight
 
 
 class Attention(nn.Module):
@@ -171,13 +176,13 @@ class Attention(nn.Module):
             projection(features).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
-        mixed = F.scaled_dot_product_attention(q, k, v)
-        joined: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
-        return joined
+        heads = F.scaled_dot_product_attention(q, k, v)
+        out: Tensor = self.out_proj(heads.transpose(1, 2).flatten(2))
+        return out
 
 
 class Mlp(nn.Module):
-    """The block's two-layer perceptron."""
+    """The two-layer perceptron of a block."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -192,9 +197,9 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """A pre-LN transformer block, or those of its parts that run on one side of the cut."""
+    """A pre-LN transformer block, or the parts of one that run on one side of the cut."""
 
-    def __init__(self, config: VisionConfig, parts: frozenset[str] = _WHOLE) -> None:
+    def __init__(self, config: VisionConfig, parts: frozenset[str] = _WHOLE_BLOCK) -> None:
         super().__init__()
         if "layer_norm1" in parts:
             self.layer_norm1 = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
@@ -206,18 +211,20 @@ class Block(nn.Module):
             self.mlp = Mlp(config)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The whole block on the residual stream `[B, N, D]`."""
+        """The residual stream `[B, N, D]` after the block; needs all its parts."""
         x = x + self.self_attn(self.layer_norm1(x))
         out: Tensor = x + self.mlp(self.layer_norm2(x))
         return out
 
 
 class _Encoder(nn.Module):
-    """Blocks under their own numbers, so that tensor names stay the checkpoint's."""
+    """Blocks by their number in the tower, so that tensor names equal the checkpoint's."""
 
     def __init__(self, config: VisionConfig, parts: Mapping[int, frozenset[str]]) -> None:
         super().__init__()
-        self.layers = nn.ModuleDict({str(n): Block(config, of) for n, of in parts.items() if of})
+        self.layers = nn.ModuleDict(
+            {str(number): Block(config, names) for number, names in parts.items() if names}
+        )
 
     def block(self, number: int) -> Block:
         block = self.layers[str(number)]

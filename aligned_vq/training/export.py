@@ -7,7 +7,13 @@ from pathlib import Path
 
 import torch
 
-from aligned_vq.calibration.codec import CalibratedCodec, CutFeatures, assemble, export_bundle
+from aligned_vq.calibration.codec import (
+    CalibratedCodec,
+    CodecParts,
+    CutFeatures,
+    assemble,
+    export_bundle,
+)
 from aligned_vq.calibration.rate import fit_points
 from aligned_vq.checkpoints.digest import FILES
 from aligned_vq.codec.manifest import SplitManifest
@@ -43,7 +49,8 @@ def trained_codec(run: TrainingRun, checkpoint: LlavaCheckpoint | None = None) -
         quantizer.cpu().eval().requires_grad_(False)
     norms = checkpoint.vision_tensors(link_norm_names(run.plan.split))
     points = run.plan.operating_points
-    plain = assemble(checkpoint, run.plan, quantizer, model.link, norms, points)
+    parts = CodecParts(quantizer, model.link, norms)
+    plain = assemble(checkpoint, run.plan, parts, points)
     if quantizer is None:
         return plain
     targets = {
@@ -60,7 +67,7 @@ def trained_codec(run: TrainingRun, checkpoint: LlavaCheckpoint | None = None) -
     fitting = CutFeatures(*(t[-held_out:] for t in examples))
     fitted = fit_points(plain.codec, others, fitting, points, targets)
     tables = plain.codec.spec.tables
-    return assemble(checkpoint, run.plan, quantizer, model.link, norms, fitted, tables)
+    return assemble(checkpoint, run.plan, parts, fitted, tables)
 
 
 def export_run(run: TrainingRun, bundle: Path) -> SplitManifest:

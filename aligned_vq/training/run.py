@@ -200,9 +200,8 @@ class TrainingRun:
             _log.info("calibrating on %d images", count)
             examples = self.examples(count)
             quantizer, link = model.quantizer.cpu(), model.link.cpu()
-            plan = self.plan
-            calibrate(quantizer, link, *examples, plan.chains, plan.stage_shares, config.seed)
-            control.fit(quantizer, plan, examples.features)
+            calibrate(quantizer, link, *examples, self.plan.calibration(config.seed))
+            control.fit(quantizer, self.plan, examples.features)
         model.to(self.accelerator.device)
         self.modules.updater = new_updater(model.quantizer, config.codebooks, self.accelerator)
         for tensor in self.modules.tensors().values():

@@ -55,6 +55,7 @@ async def examine(
                 history: list[tuple[str, str]] = []
                 for question in image.questions:
                     alone = await ask(image, question.text, ())
+                    # The first turn has no history: its two questions are one.
                     answer = await ask(image, question.text, history) if history else alone
                     history.append((question.text, answer))
                     verdicts.append((alone == question.answer, answer == question.answer))

@@ -101,7 +101,7 @@ def main() -> int:
             for name, backend in backends.items():
                 path = BackendPath(examiner, f"{name} {quality}", backend, quality)
                 examination = examiner.examine(path, path.name)
-                reference = reference or examination
+                reference = reference or examination  # torch comes first
                 results[path.name] = figures = _figures(examination, reference)
                 print(path.name, json.dumps(figures), flush=True)
     if options.out:

@@ -51,6 +51,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     model = LlavaForConditionalGeneration.from_pretrained(CHECKPOINT, dtype=torch.float32)
+    # The slow processor resizes with Pillow, as the edge does.
     processor = AutoProcessor.from_pretrained(CHECKPOINT, use_fast=False)
     equal = 0
     with tempfile.TemporaryDirectory() as folder:

@@ -77,6 +77,7 @@ async def refusals() -> dict[str, bool]:
                 results[name] = False
             except EngineError:
                 results[name] = backend.engine.healthy
+        # -1 marks tokens that a stage leaves out: valid indices of an image without content.
         blank = torch.full((577, 5), -1, dtype=torch.int16)
         request = EngineRequest("after", prompt, blank, Sampling(max_tokens=4))
         results["answers after that"] = bool([c async for c in backend.engine.generate(request)])

@@ -62,6 +62,7 @@ def official_scores(checkout: Path, questions: Sequence[Case]) -> Official:
     normalised = [
         evaluation.processDigitArticle(
             evaluation.processPunctuation(
+                # As the official `evaluate` prepares predictions.
                 case.prediction.replace("\n", " ").replace("\t", " ").strip()
             )
         )

@@ -121,6 +121,7 @@ def ask_repeatedly(
                 started = time.perf_counter()
                 result = outcome(channel, good)
                 observations.good_seconds.append(time.perf_counter() - started)
+                # The first answer is the reference; the question is decoded greedily.
                 expected = expected or result
                 observations.lost += result != expected or result[0] != "answered"
                 stop.wait(0.1)
@@ -140,6 +141,7 @@ def run(cloud: CloudProcess, authority: Path, options: argparse.Namespace) -> Ob
     deadline = time.monotonic() + options.seconds
     number = 0
     with ThreadPoolExecutor(CONCURRENCY) as pool:
+        # In batches, so that the deadline is checked while the pool stays busy.
         while number < options.count and time.monotonic() < deadline:
             batch = [(kinds[at % len(kinds)], at) for at in range(number, number + 2 * CONCURRENCY)]
             number += len(batch)

@@ -202,6 +202,7 @@ async def measure(
         await asyncio.sleep(seconds)
     ended.set()
     paths = await good
+    # Closed connections free their memory with a delay.
     await asyncio.sleep(SETTLE_SECONDS)
     after = attacked.resident_bytes()
     # Good questions are logged too, at about 90 bytes each; the target is for what the attack adds.
@@ -260,6 +261,7 @@ def main() -> int:
     parser.add_argument("--cloud", nargs="*", default=[], help="further options of the service")
     parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
     options = parser.parse_args()
+    # The attacker and, without --descriptors, the services inherit this limit.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     results = asyncio.run(run(options))

@@ -133,6 +133,7 @@ def _attack(
     """Send the images several at a time beside good questions; returns the figures."""
     text = chat_body(MODEL, "What can you see?")
     image = chat_body(MODEL, "How many objects are there?", IMAGE.read_bytes())
+    # Shuffled, so that expensive images meet in different combinations.
     order = [*bodies.values()] * options.rounds
     random.Random(options.seed).shuffle(order)
     port, pid = gateway.port, gateway.process.pid

@@ -91,7 +91,7 @@ def over_grpc(target: str, images: Sequence[ExamImage]) -> list[Ask]:
 
     def ask_about(image: ExamImage) -> Ask:
         payload = encoder.encode(image.picture).payload
-        (part,) = convert.payload_to_parts(payload)
+        (part,) = convert.payload_to_parts(payload)  # small enough for the first message
         channel = grpc.insecure_channel(target, (("grpc.use_local_subchannel_pool", 1),))
         return lambda case: outcome(channel, [wire_message(case, payload.manifest_digest, part)])
 
@@ -177,6 +177,7 @@ def attack(
         client.start()
     with ThreadPoolExecutor(HOSTILE_AT_ONCE) as pool:
         number = 0
+        # At a fixed rate, whether or not earlier questions have ended.
         while time.monotonic() < end:
             if options.rate:
                 pool.submit(send_hostile, kinds[number % len(kinds)])

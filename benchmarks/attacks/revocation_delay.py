@@ -72,6 +72,7 @@ class LongAnswerClient:
     def begin(self) -> None:
         """Start the answer and the calls, and use the idle connection once."""
         info = self._idle.GetManifest(pb.GetManifestRequest(), timeout=20, metadata=self._metadata)
+        # Subscribed after a call: the connection is ready, and any later state is its end.
         self._channels[1].subscribe(self._idle_state)
         question = Question("", info.manifest_digest, "Describe.", Sampling(TOKENS), text_only=True)
         opening = pb.AskRequest(open=convert.question_to_proto(question))

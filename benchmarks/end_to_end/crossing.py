@@ -40,5 +40,6 @@ def pays_up_to(points: Iterable[tuple[float, float]], level: float = 1.0) -> flo
         return None
     for (x0, y0), (x1, y1) in itertools.pairwise(ordered):
         if y1 < level:
+            # A point at the level itself is the crossing; nothing can be interpolated there.
             return x0 if y0 == level else crossings([(x0, y0), (x1, y1)], level)[0]
     return math.inf

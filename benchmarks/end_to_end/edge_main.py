@@ -38,6 +38,7 @@ class Edge:
         self._clients = {way: MeasuredClient(self._task, target) for way, target in targets.items()}
         probe = GrpcTransport(next(iter(targets.values())))
         probe.connect(TIMEOUT_SECONDS)
+        # A health check carries almost no data: its time is the link's delay in both directions.
         round_trips_ms = []
         for _ in range(ROUND_TRIPS):
             started = time.perf_counter()

@@ -74,6 +74,7 @@ def measure(settings: EndToEndSettings) -> list[Row]:
         for link in tqdm(settings.links if targets else [], desc="links"):
             with network.link(link, *targets.values()) as addresses:
                 round_trip_ms = edge.connect(dict(zip(targets, addresses, strict=True)))
+                # The first question of a connection loads models and grows TCP's windows.
                 for way in targets:
                     edge.ask(way, WARM_UP)
                 rows += _link_rows(settings, edge, link, round_trip_ms, images)
@@ -109,6 +110,7 @@ def _link_rows(
         rounds = {SPLIT: settings.rounds, CLOUD_ONLY: rounds_of(link, image.jpeg_bytes, settings)}
         ways = [way for way in rounds if way in settings.ways]
         samples: dict[str, list[Sample]] = {way: [] for way in ways}
+        # The ways alternate, so that a slow moment of the machine affects all of them.
         for number in range(settings.rounds):
             for way in ways:
                 if number < rounds[way]:
@@ -160,6 +162,7 @@ def _task(settings: EndToEndSettings) -> Iterator[EdgeTask]:
             yield EdgeTask(str(bundle), str(checkpoint), *question)
         elif settings.model == "real edge":
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            # In a separate process, whose end frees the memory of a whole checkpoint.
             writer = [sys.executable, "-m", "benchmarks.real_size.bundle", str(folder / "bundle")]
             subprocess.run(writer, check=True, timeout=600)
             write_graph(folder / "bundle")

@@ -125,6 +125,7 @@ class MeasuredClient:
     def split(self, image: Image.Image) -> Sample:
         """Ask a question with the payload of the split model."""
         if self._reference_encoder is not None:
+            # Before the clock starts: this is not work of the measured edge.
             encoded = self._reference_encoder.encode(image, quality="fixed", coding="fixed")
             spec = {field.name: getattr(self._backend.spec, field.name) for field in _SPEC}
             self._backend.spec = SubstitutePayload(**spec, payload=encoded.payload)
@@ -165,6 +166,7 @@ class MeasuredClient:
         # Preprocessing has two parts: the view, made above, and the pixels, made by the client.
         if "preprocess" in client_ms:
             client_ms["preprocess"] += edge_ms["preprocess"]
+        # The client times quantization and packing together; `TimedBackend` times the former.
         if compress_ms := client_ms.pop("compress", 0.0):
             client_ms["quantize"] = self._backend.quantize_ms
             client_ms["pack"] = compress_ms - self._backend.quantize_ms

@@ -147,6 +147,7 @@ def _draw_speed_ups(ax: Axes, rows: Sequence[Row]) -> None:
 
 def _draw_stages(ax: Axes, rows: Sequence[Row]) -> None:
     sweep_pairs = [pair for pair in pairs(rows) if pair[0]["source"] == SWEEP]
+    # Where both take about the same time, the bars show best what each of them spends it on.
     closest = min(sweep_pairs, key=lambda pair: abs(1 - 1 / speed_up(*pair)), default=None)
     if closest is None:
         ax.remove()

@@ -39,6 +39,7 @@ def accounted(
     """
     cloud = {stage: cloud_ms[stage] for stage in CLOUD if stage in cloud_ms}
     link_ms = first_token_ms - sum(edge_ms.values()) - sum(cloud.values())
+    # A remainder below half a round trip would give a negative uplink.
     downlink_ms = min(round_trip_ms / 2, max(link_ms, 0.0))
     link = {"uplink": link_ms - downlink_ms, "downlink": downlink_ms} if round_trip_ms else {}
     stages_ms = {**edge_ms, **cloud, **link, "decode": total_ms - first_token_ms}

@@ -60,6 +60,7 @@ class UnsplitModel:
         watch = Stopwatch()
         pixels = torch.from_numpy(preprocess(image, self._cut.bundle.manifest.processor))
         watch.lap("preprocess")
+        # Prefix and suffix without a codec between them are the unsplit tower.
         features, residual = self._prefix(pixels[None].to(self._model.device, self._model.dtype))
         watch.lap("prefix")
         selected = self._cut.suffix(features, residual)

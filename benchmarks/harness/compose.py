@@ -79,8 +79,9 @@ class ComposePair:
     def __init__(self) -> None:
         ensure_engine()
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
+            probe.bind(("127.0.0.1", 0))  # the kernel chooses a free port
             self.port = int(probe.getsockname()[1])
+        # A project name of this process only: it never touches containers that a user runs.
         self.project = f"avq-{os.getpid()}"
         self.url = f"http://127.0.0.1:{self.port}"
         self._environment = os.environ | {

@@ -49,6 +49,7 @@ def _peak_mb() -> float:
 
 def main(bundle: str, backend: str, threads: str) -> None:
     """Encode 640 x 480 noise for every line on stdin, with the same seed for every backend."""
+    # Imported here, because the parent process imports this module only for the class above.
     import numpy as np
 
     from aligned_vq.images.load import load_image

@@ -42,6 +42,7 @@ class EngineProcess:
     """
 
     def __init__(self, bundle: Path, model: Path) -> None:
+        # The engine does not report its port, so a free one is chosen before it starts.
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port: int = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"

@@ -39,6 +39,7 @@ class JsonProcess:
         try:
             self._process.stdin.write(json.dumps(message) + "\n")
             self._process.stdin.flush()
+            # A process that ended gives an empty line, which is not JSON: a ValueError.
             response: dict[str, Any] = json.loads(self._process.stdout.readline())
         except (BrokenPipeError, ValueError) as error:
             raise RuntimeError(

@@ -44,6 +44,7 @@ def clients(count: int, questions: int, kind: str = "mixed") -> list[LoadClient]
     An image with fewer than `questions` questions repeats them.
     """
     bundle = open_edge_bundle(BUNDLE)
+    # `exam_images` counts questions; an image has at most eight.
     images = list(exam_images(count * 8))[:count]
     pixels = pixel_batches(LlavaCheckpoint(CHECKPOINT), (image.picture for image in images))
     features, residual = features_at(bundle.prefix, pixels)

@@ -64,7 +64,7 @@ class ServerProcess:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(timeout=40)
+            self.process.wait(timeout=40)  # longer than a service drains running answers
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
@@ -98,6 +98,7 @@ class ServerProcess:
         deadline = time.monotonic() + START_SECONDS
         with selectors.DefaultSelector() as selector:
             selector.register(self.process.stdout, selectors.EVENT_READ)
+            # Not a plain `readline`, which would wait for ever for a process that hangs.
             while time.monotonic() < deadline:
                 if selector.select(timeout=0.5):
                     return self.process.stdout.readline()
@@ -118,6 +119,7 @@ class CloudProcess(ServerProcess):
         self.http = ""
         if any(option.startswith("--http_port") for option in self._command):
             assert self.process.stdout is not None
+            # The service prints the gRPC address first, then that of its HTTP port.
             self.http = self.process.stdout.readline().split()[-1]
         return self
 

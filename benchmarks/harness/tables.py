@@ -36,6 +36,7 @@ def markdown(head: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
 
 
 def _are_samples(value: Any) -> bool:
+    # `type`, not `isinstance`: True is an int, but a list of verdicts has no median.
     return (
         isinstance(value, list)
         and bool(value)

@@ -91,6 +91,7 @@ def run_uninterrupted(writer: Writer, first: int) -> UninterruptedRun:
 
     def write(pipe: int) -> None:
         start = time.monotonic()
+        # A profiler sees calls of C functions, and so every system call of the writers.
         sys.setprofile(calls)
         for step in range(first, first + UNINTERRUPTED_STEPS):
             writer.write(step)
@@ -131,7 +132,7 @@ def readable_by_others(paths: Iterable[Path]) -> list[bool]:
         return [bool(path.stat().st_mode & 0o004) for path in files]
 
     def try_to_read(pipe: int) -> None:
-        os.setgroups([])
+        os.setgroups([])  # groups first: without root they could not be changed any more
         os.setgid(NOBODY)
         os.setuid(NOBODY)
         for path in files:
@@ -176,7 +177,7 @@ def _run_forked(run: Callable[[int], None], moment: Moment, dies: bool = True) -
         dies: whether the process has to be killed or to exit by itself.
     """
     read, write = os.pipe()
-    sys.stdout.flush()
+    sys.stdout.flush()  # or the child would write buffered output a second time
     child = os.fork()
     if not child:
         try:
@@ -186,8 +187,8 @@ def _run_forked(run: Callable[[int], None], moment: Moment, dies: bool = True) -
             sys.setprofile(None)
             traceback.print_exc()
         finally:
-            os._exit(1)
-    os.close(write)
+            os._exit(1)  # without the parent's exit handlers
+    os.close(write)  # or the parent would never see the end of the pipe
     output = _read_pipe(read, time.monotonic() + (moment.seconds or _LONGEST_SECONDS), child)
     os.close(read)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

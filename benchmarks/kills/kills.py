@@ -45,6 +45,7 @@ def run(name: str, kills: int, seed: int) -> dict[str, Any]:
         writer = WRITERS[name](Path(folder))
         first = writer.start(rng)
         uninterrupted = run_uninterrupted(writer, first)
+        # The check has to pass without a kill, or faults would not be the kill's.
         writer.check(first, UNINTERRUPTED_STEPS, UNINTERRUPTED_STEPS)
         for number in tqdm(range(kills), desc=name, unit="kill"):
             first = writer.start(rng)

@@ -126,7 +126,8 @@ class CheckpointWriter:
         for group in self._optimiser.param_groups:
             for parameter in group["params"]:
                 parameter.grad = torch.zeros_like(parameter)
-        self._optimiser.step()
+        self._optimiser.step()  # creates the optimiser's state, which is part of a checkpoint
+        # `write` fills this tensor with the step, which shows whether files belong together.
         self._mark = next(name for name in self._tensors if name.startswith("link."))
         self._last: int | None = None
 
@@ -141,6 +142,7 @@ class CheckpointWriter:
         """Save as a run does between two steps; both files contain the number of the step."""
         with torch.no_grad():
             self._tensors[self._mark].fill_(step)
+        # Every `_TRAINED_EVERY` steps the checkpoint is one step before the end of training.
         at = _TRAIN_STEPS - 1 - step % _TRAINED_EVERY
         facts = {**self._facts, "stage": "align", "step": at, "written": step}
         save_state(self._out / "state", facts, self._tensors, self._optimiser)

@@ -72,6 +72,7 @@ class CertsWriter:
         if not self._before and not done and names not in (set(), new):
             faults.append(f"expected nothing or everything, got {sorted(names)}")
         state = "new" if f"client-edge-{begun - 1}.pem" in names else "before"
+        # Issuing the same names again must work where the kill left none of their files.
         if begun > done and state == "before":
             issuing.make(self._out, None, (f"edge-{done}",))
         faults += self._pair_faults()
@@ -191,7 +192,7 @@ class QueueWriter:
             while (oldest := queue.oldest()) is not None:
                 rows.append(oldest.number if oldest.payload == self._payload else -1)
                 queue.remove(oldest)
-            if queue.dropped:
+            if queue.dropped:  # rows that the queue could not read
                 rows.append(-1)
         return rows
 

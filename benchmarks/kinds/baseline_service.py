@@ -35,7 +35,7 @@ from aligned_vq.types import Payload
 from cloud_server.certificates.tls import tls_files
 from cloud_server.config import CloudConfig
 from cloud_server.decode.image_decoder import EngineImage
-from cloud_server.decode.incoming import ServedBundle
+from cloud_server.decode.served_bundles import ServedBundle
 from cloud_server.methods import Methods
 from cloud_server.model import CloudModel, load_cloud_model
 from cloud_server.operations.metrics import Metrics
@@ -90,7 +90,7 @@ class RawDecoder:
     def _decode(self, body: bytes) -> EngineImage | Exception:
         watch = Stopwatch()
         try:
-            with self._model.turns:
+            with self._model.compute_lock:
                 watch.lap("turn")
                 features, residual = self._at_cut(body)
                 watch.lap("rebuild")
@@ -160,6 +160,7 @@ async def serve(config: CloudConfig) -> None:
     else:
         port = server.add_insecure_port(address)
     await server.start()
+    # The address is printed after the warm-up: whoever reads it can measure at once.
     await backend.engine.warm_up()
     print(f"serving on {config.host}:{port}", flush=True)
     await stopped.wait()

@@ -187,6 +187,7 @@ def _share_rows(settings: CloudCostSettings) -> list[Row]:
     layers = settings.share_layers
     images = list(exam_images(8 * settings.share_questions))[: settings.share_questions]
     measured = _stages(layers, images)
+    # Two sizes give the time of one layer, from which that of all layers is extrapolated.
     twice = _stages(2 * layers, images) if layers else {}
     rows: list[Row] = []
     for name, stages in measured.items():

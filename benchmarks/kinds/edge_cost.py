@@ -164,6 +164,7 @@ def _measure_cut(
         }
         for _ in range(WARM_UP + settings.rounds):
             for backend, edge in edges.items():
+                # Right after each other, so that both meet the same load of the machine.
                 products_ms[backend].append(1e3 * flops * libraries[_library(backend)]())
                 responses[backend].append(edge.encode())
     return [

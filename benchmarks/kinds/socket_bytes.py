@@ -97,6 +97,8 @@ def measure(settings: SocketBytesSettings) -> list[Row]:
         for link in settings.links:
             with _Services(link, bundle, checkpoint) as services:
                 for form in forms:
+                    # Authentication adds the same bytes to every form: it is measured for ours and
+                    # for the baseline only.
                     if link in ("plain", "tls") or form.endpoint == "ours" or form.name == BASELINE:
                         rows += _measure_form(services, form, settings)
     baseline = {row["link"]: row for row in rows if row["name"] == BASELINE}
@@ -250,6 +252,7 @@ def _measure_form(
             services.opened(form.endpoint, proxy.port, settings.question) as ask,
         ):
             for number, body in enumerate(form.bodies):
+                # Body 0 opens the connection: its bytes include the handshake.
                 (warm if number else first).append(_traffic(proxy, ask, body))
                 if form.follow_up and number:
                     follow_up.append(_traffic(proxy, ask, body))

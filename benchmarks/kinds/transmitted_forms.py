@@ -49,6 +49,7 @@ def transmitted_forms(bundle: Path, images: Sequence[Image.Image]) -> Iterator[T
     """Every form to compare for one bundle: operating points, image files and raw features."""
     encoder = EdgeEncoder(bundle)
     digest = encoder.digest
+    # The published mode: a constant number of bits per token, hence the same size for every image.
     fixed = [encoder.encode(image, quality="fixed", coding="fixed").payload for image in images]
     yield _payload_form(f"AlignedVQ, {len(fixed[0].body)} B", "ours", fixed, follow_up=True)
     for point in encoder.manifest.operating_points:
@@ -98,6 +99,7 @@ def _features(bundle: Path, coding: StreamCoding, images: Sequence[Image.Image])
     """The coded residual stream of each image at the cut; the cloud computes features from it."""
     from aligned_vq.images.preprocess import preprocess
 
+    # The features are a LayerNorm of the residual stream, so the stream alone is enough.
     edge = open_edge_bundle(bundle)
     for image in images:
         pixels: Any = preprocess(image, edge.manifest.processor)

@@ -75,9 +75,10 @@ class CountingProxy:
     def _forward(self, source: socket.socket, sink: socket.socket, direction: str) -> None:
         try:
             while data := source.recv(_CHUNK_BYTES):
+                # Counted before they are sent: a client that has its answer has been counted.
                 with self._lock:
                     setattr(self._bytes, direction, getattr(self._bytes, direction) + len(data))
                 sink.sendall(data)
-            sink.shutdown(socket.SHUT_WR)
+            sink.shutdown(socket.SHUT_WR)  # half-close: the other direction may still carry data
         except OSError:  # one side closed the connection
             sink.close()

@@ -59,7 +59,7 @@ class Namespaces:
         self._restore = _exit_on_sigterm()
         try:
             self._create()
-        except BaseException:
+        except BaseException:  # also SystemExit, raised by SIGTERM
             self._remove()
             raise
         return self
@@ -94,6 +94,7 @@ class Namespaces:
         for name, address in ((self.edge, EDGE_ADDRESS), (self.cloud, CLOUD_ADDRESS)):
             _run("ip", "-n", name, "address", "add", f"{address}/30", "dev", INTERFACE)
             _run("ip", "-n", name, "link", "set", INTERFACE, "up")
+        # A kernel without netem can only be recognised by trying it, here on the loopback.
         self.netem = _run(
             *("tc", "-n", self.edge, "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"),
             check=False,
@@ -171,6 +172,7 @@ def _started(pid: int) -> str:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+    # The second field is the command in parentheses and may contain spaces: split behind it.
     return stat.rpartition(")")[2].split()[19]
 
 

@@ -86,6 +86,7 @@ class Network:
                 return
             link = replace(link, delay_ms=delay_ms)
         with ExitStack() as stack:
+            # Relays use two seeds each, one for each direction.
             relays = [
                 RelayProcess(target, link, self._pair is not None, self._seed + 2 * number)
                 for number, target in enumerate(targets)

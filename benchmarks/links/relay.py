@@ -50,7 +50,7 @@ def lanes(link: Link, shape_rate: bool = True, seed: int = 0) -> tuple[Lane, Lan
         schedule = Schedule(
             rate if shape_rate else None, link.delay_ms, link.jitter_ms, link.loss, seed + number
         )
-        bytes_a_second = 125 * rate
+        bytes_a_second = 125 * rate  # kbit/s to bytes
         piece = int(min(max(bytes_a_second * PIECE_S, MIN_PIECE_BYTES), MAX_PIECE_BYTES))
         in_flight = bytes_a_second * (link.delay_ms + link.jitter_ms) / 1e3
         both.append(Lane(schedule, piece, int((SENDER_BYTES + in_flight) / piece)))
@@ -99,7 +99,7 @@ class Relay:
         )
         try:
             await asyncio.gather(*both)
-        finally:
+        finally:  # an error in one direction ends the other
             for task in both:
                 task.cancel()
             far_writer.close()

@@ -47,6 +47,7 @@ class Schedule:
     def arrival_s(self, now_s: float, size_bytes: int) -> float:
         """The time at which the last of `size_bytes` that enter at `now_s` arrives; never before
         the arrival of bytes that entered earlier."""
+        # The link is busy until `_sent_s`; bytes that enter earlier queue behind the others.
         self._sent_s = max(now_s, self._sent_s) + size_bytes * self._seconds_a_byte
         extra_s = self._random.uniform(0.0, self._jitter_s) + self._retransmission_s(size_bytes)
         self._arrived_s = max(self._arrived_s, self._sent_s + self._delay_s + extra_s)

@@ -26,6 +26,7 @@ class TlsTerminator:
         self._target_port = target_port
         self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self._context.load_cert_chain(certificate, key)
+        # A loop in a thread: the caller is synchronous and blocks while it asks.
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 

@@ -94,7 +94,7 @@ def run(cloud: CloudProcess, count: int, seed: int, memory: list[int]) -> Counte
             statuses[status] += 1
             if status in BUGS:
                 tqdm.write(f"question {number} of seed {seed}: {status}", sys.stderr)
-            if number % (count // 20 or 1) == 0:
+            if number % (count // 20 or 1) == 0:  # 20 samples over the run
                 statuses["WRONG"] += outcome(channel, good) != expected
                 memory.append(cloud.resident_bytes())
     return +statuses  # without zero counts
@@ -111,6 +111,7 @@ def main() -> int:
     with CloudProcess(BUNDLE, CHECKPOINT) as cloud:
         statuses = run(cloud, options.count, options.seed, memory)
         alive = cloud.process.poll() is None
+    # Against the first quarter, when caches and allocator pools have filled.
     growth = memory[-1] / memory[len(memory) // 4]
     figures = {
         "questions": options.count,

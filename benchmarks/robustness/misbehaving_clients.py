@@ -172,6 +172,7 @@ def main() -> int:
     parser.add_argument("--questions", type=int, default=60, help="of each client and round")
     parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
     options = parser.parse_args()
+    # A thousand idle connections need more descriptors than the usual soft limit of 1,024.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(8192, hard)), hard))
     load = clients(options.clients, 8)

@@ -60,6 +60,7 @@ def mutate(
 
     One in fifty is instead a valid question with shuffled indices, which has to be answered.
     """
+    # Valid payloads make sure that the fuzzer also reaches the code behind the checks.
     if rng.random() < 0.02:
         return serialised(repack(shuffle_indices(rng, encoded)), "What is it?")
     messages = serialised(payload, "How many objects are there?")

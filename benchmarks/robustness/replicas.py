@@ -156,6 +156,7 @@ def main() -> int:
     load = clients(options.clients, options.questions)
     with CloudProcess(BUNDLE, CHECKPOINT) as cloud:
         _, _, expected = asyncio.run(run(cloud.target, load, together=False))
+    # Both engines start before either is waited for, as each takes minutes.
     with EngineProcess(BUNDLE, CHECKPOINT) as first, EngineProcess(BUNDLE, CHECKPOINT) as second:
         first.wait()
         second.wait()

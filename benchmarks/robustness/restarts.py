@@ -44,7 +44,7 @@ RECOVERY_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
-class QuestionCase:
+class ExpectedAnswer:
     """A question about an image, and the expected answer."""
 
     image: Image
@@ -56,7 +56,7 @@ class QuestionCase:
 class QuestionResult:
     """The answer to a question, or the error."""
 
-    case: QuestionCase
+    case: ExpectedAnswer
     seconds: float
     answer: str | None = None
     error: AlignedVQError | None = None
@@ -73,6 +73,7 @@ class RestartableCloud:
     """
 
     def __init__(self, bundle: Path, model: Path, stack: ExitStack) -> None:
+        # A fixed port, so that clients find the restarted process under the same address.
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.target = f"127.0.0.1:{probe.getsockname()[1]}"
         self._command = (bundle, model, f"--port={self.target.rpartition(':')[2]}")
@@ -92,6 +93,7 @@ class RestartableCloud:
 
     def answered(self, first_run: int = 0) -> Counter[str]:
         """Number of answers by request id, since start number `first_run`, according to the log."""
+        # gRPC and others write lines to stderr that are not JSON.
         lines = [line for run in self.runs[first_run:] for line in run.log.splitlines()]
         records = [json.loads(line) for line in lines if line.startswith("{")]
         return Counter(
@@ -102,7 +104,7 @@ class RestartableCloud:
 class BackgroundClient:
     """A client that asks several questions at a time in the background, until `stop`."""
 
-    def __init__(self, client: EdgeClient, cases: Sequence[QuestionCase]) -> None:
+    def __init__(self, client: EdgeClient, cases: Sequence[ExpectedAnswer]) -> None:
         self._client, self._cases = client, cases
         self._stopping = threading.Event()
         self._threads = ThreadPoolExecutor(CONCURRENCY)
@@ -124,7 +126,7 @@ class BackgroundClient:
             self.results.append(self._ask(self._cases[number % len(self._cases)]))
             number += CONCURRENCY
 
-    def _ask(self, case: QuestionCase) -> QuestionResult:
+    def _ask(self, case: ExpectedAnswer) -> QuestionResult:
         started = time.monotonic()
         try:
             answer = self._client.ask(case.image, case.text)
@@ -141,6 +143,7 @@ def restart_each(clouds: Sequence[RestartableCloud], clients: Sequence[Backgroun
         TimeoutError: clients get no results, or a cloud does not answer after its restart.
     """
     for cloud in clouds:
+        # Only kill a cloud while every client has questions in flight and gets results.
         for client in clients:
             _wait(partial(_has_results, client, len(client.results) + 2 * CONCURRENCY))
         cloud.kill()
@@ -151,7 +154,7 @@ def restart_each(clouds: Sequence[RestartableCloud], clients: Sequence[Backgroun
 def restart_under_load(
     clouds: Sequence[RestartableCloud],
     clients: Mapping[str, EdgeClient],
-    cases: Sequence[QuestionCase],
+    cases: Sequence[ExpectedAnswer],
 ) -> dict[str, list[QuestionResult]]:
     """The results of every client's questions while each cloud is killed and restarted once."""
     background = {name: BackgroundClient(client, cases) for name, client in clients.items()}
@@ -182,10 +185,12 @@ def figures(results: Sequence[QuestionResult]) -> dict[str, Any]:
     }
 
 
-def with_expected_answers(client: EdgeClient, cases: Sequence[QuestionCase]) -> list[QuestionCase]:
+def with_expected_answers(
+    client: EdgeClient, cases: Sequence[ExpectedAnswer]
+) -> list[ExpectedAnswer]:
     """The same questions with the answers of an undisturbed cloud."""
     return [
-        QuestionCase(case.image, case.text, str(client.ask(case.image, case.text)))
+        ExpectedAnswer(case.image, case.text, str(client.ask(case.image, case.text)))
         for case in cases
     ]
 
@@ -226,7 +231,7 @@ def main() -> int:
     options = parser.parse_args()
     images = list(exam_images(IMAGES * 8))[:IMAGES]
     questions = [
-        QuestionCase(image.picture, question.text)
+        ExpectedAnswer(image.picture, question.text)
         for image in images
         for question in image.questions
     ]

@@ -37,6 +37,7 @@ def stage_ms(cloud: CloudProcess, count: int) -> dict[str, float]:
         for (name, stage), seconds in metrics.items()
         if name == "avq_stage_seconds_sum"
     }
+    # The edge is a process on the same machine; its time is not the cloud's.
     edge_ms = stages.pop(CLIENT, 0.0)
     return {**stages, "in all": 1e3 * metrics["avq_question_seconds_sum", ""] / count - edge_ms}
 

@@ -27,6 +27,7 @@ def installed_mb(extra: str) -> dict[str, Any]:
         pip += ["-c", str(ROOT / "constraints.txt"), f"{ROOT}[{extra}]"]
         subprocess.run(pip, check=True, timeout=900)
         (packages,) = Path(folder).glob("lib/python*/site-packages")
+        # pip and its tools are part of the environment, not of the edge.
         entries = [path for path in packages.iterdir() if not path.name.startswith(TOOLS)]
         sizes = {
             path.name: _disk_bytes(path.rglob("*") if path.is_dir() else [path]) for path in entries

@@ -55,7 +55,8 @@ def socket_bytes(cloud: CloudProcess, config: EdgeConfig) -> tuple[dict[str, flo
         for image in images[1:]:
             payload = client.compress(image).payload
             payloads.append(payload)
-            proxy.take()
+            proxy.take()  # drops frames that followed the previous answer
+            # The first question carries the payload, the second one only its digest.
             client.ask(image, QUESTION)
             around.append(proxy.take().up - len(payload.body))
             client.ask(image, QUESTION)
@@ -78,6 +79,7 @@ def connections(cloud: CloudProcess, config: EdgeConfig, count: int) -> dict[str
     credentials = grpc.ssl_channel_credentials(
         config.ca.read_bytes(), config.key.read_bytes(), config.certificate.read_bytes()
     )
+    # Without this option gRPC would share one connection between all channels to a target.
     options = (("grpc.use_local_subchannel_pool", 1),)
     memory_before, cpu_before = cloud.resident_bytes(), cpu_seconds(cloud.process.pid)
     with ExitStack() as stack:
@@ -107,6 +109,7 @@ def check_ms(payloads: list[Payload]) -> float:
 
 def cpu_seconds(pid: int) -> float:
     """User and system CPU time that a process has used."""
+    # The second field is the command in parentheses and may contain spaces: split behind it.
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

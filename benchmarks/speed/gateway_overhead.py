@@ -114,6 +114,7 @@ def _through_gateway(port: int) -> Callable[[], Seconds]:
         first = 0.0
         with connection.getresponse() as response:
             for line in response:
+                # The first event has the role and empty content; later ones start with content.
                 if not first and b'"delta":{"content"' in line:
                     first = time.perf_counter() - started
         return first, time.perf_counter() - started

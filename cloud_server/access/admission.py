@@ -1,7 +1,7 @@
-"""Room for questions: for those still on their way, and for those being answered.
+"""Admission control: how many calls may be arriving, and how many questions in flight.
 
-A question takes a place among those in flight only when all of it has come, so streams that say
-little or nothing cannot keep others out. Nobody holds more than a share of either.
+A question takes a slot only once all of it has arrived, so calls that send little or nothing cannot
+keep others out. One caller may hold only a share of either.
 """
 
 from __future__ import annotations
@@ -11,131 +11,136 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from aligned_vq.errors import Overloaded, QuotaExceeded
-from protos.access.quota import PLACE_SECONDS
+from protos.access.quota import SLOT_RETRY_SECONDS
 
 
-class Arriving(Protocol):
-    """A call whose message is still on its way."""
+class PendingCall(Protocol):
+    """A call whose message has not arrived completely."""
 
-    def give_way(self) -> None:
-        """It ends now, with a clear status."""
+    def evict(self) -> None:
+        """End the call now, with a status that says why."""
         ...
 
 
-def shared(most: int, share: float) -> int:
-    """How many of `most` one caller may hold; one at least."""
-    return max(1, int(most * share))
+def caller_share(total: int, share: float) -> int:
+    """How many of `total` one caller may hold; at least one."""
+    return max(1, int(total * share))
 
 
 @dataclass(frozen=True)
-class _Waiting:
-    """Those of one caller, in the order in which they came."""
+class _CallerCalls:
+    """The pending calls of one caller, oldest first (a dict serves as an ordered set)."""
 
-    silent: dict[Arriving, None] = field(default_factory=dict)
-    begun: dict[Arriving, None] = field(default_factory=dict)
+    silent: dict[PendingCall, None] = field(default_factory=dict)
+    """Calls of which nothing has arrived."""
+    receiving: dict[PendingCall, None] = field(default_factory=dict)
+    """Calls of which a part has arrived."""
 
     def __len__(self) -> int:
-        return len(self.silent) + len(self.begun)
+        return len(self.silent) + len(self.receiving)
 
 
 class Arrivals:
-    """Calls whose message is still on its way. Where there are too many, one of them gives way: of
-    the same caller if it has more than its share, else of whoever has most; the first that came and
-    said nothing, or, where all have said something, the first.
+    """The pending calls. Beyond the limit one of them is evicted.
+
+    It is one of the same caller if that has used up its share, else one of the caller with the most
+    calls: the oldest silent one, or the oldest if none is silent.
 
     Args:
-        most: in all.
-        share: of one caller, 0 to 1.
+        limit: most pending calls in all.
+        share: largest share of one caller, 0 to 1.
     """
 
-    def __init__(self, most: int, share: float) -> None:
-        self._most = most
-        self._most_each = shared(most, share)
-        self._by_caller: dict[str, _Waiting] = {}
-        self._callers: dict[Arriving, str] = {}
+    def __init__(self, limit: int, share: float) -> None:
+        self._limit = limit
+        self._caller_limit = caller_share(limit, share)
+        self._by_caller: dict[str, _CallerCalls] = {}
+        self._callers: dict[PendingCall, str] = {}
 
     def __len__(self) -> int:
         return len(self._callers)
 
-    def enter(self, arriving: Arriving, caller: str) -> bool:
-        """Another one. Did one have to give way for it, which was told so?"""
-        own = self._by_caller.get(caller)
-        pressed = True
-        if own is not None and len(own) >= self._most_each:
-            self._one_gives_way(own)
-        elif len(self) >= self._most:
-            self._one_gives_way(max(self._by_caller.values(), key=len))
+    def enter(self, call: PendingCall, caller: str) -> bool:
+        """Add a call. True if another one was evicted for it."""
+        own_calls = self._by_caller.get(caller)
+        evicted = True
+        if own_calls is not None and len(own_calls) >= self._caller_limit:
+            self._evict_from(own_calls)
+        elif len(self) >= self._limit:
+            self._evict_from(max(self._by_caller.values(), key=len))
         else:
-            pressed = False
-        self._by_caller.setdefault(caller, _Waiting()).silent[arriving] = None
-        self._callers[arriving] = caller
-        return pressed
+            evicted = False
+        self._by_caller.setdefault(caller, _CallerCalls()).silent[call] = None
+        self._callers[call] = caller
+        return evicted
 
-    def begun(self, arriving: Arriving) -> None:
-        """Some of it has come; harmless if it is not here."""
-        caller = self._callers.get(arriving)
+    def message_received(self, call: PendingCall) -> None:
+        """A part of the call has arrived; does nothing if the call is not pending."""
+        caller = self._callers.get(call)
         if caller is not None:
-            own = self._by_caller[caller]
-            own.silent.pop(arriving, None)
-            own.begun[arriving] = None
+            calls = self._by_caller[caller]
+            calls.silent.pop(call, None)
+            calls.receiving[call] = None
 
-    def leave(self, arriving: Arriving) -> None:
-        """It has arrived, or ended; harmless if it was not here."""
-        caller = self._callers.pop(arriving, None)
+    def leave(self, call: PendingCall) -> None:
+        """The call has arrived or ended; does nothing if it is not pending."""
+        caller = self._callers.pop(call, None)
         if caller is not None:
-            own = self._by_caller[caller]
-            own.silent.pop(arriving, None)
-            own.begun.pop(arriving, None)
-            if not len(own):
+            calls = self._by_caller[caller]
+            calls.silent.pop(call, None)
+            calls.receiving.pop(call, None)
+            if not len(calls):
                 del self._by_caller[caller]
 
-    def _one_gives_way(self, own: _Waiting) -> None:
-        first = next(iter(own.silent or own.begun))
-        self.leave(first)
-        first.give_way()
+    def _evict_from(self, calls: _CallerCalls) -> None:
+        oldest = next(iter(calls.silent or calls.receiving))
+        # Leave first: ending the call makes it leave again, which must then do nothing.
+        self.leave(oldest)
+        oldest.evict()
 
 
 class QuestionSlots:
-    """Questions being answered.
+    """Slots of the questions in flight.
 
     Args:
-        most: in all.
-        share: of one caller, 0 to 1.
+        limit: slots in all.
+        share: largest share of one caller, 0 to 1.
     """
 
-    def __init__(self, most: int, share: float) -> None:
-        self._most = most
-        self._most_each = shared(most, share)
-        self._taken: Counter[str] = Counter()
-        self.taken = 0
-        """In all."""
+    def __init__(self, limit: int, share: float) -> None:
+        self._limit = limit
+        self._caller_limit = caller_share(limit, share)
+        self._used_by: Counter[str] = Counter()
+        self.used = 0
+        """Slots in use by all callers."""
 
     def check(self, caller: str) -> None:
-        """Is there a place?
+        """Check that a slot is free for this caller.
 
         Raises:
-            Overloaded: none is free, or (QuotaExceeded) this caller has its share.
+            Overloaded: none is free.
+            QuotaExceeded: the caller has used up its share.
         """
-        if self.taken >= self._most:
+        if self.used >= self._limit:
             raise Overloaded(
-                f"expected at most {self._most} questions in flight, got one more; "
+                f"expected at most {self._limit} questions in flight, got one more; "
                 "try again in a moment"
             )
-        if self._taken[caller] >= self._most_each:
+        if self._used_by[caller] >= self._caller_limit:
             raise QuotaExceeded(
-                f"expected at most {self._most_each} of {self._most} questions in flight from one "
-                "caller, got one more; wait for one of them to end",
-                PLACE_SECONDS,
+                f"expected at most {self._caller_limit} of {self._limit} questions in flight from "
+                "one caller, got one more; wait for one of them to end",
+                SLOT_RETRY_SECONDS,
             )
 
     def take(self, caller: str) -> None:
-        """One that `check` said is there."""
-        self._taken[caller] += 1
-        self.taken += 1
+        """Take a slot, right after `check` passed."""
+        self._used_by[caller] += 1
+        self.used += 1
 
-    def give_back(self, caller: str) -> None:
-        """One that was taken."""
-        self._taken[caller] -= 1
-        if not self._taken[caller]:
-            del self._taken[caller]
-        self.taken -= 1
+    def release(self, caller: str) -> None:
+        """Release a slot that was taken."""
+        self._used_by[caller] -= 1
+        if not self._used_by[caller]:
+            del self._used_by[caller]
+        self.used -= 1

@@ -1,9 +1,9 @@
-"""Connections of the gRPC port: which of them end so that others have room.
+"""Closes connections of the gRPC port so that others have room.
 
-gRPC's core limits how many there are and says nothing of them. Beside it, and off the way of
-questions, this looks at the process's own sockets a few times a second. Idle connections stay as
-long as there is room; where there is not, those give way that never brought a question, then those
-whose last one is longest ago. Used from the event loop only.
+gRPC's core limits how many connections there are but does not report them, so this module scans the
+process's sockets a few times a second, independently of the questions. Idle connections stay open
+while there is room. Beyond the limit, connections that never carried a question are closed first,
+then those whose last question was longest ago. Used from the event loop only.
 """
 
 from __future__ import annotations
@@ -17,243 +17,251 @@ from dataclasses import dataclass
 from time import monotonic
 
 from aligned_vq.telemetry.log_limit import LIMIT
-from cloud_server.access.admission import shared
-from cloud_server.access.sockets import Peer, accepted, peer_named, shut
-from protos.memory import give_back
+from cloud_server.access.admission import caller_share
+from cloud_server.access.sockets import Peer, accepted_sockets, parse_peer, shut_down
+from protos.memory import release_free_memory
 
-LOOK_SECONDS = 0.25
-_HURRIED_SECONDS = 0.05
-"""Between looks while others press in."""
-ABANDONED_SECONDS = 10.0
-"""In which the abandoned streams of a connection are counted."""
-PRESSED_SECONDS = 10.0
-"""After a call had to give way for another."""
-FEW = 8
-"""Calls that a connection which never brought a question may hold while others need room."""
-HANGING_SECONDS = 10.0
-"""Give or take a half, so that not all of them come again at once."""
-MOST_HANGING = 128
-"""Each may take a megabyte; beyond it the first is ended."""
-MANY = 50
-"""Connections after whose end the memory that they took is given back to the system."""
-_FEW_LEFT = 4
-"""Where less than this part of the connections is left, the others are gone for good."""
-_ROOM = 8
-"""An eighth of all connections is kept free, so that a newcomer need not wait for a look."""
+SCAN_SECONDS = 0.25
+_PRESSURE_SCAN_SECONDS = 0.05
+"""Between scans while connections have to be closed."""
+ABANDONED_WINDOW_SECONDS = 10.0
+"""Window of the limit on abandoned calls of a connection."""
+PRESSURE_SECONDS = 10.0
+"""How long calls count as contending for room after one was evicted."""
+MAX_UNPROVEN_CALLS = 8
+"""Arriving calls that a connection without any question may hold while calls contend for room."""
+QUARANTINE_SECONDS = 10.0
+"""Mean; each is drawn within half of it, so that connections do not return all at once."""
+MAX_QUARANTINED = 128
+"""Each may take a megabyte; beyond it the oldest is closed."""
+TRIM_AFTER_CLOSED = 50
+"""Closed connections after which freed memory is returned to the system."""
+_TRIM_REMAINING_DIVISOR = 4
+"""Memory is trimmed even under pressure once fewer than 1/4 of the connections remain."""
+_HEADROOM_DIVISOR = 8
+"""1/8 of the limit is kept free, so that a new client need not wait for a scan."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass
 class _Connection:
-    """What is known of one of them."""
+    """The state of one connection; times are those of `monotonic`."""
 
-    since: float
-    asked: float | None = None
-    """When its last question was admitted."""
+    opened_at: float
+    last_question_at: float | None = None
+    """When a question was last admitted or ended; None if none ever was."""
     running: int = 0
-    """Questions that have a place."""
+    """Questions that hold a slot."""
     arriving: int = 0
-    """Calls whose message is on its way."""
-    ended: bool = False
-    """By us, or soon: what is still read of it is of no use."""
+    """Calls whose message has not arrived completely."""
+    closing: bool = False
+    """Closed here, or about to be: its further calls are ignored."""
     abandoned: float = 0.0
-    counted: float = 0.0
+    """Abandoned calls, decayed linearly up to `abandoned_at`."""
+    abandoned_at: float = 0.0
 
     @property
-    def rank(self) -> tuple[bool, float]:
-        """The smallest gives way first."""
-        if self.ended:
+    def eviction_rank(self) -> tuple[bool, float]:
+        """Sort key: the smallest is closed first."""
+        if self.closing:
             return False, 0.0
-        return self.asked is not None, self.since if self.asked is None else self.asked
+        if self.last_question_at is None:
+            return False, self.opened_at
+        return True, self.last_question_at
 
 
 class Connections:
-    """What happens on each connection, and the end of some.
+    """Tracks what each connection is used for, and closes some.
 
     Args:
-        most: in all.
-        share: of one address, 0 to 1.
-        most_abandoned: streams of one connection that may end before their question came, in
-            `ABANDONED_SECONDS`; after that the connection ends.
+        limit: most connections in all.
+        share: largest share of one address, 0 to 1.
+        max_abandoned: calls of one connection that may end before their question arrived, within
+            `ABANDONED_WINDOW_SECONDS`; one more closes the connection.
     """
 
-    def __init__(self, most: int, share: float, most_abandoned: int) -> None:
-        self._most = most
-        self._most_each = shared(most, share)
-        self._most_abandoned = most_abandoned
-        self._known: dict[Peer, _Connection] = {}
-        self._live: dict[Peer, int] = {}
-        self._hanging: dict[Peer, float] = {}
-        """When each is ended, in the order in which they were ignored."""
-        self._pressed_until = 0.0
+    def __init__(self, limit: int, share: float, max_abandoned: int) -> None:
+        self._limit = limit
+        self._address_limit = caller_share(limit, share)
+        self._max_abandoned = max_abandoned
+        self._connections: dict[Peer, _Connection] = {}
+        self._sockets: dict[Peer, int] = {}
+        self._quarantined: dict[Peer, float] = {}
+        """When to close each, oldest first."""
+        self._pressure_until = 0.0
         self._port = 0
-        self._looking: asyncio.Task[None] | None = None
+        self._scanner: asyncio.Task[None] | None = None
         self.open = 0
-        """At the last look."""
+        """Connections at the last scan."""
 
     def start(self, port: int) -> None:
-        """Look after the connections of a local port."""
+        """Start to scan the connections of a local port."""
         try:
-            accepted(port)
+            accepted_sockets(port)
         except OSError:
-            _log.warning("connections are not looked after: this system has no /proc/self/fd")
+            _log.warning("idle connections are not closed: this system has no /proc/self/fd")
             return
         self._port = port
-        self._looking = asyncio.create_task(self._look())
+        self._scanner = asyncio.create_task(self._scan_repeatedly())
 
     async def stop(self) -> None:
-        """Look no more."""
+        """Stop scanning."""
         self._port = 0
-        if self._looking is not None:
-            self._looking.cancel()
+        if self._scanner is not None:
+            self._scanner.cancel()
             with suppress(asyncio.CancelledError):
-                await self._looking
+                await self._scanner
 
-    def ending(self, peer: str) -> bool:
-        """Is the connection ended here, or ignored until then? Its calls go on coming for a while,
-        and are left without a word."""
-        found = self._known.get(named) if (named := peer_named(peer)) else None
-        return found is not None and found.ended
+    def is_closing(self, peer: str) -> bool:
+        """Whether the connection was closed here, or is quarantined. Calls may arrive on it for a
+        while; they are dropped without a response."""
+        parsed = parse_peer(peer)
+        connection = self._connections.get(parsed) if parsed else None
+        return connection is not None and connection.closing
 
-    def came(self, peer: str, pressed: bool) -> None:
-        """A call begins; `arrived` must follow. While calls have to give way, a connection that
-        never brought a question may not hold many: from then on it is ignored."""
-        connection = self._at(peer)
+    def call_started(self, peer: str, evicted_another: bool) -> None:
+        """A call started; `call_ended` must follow.
+
+        While calls contend for room, a connection that never carried a question and holds many
+        calls is quarantined.
+        """
+        connection = self._connection(peer)
         if connection is None:
             return
         connection.arriving += 1
         now = monotonic()
-        if pressed:
-            self._pressed_until = now + PRESSED_SECONDS
-        many = connection.arriving > FEW and connection.asked is None
-        if many and not connection.ended and now < self._pressed_until:
-            self._leave_hanging(peer_named(peer), connection)
+        if evicted_another:
+            self._pressure_until = now + PRESSURE_SECONDS
+        unproven = connection.last_question_at is None and connection.arriving > MAX_UNPROVEN_CALLS
+        if unproven and not connection.closing and now < self._pressure_until:
+            self._quarantine(parse_peer(peer), connection)
 
-    def arrived(self, peer: str) -> None:
-        """Its message is whole, or it ended."""
-        if connection := self._at(peer):
+    def call_ended(self, peer: str) -> None:
+        """A call's message has arrived completely, or the call ended."""
+        if connection := self._connection(peer):
             connection.arriving = max(0, connection.arriving - 1)
 
-    def admitted(self, peer: str) -> None:
-        """A question from there has a place; `answered` must follow."""
-        if connection := self._at(peer):
-            connection.asked = monotonic()
+    def question_admitted(self, peer: str) -> None:
+        """A question took a slot; `question_ended` must follow."""
+        if connection := self._connection(peer):
+            connection.last_question_at = monotonic()
             connection.running += 1
 
-    def answered(self, peer: str) -> None:
-        """It gave its place back."""
-        if connection := self._at(peer):
-            connection.asked = monotonic()
+    def question_ended(self, peer: str) -> None:
+        """A question released its slot."""
+        if connection := self._connection(peer):
+            connection.last_question_at = monotonic()
             connection.running = max(0, connection.running - 1)
 
-    def abandoned(self, peer: str) -> None:
-        """A stream from there ended before its question came. Too many of them end the connection:
-        whoever opens and resets streams costs a coroutine for each."""
-        connection = self._at(peer)
+    def call_abandoned(self, peer: str) -> None:
+        """A call ended before its question arrived. Too many of them close the connection: opening
+        and resetting streams is cheap for the client and costs a coroutine each here."""
+        connection = self._connection(peer)
         if connection is None:
             return
         now = monotonic()
-        gone = (now - connection.counted) / ABANDONED_SECONDS * self._most_abandoned
-        connection.abandoned = max(0.0, connection.abandoned - gone) + 1
-        connection.counted = now
-        if connection.abandoned > self._most_abandoned:
+        elapsed = now - connection.abandoned_at
+        decay = elapsed / ABANDONED_WINDOW_SECONDS * self._max_abandoned
+        connection.abandoned = max(0.0, connection.abandoned - decay) + 1
+        connection.abandoned_at = now
+        if connection.abandoned > self._max_abandoned:
             connection.abandoned = 0.0
-            self._close(peer, "its calls end before a question came")
+            reason = "its calls end before a question arrives"
+            if self.close(peer):
+                _log.warning("closed a connection: %s", reason, extra={LIMIT: f"closed: {reason}"})
 
-    def end(self, *peers: str) -> int:
-        """End connections by what gRPC calls their peers; returns how many of them there were."""
-        wanted = {peer for text in peers if (peer := peer_named(text))}
-        return self._end(wanted)
+    def close(self, *peers: str) -> int:
+        """Close the connections of these peers, as gRPC names them; returns how many existed."""
+        return self._close({peer for text in peers if (peer := parse_peer(text))})
 
-    def _at(self, text: str) -> _Connection | None:
-        """What is known of a peer; None where nobody looks, so nothing would be forgotten."""
-        peer = peer_named(text) if self._port else None
-        return None if peer is None else self._known.setdefault(peer, _Connection(monotonic()))
+    def _connection(self, peer: str) -> _Connection | None:
+        """The state of a connection; None while nothing scans, as nothing would remove it again."""
+        parsed = parse_peer(peer) if self._port else None
+        if parsed is None:
+            return None
+        return self._connections.setdefault(parsed, _Connection(monotonic()))
 
-    def _leave_hanging(self, peer: Peer | None, connection: _Connection) -> None:
-        """Take no more notice of it, and end it later: ended at once, it would come again at once,
-        with as many calls. What hangs takes up its streams, so gRPC's core refuses more."""
-        assert peer is not None  # it is known by that name
-        connection.ended = True
-        self._hanging[peer] = monotonic() + HANGING_SECONDS * random.uniform(0.5, 1.5)
-        if len(self._hanging) > MOST_HANGING:
-            first = next(iter(self._hanging))
-            del self._hanging[first]
-            self._end({first})
-        _log.warning("a connection is ignored: it holds many calls that say nothing")
+    def _quarantine(self, peer: Peer | None, connection: _Connection) -> None:
+        """Ignore a connection and close it later: closed now, it would return at once with as many
+        calls. Until then it occupies its streams, so gRPC's core refuses further ones."""
+        assert peer is not None  # `_connection` found the connection by it
+        connection.closing = True
+        self._quarantined[peer] = monotonic() + QUARANTINE_SECONDS * random.uniform(0.5, 1.5)
+        if len(self._quarantined) > MAX_QUARANTINED:
+            oldest = next(iter(self._quarantined))
+            del self._quarantined[oldest]
+            self._close({oldest})
+        _log.warning("quarantined a connection that holds many calls without a message")
 
-    def _close(self, peer: str, reason: str) -> None:
-        if self.end(peer):
-            _log.warning("a connection was closed: %s", reason, extra={LIMIT: f"closed: {reason}"})
-
-    def _end(self, wanted: set[Peer]) -> int:
-        if not self._port or not wanted:
+    def _close(self, peers: set[Peer]) -> int:
+        if not self._port or not peers:
             return 0
-        if not wanted <= self._live.keys():  # some came after the last look
-            self._live = accepted(self._port)
-        ended = [peer for peer in wanted & self._live.keys() if shut(self._live.pop(peer), peer)]
-        for peer in ended:
-            self._known.setdefault(peer, _Connection(monotonic())).ended = True
-        return len(ended)
+        if not peers <= self._sockets.keys():  # some connected after the last scan
+            self._sockets = accepted_sockets(self._port)
+        present = peers & self._sockets.keys()
+        closed = [peer for peer in present if shut_down(self._sockets.pop(peer), peer)]
+        for peer in closed:
+            self._connections.setdefault(peer, _Connection(monotonic())).closing = True
+        return len(closed)
 
-    async def _look(self) -> None:
-        pressed, most = False, 0
+    async def _scan_repeatedly(self) -> None:
+        pressure, peak = False, 0
         while True:
-            await asyncio.sleep(_HURRIED_SECONDS if pressed else LOOK_SECONDS)
+            await asyncio.sleep(_PRESSURE_SCAN_SECONDS if pressure else SCAN_SECONDS)
             try:
-                pressed = self._make_room()
+                pressure = self._scan()
             except OSError:
-                _log.exception("the connections could not be looked at")
-            most = max(most, self.open)
-            gone = most - self.open
-            # Not while they come and go in an attack, unless nearly all of them went.
-            over = monotonic() > self._pressed_until or self.open < most // _FEW_LEFT
-            if gone >= MANY and over:
-                most = self.open
-                await asyncio.to_thread(give_back)
+                _log.exception("scanning the connections failed")
+            peak = max(peak, self.open)
+            # While connections churn in an attack, their memory is reused: trim afterwards.
+            calm = monotonic() > self._pressure_until
+            calm = calm or self.open < peak // _TRIM_REMAINING_DIVISOR
+            if peak - self.open >= TRIM_AFTER_CLOSED and calm:
+                peak = self.open
+                await asyncio.to_thread(release_free_memory)
 
-    def _make_room(self) -> bool:
-        """Did some have to give way?"""
+    def _scan(self) -> bool:
+        """Update the state from the sockets and close surplus connections; True if any was."""
         now = monotonic()
-        over = {peer for peer, ends in self._hanging.items() if now >= ends}
-        for peer in over:
-            del self._hanging[peer]
-        self._end(over)
-        live = self._live = accepted(self._port)
-        self.open = len(live)
-        for peer in self._known.keys() - live.keys():
-            del self._known[peer]
-            self._hanging.pop(peer, None)
-        for peer in live.keys() - self._known.keys():
-            self._known[peer] = _Connection(now)
-        ended = 0
-        for peer in self._too_many(live):
-            ended += shut(live[peer], peer)
-        if ended:
-            words = "%d of %d connections were closed to make room: idle for longest"
-            _log.warning(words, ended, len(live))
-        return bool(ended)
+        due = {peer for peer, close_at in self._quarantined.items() if now >= close_at}
+        for peer in due:
+            del self._quarantined[peer]
+        self._close(due)
+        sockets = self._sockets = accepted_sockets(self._port)
+        self.open = len(sockets)
+        for peer in self._connections.keys() - sockets.keys():
+            del self._connections[peer]
+            self._quarantined.pop(peer, None)
+        for peer in sockets.keys() - self._connections.keys():
+            self._connections[peer] = _Connection(now)
+        closed = sum(shut_down(sockets[peer], peer) for peer in self._surplus(sockets))
+        if closed:
+            message = "closed %d of %d connections to make room, idle for longest first"
+            _log.warning(message, closed, len(sockets))
+        return bool(closed)
 
-    def _too_many(self, live: dict[Peer, int]) -> list[Peer]:
-        """Those that give way, of an address that has too many and of all."""
-        surplus = max(0, len(live) - (self._most - self._most // _ROOM))
-        counts = Counter(peer.address for peer in live)
-        over = {address: count - self._most_each for address, count in counts.items()}
-        if not surplus and max(over.values(), default=0) <= 0:
+    def _surplus(self, sockets: dict[Peer, int]) -> list[Peer]:
+        """Connections to close: of addresses beyond their share, and of all beyond the limit."""
+        surplus = max(0, len(sockets) - (self._limit - self._limit // _HEADROOM_DIVISOR))
+        counts = Counter(peer.address for peer in sockets)
+        excess = {address: count - self._address_limit for address, count in counts.items()}
+        if not surplus and max(excess.values(), default=0) <= 0:
             return []
-        idle = [peer for peer in live if not self._known[peer].running]
-        idle.sort(key=lambda peer: self._known[peer].rank)
-        given = [peer for peer in idle if _counts_down(over, peer.address)]
-        rest = [peer for peer in idle if peer not in set(given)]
+        idle = [peer for peer in sockets if not self._connections[peer].running]
+        idle.sort(key=lambda peer: self._connections[peer].eviction_rank)
+        over_share = [peer for peer in idle if _decrement(excess, peer.address)]
+        rest = [peer for peer in idle if peer not in set(over_share)]
         if surplus:
-            # Whoever presses in comes again at once: of strangers as many go as room for a rush
-            # takes, of those who have asked no more than has to be.
-            strangers = sum(self._known[peer].asked is None for peer in rest)
-            surplus = max(surplus, min(len(live) - self._most // 2, strangers + len(given)))
-        return given + rest[: max(0, surplus - len(given))]
+            # Whoever floods the port reconnects at once. So close unproven connections down to
+            # half of the limit, as room for the next burst, but proven ones only as needed.
+            unproven = sum(self._connections[peer].last_question_at is None for peer in rest)
+            for_burst = min(len(sockets) - self._limit // 2, unproven + len(over_share))
+            surplus = max(surplus, for_burst)
+        return over_share + rest[: max(0, surplus - len(over_share))]
 
 
-def _counts_down(over: dict[str, int], address: str) -> bool:
-    over[address] -= 1
-    return over[address] >= 0
+def _decrement(excess: dict[str, int], address: str) -> bool:
+    """Count one connection of an address off; True if it was beyond the share."""
+    excess[address] -= 1
+    return excess[address] >= 0

@@ -1,4 +1,4 @@
-"""When certificates end: a metric, warnings beforehand, and a reason not to be ready afterwards."""
+"""Watches when certificates expire: a metric, early warnings, and unreadiness afterwards."""
 
 from __future__ import annotations
 
@@ -18,29 +18,30 @@ from cloud_server.operations.metrics import Metrics
 _log = logging.getLogger(__name__)
 
 WARN_SECONDS = 14 * 86_400.0
-AGAIN_SECONDS = 86_400.0
-"""From one warning about a file to the next."""
+REPEAT_SECONDS = 86_400.0
+"""Between warnings about the same file."""
 
 
 class _Watched(NamedTuple):
     what: str
-    """Of people's words: what ends."""
+    """What expires, for people."""
     setting: str
-    """That names its file."""
+    """Option that names the file."""
     vital: bool
-    """Is everybody refused once it has ended?"""
-    ends: Callable[[], float | None]
-    """Seconds since 1970; None: there is none, or it has no end."""
+    """Whether no client can connect after the expiry."""
+    expires_at: Callable[[], float | None]
+    """When it expires, in seconds since 1970; None if it is absent or never expires."""
 
 
 class Expiry:
-    """Looks at what new connections depend on. The time of day is read at every look, so a clock
-    that jumped and was set right again leaves no trace.
+    """Watches the certificates that new connections depend on.
+
+    Nothing is remembered but warnings, so a clock that jumped and was corrected has no effect.
 
     Args:
-        tls: the service's files; None: without TLS nothing ends.
-        identities: know what is refused.
-        clock: seconds since 1970.
+        tls: the service's files; None without TLS, where nothing expires.
+        identities: holds the deny-list.
+        clock: returns seconds since 1970.
     """
 
     def __init__(
@@ -52,64 +53,75 @@ class Expiry:
         if tls is None:
             return
         self._watched["server"] = _Watched(
-            "certificate", "tls_certificate", True, lambda: _end(tls.served.certificate)
+            "certificate", "tls_certificate", True, lambda: _expires_at(tls.current.certificate)
         )
-        if tls.served.authorities:
-            # One that is still good is enough: while they are changed there are an old and a new.
+        if tls.current.authorities:
+            # One valid authority is enough: during a rotation the file holds an old and a new one.
             self._watched["clients"] = _Watched(
                 "client authority",
                 "tls_clients",
                 True,
-                lambda: max(map(_end, tls.served.authorities), default=None),
+                lambda: max(map(_expires_at, tls.current.authorities), default=None),
             )
         self._watched["refused"] = _Watched(
-            "list of refused certificates", "tls_refused", False, lambda: identities.refused.ends
+            "list of refused certificates",
+            "tls_refused",
+            False,
+            lambda: identities.refused.next_update,
         )
 
-    def add_to(self, metrics: Metrics) -> None:
-        """Give operators a gauge: seconds left, negative afterwards, not a number without an
-        end."""
+    def register_gauges(self, metrics: Metrics) -> None:
+        """Register the gauge of seconds left: negative after the expiry, NaN without one."""
         metrics.gauges(
             "certificate_seconds_left",
-            "Until the service's certificate, its clients' authority and its CRL end.",
+            "Seconds until the service's certificate, its clients' authority or its CRL expires.",
             "certificate",
-            {name: (lambda own=own: self._left(own)) for name, own in self._watched.items()},  # type: ignore[misc]
+            {
+                name: (lambda watched=watched: self._seconds_left(watched))  # type: ignore[misc]
+                for name, watched in self._watched.items()
+            },
         )
 
-    def trouble(self) -> str:
-        """Why nobody new can come in; empty: for no such reason."""
-        for own in self._watched.values():
-            if own.vital and self._left(own) <= 0:
-                return f"{own.what} expired {_shown(own)}; replace the file of {own.setting}"
+    def unready_reason(self) -> str:
+        """Which expired certificate keeps clients from connecting; empty if none does."""
+        for watched in self._watched.values():
+            if watched.vital and self._seconds_left(watched) <= 0:
+                date = _date(watched)
+                return f"{watched.what} expired {date}; replace the file of {watched.setting}"
         return ""
 
     def check(self) -> None:
-        """Warn of what ends within 14 days or has ended: once a day, and once if it changes."""
-        for name, own in self._watched.items():
-            left, end, now = self._left(own), own.ends(), time.monotonic()
-            if end is None or left > WARN_SECONDS:
+        """Warn of what expires within 14 days or has expired: daily, and once if that changes."""
+        for name, watched in self._watched.items():
+            left, expiry, now = self._seconds_left(watched), watched.expires_at(), time.monotonic()
+            if expiry is None or left > WARN_SECONDS:
                 self._warned.pop(name, None)
                 continue
-            about, at = self._warned.get(name, (None, -math.inf))
-            if about == end and now - at < AGAIN_SECONDS:
+            warned_expiry, warned_at = self._warned.get(name, (None, -math.inf))
+            if warned_expiry == expiry and now - warned_at < REPEAT_SECONDS:
                 continue
-            self._warned[name] = (end, now)
+            self._warned[name] = (expiry, now)
             if left > 0:
-                words = ("ends", _shown(own), f"in {left / 86_400:.1f} days")
-            elif own.vital:
-                words = ("expired", _shown(own), "and new clients are refused")
+                details = ("expires", _date(watched), f"in {left / 86_400:.1f} days")
+            elif watched.vital:
+                details = ("expired", _date(watched), "and new clients are refused")
             else:
-                words = ("expired", _shown(own), "and what it lists stays refused")
-            _log.warning("the %s %s %s, %s; replace the file of %s", own.what, *words, own.setting)
+                details = ("expired", _date(watched), "and its certificates stay refused")
+            _log.warning(
+                "the %s %s %s, %s; replace the file of %s",
+                watched.what,
+                *details,
+                watched.setting,
+            )
 
-    def _left(self, own: _Watched) -> float:
-        end = own.ends()
-        return math.nan if end is None else end - self._clock()
+    def _seconds_left(self, watched: _Watched) -> float:
+        expiry = watched.expires_at()
+        return math.nan if expiry is None else expiry - self._clock()
 
 
-def _end(certificate: x509.Certificate) -> float:
+def _expires_at(certificate: x509.Certificate) -> float:
     return certificate.not_valid_after_utc.timestamp()
 
 
-def _shown(own: _Watched) -> str:
-    return f"{datetime.fromtimestamp(own.ends() or 0, UTC):%Y-%m-%d %H:%M} UTC"
+def _date(watched: _Watched) -> str:
+    return f"{datetime.fromtimestamp(watched.expires_at() or 0, UTC):%Y-%m-%d %H:%M} UTC"

@@ -1,4 +1,4 @@
-"""Who calls, and may they come in now? Identity, admission and quotas, apart from answering."""
+"""Admits questions: identity, arrival limits, quotas and slots, independent of answering."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from cloud_server.access.identity import ANONYMOUS, Context, Identities
 from cloud_server.access.peers import Caller
 from cloud_server.access.sockets import host_of
 from cloud_server.config import CloudConfig
-from protos.access.quota import PLACE_SECONDS, Quotas
+from protos.access.quota import Quotas
 
 _log = logging.getLogger(__name__)
 
-CUT_OFF_SECONDS = 5.0
-"""At most, for telling those whose answers a shutdown cuts off."""
+CANCEL_SECONDS = 5.0
+"""Longest wait for the error statuses of answers that a shutdown cancels."""
 
 
 class Gate:
-    """Every call passes here first. Used from the event loop only.
+    """Every question passes here first. Used from the event loop only.
 
     Args:
         config: limits.
-        identities: know who calls; made from the settings if left out.
-        connections: told what each of them is used for; likewise.
+        identities: authenticates callers; None builds it from the settings.
+        connections: is notified of what each connection is used for; likewise.
 
     Raises:
-        ConfigError: a file of credentials cannot be used.
+        ConfigError: a file of credentials is unusable.
     """
 
     def __init__(
@@ -49,14 +49,14 @@ class Gate:
     ) -> None:
         self.identities = identities or Identities(config)
         self.arrivals = Arrivals(config.max_arriving, config.max_share)
-        """Calls that have not said what they want."""
+        """Calls that have not arrived completely."""
         self.connections = connections or Connections(
             config.connection_limit, config.max_share, config.max_abandoned
         )
-        self.identities.hang_up = self._hang_up
-        self._places = QuestionSlots(config.max_in_flight, config.max_share)
+        self.identities.close_connections = self._close_connections
+        self._slots = QuestionSlots(config.max_in_flight, config.max_share)
         self._quotas = Quotas(config.questions_per_second, config.burst, config.questions_at_once)
-        self._visits: set[AdmittedQuestion] = set()
+        self._admissions: set[QuestionAdmission] = set()
         self._empty = asyncio.Event()
         self._empty.set()
         self.draining = False
@@ -64,181 +64,187 @@ class Gate:
     @property
     def in_flight(self) -> int:
         """Questions being answered."""
-        return self._places.taken
+        return self._slots.used
 
     def identity(self, context: Context) -> str:
-        """Who calls; raises as `Identities.identify` does."""
+        """The caller's identity; raises as `Identities.identify`."""
         return self.identities.identify(context).name
 
-    def _hang_up(self, peers: Iterable[str]) -> None:
-        self.connections.end(*peers)
+    def _close_connections(self, peers: Iterable[str]) -> None:
+        self.connections.close(*peers)
 
-    def arrive(self, peer: str = "") -> AdmittedQuestion:
-        """Admit a question that `peer`, as gRPC names it, begins to send; `leave` must follow."""
-        visit = AdmittedQuestion(self, peer)
-        self._visits.add(visit)
+    def open(self, peer: str = "") -> QuestionAdmission:
+        """The admission of a question that `peer`, as gRPC names it, starts to send. The caller
+        must `release` it."""
+        admission = QuestionAdmission(self, peer)
+        self._admissions.add(admission)
         self._empty.clear()
-        return visit
+        return admission
 
     async def drain(self, seconds: float) -> None:
-        """Refuse new questions and wait, at most `seconds`, for those that came before."""
+        """Refuse new questions and wait, at most `seconds`, for the present ones; then cancel
+        them."""
         self.draining = True
         try:
             async with asyncio.timeout(seconds):
                 await self._empty.wait()
         except TimeoutError:
-            _log.warning("%d questions are cut off after %g s", len(self._visits), seconds)
-            for visit in self._visits:
-                visit.end()
+            _log.warning("cancelling %d questions after %g s", len(self._admissions), seconds)
+            for admission in self._admissions:
+                admission.cancel()
             with suppress(TimeoutError):
-                async with asyncio.timeout(CUT_OFF_SECONDS):
+                async with asyncio.timeout(CANCEL_SECONDS):
                     await self._empty.wait()
 
-    def _enter(self, visit: AdmittedQuestion, context: Context) -> Caller:
+    def _authorize(self, admission: QuestionAdmission, context: Context) -> Caller:
         if self.draining:
             raise CloudUnreachable(
                 "the service is shutting down; ask again, another replica serves"
             )
-        caller = self.identities.identify(context)  # first: strangers take nobody's place
+        # Identity first: an unauthenticated caller must not take anyone's room.
+        caller = self.identities.identify(context)
         named = caller.name != ANONYMOUS
-        visit.account = caller.name if named else f"{ANONYMOUS} {host_of(visit.peer)}"
-        self._places.check(visit.account)
+        admission.account = caller.name if named else f"{ANONYMOUS} {host_of(admission.peer)}"
+        self._slots.check(admission.account)
         self._quotas.check(caller.name, caller.limits)
-        self.identities.began(visit, caller, visit.end)
-        pressed = self.arrivals.enter(visit, visit.account)
-        visit.arriving = True
-        self.connections.came(visit.peer, pressed)
+        self.identities.add_call(admission, caller, admission.cancel)
+        evicted_another = self.arrivals.enter(admission, admission.account)
+        admission.arriving = True
+        self.connections.call_started(admission.peer, evicted_another)
         return caller
 
-    def _arrived(self, visit: AdmittedQuestion) -> None:
-        if visit.arriving:
-            visit.arriving = False
-            self.arrivals.leave(visit)
-            self.connections.arrived(visit.peer)
+    def _end_arrival(self, admission: QuestionAdmission) -> None:
+        if admission.arriving:
+            admission.arriving = False
+            self.arrivals.leave(admission)
+            self.connections.call_ended(admission.peer)
 
-    def _admit(self, visit: AdmittedQuestion, caller: Caller) -> None:
-        self._arrived(visit)
-        self._places.check(visit.account)
+    def _admit(self, admission: QuestionAdmission, caller: Caller) -> None:
+        self._end_arrival(admission)
+        # Checked again: others may have taken the slots while this question was arriving.
+        self._slots.check(admission.account)
         self._quotas.enter(caller.name, caller.limits)
-        self._places.take(visit.account)
-        self.connections.admitted(visit.peer)
+        self._slots.take(admission.account)
+        self.connections.question_admitted(admission.peer)
 
-    def _left(self, visit: AdmittedQuestion) -> None:
-        self._arrived(visit)
-        self.identities.ended(visit)
-        if visit.admitted and visit.identity is not None:
-            self._places.give_back(visit.account)
-            self._quotas.leave(visit.identity)
-            self.connections.answered(visit.peer)
-        elif not visit.refused:
-            self.connections.abandoned(visit.peer)
-        self._visits.discard(visit)
-        if not self._visits:
+    def _release(self, admission: QuestionAdmission) -> None:
+        self._end_arrival(admission)
+        self.identities.remove_call(admission)
+        if admission.admitted and admission.identity is not None:
+            self._slots.release(admission.account)
+            self._quotas.leave(admission.identity)
+            self.connections.question_ended(admission.peer)
+        elif not admission.refused:
+            self.connections.call_abandoned(admission.peer)
+        self._admissions.discard(admission)
+        if not self._admissions:
             self._empty.set()
 
 
-class AdmittedQuestion:
-    """One question, from its arrival until it was answered or refused."""
+class QuestionAdmission:
+    """The admission of one question, from its first byte until it was answered or refused."""
 
     def __init__(self, gate: Gate, peer: str) -> None:
         self._gate = gate
         self.peer = peer
-        """What gRPC calls the other end of its connection."""
+        """gRPC's name for the other end of the connection."""
         self.identity: str | None = None
-        """Whose question it is; None until that is known."""
+        """The caller's identity; None until it is authenticated."""
         self.account = ""
-        """Whose share of the places it counts toward: an identity's, or that of an address among
-        the anonymous."""
-        self.taken_back: AlignedVQError | None = None
-        """Why its time was ended before it was over, where its caller is to know that."""
-        self.arriving = self.admitted = self.refused = self.gave_way = False
+        """Whose share of the slots it counts toward: an identity, or the address of an anonymous
+        caller."""
+        self.cancel_reason: AlignedVQError | None = None
+        """Why it was cancelled early, if the caller is to learn that."""
+        self.arriving = self.admitted = self.refused = self.evicted = False
         self._caller: Caller | None = None
-        self._limit: asyncio.Timeout | None = None
+        self._timeout: asyncio.Timeout | None = None
 
-    def enter(self, context: Context) -> str:
-        """The identity of the caller, whose question is still on its way.
+    def authorize(self, context: Context) -> str:
+        """Identify the caller of a question that is still arriving; returns the identity.
 
         Raises:
             CloudUnreachable: the service is shutting down.
-            Unauthenticated: see `Identities.identify`.
-            Overloaded: all places are taken, or (QuotaExceeded) all of this identity.
+            Unauthenticated: as `Identities.identify`.
+            Overloaded: no slot is free, or (QuotaExceeded) none for this identity.
         """
-        with self._noting_refusal():
-            self._caller = self._gate._enter(self, context)
+        with self._recording_refusal():
+            self._caller = self._gate._authorize(self, context)
         self.identity = self._caller.name
         return self.identity
 
-    def begun(self) -> None:
-        """Its first message is here."""
-        self._gate.arrivals.begun(self)
+    def message_received(self) -> None:
+        """The first message has arrived."""
+        self._gate.arrivals.message_received(self)
 
     def admit(self, context: Context) -> str:
-        """The identity of the caller, who has a place from now on: all of the question is here.
+        """Take a slot for a question that has arrived; returns the caller's identity. Calls
+        `authorize` first if that has not been done.
 
         Raises:
-            CloudUnreachable: as `enter` says, which comes before where it did not.
-            Unauthenticated: likewise.
-            Overloaded: all places are taken, or (QuotaExceeded) all of this identity; or others
-                needed the room while it arrived.
+            CloudUnreachable, Unauthenticated: as `authorize`.
+            Overloaded: no slot is free, or (QuotaExceeded) none for this identity; or the call was
+                evicted while it was arriving.
         """
         if self._caller is None:
-            self.enter(context)
-        assert self._caller is not None  # it has entered
-        if self.gave_way:
-            raise self.late()
-        with self._noting_refusal():
+            self.authorize(context)
+        assert self._caller is not None  # `authorize` sets it
+        if self.evicted:
+            raise self.eviction_error()
+        with self._recording_refusal():
             self._gate._admit(self, self._caller)
         self.admitted = True
         return self._caller.name
 
-    def refuse(self, error: AlignedVQError) -> None:
-        """It ends with an error. A question that was read and cannot be answered is no fault of its
-        connection, over which a gateway brings those of many; it counts toward its identity's
-        rate."""
-        read = not isinstance(error, Overloaded | CloudUnreachable | DeadlineExceeded)
-        if self._caller is not None and not self.admitted and read:
+    def record_error(self, error: AlignedVQError) -> None:
+        """The question ends with this error.
+
+        A question that arrived but is invalid counts toward the rate of its identity. It does not
+        count as abandoned by its connection, over which a gateway may bring those of many users.
+        """
+        arrived = not isinstance(error, Overloaded | CloudUnreachable | DeadlineExceeded)
+        if self._caller is not None and not self.admitted and arrived:
             self._gate._quotas.spend(self._caller.name, self._caller.limits)
         if isinstance(error, InvalidInput | ManifestMismatch):
             self.refused = True
 
-    def leave(self) -> None:
-        """The question ended, in whatever way."""
-        self._gate._left(self)
+    def release(self) -> None:
+        """The question has ended, in whatever way."""
+        self._gate._release(self)
 
-    def time(self, seconds: float) -> asyncio.Timeout:
-        """Within it the question is answered; raises TimeoutError when the time or, as the service
-        shuts down, the drain is over; or it gave way."""
-        self._limit = asyncio.timeout(seconds)
-        return self._limit
+    def time_limit(self, seconds: float) -> asyncio.Timeout:
+        """A context manager around answering the question. It raises TimeoutError after `seconds`,
+        or early if the question is cancelled or evicted."""
+        self._timeout = asyncio.timeout(seconds)
+        return self._timeout
 
-    def end(self, why: AlignedVQError | None = None) -> None:
-        """Its time is over now."""
-        self.taken_back = self.taken_back or why
-        if self._limit is not None:
-            with suppress(RuntimeError):  # it is over, and only the last words are on their way
-                self._limit.reschedule(asyncio.get_running_loop().time())
+    def cancel(self, reason: AlignedVQError | None = None) -> None:
+        """End the question's time limit now."""
+        self.cancel_reason = self.cancel_reason or reason
+        if self._timeout is not None:
+            # RuntimeError: the time limit has ended, and only the last bytes are being sent.
+            with suppress(RuntimeError):
+                self._timeout.reschedule(asyncio.get_running_loop().time())
 
-    def give_way(self) -> None:
-        """Others need the room before all of it came."""
-        self.gave_way = True
-        self.end()
+    def evict(self) -> None:
+        """Cancel the question, which is arriving, to make room for others."""
+        self.evicted = True
+        self.cancel()
 
     @property
-    def ended_by(self) -> AlignedVQError | None:
-        """Why it was ended before its time was over; None if it was not."""
-        return self.taken_back or (self.late() if self.gave_way else None)
+    def end_reason(self) -> AlignedVQError | None:
+        """Why the question was ended before its time limit; None if it was not."""
+        return self.cancel_reason or (self.eviction_error() if self.evicted else None)
 
-    def late(self) -> Overloaded:
-        """What to tell a question that gave way."""
+    def eviction_error(self) -> Overloaded:
+        """The error for an evicted question."""
         return Overloaded(
-            "expected the whole question soon, as many are on their way, got a part of it; "
-            "ask again",
-            PLACE_SECONDS,
+            "expected the whole question soon, as many others are arriving, got a part of it; "
+            "ask again"
         )
 
     @contextmanager
-    def _noting_refusal(self) -> Iterator[None]:
-        """A question that finds no place is no fault of its connection."""
+    def _recording_refusal(self) -> Iterator[None]:
+        """A question without a free slot does not count as abandoned by its connection."""
         try:
             yield
         except (CloudUnreachable, Overloaded):

@@ -1,4 +1,4 @@
-"""Who calls, and whether they still may: certificates and tokens, looked at again while serving."""
+"""Authenticates callers by certificate or token, and ends the calls of revoked credentials."""
 
 from __future__ import annotations
 
@@ -18,166 +18,171 @@ from cloud_server.certificates.client import ClientCertificate, client_certifica
 from cloud_server.certificates.refused import RefusedCertificates, parse_refused
 from cloud_server.certificates.tls import TlsFiles, tls_files
 from cloud_server.config import CloudConfig
-from protos.access.reread import RereadFile
+from protos.access.reloaded_file import ReloadedFile
 from protos.access.tokens import bearer_token, holder_of, tokens_file
 
 _log = logging.getLogger(__name__)
 
 ANONYMOUS = "anonymous"
-LOOK_SECONDS = 1.0
-"""From one look at the files to the next."""
+RELOAD_SECONDS = 1.0
+"""Between reloads of the files of credentials."""
 STALE_SECONDS = 3.0
-"""A call looks at the files itself where that was longer ago, as nobody else seems to."""
-GOODBYE_SECONDS = 1.0
-"""From the end of a caller's answers to that of its connections, so that it learns why."""
+"""Age of the last reload after which a call reloads by itself, as the periodic task is stuck."""
+CLOSE_DELAY_SECONDS = 1.0
+"""From the end of a refused caller's calls to closing its connections, so that it can read why."""
 MAX_CERTIFICATES = 10_000
-"""Remembered, so that each is parsed once."""
+"""Most parsed certificates to cache."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
-HangUp = Callable[[Iterable[str]], None]
-"""Ends the connections of some peers, named as gRPC does; those that are gone already are none."""
+CloseConnections = Callable[[Iterable[str]], None]
+"""Closes the connections of these peers, as gRPC names them, if they are still open."""
 
 
-_ANYBODY = Caller(ANONYMOUS)
+_ANONYMOUS_CALLER = Caller(ANONYMOUS)
 
 
-def ignore(peers: Iterable[str]) -> None:
-    """Leave connections to their age."""
+def leave_open(peers: Iterable[str]) -> None:
+    """Do nothing: the connections end at their maximum age."""
 
 
 class Identities:
-    """Knows callers by certificate or token, and ends what those do whose credential was taken
-    back. Used from the event loop only, but for `reread`.
+    """Authenticates callers, and ends the calls of those whose credential is refused later, as the
+    files of credentials are reloaded while serving. Used from the event loop only, but for
+    `reload`.
 
     Args:
-        config: which of them are asked for.
-        tls: the service's files, where it has any; its authorities may be replaced, too.
-        hang_up: told which connections to end.
+        config: whether certificates or tokens are required.
+        tls: the service's TLS files, if any; their authorities may change while serving.
+        close_connections: closes the connections of refused callers.
 
     Raises:
-        ConfigError: a file cannot be used.
+        ConfigError: a file is unusable.
     """
 
     def __init__(
-        self, config: CloudConfig, tls: TlsFiles | None = None, hang_up: HangUp = ignore
+        self,
+        config: CloudConfig,
+        tls: TlsFiles | None = None,
+        close_connections: CloseConnections = leave_open,
     ) -> None:
-        self.hang_up = hang_up
-        self._certificates = config.tls_clients is not None
+        self.close_connections = close_connections
+        self._certificate_required = config.tls_clients is not None
         self._tls = tls
         self._tokens = None if config.tokens is None else tokens_file(config.tokens)
-        self._refused = self._refused_file(config)
-        self._known: OrderedDict[str, ClientCertificate] = OrderedDict()
+        self._deny_list = self._open_deny_list(config)
+        self._parsed_certificates: OrderedDict[str, ClientCertificate] = OrderedDict()
         lifetime = 1.2 * config.max_connection_seconds + config.connection_grace_seconds
         self._peers = Peers(lifetime)
         self._running: dict[object, tuple[Caller, Callable[[Unauthenticated], None]]] = {}
-        self._first_authorities = self._authorities = tls.served.authorities if tls else ()
-        self._led_from = self._first_authorities
-        self._led_to: dict[str, bool] = {}
-        self._rereading = threading.Lock()
-        self._looked = time.monotonic()
-        self._changed = False
+        self._initial_authorities = self._authorities = tls.current.authorities if tls else ()
+        self._trust_authorities = self._initial_authorities
+        self._trust_cache: dict[str, bool] = {}
+        self._reloading = threading.Lock()
+        self._reloaded_at = time.monotonic()
+        self._credentials_changed = False
 
     @property
     def refused(self) -> RefusedCertificates:
-        """The certificates that are refused now."""
-        return self._refused.value if self._refused else RefusedCertificates()
+        """The deny-list of client certificates."""
+        return self._deny_list.value if self._deny_list else RefusedCertificates()
 
     def identify(self, context: Context) -> Caller:
-        """Who calls: the certificate's common name, else the token's name, else `anonymous` where
-        neither is asked for.
+        """The caller: by the certificate's common name if certificates are required, else by the
+        token's name if tokens are required, else `anonymous`.
 
         Raises:
-            Unauthenticated: one of them is asked for, and the call has none that is known here, or
-                one that was taken back.
+            Unauthenticated: the required credential is missing, unknown or refused.
         """
-        if not self._certificates and self._tokens is None:
-            return _ANYBODY
+        if not self._certificate_required and self._tokens is None:
+            return _ANONYMOUS_CALLER
         now, peer = time.monotonic(), context.peer()
-        if now - self._looked > STALE_SECONDS:
-            self.reread()
-            self.sweep()
-        find = self._by_certificate if self._certificates else self._by_token
-        caller = find(context)
-        if (why := self._taken_back(caller)) is not None:
-            self._peers.forget(peer)
-            self._hang_up_soon([peer])
-            raise Unauthenticated(why)
-        self._peers.note(peer, caller, now)
+        if now - self._reloaded_at > STALE_SECONDS:
+            self.reload()
+            self.end_refused_calls()
+        identify = self._by_certificate if self._certificate_required else self._by_token
+        caller = identify(context)
+        if (reason := self._refusal_reason(caller)) is not None:
+            self._peers.remove(peer)
+            self._close_connections_soon([peer])
+            raise Unauthenticated(reason)
+        self._peers.record(peer, caller, now)
         return caller
 
-    def certify(self, context: Context) -> Caller:
-        """As `identify`, for calls that need no token: health and reflection."""
-        return self.identify(context) if self._certificates else _ANYBODY
+    def identify_by_certificate(self, context: Context) -> Caller:
+        """As `identify`, for health checks and reflection, which need no token."""
+        return self.identify(context) if self._certificate_required else _ANONYMOUS_CALLER
 
-    def began(self, call: object, caller: Caller, end: Callable[[Unauthenticated], None]) -> None:
-        """A call runs until `ended`; `end` is told if its caller is refused meanwhile."""
+    def add_call(
+        self, call: object, caller: Caller, cancel: Callable[[Unauthenticated], None]
+    ) -> None:
+        """Track a call until `remove_call`; `cancel` is called if its caller is refused before."""
         if caller.key:
-            self._running[call] = (caller, end)
+            self._running[call] = (caller, cancel)
 
-    def ended(self, call: object) -> None:
-        """The call is over, in whatever way."""
+    def remove_call(self, call: object) -> None:
+        """The call has ended, in whatever way."""
         self._running.pop(call, None)
 
     async def watch(self) -> None:
-        """Look at the files again and again, and end what is refused, until cancelled."""
+        """Reload the files and end refused calls periodically, until cancelled."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(RELOAD_SECONDS)
             try:
-                await asyncio.to_thread(self.reread)
-                self.sweep()
-            except Exception:  # noqa: BLE001 - a bug must not leave everybody in for ever
-                _log.exception("looking at credentials again failed")
-                await asyncio.sleep(LOOK_SECONDS)
+                await asyncio.to_thread(self.reload)
+                self.end_refused_calls()
+            except Exception:  # noqa: BLE001 - after a bug, revocation must keep working
+                _log.exception("reloading the credentials failed")
+                await asyncio.sleep(RELOAD_SECONDS)
 
-    def reread(self) -> None:
-        """Read the files again; `sweep` then acts on it. From any thread."""
-        if not self._rereading.acquire(blocking=False):
-            return  # somebody does
+    def reload(self) -> None:
+        """Read the files again, from any thread. `end_refused_calls` then applies the changes."""
+        if not self._reloading.acquire(blocking=False):
+            return  # another thread is reloading
         try:
-            changed = self._tokens is not None and self._tokens.refresh()
+            changed = self._tokens is not None and self._tokens.reload()
             if self._tls is not None:
-                self._tls.refresh()
-                if replaced := self._tls.served.authorities != self._authorities:
-                    self._authorities = self._tls.served.authorities
+                self._tls.reload()
+                if replaced := self._tls.current.authorities != self._authorities:
+                    self._authorities = self._tls.current.authorities
                 changed |= replaced
             else:
                 replaced = False
-            if self._refused is not None:
-                changed |= self._refused.refresh(anew=replaced)
-            self._changed |= changed
-            self._looked = time.monotonic()
+            if self._deny_list is not None:
+                changed |= self._deny_list.reload(force=replaced)
+            self._credentials_changed |= changed
+            self._reloaded_at = time.monotonic()
         finally:
-            self._rereading.release()
+            self._reloading.release()
 
-    def sweep(self) -> None:
-        """End the calls, and soon the connections, of callers that are refused now."""
-        changed, self._changed = self._changed, False
-        verdicts: dict[str, str | None] = {}
-        for call, (caller, end) in list(self._running.items()):
-            if caller.key not in verdicts:
-                verdicts[caller.key] = self._taken_back(caller)
-            why = verdicts[caller.key]
-            if why is not None:
-                self.ended(call)
-                end(Unauthenticated(why))
-        if changed or any(verdicts.values()):
-            refused = self._peers.take(
-                lambda caller: self._taken_back(caller) is not None, time.monotonic()
+    def end_refused_calls(self) -> None:
+        """End the calls, and shortly after the connections, of callers that are now refused."""
+        changed, self._credentials_changed = self._credentials_changed, False
+        refusal_reasons: dict[str, str | None] = {}
+        for call, (caller, cancel) in list(self._running.items()):
+            if caller.key not in refusal_reasons:
+                refusal_reasons[caller.key] = self._refusal_reason(caller)
+            reason = refusal_reasons[caller.key]
+            if reason is not None:
+                self.remove_call(call)
+                cancel(Unauthenticated(reason))
+        if changed or any(refusal_reasons.values()):
+            peers = self._peers.remove_refused(
+                lambda caller: self._refusal_reason(caller) is not None, time.monotonic()
             )
-            if refused:
-                _log.info("%d connections end: their callers are refused now", len(refused))
-                self._hang_up_soon(refused)
+            if peers:
+                _log.info("closing %d connections of callers that are now refused", len(peers))
+                self._close_connections_soon(peers)
 
-    def _hang_up_soon(self, peers: list[str]) -> None:
-        """Their clients are to read why, first."""
+    def _close_connections_soon(self, peers: list[str]) -> None:
+        """Close connections once their clients have had time to read the reason."""
         loop = asyncio.get_running_loop()
-        loop.call_later(GOODBYE_SECONDS, lambda: self.hang_up(peers))
+        loop.call_later(CLOSE_DELAY_SECONDS, lambda: self.close_connections(peers))
 
     def _by_token(self, context: Context) -> Caller:
         assert self._tokens is not None
         metadata: Any = context.invocation_metadata() or ()
-        given = [str(value) for key, value in metadata if key == "authorization"]
-        token = bearer_token(given[0]) if len(given) == 1 else None
+        headers = [str(value) for key, value in metadata if key == "authorization"]
+        token = bearer_token(headers[0]) if len(headers) == 1 else None
         if token is None:
             raise Unauthenticated(
                 "expected a token in the call's metadata, `authorization: Bearer TOKEN`, got none; "
@@ -191,60 +196,65 @@ class Identities:
     def _by_certificate(self, context: Context) -> Caller:
         auth: Any = context.auth_context()
         key = pem_digest(auth)
-        found = self._known.get(key)
-        if found is None:
-            found = self._known[key] = client_certificate(auth)
-            if len(self._known) > MAX_CERTIFICATES:
-                self._known.popitem(last=False)
+        certificate = self._parsed_certificates.get(key)
+        if certificate is None:
+            certificate = self._parsed_certificates[key] = client_certificate(auth)
+            if len(self._parsed_certificates) > MAX_CERTIFICATES:
+                self._parsed_certificates.popitem(last=False)
         else:
-            self._known.move_to_end(key)
-        return Caller(found.name, key, certificate=found)
+            self._parsed_certificates.move_to_end(key)
+        return Caller(certificate.name, key, certificate=certificate)
 
-    def _taken_back(self, caller: Caller) -> str | None:
-        """Why the caller's credential is refused now; None: it is good."""
+    def _refusal_reason(self, caller: Caller) -> str | None:
+        """Why the caller's credential is refused now; None if it is valid."""
         certificate = caller.certificate
         if certificate is None:
-            known = self._tokens is None or caller.key in self._tokens.value
-            return None if known else _UNKNOWN_TOKEN
+            registered = self._tokens is None or caller.key in self._tokens.value
+            return None if registered else _UNKNOWN_TOKEN
         if certificate in self.refused:
-            return _TAKEN_BACK
-        if certificate.ends <= time.time():
-            return "expected a client certificate that is valid now, got one that ended; renew it"
-        return None if self._trusted(caller.key, certificate) else _OTHER_AUTHORITY
+            return _ON_DENY_LIST
+        if certificate.expires_at <= time.time():
+            return "expected a client certificate that is valid now, got an expired one; renew it"
+        return None if self._trusted(caller.key, certificate) else _UNTRUSTED_AUTHORITY
 
     def _trusted(self, key: str, certificate: ClientCertificate) -> bool:
-        """Do signatures lead to it from an authority as they are now? At the handshake they did;
-        what the first ones signed needs no second look."""
-        now = self._tls.served.authorities if self._tls else ()
-        if now == self._first_authorities:
-            return True
-        if now != self._led_from:
-            self._led_from, self._led_to = now, {}
-        if key not in self._led_to:
-            if len(self._led_to) >= MAX_CERTIFICATES:
-                self._led_to.clear()
-            self._led_to[key] = certificate.led_by(now)
-        return self._led_to[key]
+        """Whether one of the current authorities issued the certificate.
 
-    def _refused_file(self, config: CloudConfig) -> RereadFile[RefusedCertificates] | None:
+        The handshake checked that against the authorities of that time, so while they are those of
+        the start there is nothing to check. Results are cached per set of authorities.
+        """
+        current = self._tls.current.authorities if self._tls else ()
+        if current == self._initial_authorities:
+            return True
+        if current != self._trust_authorities:
+            self._trust_authorities, self._trust_cache = current, {}
+        if key not in self._trust_cache:
+            if len(self._trust_cache) >= MAX_CERTIFICATES:
+                self._trust_cache.clear()
+            self._trust_cache[key] = certificate.is_issued_under(current)
+        return self._trust_cache[key]
+
+    def _open_deny_list(self, config: CloudConfig) -> ReloadedFile[RefusedCertificates] | None:
         path = config.tls_refused
         if path is None:
             return None
         self._tls = tls = self._tls or tls_files(config)
-        assert tls is not None  # CloudConfig wants tls_clients beside it
+        assert tls is not None  # CloudConfig requires tls_clients with tls_refused
 
         def parse(data: bytes) -> RefusedCertificates:
-            return parse_refused(data, path, tls.served.authorities)
+            return parse_refused(data, path, tls.current.authorities)
 
-        return RereadFile(path, "a CRL, or a YAML list, of refused certificates", parse)
+        return ReloadedFile(path, "a CRL, or a YAML list, of refused certificates", parse)
 
 
-_UNKNOWN_TOKEN = "expected a token known here, got another; ask the service's operator for one"
-_OTHER_AUTHORITY = (
-    "expected a client certificate of an authority that is trusted here, got one of another; ask "
-    "the service's operator for a new one"
+_UNKNOWN_TOKEN = (
+    "expected a token that is registered here, got another; ask the service's operator for one"
 )
-_TAKEN_BACK = (
-    "expected a client certificate that is accepted here, got one that was taken back; ask the "
-    "service's operator for another"
+_UNTRUSTED_AUTHORITY = (
+    "expected a client certificate of an authority that is trusted here, got one of another "
+    "authority; ask the service's operator for a new one"
+)
+_ON_DENY_LIST = (
+    "expected a client certificate that is accepted here, got one that is on the deny-list; ask "
+    "the service's operator for another"
 )

@@ -1,4 +1,4 @@
-"""Health and reflection pass no gate of their own: here their callers are looked at, too."""
+"""Checks client certificates for health checks and reflection, which do not pass the gate."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 class CertificateInterceptor(grpc.aio.ServerInterceptor):
-    """Refuses calls of those whose certificates are refused, and ends the ones that run.
+    """Refuses calls from clients whose certificate is refused, and ends those that are running.
 
-    Without client certificates anybody may ask for health, so it stands in nobody's way there.
+    Without client certificates, health checks and reflection are open to everyone.
 
     Args:
-        identities: know who calls.
-        own: name of the service that looks at its callers itself.
+        identities: authenticates callers.
+        gated_service: full name of the service that authenticates its callers itself.
     """
 
-    def __init__(self, identities: Identities, own: str) -> None:
+    def __init__(self, identities: Identities, gated_service: str) -> None:
         self._identities = identities
-        self._own = f"/{own}/"
+        self._gated_prefix = f"/{gated_service}/"
 
     async def intercept_service(
         self,
@@ -38,56 +38,56 @@ class CertificateInterceptor(grpc.aio.ServerInterceptor):
     ) -> Handler | None:
         """See `grpc.aio.ServerInterceptor`."""
         handler: Any = await continuation(handler_call_details)
-        if handler is None or str(handler_call_details.method).startswith(self._own):
+        if handler is None or str(handler_call_details.method).startswith(self._gated_prefix):
             return handler  # type: ignore[no-any-return]
         if handler.response_streaming:
             streaming = handler.stream_stream or handler.unary_stream
-            made = (
+            make_handler = (
                 grpc.stream_stream_rpc_method_handler
                 if handler.request_streaming
                 else grpc.unary_stream_rpc_method_handler
             )
-            return made(
-                self._guarded(_written(streaming)),
+            return make_handler(
+                self._authenticated(_as_coroutine(streaming)),
                 handler.request_deserializer,
                 handler.response_serializer,
             )
         if handler.request_streaming:
             return handler  # type: ignore[no-any-return]
         return grpc.unary_unary_rpc_method_handler(
-            self._guarded(handler.unary_unary),
+            self._authenticated(handler.unary_unary),
             handler.request_deserializer,
             handler.response_serializer,
         )
 
-    def _guarded(self, behaviour: Any) -> Any:
-        async def call(request: Any, context: Context) -> Any:
-            key, refused = object(), list[Unauthenticated]()
+    def _authenticated(self, behaviour: Any) -> Any:
+        async def authenticated(request: Any, context: Context) -> Any:
+            call_key, errors = object(), list[Unauthenticated]()
             try:
-                caller = self._identities.certify(context)
-                async with asyncio.timeout(None) as limit:
+                caller = self._identities.identify_by_certificate(context)
+                async with asyncio.timeout(None) as timeout:
 
-                    def end(why: Unauthenticated) -> None:
-                        refused.append(why)
-                        with suppress(RuntimeError):  # it has just ended by itself
-                            limit.reschedule(asyncio.get_running_loop().time())
+                    def cancel(error: Unauthenticated) -> None:
+                        errors.append(error)
+                        with suppress(RuntimeError):  # the call has just ended by itself
+                            timeout.reschedule(asyncio.get_running_loop().time())
 
-                    self._identities.began(key, caller, end)
+                    self._identities.add_call(call_key, caller, cancel)
                     return await behaviour(request, context)
             except Unauthenticated as error:
-                refused.append(error)
+                errors.append(error)
             except TimeoutError:
-                if not refused:
+                if not errors:
                     raise
             finally:
-                self._identities.ended(key)
-            return await context.abort(*status_of(refused[0]))
+                self._identities.remove_call(call_key)
+            return await context.abort(*status_of(errors[0]))
 
-        return call
+        return authenticated
 
 
-def _written(behaviour: Any) -> Any:
-    """A coroutine that writes what the behaviour yields, or the behaviour if it writes itself."""
+def _as_coroutine(behaviour: Any) -> Any:
+    """The behaviour as a coroutine: it writes what an async generator would yield."""
     if not inspect.isasyncgenfunction(behaviour):
         return behaviour
 

@@ -1,1 +1,1 @@
-"""Certificates: made, read again while serving, and refused before they end."""
+"""Certificates: issuing, reloading while serving, and revocation."""

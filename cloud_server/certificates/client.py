@@ -1,4 +1,4 @@
-"""Client certificates as gRPC hands them over, read for what identity needs."""
+"""Client certificates: what identity and revocation need, parsed from gRPC's auth context."""
 
 from __future__ import annotations
 
@@ -16,62 +16,69 @@ from aligned_vq.errors import Unauthenticated
 from protos.access.names import NAME_RULE, is_name
 
 _NO_NAME = (
-    f"expected a client certificate with one common name of {NAME_RULE}, got another; make one "
-    "with `cloud-server certs` or ask the service's operator"
+    f"expected a client certificate with one common name of {NAME_RULE}, got none or another; make "
+    "one with `cloud-server certs` or ask the service's operator"
 )
 
 
 @dataclass(frozen=True)
 class ClientCertificate:
-    """One that the handshake has checked against the authorities."""
+    """A client certificate that the handshake has verified against the authorities."""
 
     name: str
-    """Its common name."""
+    """The common name."""
     issuer: str
-    """As RFC 4514 writes it."""
+    """In the notation of RFC 4514."""
     serial: int
     fingerprint: str
-    """SHA-256 of its DER form, lower-case hex digits."""
-    ends: float
-    """Seconds since 1970."""
+    """SHA-256 of the DER encoding, as lower-case hex digits."""
+    expires_at: float
+    """In seconds since 1970."""
     chain: tuple[x509.Certificate, ...]
-    """Itself, and what the client sent with it."""
+    """The certificate and the intermediate ones that the client sent with it."""
 
-    def led_by(self, authorities: Iterable[x509.Certificate]) -> bool:
-        """Do signatures lead from one of the authorities to it?"""
-        trusted, rest = list(authorities), list(self.chain)
+    def is_issued_under(self, authorities: Iterable[x509.Certificate]) -> bool:
+        """Whether a chain of signatures leads from one of the authorities to it."""
+        trusted, remaining = list(authorities), list(self.chain)
         while trusted:
             signer = trusted.pop()
-            issued = [each for each in rest if each == signer or _issued(each, signer)]
+            issued = [each for each in remaining if each == signer or _issued(each, signer)]
             if self.chain[0] in issued:
                 return True
             trusted += issued
-            rest = [each for each in rest if each not in issued]
+            remaining = [each for each in remaining if each not in issued]
         return False
 
 
 def pem_digest(auth_context: Mapping[str, Any]) -> str:
-    """A name for the client's certificate; Unauthenticated: there is none."""
+    """SHA-256 of the client's certificate in PEM, as hex digits.
+
+    Raises:
+        Unauthenticated: the client has no certificate.
+    """
     return hashlib.sha256(_pem(auth_context)).hexdigest()
 
 
 def client_certificate(auth_context: Mapping[str, Any]) -> ClientCertificate:
     """The client's certificate, from gRPC's `auth_context()`.
 
-    Its own `x509_common_name` there ends at a NUL, so the name comes from the certificate.
+    The name is parsed here: gRPC's `x509_common_name` is cut off at a NUL, so that a certificate
+    for `alice\\0...` would pass as one for `alice`.
 
     Raises:
-        Unauthenticated: there is no certificate, or its name is not one that an identity may have.
+        Unauthenticated: there is no certificate, or its name is not a valid identity.
     """
     try:
-        own = x509.load_pem_x509_certificate(_pem(auth_context))
-        names = [each.value for each in own.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+        certificate = x509.load_pem_x509_certificate(_pem(auth_context))
+        names = [
+            each.value for each in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        ]
         chain = [
             each
             for pem in auth_context.get("x509_pem_cert_chain", ())
             for each in x509.load_pem_x509_certificates(bytes(pem))
         ]
-        issuer, serial = own.issuer.rfc4514_string(), own.serial_number
+        issuer, serial = certificate.issuer.rfc4514_string(), certificate.serial_number
     except (ValueError, x509.InvalidVersion) as error:
         raise Unauthenticated(_NO_NAME) from error
     if len(names) != 1 or not is_name(names[0]):
@@ -80,17 +87,17 @@ def client_certificate(auth_context: Mapping[str, Any]) -> ClientCertificate:
         str(names[0]),
         issuer,
         serial,
-        own.fingerprint(hashes.SHA256()).hex(),
-        own.not_valid_after_utc.timestamp(),
-        (own, *(each for each in chain if each != own)),
+        certificate.fingerprint(hashes.SHA256()).hex(),
+        certificate.not_valid_after_utc.timestamp(),
+        (certificate, *(each for each in chain if each != certificate)),
     )
 
 
 def _pem(auth_context: Mapping[str, Any]) -> bytes:
-    found = auth_context.get("x509_pem_cert", ())
-    if len(found) != 1:
+    pems = auth_context.get("x509_pem_cert", ())
+    if len(pems) != 1:
         raise Unauthenticated(_NO_NAME)
-    return bytes(found[0])
+    return bytes(pems[0])
 
 
 def _issued(certificate: x509.Certificate, signer: x509.Certificate) -> bool:

@@ -1,7 +1,7 @@
-"""A test authority with a server's and clients' certificates, for `cloud-server certs`.
+"""Issues server and client certificates from a test authority, for `cloud-server certs`.
 
-Good for trials and for a handful of machines. Its key lies beside the certificates without a
-passphrase: whoever reads it can make themselves any client.
+Suitable for trials and a handful of machines: the authority's key is stored beside the certificates
+without a passphrase, and whoever reads it can issue a certificate for any client.
 """
 
 from __future__ import annotations
@@ -23,7 +23,13 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from aligned_vq.errors import ConfigError
-from cloud_server.certificates.pem_files import PemPair, key_pem, lone_key, pair_names, write_pairs
+from cloud_server.certificates.pem_files import (
+    PemPair,
+    key_pem,
+    orphan_key,
+    pair_names,
+    write_pairs,
+)
 
 DEFAULT_HOSTS = ("localhost", "127.0.0.1")
 AUTHORITY_DAYS = 3650
@@ -39,65 +45,70 @@ class CertificateAndKey:
     key: ec.EllipticCurvePrivateKey
 
     def certificate_pem(self) -> bytes:
-        """The certificate as a file holds it."""
+        """The certificate in PEM."""
         return self.certificate.public_bytes(Encoding.PEM)
 
     def key_pem(self) -> bytes:
-        """The key as a file holds it, without a passphrase."""
+        """The key in PEM, without a passphrase."""
         return key_pem(self.key)
 
 
 def make(
     out: Path, hosts: Sequence[str] | None, clients: Sequence[str] = (), days: int = 365
 ) -> list[Path]:
-    """Write what is missing: `ca.pem`, `server.pem` and a certificate for each client, each with a
-    `-key.pem` beside it that only its owner may read. An authority that is there signs the others.
+    """Write `ca.pem`, `server.pem` and a certificate for each client, each with a `-key.pem` that
+    only its owner may read. An existing authority signs the others.
 
-    All of it is written at once where there was nothing. Into a directory that holds files already
-    come whole pairs, each key before its certificate; a key that a kill left without one gets one.
+    In a new or empty directory all files appear at once. In one with other files they are added
+    pair by pair, each key before its certificate; a key that a crash left without a certificate is
+    used.
 
     Args:
-        out: directory; made if it is missing.
-        hosts: names and addresses of the service; None: localhost, or no new server certificate
-            where there is one.
-        clients: identities.
-        days: until the new certificates end; the authority's own end is theirs at the latest.
+        out: directory; created if missing.
+        hosts: names and addresses of the service; None is localhost, or no server certificate if
+            one exists.
+        clients: identities to issue certificates for.
+        days: validity of the new certificates, at most until the authority expires.
 
     Returns:
-        The files written.
+        The paths of the files.
 
     Raises:
-        ConfigError: a file is there already (nothing was written then), or an argument or the
-            authority cannot be used.
+        ConfigError: a file exists, or an argument or the authority is unusable; nothing is written
+            then.
     """
     if days < 1:
         raise ConfigError(f"expected at least one day, got {days}; ask for more")
     if hosts is None and not (out / "server.pem").exists():
         hosts = DEFAULT_HOSTS
-    alternatives = [_alternative(host) for host in hosts or ()]
+    alternatives = [_alternative_name(host) for host in hosts or ()]
     clients = tuple(dict.fromkeys(clients))
     for name in clients:
-        if not _NAME.fullmatch(name) or name.endswith("-key"):  # the files of keys end so
+        if not _NAME.fullmatch(name) or name.endswith("-key"):  # key files end in -key.pem
             raise ConfigError(
-                "expected names of clients of 1 to 64 letters, digits, dots, dashes and "
-                f"underscores, not ending in -key, got {name!r}; choose another"
+                "expected client names of 1 to 64 letters, digits, dots, dashes and underscores, "
+                f"not ending in -key, got {name!r}; choose another"
             )
     stems = [*(["server"] if alternatives else []), *(f"client-{name}" for name in clients)]
-    old = all((out / name).exists() for name in pair_names("ca"))
-    lone = {stem: lone_key(out, stem) for stem in (stems if old else ["ca", *stems])}
+    authority_exists = all((out / name).exists() for name in pair_names("ca"))
+    orphans = {
+        stem: orphan_key(out, stem) for stem in (stems if authority_exists else ["ca", *stems])
+    }
     authority = (
-        open_authority(out) if old else new_authority(max(days, AUTHORITY_DAYS), key=lone["ca"])
+        open_authority(out)
+        if authority_exists
+        else new_authority(max(days, AUTHORITY_DAYS), key=orphans["ca"])
     )
     end = datetime.now(UTC) + timedelta(days=days)
-    made = [] if old else [("ca", authority)]
+    issued = [] if authority_exists else [("ca", authority)]
     if alternatives:
-        first = (hosts or ("",))[0]
-        pair = issue(authority, first, end, alternatives, key=lone["server"])
-        made.append(("server", pair))
+        server_name = (hosts or ("",))[0]
+        pair = issue(authority, server_name, end, alternatives, key=orphans["server"])
+        issued.append(("server", pair))
     for name in clients:
         stem = f"client-{name}"
-        made.append((stem, issue(authority, name, end, key=lone[stem])))
-    pems = [PemPair(stem, pair.certificate_pem(), pair.key_pem()) for stem, pair in made]
+        issued.append((stem, issue(authority, name, end, key=orphans[stem])))
+    pems = [PemPair(stem, pair.certificate_pem(), pair.key_pem()) for stem, pair in issued]
     return write_pairs(out, pems)
 
 
@@ -106,14 +117,14 @@ def new_authority(
     name: str = "aligned-vq test authority",
     key: ec.EllipticCurvePrivateKey | None = None,
 ) -> CertificateAndKey:
-    """An authority that signs itself; it may sign no other authority. `key`: None draws one."""
+    """A self-signed authority that may not sign other authorities; `key` None generates one."""
     key = key or ec.generate_private_key(ec.SECP256R1())
-    own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    key_id = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     builder = (
-        _builder(name, _named(name), key, datetime.now(UTC) + timedelta(days=days))
+        _builder(name, _common_name(name), key, datetime.now(UTC) + timedelta(days=days))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(signs_certificates=True), critical=True)
-        .add_extension(own, critical=False)
+        .add_extension(_key_usage(signs_certificates=True), critical=True)
+        .add_extension(key_id, critical=False)
     )
     return CertificateAndKey(builder.sign(key, hashes.SHA256()), key)
 
@@ -125,14 +136,14 @@ def issue(
     hosts: Sequence[x509.GeneralName] = (),
     key: ec.EllipticCurvePrivateKey | None = None,
 ) -> CertificateAndKey:
-    """A certificate with this common name: a server's where there are hosts, else a client's.
+    """A certificate for a server if there are hosts, else for a client.
 
     Args:
-        authority: signs it.
-        name: what it is called; of a client its identity.
-        end: when it ends; the authority's own end if that is earlier.
-        hosts: where the server is found.
-        key: of the certificate; None draws one.
+        authority: signs the certificate.
+        name: common name; a client's identity.
+        end: its expiry, at most the authority's.
+        hosts: names and addresses of the server.
+        key: private key; None generates one.
     """
     key = key or ec.generate_private_key(ec.SECP256R1())
     signer = authority.certificate
@@ -140,7 +151,7 @@ def issue(
     builder = (
         _builder(name[:64], signer.subject, key, min(end, signer.not_valid_after_utc))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(_key_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()),
@@ -155,12 +166,12 @@ def issue(
 def _builder(
     name: str, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, end: datetime
 ) -> x509.CertificateBuilder:
-    # Clocks of small machines are late; a certificate in their future would be refused. One that
-    # has ended, as tests want it, must have begun before.
+    # Small machines' clocks may be slow, and they would refuse a certificate of their future. An
+    # expired one, as tests need, must start before its end.
     start = min(datetime.now(UTC), end - _CLOCK_SKEW) - _CLOCK_SKEW
     return (
         x509.CertificateBuilder()
-        .subject_name(_named(name))
+        .subject_name(_common_name(name))
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
@@ -169,11 +180,11 @@ def _builder(
     )
 
 
-def _named(name: str) -> x509.Name:
+def _common_name(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
-def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=not signs_certificates,
         content_commitment=False,
@@ -187,39 +198,43 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
     )
 
 
-def _alternative(host: str) -> x509.GeneralName:
+def _alternative_name(host: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
         pass
     if not re.fullmatch(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", host) or len(host) > 253:
         raise ConfigError(
-            f"expected hosts as names or addresses without a port, got {host!r}; mend it"
+            f"expected hosts as names or addresses without a port, got {host!r}; correct it"
         )
     return x509.DNSName(host)
 
 
 def open_authority(out: Path) -> CertificateAndKey:
-    """The authority in a directory; ConfigError: there is none that can sign now."""
+    """The authority in a directory.
+
+    Raises:
+        ConfigError: there is none that can sign now.
+    """
     certificate, key = (out / name for name in pair_names("ca"))
     try:
         authority = x509.load_pem_x509_certificate(certificate.read_bytes())
         secret = load_pem_private_key(key.read_bytes(), None)
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(
-            f"expected an authority in {certificate} and {key}, got files that cannot be read as "
-            "one; choose another directory"
+            f"expected an authority in {certificate} and {key}, got missing or unreadable files; "
+            "choose another directory"
         ) from error
     if (
         not isinstance(secret, ec.EllipticCurvePrivateKey)
         or authority.public_key() != secret.public_key()
     ):
         raise ConfigError(
-            f"expected the authority's key in {key}, got another; choose another directory"
+            f"expected the key of {certificate} in {key}, got another; choose another directory"
         )
     if authority.not_valid_after_utc <= datetime.now(UTC):
         raise ConfigError(
-            f"{certificate}: expected an authority that is valid now, got one that ended; choose "
+            f"{certificate}: expected an authority that is valid now, got an expired one; choose "
             "another directory"
         )
     return CertificateAndKey(authority, secret)

@@ -1,4 +1,4 @@
-"""Certificates and their keys as files: written whole, in pairs, never over anything."""
+"""Certificate and key files: written atomically, in pairs, and never replaced."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from aligned_vq.files.atomic_folder import check_replaceable, new_folder
 
 
 class PemPair(NamedTuple):
-    """What the two files of a pair hold."""
+    """The contents of a certificate file and its key file. `repr` hides them: the key is secret."""
 
     stem: str
     certificate: bytes
@@ -32,44 +32,45 @@ class PemPair(NamedTuple):
 
 
 def pair_names(stem: str) -> tuple[str, str]:
-    """The names of a certificate's file and of its key's."""
+    """The file names of a certificate and of its key."""
     return f"{stem}.pem", f"{stem}-key.pem"
 
 
 def key_pem(key: EllipticCurvePrivateKey) -> bytes:
-    """A key as a file holds it, without a passphrase."""
+    """A key in PEM, without a passphrase."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-def lone_key(out: Path, stem: str) -> EllipticCurvePrivateKey | None:
-    """The key of a pair whose certificate was never written; None: neither is there.
+def orphan_key(out: Path, stem: str) -> EllipticCurvePrivateKey | None:
+    """The key of a pair whose certificate is missing, as after a crash between the two files; None
+    if both are missing.
 
     Raises:
-        ConfigError: the certificate is there, or a file that is no such key.
+        ConfigError: the certificate exists, or the key file does not hold a usable key.
     """
     certificate, key = (out / name for name in pair_names(stem))
     if certificate.exists():
-        raise _taken(certificate)
+        raise _exists_error(certificate)
     if not key.exists():
         return None
     try:
-        found = load_pem_private_key(key.read_bytes(), None)
+        secret = load_pem_private_key(key.read_bytes(), None)
     except (OSError, ValueError, TypeError) as error:
-        raise _taken(key) from error
-    if not isinstance(found, EllipticCurvePrivateKey):
-        raise _taken(key)
-    return found
+        raise _exists_error(key) from error
+    if not isinstance(secret, EllipticCurvePrivateKey):
+        raise _exists_error(key)
+    return secret
 
 
 def write_pairs(out: Path, pairs: Sequence[PemPair]) -> list[Path]:
-    """Write certificates and keys; returns the files.
+    """Write certificates and keys; returns the paths.
 
-    All of them come at once where `out` is new or empty. To other files they are added pair by
-    pair, each key before its certificate, so whoever finds a certificate finds both; a key may be
-    there already (`lone_key`).
+    In a new or empty directory all appear at once. In one with other files they are added pair by
+    pair, each key before its certificate, so a certificate never lacks its key; a key that
+    `orphan_key` returns is kept.
 
     Raises:
-        ConfigError: a file is there already, or cannot be written; nothing was written then.
+        ConfigError: a file exists or cannot be written; nothing is left behind then.
     """
     written: list[Path] = []
     try:
@@ -91,28 +92,28 @@ def write_pairs(out: Path, pairs: Sequence[PemPair]) -> list[Path]:
 
 
 def _folder(out: Path) -> AbstractContextManager[Path]:
-    """Where to write: a folder that takes the place of `out` if that is empty, else `out`."""
+    """The directory to write to: a new one that will replace an empty `out`, else `out` itself."""
     try:
         check_replaceable(out, ())
-    except ConfigError:  # it holds files, is a mount point, or a shell works in it
+    except ConfigError:  # it holds files, is a mount point, or is a working directory
         return nullcontext(out)
     return new_folder(out, (), public=False)
 
 
 def _write_pair(folder: Path, pair: PemPair, written: list[Path]) -> None:
     certificate, key = (folder / name for name in pair_names(pair.stem))
-    lone = lone_key(folder, pair.stem)
-    if lone is None:
+    orphan = orphan_key(folder, pair.stem)
+    if orphan is None:
         write_file(key, pair.key, secret=True, replace=False)
         written.append(key)
-    elif key_pem(lone) != pair.key:
-        raise _taken(key)
+    elif key_pem(orphan) != pair.key:
+        raise _exists_error(key)
     write_file(certificate, pair.certificate, replace=False)
     written.append(certificate)
 
 
-def _taken(path: Path) -> ConfigError:
+def _exists_error(path: Path) -> ConfigError:
     return ConfigError(
-        f"expected to make {path}, got one that is there already; move it away, or ask for what is "
-        "missing only"
+        f"expected to create {path}, got an existing file; move it away, or request only what is "
+        "missing"
     )

@@ -1,4 +1,4 @@
-"""Certificates that are refused before they end: a CRL of the authority, or a list in YAML."""
+"""The deny-list of client certificates: CRLs of the authority, or lists in YAML."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from protos.access.names import NAME_RULE, is_name
 
 _CRL = re.compile(b"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
 _KEYS = ("names", "serials", "fingerprints")
-_MAX_SERIAL_DIGITS = 40  # 20 bytes, as RFC 5280 has it
+_MAX_SERIAL_DIGITS = 40  # 20 bytes, by RFC 5280
 
 
 @dataclass(frozen=True)
 class RefusedCertificates:
-    """What is refused, and until when a CRL says that it is complete."""
+    """Refused certificates, and until when the CRLs are up to date."""
 
     names: frozenset[str] = frozenset()
     serials: frozenset[int] = frozenset()
     fingerprints: frozenset[str] = frozenset()
     revoked: frozenset[tuple[str, int]] = frozenset()
-    """Issuers, as RFC 4514 writes them, with serial numbers."""
-    ends: float | None = None
-    """Seconds since 1970 when the first CRL should have been replaced; None: no such time."""
+    """Issuers, in the notation of RFC 4514, with serial numbers."""
+    next_update: float | None = None
+    """When the first CRL is due to be replaced, in seconds since 1970; None if none is."""
 
     def __contains__(self, certificate: ClientCertificate) -> bool:
         return (
@@ -44,77 +44,81 @@ class RefusedCertificates:
 
 
 class _RefusedLoader(SingleKeys, yaml.BaseLoader):
-    """All values are text, and no key comes twice."""
+    """Loads all values as text, as serials may look like numbers, and refuses repeated keys."""
 
 
 def parse_refused(
     data: bytes, path: Path, authorities: Iterable[x509.Certificate]
 ) -> RefusedCertificates:
-    """What a file refuses: one or several CRLs in PEM, or YAML with any of the lists `names`,
+    """Parse a deny-list: one or several CRLs in PEM, or YAML with any of the lists `names`,
     `serials` (hex digits, as `openssl x509 -serial` prints them) and `fingerprints` (SHA-256).
 
     Args:
-        data: the file's contents. Nothing at all is an error: a file that was cut short must not
-            let anybody in again.
-        path: for people.
+        data: the file's contents. An empty file is an error: a truncated one must not readmit
+            anybody.
+        path: for error messages.
         authorities: one of them must have signed each CRL.
 
     Raises:
-        ConfigError: it is something else, or no authority here signed it.
+        ConfigError: it is something else, or no authority in `authorities` signed a CRL.
     """
     if b"X509 CRL" in data:
-        return _of_crls(data, path, tuple(authorities))
+        return _parse_crls(data, path, tuple(authorities))
     try:
-        found = yaml.load(data.decode(), _RefusedLoader)
+        lists = yaml.load(data.decode(), _RefusedLoader)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise _unusable(path, "something else") from error
-    if not isinstance(found, dict) or not found:
-        raise _unusable(path, "no such list")
-    for key, entries in found.items():
+        raise _unusable(path, "invalid YAML") from error
+    if not isinstance(lists, dict) or not lists:
+        raise _unusable(path, "none of them")
+    for key, entries in lists.items():
         if key not in _KEYS or not isinstance(entries, list):
-            raise _unusable(path, f"something else at {key!r:.50}")
+            raise _unusable(path, f"an invalid entry {key!r:.50}")
     return RefusedCertificates(
-        names=frozenset(_name(entry, path) for entry in found.get("names", ())),
-        serials=frozenset(_serial(entry, path) for entry in found.get("serials", ())),
-        fingerprints=frozenset(_print(entry, path) for entry in found.get("fingerprints", ())),
+        names=frozenset(_name(entry, path) for entry in lists.get("names", ())),
+        serials=frozenset(_serial(entry, path) for entry in lists.get("serials", ())),
+        fingerprints=frozenset(
+            _fingerprint(entry, path) for entry in lists.get("fingerprints", ())
+        ),
     )
 
 
-def _of_crls(
+def _parse_crls(
     data: bytes, path: Path, authorities: tuple[x509.Certificate, ...]
 ) -> RefusedCertificates:
     blocks = _CRL.findall(data)
     if not blocks or len(blocks) != data.count(b"-----BEGIN X509 CRL-----"):
-        raise _unusable(path, "a CRL that is cut short")
-    revoked, ends = set[tuple[str, int]](), list[float]()
+        raise _unusable(path, "a truncated CRL")
+    revoked, next_updates = set[tuple[str, int]](), list[float]()
     for block in blocks:
         try:
             crl = x509.load_pem_x509_crl(block)
-            signed = any(_signed(crl, authority) for authority in authorities)
-            critical = any(extension.critical for extension in crl.extensions)
+            is_signed = any(_has_signed(authority, crl) for authority in authorities)
+            has_critical = any(extension.critical for extension in crl.extensions)
             issuer = crl.issuer.rfc4514_string()
-            for each in crl:
-                critical |= any(extension.critical for extension in each.extensions)
-                revoked.add((issuer, each.serial_number))
+            for entry in crl:
+                has_critical |= any(extension.critical for extension in entry.extensions)
+                revoked.add((issuer, entry.serial_number))
             next_update = crl.next_update_utc
         except (ValueError, UnsupportedAlgorithm) as error:
-            raise _unusable(path, "a CRL that cannot be read") from error
-        if not signed:
+            raise _unusable(path, "a malformed CRL") from error
+        if not is_signed:
             raise ConfigError(
                 f"{path}: expected a CRL that an authority in tls_clients signed, got one of "
-                f"another ({issuer:.200}); put the authority's own there"
+                f"another ({issuer:.200}); use a CRL of one in tls_clients"
             )
-        if critical:
+        if has_critical:
             raise ConfigError(
-                f"{path}: expected a whole CRL of the authority's own certificates, got one with "
-                "critical extensions, as delta and indirect ones have; put a whole one there"
+                f"{path}: expected a complete CRL of the authority itself, got one with critical "
+                "extensions, as delta and indirect CRLs have; use a complete one"
             )
         if next_update is not None:
-            ends.append(next_update.timestamp())
-    return RefusedCertificates(revoked=frozenset(revoked), ends=min(ends, default=None))
+            next_updates.append(next_update.timestamp())
+    return RefusedCertificates(
+        revoked=frozenset(revoked), next_update=min(next_updates, default=None)
+    )
 
 
-def _signed(crl: x509.CertificateRevocationList, authority: x509.Certificate) -> bool:
+def _has_signed(authority: x509.Certificate, crl: x509.CertificateRevocationList) -> bool:
     try:
         return crl.issuer == authority.subject and crl.is_signature_valid(
             authority.public_key()  # type: ignore[arg-type]  # others raise TypeError
@@ -126,7 +130,7 @@ def _signed(crl: x509.CertificateRevocationList, authority: x509.Certificate) ->
 def _name(entry: Any, path: Path) -> str:
     if not is_name(entry):
         raise ConfigError(
-            f"{path}: expected names of {NAME_RULE}, got {entry!r:.210}; write the common name"
+            f"{path}: expected names of {NAME_RULE}, got {entry!r:.210}; list the common name"
         )
     return str(entry)
 
@@ -135,24 +139,24 @@ def _serial(entry: Any, path: Path) -> int:
     digits = str(entry).replace(":", "").lower().removeprefix("0x")
     if not re.fullmatch(f"[0-9a-f]{{1,{_MAX_SERIAL_DIGITS}}}", digits):
         raise ConfigError(
-            f"{path}: expected serial numbers in hex digits, got {entry!r:.60}; write what "
-            "`openssl x509 -noout -serial -in FILE` prints behind ="
+            f"{path}: expected serial numbers in hex digits, got {entry!r:.60}; list what "
+            "`openssl x509 -noout -serial -in FILE` prints after ="
         )
     return int(digits, 16)
 
 
-def _print(entry: Any, path: Path) -> str:
+def _fingerprint(entry: Any, path: Path) -> str:
     digits = str(entry).replace(":", "").lower()
     if not re.fullmatch("[0-9a-f]{64}", digits):
         raise ConfigError(
-            f"{path}: expected fingerprints of 64 hex digits, got {entry!r:.80}; write what "
-            "`openssl x509 -noout -fingerprint -sha256 -in FILE` prints behind ="
+            f"{path}: expected fingerprints of 64 hex digits, got {entry!r:.80}; list what "
+            "`openssl x509 -noout -fingerprint -sha256 -in FILE` prints after ="
         )
     return digits
 
 
-def _unusable(path: Path, came: str) -> ConfigError:
+def _unusable(path: Path, got: str) -> ConfigError:
     return ConfigError(
-        f"{path}: expected a CRL in PEM, or YAML with lists at {', '.join(_KEYS)}, got {came}; "
-        "`cloud-server certs --revoke NAME` writes one, and `names: []` refuses nobody"
+        f"{path}: expected a CRL in PEM, or YAML with lists at {', '.join(_KEYS)}, got {got}; "
+        "`cloud-server certs --revoke NAME` writes a CRL, and `names: []` refuses nobody"
     )

@@ -1,4 +1,4 @@
-"""The authority's list of revoked certificates, for `cloud-server certs --revoke`."""
+"""Maintains the authority's CRL, for `cloud-server certs --revoke`."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ FILE_NAME = "refused.pem"
 
 
 def revoke(out: Path, clients: Sequence[str], days: int) -> Path:
-    """Add the certificates of clients to `refused.pem`, the CRL of the authority there.
+    """Add the certificates of clients to `refused.pem`, the CRL of the authority in a directory.
 
-    A certificate made later for the same client has another serial number and is good.
+    A certificate issued later to the same client has another serial number and is valid.
 
     Args:
         out: directory with the authority and `client-NAME.pem` of each client.
-        clients: their names.
-        days: until the list should be made anew; what it holds is refused afterwards, too.
+        clients: identities of the clients.
+        days: until the CRL is due to be renewed; its entries stay refused after that.
 
     Returns:
-        The CRL's file, for `cloud-server serve --tls_refused`.
+        The path of the CRL, for `cloud-server serve --tls_refused`.
 
     Raises:
-        ConfigError: authority, a certificate or the CRL that is there cannot be used, or the file
-            cannot be written; it is as it was then.
+        ConfigError: the authority, a certificate or the present CRL is unusable, or the file cannot
+            be written; it is then unchanged.
     """
     authority = open_authority(out)
     path = out / FILE_NAME
@@ -64,32 +64,32 @@ def revoke(out: Path, clients: Sequence[str], days: int) -> Path:
 def _read(
     path: Path, authority: CertificateAndKey
 ) -> tuple[int, dict[int, x509.RevokedCertificate]]:
-    """Number and entries of the CRL that is there; of none 0 and nothing."""
+    """The number and entries, by serial number, of the present CRL; 0 and none without one."""
     try:
-        found = x509.load_pem_x509_crl(path.read_bytes())
-        if not found.is_signature_valid(authority.key.public_key()):
-            raise ValueError("another authority's")
-        number = found.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
-        return number, {entry.serial_number: entry for entry in found}
+        crl = x509.load_pem_x509_crl(path.read_bytes())
+        if not crl.is_signature_valid(authority.key.public_key()):
+            raise ValueError("signed by another authority")
+        number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+        return number, {entry.serial_number: entry for entry in crl}
     except FileNotFoundError:
         return 0, {}
     except (OSError, ValueError, x509.ExtensionNotFound) as error:
         raise ConfigError(
-            f"{path}: expected the authority's list of revoked certificates, got something else; "
-            "move it away, or bring back the one that was made here"
+            f"{path}: expected the authority's CRL, got another or a damaged one; move it away, or "
+            "restore the one that was written here"
         ) from error
 
 
 def _serial(path: Path, authority: CertificateAndKey) -> int:
     try:
-        found = x509.load_pem_x509_certificate(path.read_bytes())
-        found.verify_directly_issued_by(authority.certificate)
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+        certificate.verify_directly_issued_by(authority.certificate)
     except Exception as error:
         raise ConfigError(
-            f"{path}: expected a certificate that the authority there signed, got none; name the "
-            "client as it was named when its certificate was made"
+            f"{path}: expected a certificate that this directory's authority signed, got none; "
+            "name the client as when its certificate was issued"
         ) from error
-    return found.serial_number
+    return certificate.serial_number
 
 
 def _replace(path: Path, data: bytes) -> None:
@@ -97,6 +97,5 @@ def _replace(path: Path, data: bytes) -> None:
         write_file(path, data)
     except OSError as error:
         raise ConfigError(
-            f"expected to write {path}, got: {error.strerror}; free some space, or check who may "
-            "write there"
+            f"expected to write {path}, got: {error.strerror}; check free space and permissions"
         ) from error

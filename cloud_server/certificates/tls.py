@@ -1,4 +1,4 @@
-"""The service's side of TLS: certificates from files that are read again while serving."""
+"""The service's TLS files, which are reloaded while serving."""
 
 from __future__ import annotations
 
@@ -21,146 +21,149 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Pems:
-    """What the files held at one moment."""
+    """The contents of the files at one moment."""
 
     certificate: bytes
     key: bytes = field(repr=False)
     clients: bytes | None
 
     def configuration(self) -> grpc.ServerCertificateConfiguration:
-        """gRPC's form of it."""
+        """The same as gRPC's configuration."""
         return grpc.ssl_server_certificate_configuration(
             [(self.key, self.certificate)], self.clients
         )
 
 
 @dataclass(frozen=True)
-class Served:
-    """What new connections get, taken apart."""
+class TlsMaterial:
+    """The material of new connections, parsed."""
 
     pems: _Pems
     certificate: x509.Certificate
-    """The service's own, without its chain."""
+    """The service's certificate, without its chain."""
     authorities: tuple[x509.Certificate, ...]
-    """That sign client certificates; empty: none are asked for."""
+    """The authorities of client certificates; empty if clients need none."""
 
 
 class TlsFiles:
-    """The files behind a service's TLS, and what it serves of them.
+    """Loads and reloads the TLS files of a service.
 
-    The contents are compared, not the times: links that are switched and clocks that jump are seen
-    too, and it is a few kilobytes beside a handshake. Files that cannot be used, or of which only
-    some were replaced so far, leave the service with what it had.
+    Contents are compared, not modification times: that also detects switched symbolic links and
+    survives clock jumps, and costs a few kilobytes per handshake. If files are unusable, or only
+    some of them have been replaced, the previous material stays in use.
 
     Args:
-        certificate: PEM of the certificate and its chain.
-        key: PEM of its key.
-        clients: PEM of the authority that signs client certificates; None asks for none.
+        certificate: PEM file of the certificate and its chain.
+        key: PEM file of its key.
+        clients: PEM file of the authorities of client certificates; None requires none.
 
     Raises:
-        ConfigError: a file cannot be read or used, or they do not fit together.
+        ConfigError: a file is unreadable or unusable, or they do not belong together.
     """
 
     def __init__(self, certificate: Path, key: Path, clients: Path | None = None) -> None:
         self._certificate = certificate
         self._key = key
         self._clients = clients
-        self._changing = threading.Lock()
-        self._complaint = ""
-        self.served = self._checked(self._read())
-        """Replaced as a whole; may be read from any thread."""
-        self._given = self.served.pems
+        self._lock = threading.Lock()
+        self._last_error = ""
+        self.current = self._parse(self._read())
+        """Replaced as a whole, so that any thread may read it without a lock."""
+        self._delivered = self.current.pems
 
     def credentials(self) -> grpc.ServerCredentials:
-        """For `add_secure_port`; keep them for as long as the server runs, gRPC does not."""
+        """For `add_secure_port`. Keep a reference while the server runs: gRPC holds none."""
         return grpc.dynamic_ssl_server_credentials(
-            self._given.configuration(),
-            self.changed,  # type: ignore[arg-type]  # None is allowed: nothing changed
+            self._delivered.configuration(),
+            self.new_configuration,  # type: ignore[arg-type]  # None is allowed: nothing changed
             require_client_authentication=self._clients is not None,
         )
 
-    def changed(self) -> grpc.ServerCertificateConfiguration | None:
-        """The files' new contents, once; None if there are none that can be used. gRPC calls it
-        before every handshake, from threads of its own."""
-        with self._changing:
-            self._refresh()
-            if self._given == self.served.pems:
+    def new_configuration(self) -> grpc.ServerCertificateConfiguration | None:
+        """The new configuration, once after each change; None if there is no usable change. gRPC
+        calls it from its threads before every handshake."""
+        with self._lock:
+            self._reload()
+            if self._delivered == self.current.pems:
                 return None
-            self._given = self.served.pems
-            return self._given.configuration()
+            self._delivered = self.current.pems
+            return self._delivered.configuration()
 
-    def refresh(self) -> None:
-        """Read the files again, so that `served` is what they hold now. From any thread."""
-        with self._changing:
-            self._refresh()
+    def reload(self) -> None:
+        """Read the files again, from any thread, and update `current` if they are usable."""
+        with self._lock:
+            self._reload()
 
-    def _refresh(self) -> None:
+    def _reload(self) -> None:
         try:
-            found = self._read()
-            if found == self.served.pems:
-                self._complaint = ""
+            pems = self._read()
+            if pems == self.current.pems:
+                self._last_error = ""
                 return
-            self.served = self._checked(found)
+            self.current = self._parse(pems)
         except ConfigError as error:
-            if str(error) != self._complaint:  # once, not at every handshake
-                self._complaint = str(error)
-                _log.warning("the certificates in use are kept: %s", error)
+            if str(error) != self._last_error:  # log it once, not at every handshake
+                self._last_error = str(error)
+                _log.warning("the previous certificates stay in use: %s", error)
             return
-        self._complaint = ""
-        _log.info("new connections get the certificate that %s holds now", self._certificate)
+        self._last_error = ""
+        _log.info("new connections use the replaced certificate in %s", self._certificate)
 
     def _read(self) -> _Pems:
         return _Pems(
-            _contents(self._certificate),
-            _contents(self._key),
-            None if self._clients is None else _contents(self._clients),
+            _read_file(self._certificate),
+            _read_file(self._key),
+            None if self._clients is None else _read_file(self._clients),
         )
 
-    def _checked(self, pems: _Pems) -> Served:
-        """ConfigError unless a handshake with them can succeed."""
-        own = _certificates(pems.certificate, self._certificate)[0]
+    def _parse(self, pems: _Pems) -> TlsMaterial:
+        """The parsed material.
+
+        Raises:
+            ConfigError: a handshake with it could not succeed.
+        """
+        certificate = _certificates(pems.certificate, self._certificate)[0]
         try:
             key = load_pem_private_key(pems.key, None)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise ConfigError(
                 f"{self._key}: expected a private key in PEM without a passphrase, got something "
-                "else; write the key of the certificate there"
+                "else; put the certificate's key there"
             ) from error
-        if own.public_key() != key.public_key():
+        if certificate.public_key() != key.public_key():
             raise ConfigError(
-                f"expected the key of {self._certificate}, got another in {self._key}; put the "
-                "pair there that was made together"
+                f"expected the key of {self._certificate}, got another one in {self._key}; use a "
+                "certificate and key that belong together"
             )
-        if own.not_valid_after_utc <= datetime.now(UTC):
+        if certificate.not_valid_after_utc <= datetime.now(UTC):
             raise ConfigError(
                 f"{self._certificate}: expected a certificate that is valid now, got one that "
-                f"ended {own.not_valid_after_utc:%Y-%m-%d %H:%M} UTC; make a new one"
+                f"ended {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC; make a new one"
             )
         authorities: list[x509.Certificate] = []
         if pems.clients is not None:
             assert self._clients is not None  # it was read from there
             authorities = _certificates(pems.clients, self._clients)
-        return Served(pems, own, tuple(authorities))
+        return TlsMaterial(pems, certificate, tuple(authorities))
 
 
 def tls_files(config: CloudConfig) -> TlsFiles | None:
-    """The files that the settings name; None without TLS.
+    """The TLS files of the settings; None without TLS.
 
     Raises:
-        ConfigError: as `TlsFiles` says.
+        ConfigError: as `TlsFiles`.
     """
     if config.tls_certificate is None or config.tls_key is None:
         return None
     return TlsFiles(config.tls_certificate, config.tls_key, config.tls_clients)
 
 
-def _contents(path: Path) -> bytes:
+def _read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
         raise ConfigError(
-            f"{path}: expected a PEM file, got: {error.strerror}; check the path, and who may read "
-            "it"
+            f"{path}: expected a PEM file, got: {error.strerror}; check the path and permissions"
         ) from error
 
 
@@ -169,5 +172,5 @@ def _certificates(pem: bytes, path: Path) -> list[x509.Certificate]:
         return x509.load_pem_x509_certificates(pem)
     except ValueError as error:
         raise ConfigError(
-            f"{path}: expected certificates in PEM, got something else; write the certificate there"
+            f"{path}: expected certificates in PEM, got something else; put the certificate there"
         ) from error

@@ -1,1 +1,1 @@
-"""From a client's payload to image embeddings."""
+"""Turns a client's messages into images for the engine: embeddings or codebook indices."""

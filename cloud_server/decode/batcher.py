@@ -1,4 +1,4 @@
-"""Payloads that arrive together are decoded together, off the event loop."""
+"""Decodes payloads in batches, off the event loop."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ DecodeMany = Callable[[Sequence[Payload]], Sequence[EngineImage | Exception]]
 
 
 class DecodeBatcher:
-    """One decode pass at a time; what comes meanwhile forms the next, so nobody waits for a batch
-    to fill.
+    """Runs one decode pass at a time. Payloads that arrive during a pass form the next batch, so
+    batches grow with the load and a single payload is never delayed.
 
     Args:
-        decode_many: blocking; one result or error per payload.
-        max_batch: payloads of one pass.
-        max_waiting: payloads that may wait; one more is refused.
-        observe: told the size of every pass.
+        decode_many: returns one image or error per payload, in order; blocks.
+        max_batch: most payloads in one pass.
+        max_waiting: most payloads in the queue; one more is refused.
+        observe: called with the number of payloads of every pass.
     """
 
     def __init__(
@@ -37,54 +37,54 @@ class DecodeBatcher:
         self._max_waiting = max_waiting
         self._waiting: deque[tuple[Payload, asyncio.Future[EngineImage]]] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="decode")
-        self._pass: asyncio.Task[None] | None = None
+        self._worker: asyncio.Task[None] | None = None
         self._observe = observe
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     async def decode(self, payload: Payload) -> EngineImage:
-        """The image of a payload.
+        """The image of a payload, once a pass has decoded it.
 
         Raises:
-            Overloaded: too many wait already.
-            ManifestMismatch, CorruptPayload: as `ImageDecoder.decode_many` says of it.
+            Overloaded: the queue is full.
+            ManifestMismatch, CorruptPayload: the payload is not one of its bundle's.
         """
         if len(self._waiting) >= self._max_waiting:
             raise Overloaded(
                 f"expected at most {self._max_waiting} images waiting to be decoded, got one more; "
                 "try again in a moment"
             )
-        found = asyncio.get_running_loop().create_future()
-        self._waiting.append((payload, found))
-        if self._pass is None:
-            self._pass = asyncio.create_task(self._work())
-        result: EngineImage = await found
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append((payload, future))
+        if self._worker is None:
+            self._worker = asyncio.create_task(self._run_passes())
+        result: EngineImage = await future
         return result
 
     async def close(self) -> None:
-        """Let go of the thread; nobody may still wait."""
+        """Stop the thread. No `decode` may be pending."""
         await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)
 
-    async def _work(self) -> None:
-        """Passes until nobody waits."""
+    async def _run_passes(self) -> None:
+        """Run passes until the queue is empty."""
         loop = asyncio.get_running_loop()
         while self._waiting:
-            taken = [self._waiting.popleft() for _ in range(min(self._max_batch, len(self)))]
-            wanted = [(payload, future) for payload, future in taken if not future.done()]
-            if not wanted:
+            batch = [self._waiting.popleft() for _ in range(min(self._max_batch, len(self)))]
+            pending = [(payload, future) for payload, future in batch if not future.done()]
+            if not pending:
                 continue
-            payloads = [payload for payload, _ in wanted]
+            payloads = [payload for payload, _ in pending]
             self._observe(len(payloads))
             try:
                 results = await loop.run_in_executor(self._thread, self._decode_many, payloads)
-            except Exception as error:  # noqa: BLE001 - told to those who wait for it
-                results = [error] * len(wanted)
-            for (_, future), result in zip(wanted, results, strict=True):
-                if future.done():  # its question was given up meanwhile
+            except Exception as error:  # noqa: BLE001 - every waiting `decode` raises it
+                results = [error] * len(pending)
+            for (_, future), result in zip(pending, results, strict=True):
+                if future.done():  # the question was cancelled during the pass
                     continue
                 if isinstance(result, Exception):
                     future.set_exception(result)
                 else:
                     future.set_result(result)
-        self._pass = None
+        self._worker = None

@@ -1,4 +1,4 @@
-"""From payloads to image embeddings: unpack, rebuild, rest of the vision tower, projector."""
+"""Payloads to image embeddings: unpack, rebuild, vision suffix, projector."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cloud_server.model import CloudCut, CloudModel
 
 
 class EngineImage(NamedTuple):
-    """Image embeddings `[N', H]` and the time of each stage; those of one pass share its stages."""
+    """Image embeddings `[N', H]` and the stage timings, which images of one pass share."""
 
     embeds: Tensor
     timings: Timings
@@ -26,55 +26,60 @@ class EngineImage(NamedTuple):
 
 
 class ImageDecoder:
-    """Runs the decode path; blocking, so call it off the event loop."""
+    """Decodes payloads with a `CloudModel`; blocks, so call it off the event loop.
+
+    Args:
+        model: bundles, vision suffixes and projector.
+    """
 
     def __init__(self, model: CloudModel) -> None:
         self._model = model
 
     @torch.inference_mode()
     def decode_many(self, payloads: Sequence[Payload]) -> list[EngineImage | Exception]:
-        """Embeddings for the language model, one per payload.
+        """Image embeddings, or a CorruptPayload, for each payload in order.
 
-        A payload that is not one of its bundle's has a CorruptPayload in its place, and the others
-        are decoded all the same. Those of one bundle share a pass.
+        Payloads of one bundle share a pass; an invalid one does not affect the others.
         """
-        found: list[EngineImage | Exception] = [EngineError("not decoded")] * len(payloads)
+        images: list[EngineImage | Exception] = [EngineError("not decoded")] * len(payloads)
         for digest in {payload.manifest_digest for payload in payloads}:
-            places = [n for n, payload in enumerate(payloads) if payload.manifest_digest == digest]
-            results = self._pass(self._model.cuts[digest], [payloads[n] for n in places])
-            for place, result in zip(places, results, strict=True):
-                found[place] = result
-        return found
+            positions = [
+                index for index, payload in enumerate(payloads) if payload.manifest_digest == digest
+            ]
+            results = self._pass(self._model.cuts[digest], [payloads[index] for index in positions])
+            for index, result in zip(positions, results, strict=True):
+                images[index] = result
+        return images
 
     def _pass(self, cut: CloudCut, payloads: Sequence[Payload]) -> list[EngineImage | Exception]:
-        """The payloads of one bundle, in their order."""
+        """The images of payloads of one bundle, in order."""
         model = self._model
         codec = cut.bundle.codec
         watch = Stopwatch()
-        checked: list[Encoded | AlignedVQError] = []
+        unpacked: list[Encoded | AlignedVQError] = []
         for payload in payloads:
             try:
-                checked.append(codec.unpack(payload))
+                unpacked.append(codec.unpack(payload))
             except AlignedVQError as error:
-                checked.append(error)
+                unpacked.append(error)
         watch.lap("unpack")
-        good = [own for own in checked if isinstance(own, Encoded)]
+        valid = [item for item in unpacked if isinstance(item, Encoded)]
         rows: list[Tensor] = []
-        if good:
-            with model.turns:
+        if valid:
+            with model.compute_lock:
                 watch.lap("turn")
-                features, residual = codec.decode_many(good)
+                features, residual = codec.decode_many(valid)
                 watch.lap("rebuild")
                 selected = cut.suffix(
                     features.to(model.device, model.dtype), residual.to(model.device, model.dtype)
                 )
                 watch.lap("suffix")
-                # A copy each: a view would keep the whole batch in memory for one cached image.
+                # Copies: a view of the batch would keep all of it in memory for one cached image.
                 embeds = model.llava.model.multi_modal_projector(selected)
-                rows = [own.clone() for own in embeds] if len(good) > 1 else [embeds[0]]
+                rows = [row.clone() for row in embeds] if len(valid) > 1 else [embeds[0]]
                 watch.lap("projector")
-        found = iter(rows)
+        remaining = iter(rows)
         return [
-            EngineImage(next(found), watch.timings()) if isinstance(own, Encoded) else own
-            for own in checked
+            EngineImage(next(remaining), watch.timings()) if isinstance(item, Encoded) else item
+            for item in unpacked
         ]

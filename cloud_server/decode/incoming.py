@@ -1,10 +1,8 @@
-"""What a client sends in one call: a question, and perhaps the payload it is about."""
+"""Reads the client's messages of one call: a question, and perhaps the payload of its image."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from google.protobuf.message import DecodeError
@@ -14,57 +12,28 @@ from aligned_vq.errors import (
     DeadlineExceeded,
     ImageNotHeld,
     InvalidInput,
-    ManifestMismatch,
 )
 from aligned_vq.types import Payload
+from cloud_server.decode.served_bundles import ServedBundles, find_bundle
 from protos import convert
 from protos.alignedvq.v1 import inference_pb2 as pb
-from protos.messages import Question, ServiceInfo
+from protos.messages import Question
 
 
 class Requests(Protocol):
-    """The messages of a call. gRPC's own iterator of them holds the call, and a place among its
-    connection's streams, until garbage is collected."""
+    """The messages of a call, read one by one: gRPC's iterator over them forms a reference cycle
+    that holds the call, and one of its connection's streams, until the garbage collector runs."""
 
     async def read(self) -> pb.AskRequest:
-        """The next one, or `grpc.aio.EOF`."""
+        """The next message, or `grpc.aio.EOF`."""
         ...
 
 
-@dataclass(frozen=True)
-class ServedBundle:
-    """What the wire needs to know of a bundle; the body of its largest payload has
-    `max_body_bytes`."""
-
-    info: ServiceInfo
-    max_body_bytes: int
-
-
-ServedBundles = Mapping[bytes, ServedBundle]
-"""By the digest of their manifests, at least one; the first is told of unasked."""
-
-
-def bundle_named(bundles: ServedBundles, digest: bytes) -> ServedBundle:
-    """The bundle with that manifest.
-
-    Raises:
-        ManifestMismatch: there is none; the words list those there are.
-    """
-    found = bundles.get(digest)
-    if found is None:
-        served = ", ".join(own.hex() for own in bundles)
-        raise ManifestMismatch(
-            f"expected a bundle that is served here, with manifest {served}, got {digest.hex()}; "
-            "install the service's bundle on the edge"
-        )
-    return found
-
-
 def manifest_digest_of(request: bytes) -> bytes:
-    """The manifest that a serialised `GetManifestRequest` names; empty if it names none.
+    """The manifest digest in a serialised `GetManifestRequest`; empty if it names none.
 
     Raises:
-        InvalidInput: it is no such message.
+        InvalidInput: the bytes are not such a message.
     """
     try:
         return pb.GetManifestRequest.FromString(request).manifest_digest
@@ -75,11 +44,11 @@ def manifest_digest_of(request: bytes) -> bytes:
 
 
 class Incoming:
-    """Reads one call's messages, each within its time.
+    """Reads and checks one call's messages, each with a time limit.
 
     Args:
-        requests: the messages.
-        bundles: served here.
+        requests: the call's messages.
+        bundles: those that the service decodes for.
         question_seconds: longest wait for the first message.
         message_seconds: longest wait for each further one.
     """
@@ -101,18 +70,18 @@ class Incoming:
         """The question that opens the stream, about a bundle that is served.
 
         Raises:
-            CorruptPayload: something else came, or what is no message of ours.
-            DeadlineExceeded: nothing came in time.
+            CorruptPayload: the first message is not a question, or does not parse.
+            DeadlineExceeded: no message arrived in time.
             ManifestMismatch: the bundle is not served.
-            InvalidInput: as `question_from_proto` says.
+            InvalidInput: as `question_from_proto`.
         """
         first = await self._next(self._question_seconds)
         if first is None or first.WhichOneof("kind") != "open":
             raise CorruptPayload(
-                f"expected a question as the first message, got {_kind(first)}; open with one"
+                f"expected a question as the first message, got {_describe(first)}; open with one"
             )
         question = convert.question_from_proto(first.open)
-        bundle_named(self._bundles, question.manifest_digest)
+        find_bundle(self._bundles, question.manifest_digest)
         if first.open.HasField("payload"):
             if question.image_digest or question.text_only:
                 raise CorruptPayload(
@@ -123,34 +92,37 @@ class Incoming:
         return question
 
     async def payload(self, question: Question) -> Payload:
-        """The payload that came with the question or follows it.
+        """The payload, from the question's message or from those that follow it.
 
         Raises:
-            CorruptPayload: it is none, or too large, or not whole.
-            DeadlineExceeded: a part did not come in time.
-            ImageNotHeld: the question named an image, and the payload is not sent either.
+            CorruptPayload: it is malformed, too large or incomplete.
+            DeadlineExceeded: a part did not arrive in time.
+            ImageNotHeld: the question named a cached image that is gone, and no payload follows.
         """
-        bundle = bundle_named(self._bundles, question.manifest_digest)
-        parts = convert.PayloadAssembler(question.manifest_digest, bundle.max_body_bytes)
-        begun = self._first_part is not None
-        if self._first_part is not None and (whole := parts.add(self._first_part)):
-            return whole
+        bundle = find_bundle(self._bundles, question.manifest_digest)
+        assembler = convert.PayloadAssembler(question.manifest_digest, bundle.max_body_bytes)
+        started = self._first_part is not None
+        if self._first_part is not None and (complete := assembler.add(self._first_part)):
+            return complete
         while True:
             message = await self._next(self._message_seconds)
             if message is None:
-                if question.image_digest and not begun:
+                if question.image_digest and not started:
                     raise ImageNotHeld(
                         f"expected the payload of image {question.image_digest.hex()}, which is "
                         "not held here for this client, got the end of the stream; send it"
                     )
-                parts.finish()
-                raise CorruptPayload("the stream ended inside a payload; send it again")
+                assembler.finish()
+                raise CorruptPayload(
+                    "expected the rest of the payload, got the end of the stream; send it again"
+                )
             if message.WhichOneof("kind") != "payload":
                 raise CorruptPayload(
-                    f"expected a payload part, got {_kind(message)}; send one question per stream"
+                    f"expected a payload part, got {_describe(message)}; send one question per "
+                    "stream"
                 )
-            begun = True
-            payload = parts.add(message.payload)
+            started = True
+            payload = assembler.add(message.payload)
             if payload is not None:
                 return payload
 
@@ -171,8 +143,8 @@ class Incoming:
             ) from error
 
 
-def _kind(message: pb.AskRequest | None) -> str:
-    """What came, in words."""
+def _describe(message: pb.AskRequest | None) -> str:
+    """A description of a message for errors."""
     if message is None:
         return "the end of the stream"
     return {"open": "a question", "payload": "a payload part"}.get(

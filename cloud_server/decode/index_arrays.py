@@ -1,9 +1,9 @@
-"""An image as codebook indices on their way to an engine that rebuilds it itself.
+"""Images as codebook indices, for engines that rebuild them themselves.
 
-    payload -> IndexReader -> int16 [N, K] -> engine -> lookup, rest of the tower, language model
+    payload -> IndexReader -> int16 [N, K] -> engine -> lookup, vision suffix, language model
 
-K has one column per residual stage and group, stages first. -1 stands where a stage does not cover
-a token. Nothing here runs a model, so a front tier needs the bundle and no accelerator.
+K has one column per residual stage and group, stages first; -1 marks a token that a stage does not
+cover. Nothing here runs a model, so a front tier needs the bundle and no accelerator.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from cloud_server.decode.image_decoder import EngineImage
 
 UNCOVERED = -1
 MAX_ENTRIES = 2**15
-"""Of one codebook: int16 holds the indices."""
+"""Largest codebook whose indices fit int16."""
 _MEDIA_TYPE = "application/vnd.aligned-vq.indices"
 _URL = re.compile(rf"data:{re.escape(_MEDIA_TYPE)};manifest=([0-9a-f]{{32}});base64,(.*)", re.S)
 
 
 class NamedIndices(NamedTuple):
-    """Bytes of an index array, little-endian int16, and the manifest they were made with."""
+    """An index array as little-endian int16 bytes, and the manifest it was made with."""
 
     manifest_digest: bytes
     content: bytes
@@ -44,11 +44,11 @@ class NamedIndices(NamedTuple):
 
 @dataclass(frozen=True)
 class IndexLayout:
-    """What index arrays of one bundle look like: N tokens, and the size of the codebook behind each
+    """The shape and ranges of a bundle's index arrays: N tokens, and the codebook size behind each
     of the K columns.
 
     Raises:
-        ConfigError: the bundle sends more than indices, or its codebooks are too large.
+        ConfigError: payloads of the bundle hold more than indices, or its codebooks are too large.
     """
 
     manifest_digest: bytes
@@ -58,7 +58,7 @@ class IndexLayout:
 
     @classmethod
     def of(cls, manifest: SplitManifest) -> IndexLayout:
-        """The layout of a bundle's index arrays."""
+        """The layout for a bundle's manifest."""
         quantizer = manifest.quantizer
         if quantizer.kind == "identity" or manifest.link == "statistics":
             raise ConfigError(
@@ -77,27 +77,26 @@ class IndexLayout:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """N and K."""
+        """`(N, K)`."""
         return self.num_tokens, len(self.sizes)
 
     def array(self, encoded: Encoded) -> NDArray[np.int16]:
-        """What was unpacked from a payload, as an array `[N, K]`."""
-        found = np.full(self.shape, UNCOVERED, np.int16)
-        for number, stage in enumerate(encoded.stages):
+        """Unpacked indices as an array `[N, K]`."""
+        array = np.full(self.shape, UNCOVERED, np.int16)
+        for position, stage in enumerate(encoded.stages):
             covered = slice(None) if stage.mask is None else stage.mask
-            found[covered, number * self.num_groups : (number + 1) * self.num_groups] = (
-                stage.indices
-            )
-        return found
+            columns = slice(position * self.num_groups, (position + 1) * self.num_groups)
+            array[covered, columns] = stage.indices
+        return array
 
     def checked(self, image: Any) -> Tensor:
-        """An image from outside as indices `[N, K]` int16.
+        """The indices `[N, K]` int16 of an untrusted image.
 
         Args:
             image: a tensor or an array `[N, K]` or `[1, N, K]`, or `NamedIndices`.
 
         Raises:
-            ValueError: it is anything else (pixels, embeddings), or an index is out of range.
+            ValueError: it is something else (pixels, embeddings), or an index is out of range.
         """
         if isinstance(image, NamedIndices):
             image = self._from_bytes(image)
@@ -105,28 +104,37 @@ class IndexLayout:
             image = image.numpy() if image.device.type == "cpu" else None
         if not isinstance(image, np.ndarray) or image.dtype != np.int16:
             got = getattr(image, "dtype", type(image).__name__)
-            raise ValueError(f"expected {self._words}, got {got}; send a payload to the service")
+            raise ValueError(f"expected {self._expected}, got {got}; send a payload to the service")
         if image.shape not in (self.shape, (1, *self.shape)):
-            raise ValueError(f"expected {self._words}, got the shape {image.shape}")
+            raise ValueError(
+                f"expected {self._expected}, got shape {image.shape}; give front tier and engine "
+                "the same bundle"
+            )
         image = image.reshape(self.shape)
         if (image < UNCOVERED).any() or (image >= np.array(self.sizes)).any():
             raise ValueError(
                 f"expected indices from {UNCOVERED} up to below the codebook sizes {self.sizes}, "
-                f"got {image.min(0).tolist()} to {image.max(0).tolist()}"
+                f"got {image.min(0).tolist()} to {image.max(0).tolist()}; send a payload to the "
+                "service"
             )
         covered = image.reshape(self.num_tokens, -1, self.num_groups) != UNCOVERED
         if (covered != covered[..., :1]).any():
-            raise ValueError("expected a stage to cover all groups of a token, got some of them")
+            raise ValueError(
+                "expected a stage to cover all groups of a token or none, got some of them; send "
+                "a payload to the service"
+            )
         return torch.from_numpy(image.copy())
 
     def stages(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Indices `[B, N, G]` int64 and masks `[B, N]` of every stage, from `[B, N, K]`. Never
-        fails: what is out of range becomes the nearest index."""
+        """Indices `[B, N, G]` int64 and masks `[B, N]` of every stage, from `[B, N, K]`.
+
+        Never fails: an index out of range is clamped, as an exception would end a vLLM worker.
+        """
         last = torch.tensor(self.sizes, device=images.device) - 1
         clamped = torch.minimum(images.long().clamp(min=0), last)
-        count = len(self.sizes) // self.num_groups
-        masks = [own[..., 0] >= 0 for own in images.chunk(count, dim=-1)]
-        return list(clamped.chunk(count, dim=-1)), masks
+        num_stages = len(self.sizes) // self.num_groups
+        masks = [stage[..., 0] >= 0 for stage in images.chunk(num_stages, dim=-1)]
+        return list(clamped.chunk(num_stages, dim=-1)), masks
 
     def url(self, image: Tensor) -> str:
         """Indices `[N, K]` as a data URL, for an engine behind HTTP."""
@@ -144,20 +152,21 @@ class IndexLayout:
         tokens, columns = self.shape
         if len(image.content) != 2 * tokens * columns:
             raise ValueError(
-                f"expected {self._words}, {2 * tokens * columns} bytes, got {len(image.content)}"
+                f"expected {self._expected}, {2 * tokens * columns} bytes, got "
+                f"{len(image.content)}; send a payload to the service"
             )
         return np.frombuffer(image.content, "<i2").astype(np.int16).reshape(self.shape)
 
     @property
-    def _words(self) -> str:
+    def _expected(self) -> str:
         return f"codebook indices int16 [{self.num_tokens}, {len(self.sizes)}]"
 
 
 def indices_from_url(url: str) -> NamedIndices:
-    """What `IndexLayout.url` wrote; not yet checked against a layout.
+    """The indices in a data URL that `IndexLayout.url` wrote; not checked against a layout.
 
     Raises:
-        ValueError: it is another URL: no picture is fetched or decoded here.
+        ValueError: it is another URL; no image is fetched or decoded here.
     """
     match = _URL.fullmatch(url)
     try:
@@ -166,25 +175,24 @@ def indices_from_url(url: str) -> NamedIndices:
             return NamedIndices(bytes.fromhex(match[1]), content)
     except binascii.Error:
         pass
-    kind = url.partition(",")[0][:60]
+    prefix = url.partition(",")[0][:60]
     raise ValueError(
-        f"expected codebook indices as a data URL of type {_MEDIA_TYPE}, got {kind!r}; pictures "
+        f"expected codebook indices as a data URL of type {_MEDIA_TYPE}, got {prefix!r}; images "
         "are not accepted here: send a payload to the service"
     )
 
 
 class IndexReader:
-    """Unpacks payloads for an engine that takes indices; has the verb of `ImageDecoder`."""
+    """Unpacks payloads for an engine that takes indices; interchangeable with `ImageDecoder`."""
 
     def __init__(self, codec: CloudCodec, layout: IndexLayout) -> None:
         self._codec = codec
         self._layout = layout
 
     def decode_many(self, payloads: Sequence[Payload]) -> list[EngineImage | Exception]:
-        """Indices `[N, K]` int16, one image per payload.
+        """Indices `[N, K]` int16, or a ManifestMismatch or CorruptPayload, for each payload.
 
-        A payload that is not one of the bundle's has a ManifestMismatch or CorruptPayload in its
-        place, and the others are read all the same.
+        An invalid payload does not affect the others.
         """
         return [self._decoded(payload) for payload in payloads]
 

@@ -1,4 +1,4 @@
-"""Things worth keeping, under a byte budget."""
+"""A least-recently-used cache with a byte budget."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ Value = TypeVar("Value")
 
 
 class LruByteCache(Generic[Value]):
-    """Values by key; the longest unused leaves first. Used from one thread only.
+    """Evicts the least recently used values first. Used from one thread only.
 
     Args:
-        max_bytes: of all values together; 0 holds nothing.
-        size: bytes of a value.
+        max_bytes: budget for all values together; 0 caches nothing.
+        size: returns the bytes of a value.
     """
 
     def __init__(self, max_bytes: int, size: Callable[[Value], int]) -> None:
@@ -30,14 +30,15 @@ class LruByteCache(Generic[Value]):
         return key in self._values
 
     def get(self, key: bytes) -> Value | None:
-        """A value still held."""
-        found = self._values.get(key)
-        if found is not None:
+        """The value, now the most recently used; None if it is not cached."""
+        value = self._values.get(key)
+        if value is not None:
             self._values.move_to_end(key)
-        return found
+        return value
 
     def put(self, key: bytes, value: Value) -> None:
-        """Hold a value, letting go of others as the budget asks."""
+        """Add a value and evict others to stay within the budget. A key that is present, or a
+        value larger than the budget, changes nothing."""
         if key in self._values or self._size(value) > self.max_bytes:
             return
         self._values[key] = value

@@ -1,1 +1,1 @@
-"""Language engines: image embeddings and a prompt in, a stream of text out."""
+"""Language engines: prompt tokens and an image in, a stream of text out."""

@@ -1,4 +1,4 @@
-"""What every language engine offers."""
+"""The interface of language engines."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from aligned_vq.answers import Sampling, TokenChunk
 class EngineRequest:
     """One answer to generate.
 
-    `request_id` is unique among those in flight; `prompt_ids` hold a placeholder for each of the
-    image's N' tokens; `image` is embeddings `[N', H]`, or codebook indices `[N, K]` for engines
-    that rebuild it themselves, or None for a question about none; `image_key` names it, or none,
-    among all tenants' (empty: nothing is to be remembered); `sampling.max_tokens` is at least 1.
+    Args:
+        request_id: unique among the requests in flight.
+        prompt_ids: prompt tokens, with a placeholder for each of the image's N' tokens.
+        image: embeddings `[N', H]`, or codebook indices `[N, K]` for engines that rebuild images
+            themselves; None for a text-only question.
+        sampling: `max_tokens` is at least 1.
+        image_key: names the image, or the absence of one, per client; empty disables caching.
     """
 
     request_id: str
@@ -29,38 +32,38 @@ class EngineRequest:
 
 
 class LanguageEngine(Protocol):
-    """Generates answers; several may run at once."""
+    """Generates answers, several concurrently."""
 
     @property
     def healthy(self) -> bool:
-        """Can it answer now?"""
+        """Whether it can answer now."""
         ...
 
     @property
     def lost(self) -> bool:
-        """True once it never will again: only a restart of the process recovers."""
+        """Whether it can never answer again: only a restart of the process recovers."""
         ...
 
     def generate(self, request: EngineRequest) -> AsyncIterator[TokenChunk]:
         """Stream one answer.
 
         Yields:
-            Pieces of text; the last has a finish reason and usage.
+            Chunks of text; the last has a finish reason and usage.
 
         Raises:
-            EngineError: the engine failed; other requests go on, unless it is not healthy any more.
-            CloudUnreachable: nothing can answer for now.
+            EngineError: the engine failed; other requests continue while `healthy` is true.
+            CloudUnreachable: no engine can answer at the moment.
         """
         ...
 
     async def abort(self, request_id: str) -> None:
-        """Stop an answer early; its iterator ends with the reason `cancelled`."""
+        """Stop an answer early; its stream ends with the finish reason `cancelled`."""
         ...
 
     async def warm_up(self) -> None:
-        """Answer a question about nothing, so that the first real one is not the slow one."""
+        """Answer a blank question, so that the first real one is not slow."""
         ...
 
     async def close(self) -> None:
-        """Stop every answer and let go of the engine's threads."""
+        """Stop every answer and the engine's threads."""
         ...

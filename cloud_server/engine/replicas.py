@@ -1,9 +1,8 @@
-"""Independent engines behind HTTP: vLLM servers with this project's plug-in, one front tier.
+"""An engine made of replicas over HTTP: vLLM servers with this project's plug-in.
 
-A prompt goes out as token ids, never as text, so nothing that a user typed can become special on
-the way; an image goes out as indices. A question whose engine fails is asked of another one; where
-an answer had begun, the other one goes on behind the tokens told so far, so nobody is told anything
-twice.
+A prompt is sent as token ids, so nothing that a user typed can become a special token on the way,
+and an image as indices. If a replica fails, another one answers; if the answer had begun, the other
+replica continues after the tokens emitted so far, so no text is emitted twice.
 """
 
 from __future__ import annotations
@@ -24,26 +23,26 @@ from cloud_server.decode.index_arrays import IndexLayout
 from cloud_server.engine.base import EngineRequest
 from cloud_server.engine.replica_set import Replica, ReplicaSet
 from cloud_server.engine.sampling import vllm_sampling
-from cloud_server.engine.streaming import TokenPieces
+from cloud_server.engine.streaming import ChunkBuilder
 from cloud_server.vllm_plugin.endpoint_filter import GENERATE
 
 _log = logging.getLogger(__name__)
 
-TRIES = 3
-"""Replicas that one question may be asked of."""
+MAX_TRIES = 3
+"""Most replicas to try for one question."""
 _TIMEOUT = httpx2.Timeout(connect=2.0, read=30.0, write=10.0, pool=None)
-"""Seconds; `read` is between two pieces of an answer, the first included."""
+"""In seconds; `read` limits the wait for each piece of an builder."""
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
-_SAID = 200
-"""Characters of a replica's own words that an error repeats."""
+_QUOTED_CHARS = 200
+"""Most characters of a replica's response to quote in an error."""
 
 
 class _ReplicaFailed(Exception):
-    """A replica did not answer; another one may."""
+    """A replica failed in a way that another one may not."""
 
 
 class _Piece(NamedTuple):
-    """Token ids, and why they are the last."""
+    """Token ids, and the finish reason if they are the last."""
 
     token_ids: Sequence[int]
     finish: str | None
@@ -51,47 +50,51 @@ class _Piece(NamedTuple):
 
 @dataclass
 class _ReplicaCall:
-    """A question in flight, asked of a replica."""
+    """A question in flight at a replica."""
 
     replica: Replica | None = None
     aborted: bool = False
     abandoned: bool = False
-    """Its replica left."""
-    waiting: asyncio.Timeout | None = None
+    """Whether its replica left the rotation."""
+    _wait: asyncio.Timeout | None = None
 
     async def next(self, pieces: AsyncIterator[_Piece]) -> _Piece | None:
-        """The next piece; None once the call was aborted."""
+        """The next piece; None if the call was aborted.
+
+        Raises:
+            _ReplicaFailed: the replica left the rotation meanwhile.
+        """
         if self.aborted:
             return None
         try:
-            async with asyncio.timeout(None) as self.waiting:
+            async with asyncio.timeout(None) as self._wait:
                 return await anext(pieces)
         except TimeoutError:
             if self.abandoned and not self.aborted:
-                raise _ReplicaFailed("it was not healthy any more") from None
+                raise _ReplicaFailed("it became unhealthy") from None
             return None
         finally:
-            self.waiting = None
+            self._wait = None
 
     def wake(self) -> None:
         """End the wait for a piece."""
-        if self.waiting is not None:
-            self.waiting.reschedule(0)
+        if self._wait is not None:
+            self._wait.reschedule(0)
 
 
 class ReplicasEngine:
-    """A `LanguageEngine` over engines that are reached by HTTP.
+    """A `LanguageEngine` that distributes questions over replicas.
 
     Args:
         urls: see `ReplicaSet`.
         tokenizer: the checkpoint's.
-        layout: of the images.
-        blank: a question about nothing; a replica joins once it has answered it, which also shows
-            that it serves the same bundle.
-        on_retry: told every time a question is asked of another replica, or the rest of an answer.
+        layout: of the image's index arrays.
+        blank: a request that a replica must answer to join the rotation, which also shows that it
+            serves the same bundle.
+        on_retry: called whenever a question, or the rest of its answer, goes to another replica.
 
     Raises:
-        ConfigError: `urls` cannot be used.
+        ConfigError: `urls` are unusable.
     """
 
     def __init__(
@@ -107,7 +110,7 @@ class ReplicasEngine:
         self._blank = blank
         self._on_retry = on_retry
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
-        # No proxy of the environment: engines are the front tier's neighbours.
+        # `trust_env=False` ignores proxy variables: replicas are on the front tier's network.
         self._client = httpx2.AsyncClient(timeout=_TIMEOUT, limits=limits, trust_env=False)
         self.replicas = ReplicaSet(urls, self._client, self._probe, self._abandon)
         self._calls: dict[str, _ReplicaCall] = {}
@@ -115,43 +118,45 @@ class ReplicasEngine:
 
     @property
     def healthy(self) -> bool:
-        """See `LanguageEngine.healthy`; here it comes back with the first replica that does."""
+        """See `LanguageEngine.healthy`: true while any replica is in rotation."""
         return len(self.replicas) > 0
 
     @property
     def lost(self) -> bool:
-        """See `LanguageEngine.lost`: never, engines come back."""
+        """See `LanguageEngine.lost`: never, as replicas can return."""
         return False
 
     async def generate(self, request: EngineRequest) -> AsyncIterator[TokenChunk]:
         """See `LanguageEngine.generate`."""
         call = self._calls[request.request_id] = _ReplicaCall()
-        answer = TokenPieces(request, self._tokenizer)
+        builder = ChunkBuilder(request, self._tokenizer)
         tried: list[Replica] = []
         try:
             while True:
                 replica = self.replicas.next(tried)
                 if replica is None:
                     raise CloudUnreachable(
-                        f"no engine can answer ({len(tried)} tried, {len(self.replicas)} healthy); "
-                        "try again in a moment"
+                        f"expected an engine to answer, got none ({len(tried)} tried, "
+                        f"{len(self.replicas)} healthy); try again in a moment"
                     )
                 tried.append(replica)
                 call.replica, call.abandoned = replica, False
                 try:
-                    async with aclosing(self._asked(replica, request, answer, call)) as chunks:
+                    async with aclosing(self._rest_from(replica, request, builder, call)) as chunks:
                         async for chunk in chunks:
-                            if not _may_go_on_elsewhere(request.sampling):
-                                call.replica = None  # its own to finish, healthy or not
+                            if not _can_continue_elsewhere(request.sampling):
+                                # Only this replica can finish it, whatever health checks say.
+                                call.replica = None
                             yield chunk
                     return
                 except _ReplicaFailed as error:
                     self.replicas.leave(replica, str(error))
-                    stuck = answer.started and not _may_go_on_elsewhere(request.sampling)
-                    if stuck or len(tried) == TRIES:
+                    stuck = builder.started and not _can_continue_elsewhere(request.sampling)
+                    if stuck or len(tried) == MAX_TRIES:
                         raise EngineError(
-                            f"an engine failed on this question ({error}) and it was not asked "
-                            f"again: {'its seeded answer had begun' if stuck else 'no try left'}"
+                            f"expected an engine to answer, got a failure ({error}); no retry, as "
+                            f"{'a seeded answer had begun' if stuck else 'all tries are used up'}; "
+                            "ask again"
                         ) from error
                     self._on_retry()
         finally:
@@ -164,7 +169,7 @@ class ReplicasEngine:
             call.wake()
 
     async def warm_up(self) -> None:
-        """Let in the replicas that are there now; others join later."""
+        """Probe the present replicas; others may join later."""
         await self.replicas.start()
         if not self.healthy:
             _log.warning("no engine has joined yet")
@@ -177,7 +182,7 @@ class ReplicasEngine:
         await self._client.aclose()
 
     def _abandon(self, replica: Replica) -> None:
-        """Nobody waits for a replica that may have gone silent."""
+        """Wake the calls of a replica that left the rotation, as it may have gone silent."""
         for call in self._calls.values():
             if call.replica is replica:
                 call.abandoned = True
@@ -186,54 +191,60 @@ class ReplicasEngine:
     async def _probe(self, replica: Replica) -> None:
         self._probes += 1
         request = replace(self._blank, request_id=f"{self._blank.request_id}-{self._probes}")
-        answer = TokenPieces(request, self._tokenizer)
-        async for _ in self._asked(replica, request, answer, _ReplicaCall()):
+        builder = ChunkBuilder(request, self._tokenizer)
+        async for _ in self._rest_from(replica, request, builder, _ReplicaCall()):
             pass
 
-    async def _asked(
-        self, replica: Replica, request: EngineRequest, answer: TokenPieces, call: _ReplicaCall
+    async def _rest_from(
+        self, replica: Replica, request: EngineRequest, builder: ChunkBuilder, call: _ReplicaCall
     ) -> AsyncGenerator[TokenChunk]:
-        """What one replica adds to the answer. Raises _ReplicaFailed where another one might do
-        better."""
-        rest = _behind(request, answer.token_ids)
-        if rest is None:
-            yield answer.take((), "length")
+        """The rest of the answer from one replica.
+
+        Raises:
+            _ReplicaFailed: another replica may succeed.
+            EngineError: no replica would.
+        """
+        remaining = _remaining_request(request, builder.token_ids)
+        if remaining is None:
+            yield builder.chunk((), "length")
             return
-        async with aclosing(self._pieces(replica, rest)) as pieces:
+        async with aclosing(self._pieces(replica, remaining)) as pieces:
             while True:
                 piece = await call.next(pieces)
                 if piece is None:
-                    yield answer.take((), "cancelled")
+                    yield builder.chunk((), "cancelled")
                     return
                 if piece.finish is not None and piece.finish not in _REASONS:
                     raise _ReplicaFailed(f"it ended the answer with {piece.finish!r}")
-                chunk = answer.take(piece.token_ids, _REASONS.get(piece.finish or ""))
+                chunk = builder.chunk(piece.token_ids, _REASONS.get(piece.finish or ""))
                 yield chunk
                 if chunk.finish_reason is not None:
                     return
 
     async def _pieces(self, replica: Replica, request: EngineRequest) -> AsyncGenerator[_Piece]:
-        """What comes over the wire. Leaving early closes the connection, and the replica stops."""
+        """The pieces of a replica's response. Closing early closes the connection, which makes the
+        replica stop."""
         try:
-            sent = replica.request(self._client, "POST", GENERATE, json=self._body(request))
-            response = await self._client.send(sent, stream=True)
+            http_request = replica.request(self._client, "POST", GENERATE, json=self._body(request))
+            response = await self._client.send(http_request, stream=True)
             async with aclosing(response):
                 if response.status_code != 200:
-                    said = (await response.aread()).decode(errors="replace")[:_SAID]
-                    if response.status_code in (400, 404, 422):  # as wrong for every other one
+                    excerpt = (await response.aread()).decode(errors="replace")[:_QUOTED_CHARS]
+                    if response.status_code in (400, 404, 422):  # every replica would refuse it
                         raise EngineError(
                             f"expected an engine that serves manifest "
                             f"{self._layout.manifest_digest.hex()} with this project's plug-in, "
-                            f"got {response.status_code} from {replica.url}: {said}"
+                            f"got status {response.status_code} from {replica.url} ({excerpt}); "
+                            "check the engines' bundle and plug-in"
                         )
-                    raise _ReplicaFailed(f"{GENERATE} says {response.status_code}: {said}")
+                    raise _ReplicaFailed(f"{GENERATE} returned {response.status_code}: {excerpt}")
                 async for event in httpx2.EventSource(response):
                     if event.data == "[DONE]":
                         break
                     piece = _piece(event.data)
                     if piece is not None:
                         yield piece
-            raise _ReplicaFailed("its answer has no end")
+            raise _ReplicaFailed("its stream ended without a finish reason")
         except httpx2.HTTPError as error:
             raise _ReplicaFailed(type(error).__name__) from error
 
@@ -244,39 +255,46 @@ class ReplicasEngine:
             "sampling_params": vllm_sampling(request.sampling),
             "stream": True,
         }
-        name = request.image_key.hex()
-        if name:  # whatever is kept of it is found only under a tenant's own key
-            body["cache_salt"] = name
+        image_key = request.image_key.hex()
+        if image_key:  # caches are salted per client, see `_image_key` of the service
+            body["cache_salt"] = image_key
         if request.image is not None:
             part = {"type": "image_url", "url": self._layout.url(request.image)}
-            body["content_parts"] = [part | ({"uuid": name} if name else {})]
+            body["content_parts"] = [part | ({"uuid": image_key} if image_key else {})]
         return body
 
 
-def _may_go_on_elsewhere(sampling: Sampling) -> bool:
-    """Can another replica finish an answer? Not where a seed says which one it has to be: no other
-    one is as far in that seed's random numbers."""
+def _can_continue_elsewhere(sampling: Sampling) -> bool:
+    """Whether another replica can finish an builder. With a seed it cannot: it would have to start
+    at the same position in the seed's random numbers."""
     return sampling.temperature == 0 or sampling.seed is None
 
 
-def _behind(request: EngineRequest, told: Sequence[int]) -> EngineRequest | None:
-    """The question whose answer is the rest of this one's; None if there is no room for more."""
-    left = request.sampling.max_tokens - len(told)
-    if left <= 0:
+def _remaining_request(request: EngineRequest, emitted: Sequence[int]) -> EngineRequest | None:
+    """The request for the rest of an answer, with the emitted tokens appended to the prompt; None
+    if its token limit is reached."""
+    tokens_left = request.sampling.max_tokens - len(emitted)
+    if tokens_left <= 0:
         return None
-    prompt = [*request.prompt_ids, *told]
-    return replace(request, prompt_ids=prompt, sampling=replace(request.sampling, max_tokens=left))
+    prompt = [*request.prompt_ids, *emitted]
+    return replace(
+        request, prompt_ids=prompt, sampling=replace(request.sampling, max_tokens=tokens_left)
+    )
 
 
 def _piece(data: str) -> _Piece | None:
-    """One event of the stream; None for one without a choice."""
+    """The piece in one event of the stream; None if the event has no choice.
+
+    Raises:
+        _ReplicaFailed: the event reports an error or is malformed.
+    """
     try:
-        said = json.loads(data)
-        if "error" in said:
-            raise _ReplicaFailed(f"it says {json.dumps(said['error'])[:_SAID]}")
-        if not said["choices"]:
+        event = json.loads(data)
+        if "error" in event:
+            raise _ReplicaFailed(f"it reported {json.dumps(event['error'])[:_QUOTED_CHARS]}")
+        if not event["choices"]:
             return None
-        own = said["choices"][0]
-        return _Piece([int(token) for token in own["token_ids"]], own["finish_reason"])
+        choice = event["choices"][0]
+        return _Piece([int(token) for token in choice["token_ids"]], choice["finish_reason"])
     except (ValueError, KeyError, TypeError) as error:
-        raise _ReplicaFailed(f"it sent an event that is none ({type(error).__name__})") from error
+        raise _ReplicaFailed(f"it sent a malformed event ({type(error).__name__})") from error

@@ -1,4 +1,4 @@
-"""How tokens are picked, in vLLM's words."""
+"""Sampling settings as vLLM's parameters."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from typing import Any
 from aligned_vq.answers import Sampling
 
 
-def vllm_sampling(asked: Sampling) -> dict[str, Any]:
-    """vLLM's sampling parameters, all within its bounds where `check_sampling` let them pass. Text
-    and stop texts are not its business: the service makes them of the token ids."""
+def vllm_sampling(sampling: Sampling) -> dict[str, Any]:
+    """vLLM's sampling parameters, within its bounds if `check_sampling` accepts `sampling`.
+
+    Detokenisation and stop texts are left out: the service handles them itself, so that every
+    engine yields the same text.
+    """
     return {
-        "max_tokens": asked.max_tokens,
-        "temperature": asked.temperature,
-        "top_p": asked.top_p,
-        "seed": None if asked.seed is None else asked.seed % 2**63,
+        "max_tokens": sampling.max_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "seed": None if sampling.seed is None else sampling.seed % 2**63,
         "detokenize": False,
     }

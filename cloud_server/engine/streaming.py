@@ -1,4 +1,4 @@
-"""An answer whose tokens come from elsewhere, told piece by piece."""
+"""Builds the chunks of an answer from the token ids of an external engine."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from cloud_server.engine.text import StopTexts, TextStream
 from cloud_server.engine.transformers.failures import log_failure
 
 
-class TokenPieces:
-    """Makes chunks of token ids, so that text and stop texts are the same behind every engine.
+class ChunkBuilder:
+    """Builds an answer's chunks from token ids, with the same text and stops behind every engine.
 
     Args:
-        request: what was asked.
+        request: the answered request.
         tokenizer: the checkpoint's.
     """
 
@@ -26,49 +26,53 @@ class TokenPieces:
         self._text = TextStream(tokenizer)
         self._stops = StopTexts(request.sampling.stop)
         self.token_ids: list[int] = []
-        """All that were told."""
-        self._asked_ns = time.perf_counter_ns()
+        """All token ids in chunks so far."""
+        self._started_ns = time.perf_counter_ns()
         self._first_ns: int | None = None
 
     @property
     def started(self) -> bool:
-        """Has a token come?"""
+        """Whether a token has arrived."""
         return bool(self.token_ids)
 
-    def take(self, token_ids: Sequence[int], finish: FinishReason | None) -> TokenChunk:
-        """What these tokens add; `finish` says why they are the last (None: they are not). The
-        chunk's own reason is `stop` where a stop text ends the answer: tokens behind it do not
-        count, and the engine need not make more.
+    def chunk(self, token_ids: Sequence[int], finish: FinishReason | None) -> TokenChunk:
+        """The chunk of these tokens.
+
+        Args:
+            token_ids: the next tokens.
+            finish: why the engine ended the answer; None while it continues. The chunk's finish
+                reason is `stop` if a stop text ends the answer, whatever the engine says; tokens
+                after it do not count, and the engine need not generate more.
 
         Raises:
-            EngineError: no text could be made of them; nobody else's answer is concerned.
+            EngineError: the tokenizer failed on this answer.
         """
         try:
-            return self._taken(token_ids, finish)
+            return self._chunk(token_ids, finish)
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # a tokenizer's panic is no Exception
-            log_failure("no text could be made of an answer", error)
+        except BaseException as error:  # a panic in the Rust tokenizer is no Exception
+            log_failure("detokenising an answer failed", error)
             raise EngineError(
-                f"the service failed to make text of this answer ({type(error).__name__}); its log "
-                "says why"
+                f"expected text for the answer's tokens, got {type(error).__name__} from the "
+                "tokenizer; see the service's log, and ask again"
             ) from error
 
-    def _taken(self, token_ids: Sequence[int], finish: FinishReason | None) -> TokenChunk:
+    def _chunk(self, token_ids: Sequence[int], finish: FinishReason | None) -> TokenChunk:
         if token_ids and self._first_ns is None:
             self._first_ns = time.perf_counter_ns()
         pieces = []
-        taken = 0
+        consumed = 0
         stopped = False
-        while taken < len(token_ids) and not stopped:
-            taken += 1
-            last = finish is not None and taken == len(token_ids)
-            piece, stopped = self._stops.push(self._text.push(token_ids[taken - 1], last), last)
+        while consumed < len(token_ids) and not stopped:
+            consumed += 1
+            last = finish is not None and consumed == len(token_ids)
+            piece, stopped = self._stops.push(self._text.push(token_ids[consumed - 1], last), last)
             pieces.append(piece)
         if finish is not None and not token_ids:
             pieces.append(self._stops.push("", last=True).text)
         reason = "stop" if stopped else finish
-        text, tokens = "".join(pieces), tuple(token_ids[:taken])
+        text, tokens = "".join(pieces), tuple(token_ids[:consumed])
         self.token_ids += tokens
         if reason is None:
             return TokenChunk(text, tokens)
@@ -78,4 +82,4 @@ class TokenPieces:
     def _timings(self) -> Timings:
         now = time.perf_counter_ns()
         first = now if self._first_ns is None else self._first_ns
-        return Timings({"prefill": first - self._asked_ns, "decode": now - first})
+        return Timings({"prefill": first - self._started_ns, "decode": now - first})

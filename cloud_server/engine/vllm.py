@@ -1,7 +1,7 @@
 """vLLM inside this process: one machine, one or several GPUs.
 
-The engine takes codebook indices; vLLM's workers rebuild the image, schedule and cache it. Needs an
-environment of its own with vLLM in it (`make vllm` makes one for CPUs).
+The engine takes codebook indices; vLLM's workers rebuild the image, schedule and cache. It needs a
+separate environment with vLLM (`make vllm` makes one for CPUs).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from aligned_vq.answers import FinishReason, TokenChunk
 from aligned_vq.errors import ConfigError, EngineError
 from cloud_server.engine.base import EngineRequest
 from cloud_server.engine.sampling import vllm_sampling
-from cloud_server.engine.streaming import TokenPieces
+from cloud_server.engine.streaming import ChunkBuilder
 from cloud_server.vllm_plugin import overrides
 
 _log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ _REASONS: dict[str | None, FinishReason] = {
 
 @dataclass(frozen=True)
 class VllmSettings:
-    """How vLLM runs; `more` holds further arguments of its engine by their Python names."""
+    """vLLM's settings; `more` holds further engine arguments by their Python names."""
 
     model: str
     revision: str | None
@@ -46,12 +46,12 @@ class VllmSettings:
 
 
 class VllmEngine:
-    """A `LanguageEngine` over vLLM's `AsyncLLM`; `warm_up` starts it.
+    """A `LanguageEngine` on vLLM's `AsyncLLM`; `warm_up` starts it.
 
     Args:
-        settings: how.
+        settings: vLLM's settings.
         tokenizer: the checkpoint's.
-        blank: a question about nothing, for the warm-up.
+        blank: a request without image content, for the warm-up.
     """
 
     def __init__(self, settings: VllmSettings, tokenizer: Any, blank: EngineRequest) -> None:
@@ -59,7 +59,7 @@ class VllmEngine:
         self._tokenizer = tokenizer
         self._blank = blank
         self._llm: Any = None
-        self._asked: set[str] = set()
+        self._running: set[str] = set()
         self._closing = False
 
     @property
@@ -76,20 +76,25 @@ class VllmEngine:
         """See `LanguageEngine.generate`."""
         llm = self._llm
         if not self.healthy:
-            raise EngineError("vLLM has stopped; ask another replica")
+            raise EngineError("expected vLLM to run, got a stopped engine; ask another replica")
         sampling = _sampling(request)
-        answer = TokenPieces(request, self._tokenizer)
-        self._asked.add(request.request_id)
+        builder = ChunkBuilder(request, self._tokenizer)
+        self._running.add(request.request_id)
         try:
-            # Checks the image, in this process.
+            # Rendering checks the image in this process; in a worker an exception would end vLLM.
             (prompt,) = await llm.renderer.render_cmpl_async([_prompt(request)])
             outputs = llm.generate(prompt, sampling, request.request_id)
-            async with aclosing(outputs):  # closed early, it takes its request off the engine
+            async with aclosing(outputs):  # closing early aborts the request in the engine
                 async for output in outputs:
-                    own = output.outputs[0]
-                    chunk = answer.take(own.token_ids, _REASONS.get(own.finish_reason))
+                    completion = output.outputs[0]
+                    chunk = builder.chunk(
+                        completion.token_ids, _REASONS.get(completion.finish_reason)
+                    )
                     if output.finished and chunk.finish_reason is None:
-                        raise EngineError(f"vLLM gave up on this question ({own.finish_reason})")
+                        raise EngineError(
+                            "expected vLLM to finish the answer, got finish reason "
+                            f"{completion.finish_reason!r}; ask again"
+                        )
                     yield chunk
                     if chunk.finish_reason is not None:
                         return
@@ -98,11 +103,11 @@ class VllmEngine:
         except Exception as error:
             _log.error("vLLM failed on a question", exc_info=error)
             raise EngineError(
-                f"vLLM failed on this question ({type(error).__name__}: {error}); the service's "
-                "log says why"
+                f"expected an answer from vLLM, got {type(error).__name__}: {error}; see the "
+                "service's log"
             ) from error
         finally:
-            self._asked.discard(request.request_id)
+            self._running.discard(request.request_id)
 
     async def abort(self, request_id: str) -> None:
         """See `LanguageEngine.abort`."""
@@ -110,10 +115,10 @@ class VllmEngine:
             await self._llm.abort(request_id)
 
     async def warm_up(self) -> None:
-        """Start vLLM and its workers, then see `LanguageEngine.warm_up`.
+        """Start vLLM and its workers, then answer the blank request.
 
         Raises:
-            ConfigError: vLLM is not installed, or did not start with these settings.
+            ConfigError: vLLM is not installed, or does not start with these settings.
         """
         self._llm = await asyncio.to_thread(_start, self._settings)
         async for _ in self.generate(self._blank):
@@ -121,13 +126,13 @@ class VllmEngine:
 
     async def close(self) -> None:
         """See `LanguageEngine.close`."""
-        for request_id in list(self._asked):
+        for request_id in list(self._running):
             await self.abort(request_id)
         self._closing = True
         llm, self._llm = self._llm, None
         if llm is None:
             return
-        # Else it takes the end of the engine for its failure, and says so in the log.
+        # Otherwise the handler logs the engine's end as a failure.
         if llm.output_handler is not None:
             llm.output_handler.cancel()
         await asyncio.to_thread(llm.shutdown)
@@ -135,8 +140,8 @@ class VllmEngine:
 
 def _start(settings: VllmSettings) -> Any:
     """vLLM's engine, once its workers are ready."""
-    # Set before vLLM is imported: nothing about what is served here leaves the machine, and its log
-    # goes where ours does.
+    # vLLM reads these when it is imported: no usage statistics leave the machine, and its log goes
+    # to stderr like the service's.
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
     try:
@@ -146,7 +151,7 @@ def _start(settings: VllmSettings) -> Any:
     except ImportError as error:
         raise ConfigError(
             f"expected vLLM for engine 'vllm', got none ({error}); run the service in an "
-            "environment that has it (`make vllm` makes one), or choose engine 'transformers'"
+            "environment with vLLM (`make vllm` makes one), or choose engine 'transformers'"
         ) from error
     dtype = settings.dtype
     if dtype == "auto":
@@ -165,21 +170,21 @@ def _start(settings: VllmSettings) -> Any:
         return AsyncLLM.from_engine_args(arguments)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(
-            f"expected vLLM to start with these settings, got: {error}; its log says why"
+            f"expected vLLM to start with these settings, got: {error}; see its log"
         ) from error
 
 
 def _prompt(request: EngineRequest) -> dict[str, Any]:
-    """Token ids and indices. Whatever vLLM keeps of them is found again only under the same key,
-    and the key is a tenant's own."""
+    """The prompt with its image. vLLM's caches are salted with the image key, which differs between
+    clients, so no client can observe what another one has cached."""
     prompt: dict[str, Any] = {"prompt_token_ids": list(request.prompt_ids)}
-    name = request.image_key.hex()
-    if name:
-        prompt["cache_salt"] = name
+    cache_key = request.image_key.hex()
+    if cache_key:
+        prompt["cache_salt"] = cache_key
     if request.image is not None:
         prompt["multi_modal_data"] = {"image": request.image}
-        if name:
-            prompt["multi_modal_uuids"] = {"image": [name]}
+        if cache_key:
+            prompt["multi_modal_uuids"] = {"image": [cache_key]}
     return prompt
 
 

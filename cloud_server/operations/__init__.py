@@ -1,1 +1,1 @@
-"""What operators see: HTTP endpoints, metrics, logs and the record of each question."""
+"""Observability: HTTP endpoints, metrics, logs and the record of each question."""

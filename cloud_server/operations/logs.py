@@ -1,4 +1,4 @@
-"""Logs of a cloud process: those of every process that serves, and transformers' among them."""
+"""Logging of the cloud process, including transformers' messages."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from aligned_vq.telemetry import logs
 
 
 def configure(level: str, form: str) -> None:
-    """`telemetry.logs.configure`; transformers logs errors only, unless `level` is debug."""
+    """As `telemetry.logs.configure`; transformers logs only errors unless `level` is debug."""
     if logs.configure(level, form):
-        _take_over_transformers(level, quiet=form == "json" or not sys.stderr.isatty())
+        _redirect_transformers(level, quiet=form == "json" or not sys.stderr.isatty())
 
 
-def _take_over_transformers(level: str, quiet: bool) -> None:
-    """It writes to stderr by itself, and shows progress there."""
+def _redirect_transformers(level: str, quiet: bool) -> None:
+    """Route transformers' messages to the root logger instead of its handler on stderr."""
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_default_handler()

@@ -1,4 +1,4 @@
-"""The HTTP face for operators: health, readiness, metrics, manifest. No question passes here."""
+"""HTTP endpoints for operators: health, readiness, metrics, manifests. No question passes here."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from aligned_vq.errors import ConfigError, ManifestMismatch
-from cloud_server.decode.incoming import ServedBundles, bundle_named
+from cloud_server.decode.served_bundles import ServedBundles, find_bundle
 from cloud_server.operations.metrics import Metrics
 from protos import http_server
 from protos.descriptors import default_connections
 from protos.http_server import HttpServer
 
-MOST_CONNECTIONS = 256
-"""Or an eighth of the descriptors. Where there are more, the one idle for longest is closed."""
+MAX_CONNECTIONS = 256
+"""At most an eighth of the file descriptors. Beyond it the one idle for longest is closed."""
 
 
 class OperationsHttp:
@@ -25,9 +25,9 @@ class OperationsHttp:
 
     Args:
         metrics: of the service.
-        bundles: what is served.
-        alive: False where only a restart of the process recovers.
-        trouble: why questions may not come now; empty where they may.
+        bundles: the served bundles.
+        alive: returns whether the process can recover without a restart.
+        unready_reason: returns why the service does not accept questions; empty if it does.
     """
 
     def __init__(
@@ -35,66 +35,66 @@ class OperationsHttp:
         metrics: Metrics,
         bundles: ServedBundles,
         alive: Callable[[], bool],
-        trouble: Callable[[], str],
+        unready_reason: Callable[[], str],
     ) -> None:
         app = FastAPI(title="aligned-vq cloud", docs_url=None, redoc_url=None, openapi_url=None)
 
         @app.get("/healthz")
         async def healthz() -> Response:
-            """The process runs, or 503: it has to be started again."""
-            words, status = ("ok\n", 200) if alive() else ("the engine is lost\n", 503)
-            return Response(words, status, media_type="text/plain")
+            """200, or 503 if the process must be restarted."""
+            text, status = ("ok\n", 200) if alive() else ("the engine is lost\n", 503)
+            return Response(text, status, media_type="text/plain")
 
         @app.get("/readyz")
         async def readyz() -> Response:
-            """Questions may come, or 503 and why not."""
-            why = trouble()
-            words, status = (f"not ready: {why}\n", 503) if why else ("ready\n", 200)
-            return Response(words, status, media_type="text/plain")
+            """200 while the service accepts questions, else 503 and the reason."""
+            reason = unready_reason()
+            text, status = (f"not ready: {reason}\n", 503) if reason else ("ready\n", 200)
+            return Response(text, status, media_type="text/plain")
 
         @app.get("/metrics")
         async def metrics_text() -> Response:
-            """Prometheus' text format."""
+            """The metrics in Prometheus' text format."""
             return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
         @app.get("/v1/manifest")
         async def manifest(digest: str = "") -> Response:
-            """The first manifest served, or the one with this digest in hex digits."""
+            """The default manifest, or the one with this digest in hex digits."""
             try:
-                wanted = bytes.fromhex(digest) if digest else next(iter(bundles))
-                found = bundle_named(bundles, wanted).info.manifest_json
+                manifest_digest = bytes.fromhex(digest) if digest else next(iter(bundles))
+                manifest_json = find_bundle(bundles, manifest_digest).info.manifest_json
             except (ValueError, ManifestMismatch) as error:
                 return JSONResponse({"error": str(error)}, 404)
-            return Response(found, media_type="application/json")
+            return Response(manifest_json, media_type="application/json")
 
         @app.get("/v1/manifests")
         async def manifests() -> list[str]:
-            """The digests of all that are served, in hex digits."""
-            return [own.hex() for own in bundles]
+            """The digests of all served manifests, in hex digits."""
+            return [each.hex() for each in bundles]
 
         self._app = app
         self.port = 0
 
     async def start(self, host: str, port: int) -> int:
-        """Listen; returns the port.
+        """Start to listen; returns the port.
 
         Raises:
             ConfigError: the address cannot be bound.
         """
-        most = default_connections(MOST_CONNECTIONS, 0.125)
-        config = http_server.config(self._app, most, host=host, port=port)
+        max_connections = default_connections(MAX_CONNECTIONS, 0.125)
+        config = http_server.config(self._app, max_connections, host=host, port=port)
         try:
             listening = config.bind_socket()
-        except SystemExit as error:  # uvicorn's way to say that the address is taken
+        except SystemExit as error:  # what uvicorn raises for an address in use
             raise ConfigError(
                 f"expected to listen on {host}:{port} for HTTP, got an address that cannot be "
-                "bound; choose another http_port"
+                "bound; choose another http_host or http_port"
             ) from error
         self.port = listening.getsockname()[1]
-        up = asyncio.Event()
-        self._server = HttpServer(config, up.set)
+        started = asyncio.Event()
+        self._server = HttpServer(config, started.set)
         self._serving = asyncio.create_task(self._server.serve([listening]))
-        await up.wait()
+        await started.wait()
         return self.port
 
     async def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""What is told of a question, in logs and in spans: names and numbers, never what it says."""
+"""The record of a question in logs and spans: names and numbers, never its content."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ ANSWERED = "answered"
 
 
 class QuestionFields(TypedDict, total=False):
-    """All that may be told. A field that could hold a user's words has no place here."""
+    """The fields that logs and spans may contain. None of them can hold a user's text."""
 
     outcome: str
-    """answered, cancelled, timeout, bug, or the class of the error it was refused with."""
+    """answered, cancelled, cut off, timeout, bug, or the class of the error that ended it."""
     seconds: float
     identity: str
     request_id: str
-    """Letters, digits and . _ : - of the client's choice."""
+    """Chosen by the client, of letters, digits and . _ : - only."""
     trace_id: str
     payload_bytes: int
     prompt_tokens: int
@@ -31,10 +31,10 @@ class QuestionFields(TypedDict, total=False):
 
 
 class QuestionRecord:
-    """Collects what may be told of one question while it is answered.
+    """Collects the fields of one question while it is answered.
 
     Args:
-        span: of the question; ends with it.
+        span: the question's span; `end` ends it.
     """
 
     def __init__(self, span: Span) -> None:
@@ -45,20 +45,20 @@ class QuestionRecord:
 
     @property
     def extra(self) -> Mapping[str, Any]:
-        """For the `extra` of a log call: what is known so far."""
+        """The fields so far, for the `extra` argument of a log call."""
         return {EVENT: dict(self._fields)}
 
     @property
     def seconds(self) -> float:
-        """Since the question came."""
+        """Since the question arrived."""
         return time.monotonic() - self._started
 
     def note(self, **fields: Unpack[QuestionFields]) -> None:
-        """Take in what is known now; empty names are not."""
+        """Add fields; empty strings are left out."""
         self._fields.update({name: value for name, value in fields.items() if value != ""})  # type: ignore[typeddict-item]
 
     def answered(self, last: TokenChunk, stages_ns: Mapping[str, int]) -> None:
-        """The answer's last chunk came, after the engine's stages."""
+        """Add the fields of the answer's last chunk, and the engine's stages to the span."""
         self.span.stages(stages_ns)
         if last.finish_reason is not None:
             self.note(finish_reason=last.finish_reason)
@@ -70,7 +70,7 @@ class QuestionRecord:
             )
 
     def end(self, outcome: str, identity: str | None) -> float:
-        """End the span; the seconds that the question took."""
+        """End the span; returns the seconds that the question took."""
         seconds = self.seconds
         self.note(outcome=outcome, seconds=round(seconds, 6), identity=identity or "")
         self.span.note({name: value for name, value in self._fields.items() if name != "trace_id"})  # type: ignore[misc]

@@ -1,7 +1,7 @@
 """A plug-in for vLLM: LLaVA whose image input is codebook indices.
 
-vLLM finds `register` by its entry point in every process it starts. The model runs when it is asked
-for: `python -m cloud_server.vllm_plugin` says how.
+vLLM finds `register` by its entry point in every process it starts. `python -m
+cloud_server.vllm_plugin` starts a vLLM server with this model.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ ARCHITECTURE = "SplitLlavaForConditionalGeneration"
 CONNECTOR = "aligned_vq"
 """Name of the media connector, for the environment variable `VLLM_MEDIA_CONNECTOR`."""
 BUNDLE = "aligned_vq_bundle"
-"""Name of the bundle's directory among the overrides of the checkpoint's settings."""
+"""Key of the bundle's directory among the overrides of the checkpoint's config."""
 
 
 def register() -> None:
-    """Tell vLLM of the model and of the way its images come over HTTP."""
+    """Register the model and its media connector with vLLM."""
     from vllm import ModelRegistry
     from vllm.multimodal.media import MEDIA_CONNECTOR_REGISTRY
 
@@ -29,5 +29,5 @@ def register() -> None:
 
 
 def overrides(bundle: Path) -> dict[str, Any]:
-    """What vLLM must be told of the checkpoint (`hf_overrides`) to serve it with a bundle."""
+    """vLLM's `hf_overrides` to serve a checkpoint with a bundle."""
     return {"architectures": [ARCHITECTURE], BUNDLE: str(bundle.resolve())}

@@ -1,7 +1,7 @@
 """`python -m cloud_server.vllm_plugin --bundle DIR --model CHECKPOINT [options of vllm serve]`
 
-One engine replica for a front tier (`cloud-server serve --engine replicas`): vLLM's own server with
-the settings it needs for a bundle. Who reaches it can end it, so only front tiers may.
+One engine replica for a front tier (`cloud-server serve --engine replicas`): vLLM's server with the
+settings for a bundle. It has no access control, so only front tiers may be able to reach it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from cloud_server.vllm_plugin import CONNECTOR, overrides
 
 
 def command(bundle: Path, model: str, options: list[str]) -> list[str]:
-    """The arguments of `vllm serve` for a bundle. Its own come last, so they win."""
+    """The arguments of `vllm serve` for a bundle. `options` come last, so they take precedence."""
     return [
         *("--model", model, "--hf-overrides", json.dumps(overrides(bundle))),
         *(
             "--middleware",
-            "cloud_server.vllm_plugin.endpoint_filter.OnlyIndices",
+            "cloud_server.vllm_plugin.endpoint_filter.EndpointFilter",
             "--enable-scale-out",
         ),
         *("--host", "127.0.0.1", "--generation-config", "vllm", *options),
@@ -30,15 +30,15 @@ def command(bundle: Path, model: str, options: list[str]) -> list[str]:
 
 
 def main() -> None:
-    """Run vLLM's server until it is ended."""
+    """Run vLLM's server until it is terminated."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--model", required=True)
-    known, options = parser.parse_known_args()
+    arguments, options = parser.parse_known_args()
     os.environ["VLLM_MEDIA_CONNECTOR"] = CONNECTOR
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     server = "vllm.entrypoints.openai.api_server"
-    sys.argv = [server, *command(known.bundle, known.model, options)]
+    sys.argv = [server, *command(arguments.bundle, arguments.model, options)]
     runpy.run_module(server, run_name="__main__")
 
 

@@ -1,4 +1,4 @@
-"""How images reach vLLM's API server: as indices in a data URL, and in no other way."""
+"""The media connector: images reach vLLM's API server only as indices in a data URL."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from cloud_server.decode.index_arrays import NamedIndices, indices_from_url
 
 
 class IndexConnector(MediaConnector):
-    """Reads indices; fetches nothing and decodes no picture, sound or film."""
+    """Parses indices; fetches nothing and decodes no image, audio or video."""
 
     def load_from_url(self, url: str, *_: Any, **__: Any) -> NamedIndices:
         """The indices in a data URL.
 
         Raises:
-            ValueError: it holds something else.
+            ValueError: it is another URL.
         """
         return indices_from_url(url)
 
@@ -25,10 +25,10 @@ class IndexConnector(MediaConnector):
         return indices_from_url(url)
 
     def fetch_image_embedding(self, data: str) -> NoReturn:
-        """Always refused: a tensor of the sender's own could be of any shape.
+        """Always fails: a serialised tensor from a client could have any shape.
 
         Raises:
-            ValueError: every time.
+            ValueError: always.
         """
         raise ValueError(
             "expected codebook indices as a data URL, got embeddings; send a payload to the service"

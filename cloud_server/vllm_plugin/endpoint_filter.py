@@ -1,7 +1,7 @@
-"""The doors of an engine replica that stay open: all others of vLLM's server are shut.
+"""The allow-list of a replica's HTTP endpoints.
 
-Its further endpoints take pictures, text prompts, tensors that no one checks, or orders such as
-`/pause`; a front tier needs none of them.
+vLLM's other endpoints accept images, text prompts, unchecked tensors, or commands such as `/pause`.
+A front tier needs none of them.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 GENERATE = "/inference/v1/generate"
-OPEN = frozenset({GENERATE, "/health", "/metrics", "/version"})
-FIELDS = frozenset(
+ALLOWED_PATHS = frozenset({GENERATE, "/health", "/metrics", "/version"})
+ALLOWED_FIELDS = frozenset(
     {"request_id", "token_ids", "content_parts", "sampling_params", "stream", "cache_salt"}
 )
-"""Of a question. `features`, among the others, would go to a worker unchecked."""
+"""Allowed fields of a request. Of the others, `features` would reach a worker unchecked."""
 MAX_BODY_BYTES = 2**20
 
 
-class OnlyIndices:
-    """ASGI middleware that lets health checks and questions with indices through."""
+class EndpointFilter:
+    """ASGI middleware that passes health checks, metrics and requests with indices only."""
 
     def __init__(self, app: App) -> None:
         self._app = app
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Serve one request, or say why not: 404 for a shut door, 400 for what is no question."""
+        """Pass one request on, or refuse it: 404 for other paths, 400 for malformed requests."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
-        elif scope["type"] != "http" or scope["path"] not in OPEN:
-            await _say(scope, send, 404, f"expected one of {', '.join(sorted(OPEN))}")
+        elif scope["type"] != "http" or scope["path"] not in ALLOWED_PATHS:
+            await _refuse(scope, send, 404, f"expected one of {', '.join(sorted(ALLOWED_PATHS))}")
         elif scope["path"] != GENERATE:
             await self._app(scope, receive, send)
         else:
-            body = await _body(receive)
-            if fault := _fault(body):
-                await _say(scope, send, 400, fault)
+            body = await _read_body(receive)
+            if reason := _refusal_reason(body):
+                await _refuse(scope, send, 400, reason)
                 return
             pending = [{"type": "http.request", "body": body, "more_body": False}]
 
@@ -51,37 +51,39 @@ class OnlyIndices:
             await self._app(scope, replay, send)
 
 
-def _fault(body: bytes) -> str | None:
-    """What is wrong with a question, if anything."""
+def _refusal_reason(body: bytes) -> str | None:
+    """Why a request body is refused; None if it is not."""
     try:
-        asked = json.loads(body)
+        fields = json.loads(body)
     except ValueError:
-        asked = None
-    if len(body) > MAX_BODY_BYTES or not isinstance(asked, dict):
+        fields = None
+    if len(body) > MAX_BODY_BYTES or not isinstance(fields, dict):
         return f"expected a JSON object of at most {MAX_BODY_BYTES} bytes"
-    if unknown := sorted(asked.keys() - FIELDS):
-        return f"expected only {', '.join(sorted(FIELDS))}, got {', '.join(unknown)[:200]}"
+    if unexpected := sorted(fields.keys() - ALLOWED_FIELDS):
+        return (
+            f"expected only {', '.join(sorted(ALLOWED_FIELDS))}, got {', '.join(unexpected)[:200]}"
+        )
     return None
 
 
-async def _body(receive: Receive) -> bytes:
-    """The whole body, or a little more than is allowed of it."""
+async def _read_body(receive: Receive) -> bytes:
+    """The whole body, or at least its first `MAX_BODY_BYTES` + 1 bytes."""
     parts: list[bytes] = []
     size = 0
     while size <= MAX_BODY_BYTES:
-        message = await receive()
-        parts.append(message.get("body", b""))
+        event = await receive()
+        parts.append(event.get("body", b""))
         size += len(parts[-1])
-        if not message.get("more_body"):
+        if not event.get("more_body"):
             break
     return b"".join(parts)
 
 
-async def _say(scope: MutableMapping[str, Any], send: Send, status: int, words: str) -> None:
+async def _refuse(scope: MutableMapping[str, Any], send: Send, status: int, message: str) -> None:
     if scope["type"] != "http":
         await send({"type": "websocket.close", "code": 1008})
         return
-    body = json.dumps({"error": {"message": words, "code": status}}).encode()
+    body = json.dumps({"error": {"message": message, "code": status}}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

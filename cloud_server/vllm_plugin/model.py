@@ -1,5 +1,5 @@
-"""The model inside vLLM's workers: codebook lookup, residual link, rest of the vision tower,
-projector and language model."""
+"""The model in vLLM's workers: codebook lookup, residual link, vision suffix, projector and
+language model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from aligned_vq.llava.checkpoint import LlavaCheckpoint
 from aligned_vq.split.loading import load_suffix
 from aligned_vq.split.vision import VisionSuffix
 from cloud_server.decode.index_arrays import IndexLayout
-from cloud_server.model import check_belongs
+from cloud_server.model import check_vision_weights
 from cloud_server.vllm_plugin import BUNDLE
 from cloud_server.vllm_plugin.processing import (
     SplitLlavaDummies,
@@ -35,19 +35,21 @@ from cloud_server.vllm_plugin.processing import (
 
 
 class Projector(nn.Module):
-    """LLaVA's two layers between vision tower and language model; whole on every worker."""
+    """LLaVA's two layers between vision tower and language model; not sharded."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
         layers = config.vision_feature_layer
-        read = config.vision_config.hidden_size * (len(layers) if isinstance(layers, list) else 1)
+        input_width = config.vision_config.hidden_size * (
+            len(layers) if isinstance(layers, list) else 1
+        )
         width, bias = config.text_config.hidden_size, config.multimodal_projector_bias
-        self.linear_1 = nn.Linear(read, width, bias=bias)
+        self.linear_1 = nn.Linear(input_width, width, bias=bias)
         self.act = get_act_fn(config.projector_hidden_act)
         self.linear_2 = nn.Linear(width, width, bias=bias)
 
     def forward(self, selected: Tensor) -> Tensor:
-        """Image embeddings `[B, N', H]` of selected hidden states."""
+        """Image embeddings `[B, N', H]` of the vision tower's selected hidden states."""
         embeds: Tensor = self.linear_2(self.act(self.linear_1(selected)))
         return embeds
 
@@ -56,14 +58,14 @@ class Projector(nn.Module):
     SplitLlavaProcessor, info=SplitLlavaInfo, dummy_inputs=SplitLlavaDummies
 )
 class SplitLlavaForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsPP):
-    """LLaVA behind the cut. The edge half of its vision tower is never loaded.
+    """LLaVA behind the cut. The prefix of its vision tower, which runs on the edge, is not loaded.
 
-    Put together from vLLM's parts rather than derived from its LLaVA, whose module needs a build of
-    torchvision and whose tower would be made only to be thrown away.
+    Composed of vLLM's parts instead of derived from its LLaVA, whose module requires torchvision
+    and would create the whole vision tower.
 
     Raises:
-        ConfigError: the bundle cannot be used, or sends more than indices.
-        ManifestMismatch: it was made for other vision weights.
+        ConfigError: the bundle is unusable, or its payloads hold more than indices.
+        ManifestMismatch: the bundle was made for other vision weights.
     """
 
     hf_to_vllm_mapper = WeightsMapper(
@@ -71,7 +73,7 @@ class SplitLlavaForConditionalGeneration(nn.Module, SupportsMultiModal, Supports
             "model.language_model.": "language_model.model.",
             "model.multi_modal_projector.": "multi_modal_projector.",
             "lm_head.": "language_model.lm_head.",
-            "model.vision_tower.": None,  # the suffix reads its own
+            "model.vision_tower.": None,  # the suffix loads its weights itself
             "vision_tower.": None,
         }
     )
@@ -82,7 +84,7 @@ class SplitLlavaForConditionalGeneration(nn.Module, SupportsMultiModal, Supports
 
     @classmethod
     def get_placeholder_str(cls, modality: str, i: int) -> str | None:
-        """None: prompts come as token ids, with their placeholders."""
+        """None, as prompts are token ids that contain the placeholders."""
         return None
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
@@ -91,9 +93,9 @@ class SplitLlavaForConditionalGeneration(nn.Module, SupportsMultiModal, Supports
         self.configure_mm_token_handling(config.text_config.vocab_size, [config.image_token_index])
         device = vllm_config.device_config.device
         checkpoint = LlavaCheckpoint(model.model, model.revision)
-        with _outside_of_defaults():
+        with _torch_defaults():
             bundle = open_cloud_bundle(getattr(config, BUNDLE), device)
-            check_belongs(bundle.manifest, checkpoint)
+            check_vision_weights(bundle.manifest, checkpoint)
             suffix = load_suffix(checkpoint, bundle.manifest.split, model.dtype, device)
         self._layout = IndexLayout.of(bundle.manifest)
         self._codec = bundle.codec
@@ -109,8 +111,11 @@ class SplitLlavaForConditionalGeneration(nn.Module, SupportsMultiModal, Supports
         self.make_empty_intermediate_tensors = self.language_model.make_empty_intermediate_tensors
 
     def embed_multimodal(self, **kwargs: object) -> Tensor | list[Tensor]:
-        """Image embeddings `[B, N', H]` of `image_indices`, int16 `[B, N, K]`. Never fails over an
-        index: one out of range, which the API process refuses, becomes the nearest."""
+        """Image embeddings `[B, N', H]` of `image_indices`, int16 `[B, N, K]`.
+
+        Indices out of range, which the API process refuses, are clamped: an exception would end the
+        engine.
+        """
         images = kwargs.get("image_indices")
         if not isinstance(images, (Tensor, list)) or not len(images):
             return []
@@ -142,16 +147,17 @@ class SplitLlavaForConditionalGeneration(nn.Module, SupportsMultiModal, Supports
         return logits
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
-        """Projector and language model from the checkpoint; returns the names of all parameters
-        that have their weights, the suffix's among them."""
+        """Load projector and language model; returns the names of all loaded parameters, including
+        those of the suffix, which `__init__` loads."""
         loader = AutoWeightsLoader(self)
         loaded: set[str] = loader.load_weights(weights, mapper=self.hf_to_vllm_mapper)
         return loaded | {f"vision_suffix.{name}" for name in self.vision_suffix.state_dict()}
 
 
 @contextmanager
-def _outside_of_defaults() -> Iterator[None]:
-    """vLLM makes models with its own default dtype; the codec is float32 whatever that is."""
+def _torch_defaults() -> Iterator[None]:
+    """Restore torch's defaults: vLLM creates models under its own default dtype and device, but the
+    codec is always float32."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     try:

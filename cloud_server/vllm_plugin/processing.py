@@ -1,5 +1,5 @@
-"""What vLLM's API process does with an image: check it. Nothing unchecked reaches a worker, where
-one exception would end the engine."""
+"""Image checks in vLLM's API process. Nothing unchecked may reach a worker, where one exception
+would end the engine."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ from cloud_server.vllm_plugin import BUNDLE
 
 
 class IndexItems(ModalityDataItems[Sequence[Tensor], Tensor]):
-    """Checked images of a prompt, each `[N, K]` int16."""
+    """The checked images of a prompt, each `[N, K]` int16."""
 
     def get_count(self) -> int:
-        """How many."""
+        """The number of images."""
         return len(self.data)
 
     def get(self, index: int) -> Tensor:
-        """One of them."""
+        """One image."""
         image: Tensor = self.data[index]
         return image
 
     def get_processor_data(self) -> Mapping[str, object]:
-        """Nothing for the checkpoint's own processor: there are no pixels."""
+        """Nothing: the checkpoint's image processor has no pixels to process."""
         return {}
 
     def get_passthrough_data(self) -> Mapping[str, object]:
-        """What the model gets, `[B, N, K]`."""
+        """The model's input, `[B, N, K]`."""
         return {"image_indices": torch.stack(list(self.data))}
 
 
 class IndexParser(MultiModalDataParser):
-    """Accepts indices and nothing else."""
+    """Accepts index arrays only."""
 
     def __init__(self, layout: IndexLayout) -> None:
         super().__init__()
@@ -55,26 +55,28 @@ class IndexParser(MultiModalDataParser):
     def _parse_image_data(self, data: Any) -> IndexItems | None:
         if data is None:
             return None
-        one = isinstance(data, NamedIndices) or not isinstance(data, (list, tuple))
-        return IndexItems([self._layout.checked(own) for own in ([data] if one else data)], "image")
+        single = isinstance(data, NamedIndices) or not isinstance(data, (list, tuple))
+        return IndexItems(
+            [self._layout.checked(image) for image in ([data] if single else data)], "image"
+        )
 
 
 class SplitLlavaInfo(BaseProcessingInfo):
-    """What vLLM asks about the model's images."""
+    """Describes the model's image input to vLLM."""
 
     @cached_property
     def manifest(self) -> SplitManifest:
-        """Of the bundle that is served."""
+        """The manifest of the served bundle."""
         return read_manifest(getattr(self.get_hf_config(), BUNDLE))
 
     @cached_property
     def layout(self) -> IndexLayout:
-        """Of its index arrays."""
+        """The layout of its index arrays."""
         return IndexLayout.of(self.manifest)
 
     @property
     def placeholders(self) -> list[int]:
-        """The tokens of a prompt that an image takes."""
+        """The placeholder tokens of an image."""
         config = self.get_hf_config()
         return [config.image_token_index] * self.manifest.tower.num_selected_tokens
 
@@ -83,21 +85,21 @@ class SplitLlavaInfo(BaseProcessingInfo):
         return IndexParser(self.layout)
 
     def get_supported_mm_limits(self) -> Mapping[str, int | None]:
-        """One image in a prompt, and no sound or film."""
+        """One image per prompt, and no audio or video."""
         return {"image": 1}
 
     def get_mm_max_tokens_per_item(
         self, seq_len: int, mm_counts: Mapping[str, int]
     ) -> Mapping[str, int]:
-        """Every image takes the same."""
+        """The number of placeholders, which is the same for every image."""
         return {"image": len(self.placeholders)}
 
 
 class SplitLlavaDummies(BaseDummyInputsBuilder[SplitLlavaInfo]):
-    """Prompts about nothing, with which vLLM measures memory."""
+    """Blank inputs, with which vLLM measures memory."""
 
     def get_dummy_text(self, mm_counts: Mapping[str, int]) -> str:
-        """Placeholders alone."""
+        """A prompt of placeholders only."""
         tokens = self.info.placeholders * mm_counts.get("image", 0)
         text: str = self.info.get_tokenizer().decode(tokens)
         return text
@@ -105,14 +107,14 @@ class SplitLlavaDummies(BaseDummyInputsBuilder[SplitLlavaInfo]):
     def get_dummy_mm_data(
         self, seq_len: int, mm_counts: Mapping[str, int], mm_options: Mapping[str, Any]
     ) -> Mapping[str, Any]:
-        """Images of which nothing is known."""
+        """Images without any covered token."""
         blank = torch.full(self.info.layout.shape, UNCOVERED, dtype=torch.int16)
         return {"image": [blank] * mm_counts.get("image", 0)}
 
 
 class SplitLlavaProcessor(BaseMultiModalProcessor[SplitLlavaInfo]):
-    """Finds the image's place in a prompt of token ids. The placeholders are all there already, as
-    the service's prompt builder wrote them, so an image never changes a prompt's length."""
+    """Locates the image in a prompt of token ids. The service's prompt builder has already inserted
+    all placeholders, so an image never changes the length of a prompt."""
 
     def _get_mm_fields_config(
         self, hf_inputs: Any, hf_processor_mm_kwargs: Mapping[str, object]
@@ -122,5 +124,5 @@ class SplitLlavaProcessor(BaseMultiModalProcessor[SplitLlavaInfo]):
     def _get_prompt_updates(
         self, mm_items: Any, hf_processor_mm_kwargs: Mapping[str, object], out_mm_kwargs: Any
     ) -> Sequence[PromptReplacement]:
-        run = self.info.placeholders
-        return [PromptReplacement(modality="image", target=run, replacement=run)]
+        placeholders = self.info.placeholders
+        return [PromptReplacement(modality="image", target=placeholders, replacement=placeholders)]

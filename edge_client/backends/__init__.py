@@ -1,1 +1,1 @@
-"""What runs the edge half of the model: ONNX Runtime or torch."""
+"""Backends that run the edge half of the model: ONNX Runtime and torch."""

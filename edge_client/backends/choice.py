@@ -1,6 +1,6 @@
-"""Which backend runs a bundle; what is missing for it is told by name.
+"""Selects the backend that runs a bundle; errors name the missing requirement.
 
-A backend's library is imported only where that backend is taken.
+A backend's library is imported only if that backend is selected.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ def open_backend(
     dtype: Precision = "float32",
     threads: int = 0,
 ) -> Backend:
-    """The backend chosen; `auto` is ONNX Runtime where it can run this bundle, torch otherwise.
+    """A backend for a bundle; `auto` is ONNX Runtime if it can run this bundle, else torch.
 
     Args:
-        bundle: its directory.
-        manifest: the bundle's.
+        bundle: directory of the bundle.
+        manifest: of the bundle.
         choice: `auto`, `onnx` or `torch`.
-        dtype: of the vision prefix; ONNX Runtime runs float32 only.
-        threads: that compute; 0 leaves it to the library.
+        dtype: precision of the vision prefix; ONNX Runtime runs float32 only.
+        threads: compute threads; 0: the library's default.
 
     Raises:
         ConfigError: a library or the graph is missing, or the bundle is incomplete or damaged.
     """
-    no_onnx = None if choice == "torch" else _missing_for_onnx(bundle, manifest, dtype)
-    if choice == "onnx" and no_onnx:
-        raise ConfigError(f"the backend onnx expects {no_onnx}, or choose the backend torch")
-    if choice != "torch" and no_onnx is None:
+    missing = None if choice == "torch" else _missing_for_onnx(bundle, manifest, dtype)
+    if choice == "onnx" and missing:
+        raise ConfigError(f"the backend onnx expects {missing}, or choose the backend torch")
+    if choice != "torch" and missing is None:
         from edge_client.backends.onnx import OnnxBackend
 
         return OnnxBackend(bundle, manifest, threads)
-    if not _installed("torch"):
-        instead = f"; for the backend onnx, it expects {no_onnx}" if no_onnx else ""
+    if not _is_installed("torch"):
+        alternative = f"; the backend onnx expects {missing}" if missing else ""
         raise ConfigError(
             "the backend torch expects torch, which is not installed; pip install "
-            f"'aligned-vq[edge-torch]'{instead}"
+            f"'aligned-vq[edge-torch]'{alternative}"
         )
     from edge_client.backends.torch import TorchBackend
 
@@ -52,17 +52,17 @@ def open_backend(
 
 
 def _missing_for_onnx(bundle: Path, manifest: SplitManifest, dtype: Precision) -> str | None:
-    """What ONNX Runtime would need to run a bundle, and where to get it; None: nothing."""
+    """The requirement of ONNX Runtime that is missing, and how to meet it; None if none is."""
     if manifest.edge_graph_digest is None:
         return f"{bundle / GRAPH}, which the bundle lacks; run: aligned-vq export-onnx {bundle}"
     if dtype != "float32":
         return f"dtype float32, got {dtype}; leave dtype out"
-    if not _installed("onnxruntime"):
+    if not _is_installed("onnxruntime"):
         return "onnxruntime, which is not installed; pip install 'aligned-vq[edge]'"
     return None
 
 
-def _installed(library: str) -> bool:
+def _is_installed(library: str) -> bool:
     try:
         import_module(library)
     except ModuleNotFoundError:

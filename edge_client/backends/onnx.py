@@ -19,16 +19,17 @@ from aligned_vq.graph import terms
 from aligned_vq.types import Encoded, OperatingPoint, StageIndices
 from edge_client.backends.base import BackendName
 
-_ERRORS = 3  # of ONNX Runtime's levels of severity
+_ERROR_SEVERITY = 3
+"""ONNX Runtime's log level for errors."""
 
 
 class OnnxBackend:
     """See `Backend`.
 
     Args:
-        bundle: its directory.
-        manifest: the bundle's, which names a graph.
-        threads: of the graph's operators; 0: one for each core.
+        bundle: directory of the bundle.
+        manifest: of the bundle; it must have a graph.
+        threads: threads of an operator; 0: one per core.
 
     Raises:
         ConfigError: the bundle is incomplete or damaged, or ONNX Runtime cannot run its graph.
@@ -41,19 +42,19 @@ class OnnxBackend:
         graph = read_verified(bundle / GRAPH, manifest.edge_graph_digest or "")
         weights = read_verified(bundle / EDGE, manifest.edge_weights_digest)
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = _ERRORS
+        options.log_severity_level = _ERROR_SEVERITY
         options.intra_op_num_threads = threads
-        # One block for all that a run needs is larger than what is needed at any one time.
+        # A memory pattern reserves one block for a whole run: more than the peak without it.
         options.enable_mem_pattern = False
-        # Threads without work sleep: what else runs beside a camera needs the cores.
+        # Idle threads sleep instead of spinning: other programs of an edge device need the cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # The very bytes that were verified, whatever happens to the file meanwhile.
+        # The bytes that were verified, not the file, which may have changed meanwhile.
         options.add_external_initializers_from_files_in_memory([EDGE], [weights], [len(weights)])
         try:
             session = onnxruntime.InferenceSession(
                 graph, options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # its errors have no base of their own
+        except Exception as error:  # ONNX Runtime's errors share no base class
             raise ConfigError(
                 f"{bundle / GRAPH}: onnxruntime {onnxruntime.__version__} cannot run it ({error}); "
                 "upgrade that package, or choose the backend torch"
@@ -63,29 +64,34 @@ class OnnxBackend:
     def run_prefix(self, pixels: NDArray[np.float32]) -> OnnxPrefixOutput:
         """See `Backend`."""
         spec, graph = self.spec, self._graph
-        unknown = np.zeros((0, spec.features.num_tokens, spec.quantizer.codebook_dim), np.float32)
-        outputs = graph.run(pixels[None], unknown, graph.coverage((), 0.0), 0.0)
+        no_latents = np.zeros(
+            (0, spec.features.num_tokens, spec.quantizer.codebook_dim), np.float32
+        )
+        outputs = graph.run(pixels[None], no_latents, graph.coverage((), 0.0), 0.0)
         statistics = outputs.get(terms.STATISTICS)
-        pairs = None if statistics is None else statistics.astype(np.float16)
-        return OnnxPrefixOutput(graph, outputs[terms.LATENTS], pairs)
+        halves = None if statistics is None else statistics.astype(np.float16)
+        return OnnxPrefixOutput(graph, outputs[terms.LATENTS], halves)
 
 
 class _Graph:
-    """A session and the specification of its bundle."""
+    """An ONNX Runtime session and the specification of its bundle."""
 
     def __init__(self, session: onnxruntime.InferenceSession, spec: CodecSpec) -> None:
         self.spec = spec
         self._session = session
         self._outputs = [output.name for output in session.get_outputs()]
-        (pixels,) = (one for one in session.get_inputs() if one.name == terms.PIXELS)
+        (pixels,) = (entry for entry in session.get_inputs() if entry.name == terms.PIXELS)
         self.no_pixels = np.zeros((0, *pixels.shape[1:]), np.float32)
-        """For runs that start from latents: the graph skips its prefix on an empty batch."""
+        """Input of runs that start from latents: the graph skips its prefix on an empty batch."""
 
     def coverage(self, stages: Sequence[int], rate_weight: float) -> NDArray[np.uint8]:
-        """Which tokens each stage covers, `[R]`: the first of `stages` covers every token, later
-        ones those that are worth their bits, or every token where bits are free."""
+        """Which tokens each stage covers, `[R]` codes of `terms`.
+
+        The first of `stages` covers every token; later ones cover tokens whose gain exceeds the
+        cost of their bits, or every token if the rate weight is 0.
+        """
         cover = np.full(self.spec.quantizer.num_quantizers, terms.NOTHING, np.uint8)
-        cover[list(stages)] = terms.WORTHY if rate_weight else terms.EVERYTHING
+        cover[list(stages)] = terms.BY_RATE if rate_weight else terms.EVERYTHING
         cover[list(stages[:1])] = terms.EVERYTHING
         return cover
 
@@ -96,7 +102,8 @@ class _Graph:
         cover: NDArray[np.uint8],
         rate_weight: float,
     ) -> dict[str, NDArray[Any]]:
-        """The graph's outputs by name."""
+        """The graph's outputs by name, for pixels `[B, 3, H, W]` or latents `[B, N, d]`, of which
+        one is an empty batch."""
         inputs = {
             terms.PIXELS: pixels,
             terms.KNOWN_LATENTS: latents,
@@ -108,7 +115,7 @@ class _Graph:
 
 @dataclass(frozen=True)
 class OnnxPrefixOutput:
-    """One image's latents `[1, N, d]`, and its token statistics `[N, 2]` float16 where the bundle
+    """Latents `[1, N, d]` of an image, and its token statistics `[N, 2]` float16 if the bundle
     sends them; see `PrefixOutput`."""
 
     graph: _Graph
@@ -118,16 +125,17 @@ class OnnxPrefixOutput:
     def encode(self, point: OperatingPoint | None) -> Encoded:
         """See `PrefixOutput`."""
         spec = self.graph.spec
-        chosen = point or spec.point()
-        cover = self.graph.coverage(chosen.stages, chosen.rate_weight)
-        outputs = self.graph.run(self.graph.no_pixels, self.latents, cover, chosen.rate_weight)
-        stages = [self._stage(outputs, n, cover) for n in range(max(chosen.stages) + 1)]
+        point = point or spec.point()
+        cover = self.graph.coverage(point.stages, point.rate_weight)
+        outputs = self.graph.run(self.graph.no_pixels, self.latents, cover, point.rate_weight)
+        # Also the stages that the point leaves out, without indices: their positions count.
+        stages = [self._stage(outputs, n, cover) for n in range(max(point.stages) + 1)]
         return Encoded(spec.features.num_tokens, tuple(stages), self.statistics)
 
     def _stage(
         self, outputs: dict[str, NDArray[Any]], number: int, cover: NDArray[np.uint8]
     ) -> StageIndices:
-        """The indices of one stage, and the mask of the tokens it covers."""
+        """The indices of one stage, and the mask `[N]` of the tokens it covers."""
         indices = outputs[terms.indices_name(number)].astype(np.int32)
         if cover[number] == terms.NOTHING:
             return StageIndices(indices, np.zeros(self.graph.spec.features.num_tokens, np.bool_))

@@ -1,4 +1,4 @@
-"""The edge half with torch: every bundle, every precision."""
+"""The edge half with torch: runs every bundle in every precision."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class TorchBackend:
     """See `Backend`.
 
     Args:
-        bundle: its directory.
-        dtype: of the vision prefix, "float32" or "bfloat16".
-        threads: of the whole process; 0 leaves them to torch.
+        bundle: directory of the bundle.
+        dtype: precision of the vision prefix, "float32" or "bfloat16".
+        threads: threads of the whole process; 0: torch's default.
 
     Raises:
         ConfigError: the bundle is incomplete or damaged.
@@ -31,9 +31,9 @@ class TorchBackend:
         if threads:
             torch.set_num_threads(threads)
         self._dtype: torch.dtype = getattr(torch, dtype)
-        opened = open_edge_bundle(bundle, self._dtype)
-        self._prefix, self._codec = opened.prefix, opened.codec
-        self.spec = opened.codec.spec
+        edge = open_edge_bundle(bundle, self._dtype)
+        self._prefix, self._codec = edge.prefix, edge.codec
+        self.spec = edge.codec.spec
 
     @torch.inference_mode()
     def run_prefix(self, pixels: NDArray[np.float32]) -> TorchPrefixOutput:

@@ -1,1 +1,1 @@
-"""The connection to one or more services: addresses, credentials, retries and fail-over."""
+"""The connection to one or more services: credentials, circuit breakers, retries and failover."""

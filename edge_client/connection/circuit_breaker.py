@@ -1,4 +1,4 @@
-"""Whether a target may be asked now: a circuit breaker, free of threads, network and clock."""
+"""A circuit breaker: whether a target may receive requests. Free of threads and of the network."""
 
 from __future__ import annotations
 
@@ -9,82 +9,89 @@ from typing import Literal
 MAX_PAUSE_SECONDS = 10.0
 REFUSED_SECONDS = 60.0
 
-State = Literal["closed", "open", "trial"]
+State = Literal["closed", "open", "half_open"]
 
 
-class Breaker:
-    """Closed: ask it. Open: it failed too often in a row, leave it alone. Trial: it seems to be
-    well again, one question at a time finds out; a failure opens it again, for twice as long.
+class CircuitBreaker:
+    """The state of one target.
 
-    Failures of questions that ran at the same time count once: a service that is killed breaks all
-    of them, which says no more than one of them does.
+    - closed: the target receives requests.
+    - open: it failed too often in a row and receives none.
+    - half_open: a health check succeeded, so one request at a time may try. A success closes the
+      circuit; a failure opens it again, for twice as long.
+
+    Failures of concurrent requests count once: a killed service breaks all of them, which says no
+    more about it than one failure does.
 
     Args:
-        failures: in a row that open it.
-        pause_seconds: before the first look at whether it is well again.
-        clock: seconds that only grow.
+        failures: consecutive failures that open the circuit.
+        pause_seconds: time from opening to the first health check; doubles up to
+            `MAX_PAUSE_SECONDS`.
+        clock: monotonic time in seconds.
     """
 
     def __init__(
         self, failures: int, pause_seconds: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._limit = failures
-        self._first_pause = self._pause = pause_seconds
+        self._max_failures = failures
+        self._first_pause_seconds = self._pause_seconds = pause_seconds
         self._clock = clock
         self._failures = 0
-        self._look_at = 0.0
-        self._refused = False
+        self._next_check_at = 0.0
+        self._rejected = False
         self._state: State = "closed"
-        self.mark = 0
-        """Changes with every failure that counts; hand it to `failed` as it was when asking."""
+        self.generation = 0
+        """Grows with every failure that counts. A request notes it before it starts, and passes it
+        to `record_failure`, which so recognises requests that ran concurrently."""
         self.reason = ""
-        """What the last failure said; empty after an answer."""
+        """Message of the last failure; empty after a success."""
 
     @property
     def state(self) -> State:
-        """A target that refused us is tried again after a while; others once they say so."""
-        if self._refused and self._clock() >= self._look_at:
-            self._state, self._refused = "trial", False
+        """The state now. After a rejection no health check can help: time alone half-opens it."""
+        if self._rejected and self._clock() >= self._next_check_at:
+            self._state, self._rejected = "half_open", False
         return self._state
 
-    def wants_look(self) -> bool:
-        """Is it time to look whether the target is well?"""
-        return self._state == "open" and not self._refused and self._clock() >= self._look_at
+    def is_check_due(self) -> bool:
+        """Whether the target's health should be checked now."""
+        return self._state == "open" and not self._rejected and self._clock() >= self._next_check_at
 
-    def answered(self) -> None:
-        """A question was answered, or began to be."""
-        self._state, self._refused = "closed", False
-        self._failures, self._pause, self.reason = 0, self._first_pause, ""
+    def record_success(self) -> None:
+        """An answer arrived or began: close the circuit."""
+        self._state, self._rejected = "closed", False
+        self._failures, self._pause_seconds, self.reason = 0, self._first_pause_seconds, ""
 
-    def failed(self, mark: int, reason: str) -> None:
-        """A question that began at `mark` failed in a way that another target might not."""
+    def record_failure(self, generation: int, reason: str) -> None:
+        """A request that started at `generation` failed in a way that another target might not."""
         self.reason = reason
-        if mark != self.mark:
-            return
-        self.mark += 1
+        if generation != self.generation:
+            return  # a concurrent request has counted this failure already
+        self.generation += 1
         self._failures += 1
-        if self._state == "trial" or self._failures >= self._limit:
-            self._leave_alone()
+        if self._state == "half_open" or self._failures >= self._max_failures:
+            self._open()
 
-    def refused(self, reason: str) -> None:
-        """It will never serve us as it is: wrong bundle, wrong service, unknown client."""
+    def record_rejection(self, reason: str) -> None:
+        """The target cannot serve this client as configured: wrong bundle, service or identity."""
         self.reason = reason
-        self.mark += 1
-        self._state, self._refused = "open", True
-        self._look_at = self._clock() + REFUSED_SECONDS
+        self.generation += 1
+        self._state, self._rejected = "open", True
+        self._next_check_at = self._clock() + REFUSED_SECONDS
 
-    def looked(self, trouble: str) -> None:
-        """A look found that it is well again, or, open or not, what is the matter."""
-        if self._refused:
+    def record_health(self, problem: str) -> None:
+        """A health check succeeded (empty `problem`), or failed, which opens the circuit."""
+        if self._rejected:
             return
-        if trouble:
-            self.reason = trouble
-            self.mark += 1  # what its questions say of it now is known
-            self._leave_alone()
+        if problem:
+            self.reason = problem
+            # Requests in flight will fail for the reason recorded here: do not count them as well.
+            self.generation += 1
+            self._open()
         elif self._state == "open":
-            self._state = "trial"
+            self._state = "half_open"
 
-    def _leave_alone(self) -> None:
+    def _open(self) -> None:
         self._state = "open"
-        self._look_at = self._clock() + self._pause
-        self._pause = min(2 * self._pause, MAX_PAUSE_SECONDS)
+        self._next_check_at = self._clock() + self._pause_seconds
+        self._pause_seconds = min(2 * self._pause_seconds, MAX_PAUSE_SECONDS)

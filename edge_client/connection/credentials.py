@@ -1,4 +1,4 @@
-"""How a client shows who it is, and how it knows the service: files and token, checked and read.
+"""TLS certificates and token of a client, read from files and the environment and validated.
 
 Free of torch, as the transport is.
 """
@@ -20,36 +20,44 @@ TOKEN_VARIABLE = "AVQ_EDGE_TOKEN"
 
 Options = tuple[tuple[str, int | str], ...]
 
-_REASONS = (
+_HANDSHAKE_ADVICE = (
     (
         "Hostname Verification",
-        "the certificate there is for another name: check the address, or give server_name",
+        "the service's certificate is for another name: check the address, or give server_name",
     ),
-    ("certificate has expired", "the certificate there has expired: the service needs a new one"),
+    (
+        "certificate has expired",
+        "the service's certificate has expired: it needs a new one",
+    ),
     (
         "certificate is not yet valid",
-        "the certificate there is not valid yet: check the clock of this machine",
+        "the service's certificate is not valid yet: check the clock of this machine",
     ),
     (
         "CERTIFICATE_VERIFY_FAILED",
-        "the certificate there is from an authority that is not trusted here: check ca",
+        "the service's certificate is from an authority that is not trusted here: check ca",
     ),
-    ("WRONG_VERSION_NUMBER", "what is there speaks no TLS: check the address, or leave tls out"),
+    (
+        "WRONG_VERSION_NUMBER",
+        "the service at that address does not speak TLS: check the address, or leave tls out",
+    ),
 )
+"""By a phrase in gRPC's details. The first match counts: details with a more specific reason
+contain CERTIFICATE_VERIFY_FAILED as well."""
 _CLOSED = ("Socket closed", "Connection reset", "End of TCP stream", "Broken pipe")
 _CLOSED_TLS = (
-    "the connection was closed during the TLS handshake, as by a service that refuses a client's "
+    "the connection was closed during the TLS handshake, as by a service that rejects the client's "
     "certificate: check that certificate and key are given, not expired, and from its authority"
 )
 _CLOSED_PLAIN = (
-    "the connection was closed at once, as by a service that wants TLS: try tls, with its ca, or "
-    "check the address"
+    "the connection was closed at once, as by a service that requires TLS: try tls, with its ca, "
+    "or check the address"
 )
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """What `read_credentials` found. Neither key nor token is in its `repr`."""
+    """A client's credentials; PEM files as bytes. Neither key nor token is in the `repr`."""
 
     tls: bool = False
     ca: bytes | None = None
@@ -65,10 +73,10 @@ class Credentials:
             ConfigError: a token would leave this machine in the clear.
         """
         if self.tls:
-            secret = grpc.ssl_channel_credentials(self.ca, self.key, self.certificate)
-            named = (("grpc.ssl_target_name_override", self.server_name),)
-            extra = named if self.server_name is not None else ()
-            return grpc.secure_channel(target, secret, options=(*options, *extra))
+            tls = grpc.ssl_channel_credentials(self.ca, self.key, self.certificate)
+            if self.server_name is not None:
+                options = (*options, ("grpc.ssl_target_name_override", self.server_name))
+            return grpc.secure_channel(target, tls, options=options)
         if self.token is not None and not is_loopback(host_of(target)):
             raise ConfigError(
                 f"expected TLS to send a token to {target}, got tls=False; give tls, or no token"
@@ -76,27 +84,27 @@ class Credentials:
         return grpc.insecure_channel(target, options=options)
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """What every call says about its client."""
+        """Metadata of every call: the token, if there is one."""
         return () if self.token is None else (("authorization", f"Bearer {self.token}"),)
 
-    def reason(self, details: str) -> str:
-        """gRPC's details of a failed handshake in words; empty if they tell of none."""
-        for mark, words in _REASONS:
-            if mark in details:
-                return words
-        if any(mark in details for mark in _CLOSED):
+    def advice(self, details: str) -> str:
+        """What went wrong and what to do, by gRPC's details of a failed handshake; else empty."""
+        for phrase, advice in _HANDSHAKE_ADVICE:
+            if phrase in details:
+                return advice
+        if any(phrase in details for phrase in _CLOSED):
             return _CLOSED_TLS if self.tls else _CLOSED_PLAIN
         return ""
 
 
 def read_credentials(config: EdgeConfig) -> Credentials:
-    """Certificates and token of a client, from its files or, the token, the environment.
+    """The credentials that a config names; the token may come from the environment.
 
     Raises:
-        ConfigError: a file cannot be read or used, or certificate and key do not fit together.
+        ConfigError: a file cannot be read or used, or the key is not the certificate's.
     """
     if config.tls:
-        _check(config)
+        _check_certificates(config)
     return Credentials(
         config.tls,
         _contents(config.ca),
@@ -107,8 +115,9 @@ def read_credentials(config: EdgeConfig) -> Credentials:
     )
 
 
-def _check(config: EdgeConfig) -> None:
-    """gRPC takes any bytes and fails at the handshake, without saying why."""
+def _check_certificates(config: EdgeConfig) -> None:
+    """ConfigError unless OpenSSL accepts the files; gRPC would take any bytes, and fail at the
+    handshake without a reason."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         if config.ca is not None:
@@ -116,20 +125,20 @@ def _check(config: EdgeConfig) -> None:
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(
             f"ca: expected a PEM file with an authority's certificate, got {config.ca} "
-            f"({_words(error)}); copy the service's ca.pem here"
+            f"({_reason(error)}); copy the service's ca.pem here"
         ) from error
     try:
         if config.certificate is not None and config.key is not None:
-            # Without a password given, OpenSSL would ask for one at the terminal.
+            # Without a password, OpenSSL would prompt for one at the terminal.
             context.load_cert_chain(config.certificate, config.key, password="")
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(
-            f"expected a certificate and its own key in PEM, got {config.certificate} and "
-            f"{config.key} ({_words(error)}); give the pair that was made together"
+            f"expected a certificate and its private key in PEM, got {config.certificate} and "
+            f"{config.key} ({_reason(error)}); give the pair that was made together"
         ) from error
 
 
-def _words(error: OSError) -> str:
+def _reason(error: OSError) -> str:
     return (
         (getattr(error, "reason", None) or error.strerror or "unusable").replace("_", " ").lower()
     )
@@ -142,16 +151,21 @@ def _contents(path: Path | None) -> bytes | None:
         return path.read_bytes()
     except OSError as error:
         raise ConfigError(
-            f"{path}: expected a file, got: {error.strerror}; check the path and who may read it"
+            f"{path}: expected a readable file, got: {error.strerror}; check path and permissions"
         ) from error
 
 
 def read_token(path: Path | None, variable: str) -> str | None:
-    """A secret from the file if there is one, else from the environment: command lines are seen by
-    all. None: from neither.
+    """A secret from a file or else an environment variable; None if neither is set.
+
+    Never from the command line, which every user of a machine can read.
+
+    Args:
+        path: the file, if there is one.
+        variable: name of the environment variable.
 
     Raises:
-        ConfigError: the file cannot be read, or holds something else.
+        ConfigError: the file cannot be read, or the text is not a token.
     """
     source = f"${variable}" if path is None else str(path)
     if path is None:
@@ -163,7 +177,7 @@ def read_token(path: Path | None, variable: str) -> str | None:
     token = text.strip()
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise ConfigError(
-            f"{source}: expected a token, one word of plain ASCII, got something else; write the "
-            "token there, alone"
+            f"{source}: expected a token, one word of printable ASCII, got something else; put "
+            "only the token there"
         )
     return token

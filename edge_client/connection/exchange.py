@@ -1,4 +1,4 @@
-"""One question on its way over gRPC."""
+"""One call of the `Ask` method over gRPC."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _ASK_METHOD = f"/{pb.DESCRIPTOR.services_by_name['SplitInference'].full_name}/As
 
 
 class Exchange(Protocol):
-    """One question in progress, which may start only when responses are asked for. All errors are
-    `AlignedVQError`s."""
+    """One question in progress. An implementation may start the call only when it is iterated.
+    All errors are `AlignedVQError`s."""
 
     @property
     def message_bytes(self) -> int:
@@ -33,29 +33,29 @@ class Exchange(Protocol):
         ...
 
     def finish(self) -> None:
-        """Say that no message follows."""
+        """End the request stream."""
         ...
 
     def __iter__(self) -> Iterator[pb.AskResponse]:
-        """Responses as they come."""
+        """Responses as they arrive."""
         ...
 
     def cancel(self) -> None:
-        """Hang up; the iterator ends with an error. Safe from any thread, any number of times."""
+        """Cancel the call; its iterator raises. Thread-safe and idempotent."""
         ...
 
 
-class Calls(NamedTuple):
-    """Two ways to call `Ask`, which a service cannot tell apart."""
+class AskMethods(NamedTuple):
+    """Two client stubs of `Ask` that look the same to the service."""
 
-    streamed: Any
-    """Of an iterator of requests; each is a write."""
-    whole: Any
-    """Of one request, which goes out with the call's headers and end in one write."""
+    streaming: Any
+    """Takes an iterator of requests; each one is a separate write."""
+    single: Any
+    """Takes one request, sent with the call's headers and end of stream in one write."""
 
     @classmethod
-    def on(cls, channel: grpc.Channel) -> Self:
-        """Both, over one channel."""
+    def of(cls, channel: grpc.Channel) -> Self:
+        """Both stubs of a channel."""
         serializers = (pb.AskRequest.SerializeToString, pb.AskResponse.FromString)
         return cls(
             channel.stream_stream(_ASK_METHOD, *serializers),
@@ -64,75 +64,76 @@ class Calls(NamedTuple):
 
 
 class GrpcExchange:
-    """One call of `Ask`. It starts when it is iterated: what is all there by then is one write, and
-    one TLS record.
+    """One call of `Ask`. It starts when it is iterated: a question that is complete by then goes
+    out in one write and one TLS record.
 
     Args:
-        calls: of its channel.
-        timeout_seconds: that it may take, from now.
-        metadata: goes with it.
-        failed: turns gRPC's errors into ours.
-        unless_closed: the same for what a closed channel raises.
+        methods: stubs of `Ask` on the channel.
+        timeout_seconds: for the whole call, from now.
+        metadata: of the call.
+        convert_error: turns a gRPC error into one of this project.
+        closed_errors: context that does the same for the errors of a closed channel.
     """
 
     def __init__(
         self,
-        calls: Calls,
+        methods: AskMethods,
         timeout_seconds: float,
         metadata: Metadata,
-        failed: Callable[[grpc.RpcError], AlignedVQError],
-        unless_closed: Callable[[], AbstractContextManager[None]],
+        convert_error: Callable[[grpc.RpcError], AlignedVQError],
+        closed_errors: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self.message_bytes = 0
-        self._calls = calls
-        self._ends = time.monotonic() + timeout_seconds
-        self._failed = failed
-        self._unless_closed = unless_closed
+        self._methods = methods
+        self._deadline = time.monotonic() + timeout_seconds
+        self._convert_error = convert_error
+        self._closed_errors = closed_errors
         self._metadata = metadata
-        self._outgoing: queue.SimpleQueue[pb.AskRequest | None] = queue.SimpleQueue()
-        self._sent = 0
+        self._requests: queue.SimpleQueue[pb.AskRequest | None] = queue.SimpleQueue()
+        self._num_requests = 0
         self._finished = self._cancelled = False
-        self._starting = threading.Lock()
+        # Held while the call starts, so that `cancel` finds either no call or a started one.
+        self._start_lock = threading.Lock()
         self._call: Any = None
 
     def send(self, request: pb.AskRequest) -> None:
         """See `Exchange.send`."""
         self.message_bytes += request.ByteSize() + _GRPC_PREFIX_BYTES
-        self._sent += 1
-        self._outgoing.put(request)
+        self._num_requests += 1
+        self._requests.put(request)
 
     def finish(self) -> None:
         """See `Exchange.finish`."""
         self._finished = True
-        self._outgoing.put(None)
+        self._requests.put(None)
 
     def __iter__(self) -> Iterator[pb.AskResponse]:
         """See `Exchange.__iter__`."""
         try:
-            with self._starting, self._unless_closed():
+            with self._start_lock, self._closed_errors():
                 self._call = self._start()
                 if self._cancelled:
                     self._call.cancel()
             yield from self._call
         except grpc.RpcError as error:
-            raise self._failed(error) from error
+            raise self._convert_error(error) from error
         finally:
             self.finish()
 
     def cancel(self) -> None:
         """See `Exchange.cancel`."""
-        with self._starting:
+        with self._start_lock:
             self._cancelled = True
-            if self._call is None:  # what is still to be sent comes before the end
+            if self._call is None:  # `__iter__` cancels it, and still needs the queued requests
                 return
             self._call.cancel()
         self.finish()
 
     def _start(self) -> Any:
-        told: dict[str, Any] = {
-            "timeout": max(0.0, self._ends - time.monotonic()),
+        options: dict[str, Any] = {
+            "timeout": max(0.0, self._deadline - time.monotonic()),
             "metadata": self._metadata,
         }
-        if self._finished and self._sent == 1:
-            return self._calls.whole(self._outgoing.get(), **told)
-        return self._calls.streamed(iter(self._outgoing.get, None), **told)
+        if self._finished and self._num_requests == 1:
+            return self._methods.single(self._requests.get(), **options)
+        return self._methods.streaming(iter(self._requests.get, None), **options)

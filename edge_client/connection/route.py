@@ -1,4 +1,4 @@
-"""The way of one question through several targets: where it goes, and where it goes on to.
+"""The path of one question through several targets: which comes first, and which next on failure.
 
 Free of torch, as the transport is.
 """
@@ -14,12 +14,12 @@ from typing import TypeVar
 from aligned_vq.errors import AlignedVQError, CloudUnreachable
 from aligned_vq.telemetry.spans import Metadata
 from edge_client.connection.exchange import Exchange
-from edge_client.connection.targets import Target, TargetCall, Targets, is_refusal
-from edge_client.connection.transport import CANCELLED_HERE, NEVER
+from edge_client.connection.targets import Target, TargetCall, Targets, is_rejection
+from edge_client.connection.transport import CANCELLED_BY_CLIENT, NEVER_CANCELLED
 from protos.messages import ServiceInfo
 
 _FIRST_SLICE_SECONDS = 0.5
-_TRIAL_POLL_SECONDS = 0.05
+_HALF_OPEN_POLL_SECONDS = 0.05
 _MAX_CHARS = 900
 _ADVICE = "check that one runs, its address, and the link"
 
@@ -27,130 +27,144 @@ _Error = TypeVar("_Error", bound=AlignedVQError)
 
 
 class Route:
-    """`connect` chooses a target, another one for each retry; the rest is done with the chosen one.
+    """`connect` selects a target, a different one for each retry; the other methods use it.
 
     Args:
-        targets: all there are.
-        home: address of the target to ask first if it takes questions.
+        targets: all targets.
+        preferred: address of the target to try first if it is available.
     """
 
-    def __init__(self, targets: Targets, home: str = "") -> None:
+    def __init__(self, targets: Targets, preferred: str = "") -> None:
         self._targets = targets
-        self._home = home
-        self._asked: Counter[Target] = Counter()
-        self._refused: set[Target] = set()
-        self._chosen = targets.all[0]
-        self._mark = 0
+        self._preferred = preferred
+        self._attempts: Counter[Target] = Counter()
+        self._rejected_by: set[Target] = set()
+        self._selected = targets.all[0]
+        self._generation = 0
 
     @property
     def target(self) -> str:
-        """Address of the service that was chosen last."""
-        return self._chosen.name
+        """Address of the target selected last."""
+        return self._selected.name
 
-    def connect(self, timeout_seconds: float, cancelled: threading.Event = NEVER) -> None:
-        """Choose a target that can be reached.
+    def connect(self, timeout_seconds: float, cancelled: threading.Event = NEVER_CANCELLED) -> None:
+        """Select a target that can be reached.
 
         Raises:
-            CloudUnreachable: none can within that time, or, at once, all are left alone and none
-                was asked before; or it was cancelled, or the client closed.
+            CloudUnreachable: none within that time; or, at once, every circuit is open before the
+                first attempt; or `cancelled` was set, or the client closed.
         """
         deadline = time.monotonic() + timeout_seconds
         slice_seconds = _FIRST_SLICE_SECONDS if len(self._targets.all) > 1 else timeout_seconds
         failed: dict[Target, tuple[int, CloudUnreachable]] = {}
         while True:
             for target in (candidates := self._candidates()):
-                left = max(0.0, deadline - time.monotonic())
-                mark = target.breaker.mark
+                remaining_seconds = max(0.0, deadline - time.monotonic())
+                generation = target.breaker.generation
                 try:
-                    # A channel goes on connecting between its slices.
-                    target.transport.connect(min(slice_seconds, left), cancelled)
+                    # A short slice for each target: its channel goes on connecting meanwhile.
+                    target.transport.connect(min(slice_seconds, remaining_seconds), cancelled)
                 except CloudUnreachable as error:
                     if cancelled.is_set() or self._targets.closed:
-                        raise  # that says nothing of the target
-                    failed[target] = mark, error
+                        raise  # says nothing about the target
+                    failed[target] = generation, error
                     continue
                 failed.pop(target, None)
-                self._chosen, self._mark = target, mark
-                self._note(failed)
+                self._selected, self._generation = target, generation
+                self._record_failures(failed)
                 return
-            if time.monotonic() >= deadline or not (candidates or self._hopeful()):
+            if time.monotonic() >= deadline or not (candidates or self._may_recover()):
                 break
             if not candidates:
-                if cancelled.wait(_TRIAL_POLL_SECONDS):
-                    raise CloudUnreachable(CANCELLED_HERE)
+                if cancelled.wait(_HALF_OPEN_POLL_SECONDS):
+                    raise CloudUnreachable(CANCELLED_BY_CLIENT)
             elif len(self._targets.all) == 1:
-                break  # it had all the time there is
+                break  # its one slice was the whole timeout
             else:
                 slice_seconds *= 2
-        self._note(failed)
-        if len(self._targets.all) == 1 and failed and not self._asked:
-            raise failed[self._chosen][1]
-        how = f"within {timeout_seconds:g} s" if failed else "as all are left alone"
-        raise self._told(
-            CloudUnreachable(f"expected a service that takes questions, got none {how}; {_ADVICE}")
+        self._record_failures(failed)
+        if len(self._targets.all) == 1 and failed and not self._attempts:
+            raise failed[self._selected][1]
+        cause = f"within {timeout_seconds:g} s" if failed else "as every circuit breaker is open"
+        raise self._with_attempts(
+            CloudUnreachable(f"expected an available service, got none {cause}; {_ADVICE}")
         )
 
     def open(self, timeout_seconds: float, metadata: Metadata = ()) -> Exchange:
-        """Start the question at the chosen target; see `Transport.open`."""
-        self._asked[self._chosen] += 1
-        return TargetCall(self._targets, self._chosen, timeout_seconds, metadata)
+        """Start the question at the selected target; see `Transport.open`."""
+        self._attempts[self._selected] += 1
+        return TargetCall(self._targets, self._selected, timeout_seconds, metadata)
 
     def service_info(self, timeout_seconds: float, digest: bytes = b"") -> ServiceInfo:
-        """Of the chosen target; see `Transport.service_info`."""
-        self._asked[self._chosen] += 1
-        return self._chosen.transport.service_info(timeout_seconds, digest)
+        """Manifest and limits of the selected target; see `Transport.service_info`."""
+        self._attempts[self._selected] += 1
+        return self._selected.transport.service_info(timeout_seconds, digest)
 
-    def failed(self, error: AlignedVQError) -> bool:
-        """The question failed at the chosen target; is there one that was not asked yet?"""
-        self._targets.failed(self._chosen, self._mark, error)
-        if is_refusal(error):
-            self._refused.add(self._chosen)
-        return any(not self._asked[target] for target in self._candidates())
+    def record_failure(self, error: AlignedVQError) -> bool:
+        """Record a failure at the selected target; True if there is a target not tried yet."""
+        self._targets.record_failure(self._selected, self._generation, error)
+        if is_rejection(error):
+            self._rejected_by.add(self._selected)
+        return any(not self._attempts[target] for target in self._candidates())
 
     def explain(self, error: _Error, begun: bool = False) -> _Error:
-        """The error, which also says whether the answer had `begun`, and what was tried where that
-        is more than one target once."""
+        """The error, extended by what was tried if that is more than one attempt at one target.
+
+        Args:
+            error: the final failure.
+            begun: whether it interrupted an answer that had begun.
+        """
         if begun:
-            error = _reworded(error, f"the answer broke off: {error}; ask again")
-        simple = len(self._targets.all) == 1 and self._asked.total() <= 1
-        return error if simple else self._told(error)
+            error = _with_message(error, f"the answer broke off: {error}; ask again")
+        is_single_attempt = len(self._targets.all) == 1 and self._attempts.total() <= 1
+        return error if is_single_attempt else self._with_attempts(error)
 
-    def _told(self, error: _Error) -> _Error:
-        room = max(60, 450 // len(self._targets.all))
-        tried = "; ".join(self._tried(target, room) for target in self._targets.all)
-        return _reworded(error, _cut(f"{_cut(str(error), 400)}; tried: {tried}", _MAX_CHARS))
+    def _with_attempts(self, error: _Error) -> _Error:
+        max_reason_chars = max(60, 450 // len(self._targets.all))
+        tried = "; ".join(self._history(target, max_reason_chars) for target in self._targets.all)
+        message = f"{_truncated(str(error), 400)}; tried: {tried}"
+        return _with_message(error, _truncated(message, _MAX_CHARS))
 
-    def _tried(self, target: Target, room: int) -> str:
-        times = {0: "not asked", 1: "asked once"}
-        asked = times.get(self._asked[target], f"asked {self._asked[target]} times")
-        state = {"closed": "", "open": ", left alone", "trial": ", on trial"}
-        reason = f" ({_cut(target.breaker.reason, room)})" if target.breaker.reason else ""
-        return f"{target.name} {asked}{state[target.breaker.state]}{reason}"
+    def _history(self, target: Target, max_reason_chars: int) -> str:
+        count = self._attempts[target]
+        attempts = {0: "not tried", 1: "tried once"}.get(count, f"tried {count} times")
+        state = {"closed": "", "open": ", circuit open", "half_open": ", circuit half open"}
+        reason = target.breaker.reason
+        suffix = f" ({_truncated(reason, max_reason_chars)})" if reason else ""
+        return f"{target.name} {attempts}{state[target.breaker.state]}{suffix}"
 
-    def _note(self, failed: dict[Target, tuple[int, CloudUnreachable]]) -> None:
-        for target, (mark, error) in failed.items():
-            self._targets.failed(target, mark, error)
+    def _record_failures(self, failed: dict[Target, tuple[int, CloudUnreachable]]) -> None:
+        for target, (generation, error) in failed.items():
+            self._targets.record_failure(target, generation, error)
 
-    def _hopeful(self) -> bool:
-        """Does another question just find out whether a target is well again? Or is this one on its
-        way already, and worth waiting until one says that it is?"""
+    def _may_recover(self) -> bool:
+        """Whether waiting can help although no target is available.
+
+        It can while another question tests a half-open target, and for a question that was already
+        tried somewhere, which is worth waiting for the next health check.
+        """
         return any(
-            target.breaker.state == "trial" or bool(self._asked)
+            target.breaker.state == "half_open" or bool(self._attempts)
             for target in self._targets.all
-            if target not in self._refused
+            if target not in self._rejected_by
         )
 
     def _candidates(self) -> list[Target]:
-        """Where the question may go, the best first."""
-        able = [target for target in self._targets.able() if target not in self._refused]
-        return sorted(able, key=lambda each: (self._asked[each], each.name != self._home))
+        """Available targets: fewest attempts of this question first, then the preferred one."""
+        available = [
+            target for target in self._targets.available() if target not in self._rejected_by
+        ]
+        return sorted(
+            available, key=lambda target: (self._attempts[target], target.name != self._preferred)
+        )
 
 
-def _reworded(error: _Error, words: str) -> _Error:
-    told = copy.copy(error)
-    told.args = (words,)
-    return told
+def _with_message(error: _Error, message: str) -> _Error:
+    # A copy keeps the type and its fields, such as `retry_after_seconds`.
+    copied = copy.copy(error)
+    copied.args = (message,)
+    return copied
 
 
-def _cut(words: str, chars: int) -> str:
-    return words if len(words) <= chars else f"{words[: chars - 3]}..."
+def _truncated(text: str, max_chars: int) -> str:
+    return text if len(text) <= max_chars else f"{text[: max_chars - 3]}..."

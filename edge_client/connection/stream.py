@@ -1,4 +1,4 @@
-"""One question in progress: sends it, retries where that is safe, yields the text."""
+"""One question in progress: sends it, retries it when that is safe, and yields the answer."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ from aligned_vq.telemetry.spans import CANCELLED, NO_TRACES, Span, Traces
 from edge_client.answer import Answer, AnswerDetails
 from edge_client.config import EdgeConfig
 from edge_client.connection.exchange import Exchange
-from edge_client.connection.outgoing import Outgoing
+from edge_client.connection.question_sender import QuestionSender
 from edge_client.connection.route import Route
-from edge_client.connection.targets import is_refusal
-from edge_client.connection.transport import CANCELLED_HERE
+from edge_client.connection.targets import is_rejection
+from edge_client.connection.transport import CANCELLED_BY_CLIENT
 from edge_client.input.remembered_images import PendingImage
 from protos import convert
 from protos.messages import Question
 
-_TRY_AGAIN = (CloudUnreachable, Overloaded, ManifestMismatch, Unauthenticated)
+_RETRYABLE = (CloudUnreachable, Overloaded, ManifestMismatch, Unauthenticated)
 
 
 class AnswerStream:
-    """Iterate for the text as it arrives; `answer` holds the whole once the iteration ended.
+    """An iterator over the pieces of text as they arrive; then `answer` holds the whole answer.
 
-    A context manager: leaving it early hangs up. `cancel` does so from another thread.
+    As a context manager it cancels the question on exit; `cancel` does so from another thread.
 
     Args:
-        route: to the service, or to one after the other.
+        route: selects a target for each attempt.
         config: deadlines and retries.
-        question: sent to the service.
-        image: the question's; encoded only if the service needs the payload, and told the name
-            that the service has for it. None for a question about text alone.
-        traces: record where the time went.
+        question: the message to send.
+        image: its image, encoded only if the service needs the payload; the stream records the
+            digest under which the service caches it. None for a text-only question.
+        traces: where spans are recorded.
     """
 
     def __init__(
@@ -56,17 +56,17 @@ class AnswerStream:
         image: PendingImage | None,
         traces: Traces = NO_TRACES,
     ) -> None:
-        self._outgoing = Outgoing(question, image)
+        self._sender = QuestionSender(question, image)
         self._image = image
         self._route = route
         self._config = config
-        self._started = time.monotonic()
-        self._first_text: float | None = None
+        self._started_at = time.monotonic()
+        self._first_text_at: float | None = None
         self._exchange: Exchange | None = None
         self._cancelled = threading.Event()
         self._chunks: list[TokenChunk] = []
-        self._span = self._attempted = traces.start("ask")
-        self._pieces = self._traced()
+        self._span = self._attempt_span = traces.start("ask")
+        self._pieces = self._run_in_span()
         self.answer: Answer | None = None
 
     def __iter__(self) -> Iterator[str]:
@@ -82,93 +82,91 @@ class AnswerStream:
         self.cancel()
 
     def cancel(self) -> None:
-        """Hang up; harmless once the answer ended."""
+        """Cancel the question; no effect once the answer ended."""
         self._cancelled.set()
         if self._exchange is not None:
             self._exchange.cancel()
-        for span in (self._attempted, self._span):
-            span.end(CANCELLED)  # harmless where it has ended
+        for span in (self._attempt_span, self._span):
+            span.end(CANCELLED)  # no effect on a span that has ended
 
-    def _traced(self) -> Iterator[str]:
+    def _run_in_span(self) -> Iterator[str]:
         with self._span:
             yield from self._run()
 
     def _run(self) -> Iterator[str]:
         attempt = 1
         while True:
-            # Outside the retries: within its time, connecting tries again by itself.
+            # Not counted as an attempt: `connect` itself retries until its timeout.
             with self._span.child("connect"):
-                seconds = min(self._config.connect_seconds, self._left())
-                self._route.connect(seconds, self._cancelled)
+                timeout_seconds = min(self._config.connect_seconds, self._remaining_seconds())
+                self._route.connect(timeout_seconds, self._cancelled)
             try:
-                with self._span.child("attempt", "client") as self._attempted:
-                    yield from self._attempt(attempt, self._attempted)
-            except _TRY_AGAIN as error:
+                with self._span.child("attempt", "client") as self._attempt_span:
+                    yield from self._attempt(attempt, self._attempt_span)
+            except _RETRYABLE as error:
                 if self._cancelled.is_set():
                     raise
-                elsewhere = self._route.failed(error)
-                pause = self._pause(error, attempt, elsewhere)
-                if not self._worth_retrying(error, attempt, pause, elsewhere):
+                has_untried_target = self._route.record_failure(error)
+                backoff_seconds = self._backoff_seconds(error, attempt, has_untried_target)
+                if not self._should_retry(error, attempt, backoff_seconds, has_untried_target):
                     raise self._route.explain(error, bool(self._chunks)) from error
-                if self._cancelled.wait(pause):
-                    raise CloudUnreachable(CANCELLED_HERE) from error
+                if self._cancelled.wait(backoff_seconds):
+                    raise CloudUnreachable(CANCELLED_BY_CLIENT) from error
                 attempt += 1
             else:
                 return
 
     def _attempt(self, attempt: int, span: Span) -> Iterator[str]:
-        """The question asked once, from opening the stream to the last piece of text."""
-        exchange = self._exchange = self._route.open(self._left(), span.metadata)
-        if self._cancelled.is_set():  # just before there was something to cancel
+        """One attempt, from opening the call to the last piece of text."""
+        exchange = self._exchange = self._route.open(self._remaining_seconds(), span.metadata)
+        if self._cancelled.is_set():  # `cancel` ran before there was an exchange
             exchange.cancel()
-        with self._first_token_deadline(exchange) as late:
+        with self._first_token_deadline(exchange) as deadline:
             try:
-                self._outgoing.begin(exchange, span)
+                self._sender.send_question(exchange, span)
                 for response in exchange:
-                    if (
-                        convert.is_payload_needed(response)
-                        and not self._outgoing.question.text_only
-                    ):
-                        self._outgoing.add_payload(exchange, span)
+                    if convert.is_payload_needed(response) and not self._sender.question.text_only:
+                        self._sender.send_payload(exchange, span)
                         continue
                     chunk = convert.chunk_from_response(response)
-                    if self._first_text is None:
-                        self._first_text = time.monotonic()
-                        late.disarm()
+                    if self._first_text_at is None:
+                        self._first_text_at = time.monotonic()
+                        deadline.disarm()
                     self._chunks.append(chunk)
                     if chunk.finish_reason is not None:
                         if self._image is not None:
-                            held_as = convert.image_digest_from_response(response)
-                            self._image.held(held_as, self._route.target)
+                            digest = convert.image_digest_from_response(response)
+                            self._image.record_cached(digest, self._route.target)
                         self._complete(exchange.message_bytes, attempt)
                     if chunk.text:
                         yield chunk.text
             except AlignedVQError as error:
                 exchange.cancel()
-                raise late.explain(error, self._cancelled.is_set()) from error
+                raise deadline.explain(error, self._cancelled.is_set()) from error
             except BaseException:
                 exchange.cancel()
                 raise
         if self.answer is None:
             raise EngineError(
-                "expected the service to end the answer, but the stream just stopped; ask again"
+                "expected a last message with the finish reason, got the end of the stream; ask "
+                "again"
             )
 
     def _complete(self, message_bytes: int, attempts: int) -> None:
         last = self._chunks[-1]
         now = time.monotonic()
-        first = self._first_text or now
+        first_text_at = self._first_text_at or now
         assert last.finish_reason is not None
         details = AnswerDetails(
             finish_reason=last.finish_reason,
             usage=last.usage or Usage(0, 0),
             token_ids=tuple(token for chunk in self._chunks for token in chunk.token_ids),
-            payload_bytes=self._outgoing.payload_bytes,
+            payload_bytes=self._sender.payload_bytes,
             message_bytes=message_bytes,
-            edge=self._outgoing.edge,
+            edge=self._sender.edge,
             cloud=last.timings or Timings(),
-            first_token_ms=1e3 * (first - self._started),
-            total_ms=1e3 * (now - self._started),
+            first_token_ms=1e3 * (first_text_at - self._started_at),
+            total_ms=1e3 * (now - self._started_at),
             attempts=attempts,
             target=self._route.target,
         )
@@ -184,58 +182,66 @@ class AnswerStream:
             }
         )
 
-    def _left(self) -> float:
-        left = self._ends_in()
-        if left <= 0:
+    def _remaining_seconds(self) -> float:
+        """Time until the total deadline; DeadlineExceeded once it has passed."""
+        remaining_seconds = self._seconds_to_deadline()
+        if remaining_seconds <= 0:
             raise DeadlineExceeded(
                 f"expected an answer within {self._config.total_seconds:g} s, got none; allow more "
                 "time or check the link"
             )
-        return left
+        return remaining_seconds
 
-    def _ends_in(self) -> float:
-        return self._started + self._config.total_seconds - time.monotonic()
+    def _seconds_to_deadline(self) -> float:
+        return self._started_at + self._config.total_seconds - time.monotonic()
 
-    def _worth_retrying(
-        self, error: AlignedVQError, attempt: int, pause: float, elsewhere: bool
+    def _should_retry(
+        self, error: AlignedVQError, attempt: int, backoff_seconds: float, has_untried_target: bool
     ) -> bool:
-        """Only before the first text, and only what another try or another target can mend."""
+        """Whether to retry: only before the first text, and only if it may succeed in time."""
+        may_recover = not (isinstance(error, DeadlineExceeded) or is_rejection(error))
         return (
             not self._chunks
-            and (attempt < self._config.attempts or self._lost_lately(error))
-            and pause < self._ends_in()
-            and (elsewhere or not (isinstance(error, DeadlineExceeded) or is_refusal(error)))
+            and (attempt < self._config.attempts or self._lost_while_connecting(error))
+            and backoff_seconds < self._seconds_to_deadline()
+            and (has_untried_target or may_recover)
         )
 
-    def _lost_lately(self, error: AlignedVQError) -> bool:
-        """A connection that ends costs no work, and tells nothing of the next one; so as long as
-        connecting may take, further ones are tried, unless nothing is to be tried again."""
+    def _lost_while_connecting(self, error: AlignedVQError) -> bool:
+        """Whether a connection was lost within `connect_seconds`, which is no attempt.
+
+        A lost connection costs the service no work and says nothing about the next one. With
+        `attempts` of 1 nothing is retried.
+        """
         return (
             isinstance(error, CloudUnreachable)
             and self._config.attempts > 1
-            and time.monotonic() < self._started + self._config.connect_seconds
+            and time.monotonic() < self._started_at + self._config.connect_seconds
         )
 
-    def _pause(self, error: AlignedVQError, attempt: int, elsewhere: bool) -> float:
-        """None before another target; else our own backoff, or as long as the service asks if that
-        is longer. What this client may ask is the same everywhere."""
-        if elsewhere and not isinstance(error, QuotaExceeded):
+    def _backoff_seconds(
+        self, error: AlignedVQError, attempt: int, has_untried_target: bool
+    ) -> float:
+        """Wait before the next attempt: 0 if another target can take it, else exponential with
+        jitter, and at least what the service demands. Every target has the same quotas, so another
+        one does not help a client that exceeded them."""
+        if has_untried_target and not isinstance(error, QuotaExceeded):
             return 0.0
-        own = self._config.backoff_seconds * 2.0 ** (attempt - 1) * random.uniform(0.8, 1.2)
-        asked = error.retry_after_seconds if isinstance(error, Overloaded) else None
-        return max(own, asked or 0.0)
+        backoff_seconds = self._config.backoff_seconds * 2.0 ** (attempt - 1)
+        demanded_seconds = error.retry_after_seconds if isinstance(error, Overloaded) else None
+        return max(backoff_seconds * random.uniform(0.8, 1.2), demanded_seconds or 0.0)
 
     @contextmanager
-    def _first_token_deadline(self, exchange: Exchange) -> Iterator[_Deadline]:
-        deadline = _Deadline(exchange, self._config.first_token_seconds)
+    def _first_token_deadline(self, exchange: Exchange) -> Iterator[_FirstTokenDeadline]:
+        deadline = _FirstTokenDeadline(exchange, self._config.first_token_seconds)
         try:
             yield deadline
         finally:
             deadline.disarm()
 
 
-class _Deadline:
-    """Hangs up when the first piece of text is late."""
+class _FirstTokenDeadline:
+    """Cancels an exchange whose first piece of text is late."""
 
     def __init__(self, exchange: Exchange, seconds: float) -> None:
         self._exchange = exchange
@@ -246,18 +252,18 @@ class _Deadline:
         self._timer.start()
 
     def disarm(self) -> None:
-        """The text came, or the attempt ended."""
+        """Stop the timer: the text arrived, or the attempt ended."""
         self._timer.cancel()
 
     def explain(self, error: AlignedVQError, cancelled: bool) -> AlignedVQError:
-        """The error that says who hung up."""
+        """The error that names the reason of a cancelled call: the deadline or the client."""
         if self._expired:
             return DeadlineExceeded(
                 f"expected the first piece of the answer within {self._seconds:g} s, got none; "
                 "allow more time or try when the service is less busy"
             )
         if cancelled:
-            return CloudUnreachable(CANCELLED_HERE)
+            return CloudUnreachable(CANCELLED_BY_CLIENT)
         return error
 
     def _expire(self) -> None:

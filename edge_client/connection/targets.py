@@ -1,4 +1,4 @@
-"""Several services that answer alike, and which of them are asked now.
+"""Several equivalent services: which are available, and health checks of those that are not.
 
 Free of torch, as the transport is.
 """
@@ -19,188 +19,196 @@ from aligned_vq.errors import (
 )
 from aligned_vq.telemetry.spans import Metadata
 from edge_client.config import EdgeConfig
-from edge_client.connection.circuit_breaker import Breaker
+from edge_client.connection.circuit_breaker import CircuitBreaker
 from edge_client.connection.transport import Transport
 from protos import convert
 from protos.alignedvq.v1 import inference_pb2 as pb
 
-_LOOK_SECONDS = 2.0
-_TICK_SECONDS = 0.25
+_HEALTH_CHECK_SECONDS = 2.0
+_MONITOR_INTERVAL_SECONDS = 0.25
 
 
 def split_targets(target: str | Sequence[str]) -> list[str]:
-    """Addresses as a list; a string may name several, with commas between them.
+    """Addresses as a list; a string may hold several, separated by commas.
 
     Raises:
-        ConfigError: there is none, or one twice.
+        ConfigError: there is no address, or a duplicate.
     """
     parts = target.split(",") if isinstance(target, str) else target
-    found = [part.strip() for part in parts if part.strip()]
-    if not found or len(set(found)) < len(found):
+    addresses = [part.strip() for part in parts if part.strip()]
+    if not addresses or len(set(addresses)) < len(addresses):
         raise ConfigError(
             f"expected one or more different addresses, got {target!r}; write host:port, or "
             "host:port,host:port for several"
         )
-    return found
+    return addresses
 
 
 class Target:
-    """One service, and what is known of it."""
+    """One service: its transport, its circuit breaker and its calls in flight."""
 
     def __init__(self, transport: Transport, config: EdgeConfig) -> None:
         self.transport = transport
         self.name = transport.target
-        self.breaker = Breaker(config.failures, config.pause_seconds)
-        self.asked: set[TargetCall] = set()
-        """Questions in flight."""
-        self.turn = 0
-        """Grows with every question that is asked anywhere: the smallest waits longest."""
-        self.looking: threading.Thread | None = None
+        self.breaker = CircuitBreaker(config.failures, config.pause_seconds)
+        self.calls: set[TargetCall] = set()
+        """Calls in flight."""
+        self.last_used = 0
+        """Sequence number of its latest call over all targets; the smallest is next in rotation."""
+        self.monitor: threading.Thread | None = None
 
     @property
     def in_flight(self) -> int:
-        """How many questions are."""
-        return len(self.asked)
+        """Number of calls in flight."""
+        return len(self.calls)
 
     @property
-    def takes_questions(self) -> bool:
-        """Is it not left alone? On trial it takes one at a time."""
+    def is_available(self) -> bool:
+        """Whether it may receive a request; a half-open circuit admits one at a time."""
         state = self.breaker.state
-        return state == "closed" or (state == "trial" and not self.in_flight)
+        return state == "closed" or (state == "half_open" and not self.in_flight)
 
-    def trouble(self) -> str:
-        """Asks the target how it is: what is the matter, or nothing."""
+    def check_health(self) -> str:
+        """The problem that a health check reports; empty if the target is healthy."""
         try:
-            self.transport.check_health(_LOOK_SECONDS)
+            self.transport.check_health(_HEALTH_CHECK_SECONDS)
         except CloudUnreachable as error:
             return str(error)
         return ""
 
 
 class Targets:
-    """Services that a question may go to.
+    """The services that a question may go to.
 
-    A thread for each asks it whether it is well again while it is left alone, and whether it still
-    is when it has been silent for long: if not, it is left alone, and its silent questions go to
-    another.
+    A monitor thread per target runs health checks: while the circuit is open, to half-open it, and
+    while the target's calls are silent, to move these calls to another target if it is unhealthy.
+    A monitor starts when it is first needed.
 
     Args:
         transports: one for each target.
-        config: when a target is left alone, and when it has been silent for long.
+        config: thresholds of the circuit breakers and of silence.
     """
 
     def __init__(self, transports: Sequence[Transport], config: EdgeConfig) -> None:
         self.all = [Target(transport, config) for transport in transports]
         self._silence_seconds = config.silence_seconds
-        self._turns = 0
+        self._calls_started = 0
+        # Guards breakers and calls of all targets; notified when a monitor may have work.
         self._changed = threading.Condition()
         self.closed = False
 
-    def able(self) -> list[Target]:
-        """Those that take questions, the fewest in flight first, in turn where that is the same."""
+    def available(self) -> list[Target]:
+        """Available targets, least loaded first; ties in rotation."""
         with self._changed:
-            found = [target for target in self.all if target.takes_questions]
-            return sorted(found, key=lambda target: (target.in_flight, target.turn))
+            targets = [target for target in self.all if target.is_available]
+            return sorted(targets, key=lambda target: (target.in_flight, target.last_used))
 
-    def failed(self, target: Target, mark: int, error: AlignedVQError) -> None:
-        """A question that began at the breaker's `mark` failed at the target."""
+    def record_failure(self, target: Target, generation: int, error: AlignedVQError) -> None:
+        """A request that started at the breaker's `generation` failed at the target."""
         with self._changed:
-            lone = len(self.all) == 1
-            if lone and (is_refusal(error) or isinstance(error, DeadlineExceeded)):
-                return  # wrong or slow, and nobody else is better: it may say so every time
-            if is_refusal(error):
-                target.breaker.refused(str(error))
+            # Without an alternative, opening the circuit of a target that rejects us or is slow
+            # would only replace its precise error by a vaguer one.
+            is_only_target = len(self.all) == 1
+            if is_only_target and (is_rejection(error) or isinstance(error, DeadlineExceeded)):
+                return
+            if is_rejection(error):
+                target.breaker.record_rejection(str(error))
             elif isinstance(error, CloudUnreachable):
-                target.breaker.failed(mark, str(error))
-            self._wake(target)
+                target.breaker.record_failure(generation, str(error))
+            self._wake_monitor(target)
 
-    def enter(self, asked: TargetCall) -> None:
-        """A question is in flight."""
+    def add_call(self, call: TargetCall) -> None:
+        """Count a call as in flight."""
         with self._changed:
-            self._turns += 1
-            asked.target.turn = self._turns
-            asked.target.asked.add(asked)
-            self._wake(asked.target)
+            self._calls_started += 1
+            call.target.last_used = self._calls_started
+            call.target.calls.add(call)
+            self._wake_monitor(call.target)
 
-    def leave(self, asked: TargetCall) -> None:
-        """A question is not in flight any more; harmless if it was not."""
+    def remove_call(self, call: TargetCall) -> None:
+        """A call ended; idempotent."""
         with self._changed:
-            asked.target.asked.discard(asked)
+            call.target.calls.discard(call)
 
-    def begun(self, asked: TargetCall) -> None:
-        """The answer began."""
+    def record_success(self, call: TargetCall) -> None:
+        """The first response of a call arrived."""
         with self._changed:
-            asked.target.breaker.answered()
+            call.target.breaker.record_success()
 
     def close(self) -> None:
-        """Hang up."""
+        """End the monitors and close all connections."""
         with self._changed:
             self.closed = True
             self._changed.notify_all()
         for target in self.all:
             target.transport.close()
         for target in self.all:
-            if target.looking is not None:
-                target.looking.join(2 * _LOOK_SECONDS)  # its call ended with its channel
+            if target.monitor is not None:
+                # Closing the channel has ended its health check.
+                target.monitor.join(2 * _HEALTH_CHECK_SECONDS)
 
-    def _wake(self, target: Target) -> None:
-        if target.looking is None and not self.closed and self._doubtful(target):
-            target.looking = threading.Thread(
-                target=self._look, args=(target,), name="targets", daemon=True
+    def _wake_monitor(self, target: Target) -> None:
+        if target.monitor is None and not self.closed and self._needs_monitoring(target):
+            target.monitor = threading.Thread(
+                target=self._monitor, args=(target,), name="targets", daemon=True
             )
-            target.looking.start()
+            target.monitor.start()
         self._changed.notify_all()
 
-    def _doubtful(self, target: Target) -> bool:
-        """Is there something to look after?"""
-        several = len(self.all) > 1
-        return (several and bool(target.asked)) or target.breaker.state == "open"
+    def _needs_monitoring(self, target: Target) -> bool:
+        """Whether its circuit is open, or it has calls that could move to another target."""
+        return (len(self.all) > 1 and bool(target.calls)) or target.breaker.state == "open"
 
-    def _look(self, target: Target) -> None:
+    def _monitor(self, target: Target) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self.closed or self._doubtful(target))
+                self._changed.wait_for(lambda: self.closed or self._needs_monitoring(target))
                 if self.closed:
                     return
-                wanted = target.breaker.wants_look() or self._silent(target)
-            if wanted:
-                self._tell(target, target.trouble())
+                is_check_due = target.breaker.is_check_due() or self._silent_calls(target)
+            if is_check_due:  # without the lock: a health check takes up to two seconds
+                self._apply_health(target, target.check_health())
             with self._changed:
-                self._changed.wait_for(lambda: self.closed, _TICK_SECONDS)
+                self._changed.wait_for(lambda: self.closed, _MONITOR_INTERVAL_SECONDS)
 
-    def _tell(self, target: Target, trouble: str) -> None:
+    def _apply_health(self, target: Target, problem: str) -> None:
         with self._changed:
-            silent = self._silent(target)
+            # Both may have changed during the check: an answer closes the circuit meanwhile.
+            silent = self._silent_calls(target)
             if silent or target.breaker.state == "open":
-                target.breaker.looked(trouble)
-        for asked in silent:
-            asked.looked(trouble)
+                target.breaker.record_health(problem)
+        for call in silent:
+            call.apply_health(problem)
 
-    def _silent(self, target: Target) -> list[TargetCall]:
-        """Its questions that wait for long while there is another target to ask."""
-        if not any(other.takes_questions for other in self.all if other is not target):
+    def _silent_calls(self, target: Target) -> list[TargetCall]:
+        """Its calls without a response for long, if another target is available for them."""
+        if not any(other.is_available for other in self.all if other is not target):
             return []
-        long_ago = time.monotonic() - self._silence_seconds
-        return [asked for asked in target.asked if not asked.begun and asked.heard_at < long_ago]
+        threshold = time.monotonic() - self._silence_seconds
+        return [
+            call
+            for call in target.calls
+            if not call.has_begun and call.last_response_at < threshold
+        ]
 
 
 class TargetCall:
-    """An `Exchange` that counts among those in flight at its target; see `Transport.open`."""
+    """An `Exchange` that counts as in flight at its target; see `Transport.open`."""
 
     def __init__(
         self, targets: Targets, target: Target, timeout_seconds: float, metadata: Metadata
     ) -> None:
         self.target = target
-        self.heard_at = time.monotonic()
-        self.begun = False
-        """Has a piece of the answer come? Then nobody else can go on with it."""
+        self.last_response_at = time.monotonic()
+        self.has_begun = False
+        """Whether a piece of the answer arrived; from then on no other target can take over."""
         self._targets = targets
-        self._lost = ""
-        targets.enter(self)  # first, so that the next question goes elsewhere
+        self._health_problem = ""
+        targets.add_call(self)  # before opening, so that concurrent requests go elsewhere
         try:
             self._exchange = target.transport.open(timeout_seconds, metadata)
         except BaseException:
-            targets.leave(self)
+            targets.remove_call(self)
             raise
 
     @property
@@ -220,33 +228,33 @@ class TargetCall:
         """See `Exchange.__iter__`."""
         try:
             for response in self._exchange:
-                self.heard_at = time.monotonic()
-                if not self.begun and not convert.is_payload_needed(response):
-                    self.begun = True
-                    self._targets.begun(self)
+                self.last_response_at = time.monotonic()
+                if not self.has_begun and not convert.is_payload_needed(response):
+                    self.has_begun = True
+                    self._targets.record_success(self)
                 yield response
         except CloudUnreachable as error:
-            if self._lost:
-                raise CloudUnreachable(self._lost) from error
+            if self._health_problem:
+                raise CloudUnreachable(self._health_problem) from error
             raise
         finally:
-            self._targets.leave(self)
+            self._targets.remove_call(self)
 
     def cancel(self) -> None:
         """See `Exchange.cancel`."""
         self._exchange.cancel()
-        self._targets.leave(self)
+        self._targets.remove_call(self)
 
-    def looked(self, trouble: str) -> None:
-        """Hang up if a look found that the target is not well any more."""
-        if not trouble:
-            self.heard_at = time.monotonic()
-        elif not self.begun:
-            self._lost = trouble
+    def apply_health(self, problem: str) -> None:
+        """Cancel a call that has not begun, because its target failed a health check."""
+        if not problem:
+            self.last_response_at = time.monotonic()
+        elif not self.has_begun:
+            self._health_problem = problem
             self.cancel()
 
 
-def is_refusal(error: AlignedVQError) -> bool:
-    """Is it the target that is wrong, and not the moment?"""
-    another = isinstance(error, CloudUnreachable) and error.another_service
-    return another or isinstance(error, ManifestMismatch | Unauthenticated)
+def is_rejection(error: AlignedVQError) -> bool:
+    """Whether the target itself does not fit this client, as opposed to a transient failure."""
+    is_other_service = isinstance(error, CloudUnreachable) and error.another_service
+    return is_other_service or isinstance(error, ManifestMismatch | Unauthenticated)

@@ -1,1 +1,1 @@
-"""Encoded images are decoded in a process each, with limits of time and memory."""
+"""Decodes images in separate processes, with limits of time and memory."""

@@ -1,4 +1,4 @@
-"""Encoded images in, what the model sees of them out; each in a process that can be killed."""
+"""Decodes images to views, each in a separate process that can be killed."""
 
 from __future__ import annotations
 
@@ -12,50 +12,50 @@ from typing import Any, Self, TypeVar
 
 from aligned_vq.errors import InvalidInput
 from aligned_vq.images.processor import ProcessorSettings
-from edge_client.decoding.fork_client import ForkClient, Forked
+from edge_client.decoding.fork_client import DecodingProcess, ForkClient
 from edge_client.decoding.job import (
-    ASK,
-    GRANT,
+    GRANT_LARGE,
+    REQUEST_LARGE,
     Coding,
     DecodedView,
     Limits,
     NotBase64,
     TooCostly,
-    decoded_of,
-    head_bytes,
+    header_bytes,
     job_fields,
-    message,
+    message_head,
+    view_from_message,
 )
-from edge_client.decoding.places import DecodingSlot, DecodingSlots, overloaded
+from edge_client.decoding.slots import DecodingSlot, DecodingSlots, overloaded
 
-AT_ONCE = 4
-"""There may be fewer processors: what takes milliseconds shares them with what takes longer."""
-MOST_IDLE = 2
+SHORT_SLOTS = 4
+"""May exceed the number of processors: quick images then share them with slow ones."""
+MAX_IDLE_PROCESSES = 2
 SLICE_SECONDS = 0.15
 WAIT_SECONDS = 0.9
-MAX_ANSWER_BYTES = 64 * 2**20
-"""Of the pixels that the model sees: 4096 x 4096 of them at most."""
-_MAX_HEAD_BYTES = 2**16
+MAX_VIEW_BYTES = 64 * 2**20
+"""Limit of a view's pixels; allows about 4096 x 4096."""
+_MAX_HEADER_BYTES = 2**16
 _PIECE_BYTES = 2**18
 _T = TypeVar("_T")
 
 
 class ImageDecoders:
-    """Decodes images, several at a time. For one event loop, which it never holds up.
+    """Decodes images concurrently, for one event loop, which it never blocks.
 
     Args:
-        settings: how the model sees images.
-        limits: of each.
+        settings: how images are resized and cropped for the model.
+        limits: of each image.
     """
 
     def __init__(self, settings: ProcessorSettings, limits: Limits) -> None:
         self._settings = settings
         self._limits = limits
-        self._server = ForkClient(MOST_IDLE)
-        self._places = DecodingSlots(AT_ONCE, SLICE_SECONDS, WAIT_SECONDS)
+        self._server = ForkClient(MAX_IDLE_PROCESSES)
+        self._slots = DecodingSlots(SHORT_SLOTS, SLICE_SECONDS, WAIT_SECONDS)
 
     async def __aenter__(self) -> Self:
-        """Be ready before the first image; EngineError where processes cannot be started."""
+        """Start the fork server before the first image; EngineError if it cannot be started."""
         await self._server.start()
         return self
 
@@ -63,7 +63,7 @@ class ImageDecoders:
         await self.close()
 
     async def close(self) -> None:
-        """End every process."""
+        """End all processes."""
         await self._server.close()
 
     async def decode(
@@ -74,94 +74,96 @@ class ImageDecoders:
         name: str = "the image",
         caller: str = "",
     ) -> DecodedView:
-        """What the model sees of an encoded image. A cancelled task ends the decoding at once.
+        """The model's view of an encoded image. Cancelling the task aborts the decoding at once.
 
         Args:
             data: the file, or its base64 text.
             coding: which of the two.
             name: of the image, for messages.
-            caller: whose image it is; callers take turns.
+            caller: who sent the image; callers are served round-robin.
 
         Raises:
-            InvalidInput: the image cannot be used; of that,
-            TooCostly: it takes more time or memory than it may, and
-            NotBase64: its text is no base64.
-            Overloaded: other images are being decoded.
-            EngineError: no process can be had.
+            InvalidInput: the image cannot be used. Two subclasses say why: TooCostly (it exceeds
+                its limits of time or memory) and NotBase64 (its text is not base64).
+            Overloaded: all slots are taken, or another image needed this one's.
+            EngineError: no process can be started.
         """
         fields = job_fields(name, coding, self._limits, self._settings)
-        held = _Held()
-        place = DecodingSlot(caller, held)
-        await self._server.start()  # after a failure; that is not the image's time
-        await self._places.enter(place)
+        work = _Work()
+        slot = DecodingSlot(caller, work)
+        await self._server.start()  # a restart must not count against the image's time limit
+        await self._slots.acquire(slot)
         try:
             async with asyncio.timeout(self._limits.seconds):
                 return await _without_cycles(
-                    self._decoded(held, place, message(fields, len(data)), data)
+                    self._decode(work, slot, message_head(fields, len(data)), data)
                 )
         except TimeoutError as error:
             traceback.clear_frames(error.__traceback__)  # as in `_without_cycles`
             raise TooCostly(
                 f"expected an image that is decoded within {self._limits.seconds:g} s, but {name} "
-                "takes longer: save it anew, smaller or as a baseline JPEG"
+                "takes longer: save it again, smaller or as a baseline JPEG"
             ) from None
         except (EOFError, OSError, ValueError):
-            if place.was_ended:
+            if slot.was_aborted:
                 raise overloaded() from None
             raise TooCostly(
                 f"expected an image that can be decoded, but {name} ended its decoder: it is "
-                "damaged, or takes more memory than its size explains; save it anew"
+                "damaged, or takes more memory than its size explains; save it again"
             ) from None
         finally:
-            self._places.leave(place)
-            if held.process is not None:
-                self._server.drop(held.process)
+            self._slots.release(slot)
+            if work.process is not None:
+                self._server.kill(work.process)
 
-    async def _decoded(
-        self, held: _Held, place: DecodingSlot, head: bytes, data: bytes | memoryview
+    async def _decode(
+        self, work: _Work, slot: DecodingSlot, head: bytes, data: bytes | memoryview
     ) -> DecodedView:
         head += bytes(data[:_PIECE_BYTES])
         while True:
-            held.process = process = await self._server.take(head)
+            work.process = process = await self._server.start_job(head)
             try:
-                decoded = await self._exchange(process, place, data)
+                decoded = await self._finish_job(process, slot, data)
             except (EOFError, OSError):
-                # The last image's process, or all of them, may have been killed from outside.
-                if place.was_ended or not await self._server.may_have_died_before(process):
+                # The image is not to blame if an idle process, or all of them, died before.
+                if slot.was_aborted or not await self._server.may_have_died_before(process):
                     raise
-                held.process = None
-                self._server.drop(process)
+                work.process = None
+                self._server.kill(process)
                 continue
-            held.process = None
-            self._server.keep(process)
+            work.process = None
+            self._server.reuse(process)
             return decoded
 
-    async def _exchange(
-        self, forked: Forked, place: DecodingSlot, data: bytes | memoryview
+    async def _finish_job(
+        self, process: DecodingProcess, slot: DecodingSlot, data: bytes | memoryview
     ) -> DecodedView:
-        loop, connection = asyncio.get_running_loop(), forked.connection
+        loop, connection = asyncio.get_running_loop(), process.connection
         rest = memoryview(data)
         for start in range(_PIECE_BYTES, len(rest), _PIECE_BYTES):
             await loop.sock_sendall(connection, rest[start : start + _PIECE_BYTES])
-        first = await _read(forked, len(ASK))
-        if first == ASK:
-            await self._places.lengthen(place)
-            await loop.sock_sendall(connection, GRANT)
-            first = await _read(forked, len(ASK))
-        length = head_bytes(first)
-        if length > _MAX_HEAD_BYTES:
+        prefix = await _read(process, len(REQUEST_LARGE))
+        if prefix == REQUEST_LARGE:
+            await self._slots.acquire_long(slot)
+            await loop.sock_sendall(connection, GRANT_LARGE)
+            prefix = await _read(process, len(REQUEST_LARGE))
+        # From here on nothing is trusted: an image may have taken over its decoder.
+        length = header_bytes(prefix)
+        if length > _MAX_HEADER_BYTES:
             raise EOFError
-        fields = json.loads(await _read(forked, length))
+        fields = json.loads(await _read(process, length))
         if "error" in fields:
             raise _error(fields)
-        if not 0 < fields["length"] <= MAX_ANSWER_BYTES:
+        if not 0 < fields["length"] <= MAX_VIEW_BYTES:
             raise EOFError
-        return decoded_of(fields, await _read(forked, fields["length"]))
+        return view_from_message(fields, await _read(process, fields["length"]))
 
 
 async def _without_cycles(work: Coroutine[Any, Any, _T]) -> _T:
-    """What the work gives. asyncio's frames hold a future or a task, which has the error, which has
-    the frames, and one of ours has the image: without care that stays until cycles are collected.
+    """The result of `work`; an error keeps no image alive.
+
+    asyncio's frames refer to a future or task, which refers to the error, whose traceback refers to
+    the frames, one of which holds the image. Such a cycle lasts until the garbage collector runs.
     """
     try:
         return await work
@@ -171,10 +173,10 @@ async def _without_cycles(work: Coroutine[Any, Any, _T]) -> _T:
 
 
 @dataclass
-class _Held:
-    """The process that decodes an image, while there is one."""
+class _Work:
+    """`Work` of the process that decodes an image, while there is one."""
 
-    process: Forked | None = None
+    process: DecodingProcess | None = None
 
     def used_seconds(self) -> float | None:
         return 0.0 if self.process is None else self.process.used_seconds()
@@ -189,9 +191,9 @@ class _Held:
 
 
 class BlockingDecoders:
-    """The same for callers without an event loop, from any thread; arguments as above.
+    """`ImageDecoders` for callers without an event loop. Thread-safe.
 
-    The first image starts the processes, which takes some tenths of a second.
+    The first image starts the fork server, which takes some tenths of a second.
     """
 
     def __init__(self, settings: ProcessorSettings, limits: Limits) -> None:
@@ -204,7 +206,7 @@ class BlockingDecoders:
         return self._run(self._decoders.decode(data, name=name))
 
     def close(self) -> None:
-        """End every process."""
+        """End all processes."""
         with self._lock:
             loop = self._loop
         if loop is not None:
@@ -222,38 +224,39 @@ class BlockingDecoders:
                     target=self._loop.run_forever, name="image-decoders", daemon=True
                 )
                 self._thread.start()
-        waiting = asyncio.run_coroutine_threadsafe(work, self._loop)
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
-            return waiting.result()
+            return future.result()
         except BaseException:
-            waiting.cancel()
+            future.cancel()
             raise
 
 
-async def _read(forked: Forked, length: int) -> bytearray:
-    """So many bytes; EOFError where the process ended before."""
-    loop, read = asyncio.get_running_loop(), bytearray(length)
-    rest = memoryview(read)
+async def _read(process: DecodingProcess, length: int) -> bytearray:
+    """The next `length` bytes; EOFError if the process ends first."""
+    loop, buffer = asyncio.get_running_loop(), bytearray(length)
+    rest = memoryview(buffer)
     while rest:
-        count = await loop.sock_recv_into(forked.connection, rest)
+        count = await loop.sock_recv_into(process.connection, rest)
         if not count:
             raise EOFError
         rest = rest[count:]
-    return read
+    return buffer
 
 
 def _error(fields: dict[str, Any]) -> InvalidInput:
-    words = str(fields.get("words", ""))
+    """The error that a decoding process reported."""
+    message = str(fields.get("words", ""))
     match fields["error"]:
         case "base64":
-            return NotBase64(words)
+            return NotBase64(message)
         case "invalid":
-            return InvalidInput(words)
+            return InvalidInput(message)
         case "costly":
-            return TooCostly(words)
+            return TooCostly(message)
         case "memory":
             return TooCostly(
-                "expected an image that is decoded in the memory of its size, got one that takes "
-                "more; save it anew, smaller or as a baseline JPEG"
+                "expected an image that is decoded in the memory that its size explains, got one "
+                "that takes more; save it again, smaller or as a baseline JPEG"
             )
-    return InvalidInput(f"expected an image that can be decoded, got {words} from its decoder")
+    return InvalidInput(f"expected an image that can be decoded, got {message} from its decoder")

@@ -1,4 +1,4 @@
-"""Starts the fork server, and has it fork: a connection and a lifeline for each process."""
+"""Client of the fork server: starts it, and obtains decoding processes from it."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from edge_client.decoding.fork_server import PID, READY, SLOW
 
 START_SECONDS = 60.0
 MAX_JOBS = 100
-"""Of one process."""
-_END_SECONDS = 2.0
-_NOTICE_SECONDS = 0.02
-"""In which the end of the server shows."""
-_TRIES = 5
+"""Images that one process decodes before it is replaced."""
+_SHUTDOWN_SECONDS = 2.0
+_EXIT_NOTICE_SECONDS = 0.02
+"""Time until `poll` reports that the server has exited."""
+_MAX_ATTEMPTS = 5
 _BUFFER_BYTES = 2**20
 _MODULE = "edge_client.decoding.fork_server"
 
 
-class Forked:
-    """A process that decodes one image after another; `close` kills it, whatever it does.
+class DecodingProcess:
+    """A process that decodes one image after another; `close` kills it in any state.
 
     Args:
-        connection: non-blocking, of its jobs.
-        lifeline: descriptor whose closing ends it.
+        connection: non-blocking socket for its jobs.
+        lifeline: write end of the pipe whose closing kills it.
     """
 
     def __init__(self, connection: socket.socket, lifeline: int) -> None:
@@ -38,29 +38,30 @@ class Forked:
         self.slow = False
         self.jobs = 0
         self._pid = 0
-        self._used_before = 0.0
+        self._cpu_seconds_before = 0.0
 
     async def begin(self, head: bytes) -> None:
-        """Send the head of a job's message; OSError or EOFError where the process is dead."""
+        """Send the head of a job's message; OSError or EOFError if the process is dead."""
         loop = asyncio.get_running_loop()
         if not self.jobs:
-            said = b""
-            while len(said) < PID.size:
-                more = await loop.sock_recv(self.connection, PID.size - len(said))
+            received = b""
+            while len(received) < PID.size:
+                more = await loop.sock_recv(self.connection, PID.size - len(received))
                 if not more:
                     raise EOFError
-                said += more
-            self._pid = PID.unpack(said)[0]
+                received += more
+            self._pid = PID.unpack(received)[0]
         self.jobs += 1
-        self._used_before = self._cpu_seconds() or 0.0
+        self._cpu_seconds_before = self._cpu_seconds() or 0.0
         await loop.sock_sendall(self.connection, head)
 
     def used_seconds(self) -> float | None:
-        """Of a processor, by its present job; None where the system does not say."""
-        used = self._cpu_seconds()
-        return None if used is None else used - self._used_before
+        """CPU time of its current job; None where the system does not report it."""
+        cpu_seconds = self._cpu_seconds()
+        return None if cpu_seconds is None else cpu_seconds - self._cpu_seconds_before
 
     def _cpu_seconds(self) -> float | None:
+        # After the program's name in parentheses, fields 11 and 12 are user and system time.
         try:
             with open(f"/proc/{self._pid}/stat", "rb") as file:
                 fields = file.read().rpartition(b")")[2].split()
@@ -69,145 +70,150 @@ class Forked:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def slow_down(self) -> None:
-        """It has taken long: whoever else computes on this machine goes first."""
+        """Lower its priority below other processes of this machine."""
         if not self.closed:
             self.slow = True
             with contextlib.suppress(OSError):
                 os.write(self._lifeline, SLOW)
 
     def close(self) -> None:
-        """Its memory and time are given back within milliseconds; harmless when repeated."""
+        """Kill it; its memory is free within milliseconds. Idempotent."""
         if not self.closed:
             self.closed = True
             os.close(self._lifeline)
             with contextlib.suppress(OSError):
-                self.connection.shutdown(socket.SHUT_RDWR)  # wakes whoever waits for its word
+                self.connection.shutdown(socket.SHUT_RDWR)  # wakes a task that reads from it
 
 
 class ForkClient:
-    """One fork server, started when first needed and again whenever it died.
+    """One fork server, started when first needed and again whenever it has died.
 
-    For one event loop; asking for a fork blocks it for microseconds.
+    For one event loop; requesting a fork blocks it for microseconds.
 
     Args:
-        most_idle: processes that are kept for the next image.
+        max_idle: idle processes to keep for further images.
     """
 
-    def __init__(self, most_idle: int) -> None:
-        self._most_idle = most_idle
-        self._idle: list[Forked] = []
+    def __init__(self, max_idle: int) -> None:
+        self._max_idle = max_idle
+        self._idle: list[DecodingProcess] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._starting = asyncio.Lock()
 
     async def start(self) -> None:
-        """Wait until it is ready. Others may wait, too: a cancelled wait does not end the start.
+        """Wait until the server is ready.
 
         Raises:
-            EngineError: it does not start; its standard error is this process's and says why.
+            EngineError: it did not start; it shares this process's standard error, which says why.
         """
         if self._process is None or self._process.poll() is not None:
+            # Shielded: a cancelled caller must not abort a start that other callers wait for.
             await asyncio.shield(asyncio.ensure_future(self._start()))
 
     async def _start(self) -> None:
         async with self._starting:
             if self._process is not None and self._process.poll() is None:
                 return
-            await self._discard()
-            control, theirs = socket.socketpair()
+            await self._discard_server()
+            control, server_end = socket.socketpair()
             control.setblocking(False)
-            with theirs:
-                self._process = await asyncio.to_thread(_started, theirs.fileno())
+            with server_end:
+                self._process = await asyncio.to_thread(_start_server, server_end.fileno())
             self._control = control
-            word = b""
+            received = b""
             with contextlib.suppress(OSError, TimeoutError):
                 async with asyncio.timeout(START_SECONDS):
-                    word = await asyncio.get_running_loop().sock_recv(control, 1)
-            if word != READY:
-                await self._discard()
+                    received = await asyncio.get_running_loop().sock_recv(control, 1)
+            if received != READY:
+                await self._discard_server()
                 raise EngineError(
-                    "expected a process that decodes images to start, it did not: see standard "
-                    "error, and whether this system allows one more process"
+                    "expected the image decoding server to start, it did not: see standard error, "
+                    "and whether this system allows another process"
                 )
 
-    async def take(self, head: bytes) -> Forked:
-        """A process that took the head of a job's message.
+    async def start_job(self, head: bytes) -> DecodingProcess:
+        """A process that has received the head of a job's message.
 
         Raises:
-            EngineError: there is none to be had.
+            EngineError: no process could be started.
         """
-        for _ in range(_TRIES):
-            forked = self._idle.pop() if self._idle else await self._forked()
-            unused, server = not forked.jobs, self._process
+        for _ in range(_MAX_ATTEMPTS):
+            process = self._idle.pop() if self._idle else await self._fork()
+            is_new, server = not process.jobs, self._process
             try:
-                await forked.begin(head)
-                return forked
-            except (EOFError, OSError):  # it was killed meanwhile, or its server was
-                self.drop(forked)
-                if unused:
+                await process.begin(head)
+                return process
+            except (EOFError, OSError):  # the process, or its server, was killed meanwhile
+                self.kill(process)
+                # A new process that is dead means a dead server; another task may have restarted it
+                # while this one waited for the lock.
+                if is_new:
                     async with self._starting:
                         if self._process is server:
-                            await self._discard()
+                            await self._discard_server()
             except BaseException:
-                self.drop(forked)
+                self.kill(process)
                 raise
-        raise EngineError("expected a process that decodes images, each dies: see the system's log")
+        raise EngineError(
+            "expected a decoding process, but each one died at its start; see the system's log"
+        )
 
-    async def may_have_died_before(self, forked: Forked) -> bool:
-        """May a process that ended have ended for another reason than its present image?"""
-        await asyncio.sleep(_NOTICE_SECONDS)
-        gone = self._process is None or self._process.poll() is not None
-        return gone or forked.jobs > 1
+    async def may_have_died_before(self, process: DecodingProcess) -> bool:
+        """Whether a dead process may have died for another reason than its current image."""
+        await asyncio.sleep(_EXIT_NOTICE_SECONDS)
+        is_server_dead = self._process is None or self._process.poll() is not None
+        return is_server_dead or process.jobs > 1
 
-    def keep(self, forked: Forked) -> None:
-        """It has answered: keep it for another image, unless it was slow or is old."""
-        fresh = forked.jobs < MAX_JOBS and not forked.slow
-        if not forked.closed and fresh and len(self._idle) < self._most_idle:
-            self._idle.append(forked)
+    def reuse(self, process: DecodingProcess) -> None:
+        """Keep a process for another image after a job, unless it was slow or is old."""
+        is_reusable = process.jobs < MAX_JOBS and not process.slow
+        if not process.closed and is_reusable and len(self._idle) < self._max_idle:
+            self._idle.append(process)
         else:
-            self.drop(forked)
+            self.kill(process)
 
-    def drop(self, forked: Forked) -> None:
-        """Kill it."""
-        forked.close()
-        forked.connection.close()
+    def kill(self, process: DecodingProcess) -> None:
+        """Kill a process and close its connection."""
+        process.close()
+        process.connection.close()
 
-    async def _forked(self) -> Forked:
+    async def _fork(self) -> DecodingProcess:
         await self.start()
-        connection, theirs = socket.socketpair()
-        for own in (connection, theirs):  # a view goes through in one piece
-            own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
-        ending, lifeline = os.pipe()
+        connection, process_end = socket.socketpair()
+        for end in (connection, process_end):  # room for a whole view: one wake-up per image
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+        lifeline_reader, lifeline = os.pipe()
         connection.setblocking(False)
-        # Where the server died unnoticed, the process will not say its number.
-        with theirs, contextlib.suppress(OSError):
+        # If the server is dead, `DecodingProcess.begin` notices, as no process id arrives.
+        with process_end, contextlib.suppress(OSError):
             if self._control is not None:
-                socket.send_fds(self._control, [b"f"], [theirs.fileno(), ending])
-        os.close(ending)
-        return Forked(connection, lifeline)
+                socket.send_fds(self._control, [b"f"], [process_end.fileno(), lifeline_reader])
+        os.close(lifeline_reader)
+        return DecodingProcess(connection, lifeline)
 
     async def close(self) -> None:
-        """End the server and all that it forked."""
+        """End the server and all decoding processes."""
         async with self._starting:
-            await self._discard()
+            await self._discard_server()
 
-    async def _discard(self) -> None:
+    async def _discard_server(self) -> None:
         while self._idle:
-            self.drop(self._idle.pop())
+            self.kill(self._idle.pop())
         process, control = self._process, self._control
         self._process = self._control = None
         if control is not None:
-            control.close()  # it ends by itself when it sees that
+            control.close()  # the server exits when it sees this
         if process is not None:
             try:
-                await asyncio.to_thread(process.wait, _END_SECONDS)
+                await asyncio.to_thread(process.wait, _SHUTDOWN_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
 
 
-def _started(descriptor: int) -> subprocess.Popen[bytes]:
-    """A server in a session of its own: a terminal's signals are not for it."""
+def _start_server(descriptor: int) -> subprocess.Popen[bytes]:
+    """A server in a new session, so that a terminal's signals do not reach it."""
     return subprocess.Popen(
         [sys.executable, "-P", "-m", _MODULE, str(descriptor)],
         stdin=subprocess.DEVNULL,
@@ -219,6 +225,7 @@ def _started(descriptor: int) -> subprocess.Popen[bytes]:
 
 
 def _environment() -> dict[str, str]:
-    """This process's, with its module path, and without threads that would make forking unsafe."""
+    """This process's environment with its module path, and without BLAS and OpenMP threads, which
+    would make forking unsafe."""
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     return {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}

@@ -1,10 +1,10 @@
-"""The program behind the processes that decode: it forks them, and kills them.
+"""The fork server: a program that forks decoding processes and kills them.
 
-It imports what decoding needs once, then waits; a fork takes about a millisecond and shares that
-memory. It runs no thread, so that forking is safe, which it is not in a process with gRPC's. A fork
-is asked for with two descriptors: the socket of its jobs, one after another, and the end of a pipe,
-its lifeline, that says by being closed that the process is to be killed. The kernel closes the
-other ends when the client process dies, however that happens, so nothing outlives it.
+It imports the decoders once, then waits; a fork takes about a millisecond and shares that memory.
+It runs no threads, so that forking is safe, unlike in a process with gRPC's threads. A request for
+a fork consists of two descriptors: a socket for jobs, and the read end of a pipe, the lifeline.
+When the write end of the lifeline is closed, the server kills the process. The kernel closes it
+when the client dies, however that happens, so no process outlives its client.
 
     python -m edge_client.decoding.fork_server DESCRIPTOR
 """
@@ -26,46 +26,48 @@ import warnings
 from aligned_vq.errors import InvalidInput
 from aligned_vq.images.formats import FORMATS, readable
 from edge_client.decoding.job import (
-    ASK,
-    GRANT,
+    GRANT_LARGE,
     LARGE_PIXELS,
+    REQUEST_LARGE,
     SPARE_BYTES,
     NotBase64,
     TooCostly,
-    answer,
     decode,
     encoded_file,
-    message,
+    message_head,
     read_message,
+    view_message,
 )
 from protos.memory import keep_freed
 
 READY = b"r"
 PID = struct.Struct(">I")
-"""What a process says first: its number, which is its own until its lifeline is closed."""
+"""First bytes on a job socket: the process id, which stays valid until the lifeline is closed."""
 SLOW = b"s"
-"""Through a lifeline: the process takes long, and is to give way to all others."""
+"""Sent through a lifeline: lower the priority of the process."""
 NICE = 5
 CPU_SECONDS = 10
-"""Of one image. Far more than any client waits: for a process that nobody is left to kill."""
-KEPT_BYTES = 8 * 2**20
-_DESCRIPTORS = 64
+"""CPU limit of one image, far longer than any client waits: stops a process that the server did not
+kill."""
+RETAINED_BYTES = 8 * 2**20
+"""Freed memory that a process does not return to the system."""
+_MAX_DESCRIPTORS = 64
 _PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
-    """Serve the socket whose descriptor is given, until its other end is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's goes to the client too
+    """Serve the control socket of the descriptor in `sys.argv[1]` until its peer is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the client, which ends the server
     warnings.simplefilter("ignore")
     readable(FORMATS)  # imports the decoders
     gc.collect()
-    gc.freeze()  # so that collections of children do not copy these pages
+    gc.freeze()  # garbage collection in the children must not write to, and so copy, these pages
     _serve(socket.socket(fileno=int(sys.argv[1])))
     return 0
 
 
 def _serve(control: socket.socket) -> None:
-    children: dict[int, int] = {}
+    children: dict[int, int] = {}  # process ids by descriptor of the lifeline
     with selectors.DefaultSelector() as selector:
         selector.register(control, selectors.EVENT_READ)
         control.sendall(READY)
@@ -77,98 +79,100 @@ def _serve(control: socket.socket) -> None:
                         continue
                     selector.unregister(key.fd)
                     os.close(key.fd)
-                    _end(children.pop(key.fd))
+                    _kill(children.pop(key.fd))
                     continue
                 try:
-                    asked, descriptors, _, _ = socket.recv_fds(control, 1, 2)
+                    request, descriptors, _, _ = socket.recv_fds(control, 1, 2)
                 except OSError:
-                    asked, descriptors = b"", []
-                if not asked:
+                    request, descriptors = b"", []
+                if not request:
                     for pid in children.values():
-                        _end(pid)
+                        _kill(pid)
                     return
-                job, lifeline = descriptors
-                children[lifeline] = _forked(job, os.getpid())
-                os.close(job)
+                jobs, lifeline = descriptors
+                children[lifeline] = _fork(jobs, os.getpid())
+                os.close(jobs)
                 selector.register(lifeline, selectors.EVENT_READ)
 
 
-def _end(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)  # it was not waited for, so the number is still its own
+def _kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)  # not waited for yet, so the system has not reused its id
     os.waitpid(pid, 0)
 
 
-def _forked(job: int, parent: int) -> int:
-    """The process that does a job."""
+def _fork(jobs: int, parent: int) -> int:
+    """Process id of a new process that serves the job socket `jobs`."""
     pid = os.fork()
     if pid == 0:
         try:
             _confine(parent)
-            with socket.socket(fileno=job) as connection, contextlib.suppress(EOFError, OSError):
+            with socket.socket(fileno=jobs) as connection, contextlib.suppress(EOFError, OSError):
                 connection.sendall(PID.pack(os.getpid()))
                 while True:
-                    _do(connection)
+                    _serve_job(connection)
         finally:
             os._exit(0)
     return pid
 
 
 def _confine(parent: int) -> None:
-    """Bound what this process may use; nothing it writes is a line of anybody's log."""
+    """Limit the resources of this process, and redirect its standard streams to nowhere: decoder
+    libraries may print parts of an image."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
+    if os.getppid() != parent:  # the server died before the signal was set up
         os._exit(1)
-    with open(os.devnull, "r+b", buffering=0) as nothing:
+    with open(os.devnull, "r+b", buffering=0) as null:
         for descriptor in range(3):
-            os.dup2(nothing.fileno(), descriptor)
-    keep_freed(KEPT_BYTES)
+            os.dup2(null.fileno(), descriptor)
+    keep_freed(RETAINED_BYTES)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (_DESCRIPTORS, _DESCRIPTORS))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_MAX_DESCRIPTORS, _MAX_DESCRIPTORS))
 
 
-def _allow(more_bytes: int) -> None:
-    """Let the process take so much memory beyond what it has, where the system counts it."""
+def _allow_memory(additional_bytes: int) -> None:
+    """Limit the process to its present memory and `additional_bytes`; on Linux only."""
     if sys.platform != "linux":
         return
     with open("/proc/self/statm", "rb") as file:
         data_pages = int(file.read().split()[5])
-    limit = data_pages * resource.getpagesize() + more_bytes
+    limit = data_pages * resource.getpagesize() + additional_bytes
     resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
 
 
-def _do(connection: socket.socket) -> None:
-    """One image; EOFError where the client left."""
+def _serve_job(connection: socket.socket) -> None:
+    """Decode one image and send the result or the error; EOFError once the client is gone."""
 
-    def admit(pixels: int, more_bytes: int) -> None:
+    def admit(pixels: int, memory_bytes: int) -> None:
         if pixels > LARGE_PIXELS:
-            connection.sendall(ASK)
-            if connection.recv(1) != GRANT:
+            connection.sendall(REQUEST_LARGE)
+            if connection.recv(1) != GRANT_LARGE:
                 raise EOFError
-        _allow(more_bytes)
+        _allow_memory(memory_bytes)
 
     data: bytearray | bytes
     fields, data = read_message(connection)
     pixels: bytes | memoryview = b""
     try:
-        used = int(resource.getrusage(resource.RUSAGE_SELF).ru_utime)
-        resource.setrlimit(resource.RLIMIT_CPU, (used + CPU_SECONDS, resource.RLIM_INFINITY))
-        _allow(2 * len(data) + SPARE_BYTES)
+        used_seconds = int(resource.getrusage(resource.RUSAGE_SELF).ru_utime)
+        limit_seconds = used_seconds + CPU_SECONDS
+        resource.setrlimit(resource.RLIMIT_CPU, (limit_seconds, resource.RLIM_INFINITY))
+        _allow_memory(2 * len(data) + SPARE_BYTES)  # until the image's size is known
         data = encoded_file(fields, data)
-        head, pixels = answer(decode(fields, data, admit))
+        head, pixels = view_message(decode(fields, data, admit))
     except EOFError:
         raise
     except NotBase64 as error:
-        head = message({"error": "base64", "words": str(error)})
+        head = message_head({"error": "base64", "words": str(error)})
     except TooCostly as error:
-        head = message({"error": "costly", "words": str(error)})
+        head = message_head({"error": "costly", "words": str(error)})
     except InvalidInput as error:
-        head = message({"error": "invalid", "words": str(error)})
+        head = message_head({"error": "invalid", "words": str(error)})
     except MemoryError:
-        head = message({"error": "memory"})
-    except Exception as error:  # noqa: BLE001 - by its type alone: its words may quote the image
-        head = message({"error": "failed", "words": type(error).__name__})
+        head = message_head({"error": "memory"})
+    except Exception as error:  # noqa: BLE001 - the type alone: the message may quote the image
+        head = message_head({"error": "failed", "words": type(error).__name__})
     connection.sendall(head)
     connection.sendall(pixels)
 

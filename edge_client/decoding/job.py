@@ -1,8 +1,8 @@
-"""One image to decode: what the decoding process is told, what it does, and what it says.
+"""A decoding job: the message to the decoding process, the decoding, and the message back.
 
-Both directions use a stream socket. A message is the length of a JSON object in 4 bytes, the
-object, and as many further bytes as it names in `length`. Nothing is unpickled: what a damaged
-decoder writes is data.
+Both directions use a stream socket. A message is the length of a JSON header in 4 bytes, the
+header, and as many bytes of data as its field `length` says. Nothing is unpickled: a compromised
+decoder can send data, but no code.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from aligned_vq.images.processor import ProcessorSettings
 from aligned_vq.images.reduced_decoding import BYTES_PER_PIXEL, Header
 
 SPARE_BYTES = 12 * 2**20
-"""Of memory beyond that, and all of it until the size is known."""
+"""Memory allowed on top of the file and the decoded pixels."""
 LARGE_PIXELS = 2 * 2**20
 """Larger images are decoded one at a time."""
-ASK, GRANT = b"\xff\xff\xff\xff", b"!"
-"""A process asks before it decodes a large image, and is granted it. No message is as long as the
-question would say."""
-_HEAD = struct.Struct(">I")
+REQUEST_LARGE, GRANT_LARGE = b"\xff\xff\xff\xff", b"!"
+"""A process requests permission before it decodes a large image. The request stands where a
+message has its header length, and is larger than any valid length."""
+_LENGTH = struct.Struct(">I")
 
 Coding = Literal["base64", "raw"]
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one image may cost.
+    """Limits of one image.
 
     Args:
-        formats: that may be opened.
-        max_pixels: of the whole image.
-        max_bytes: of the encoded file.
-        memory_bytes: of decoding it, beside the file.
-        seconds: of decoding, by the clock.
+        formats: formats that may be opened.
+        max_pixels: size of the whole image.
+        max_bytes: size of the encoded file.
+        memory_bytes: memory for decoding, in addition to the file.
+        seconds: elapsed time of decoding.
     """
 
     formats: tuple[str, ...]
@@ -57,7 +57,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class DecodedView:
-    """What the model sees of an image, and what the file was."""
+    """The model's view of an image, and the dimensions (upright) and size of its file."""
 
     view: View
     width: int
@@ -65,20 +65,20 @@ class DecodedView:
     file_bytes: int
 
 
-def message(fields: dict[str, Any], length: int = 0) -> bytes:
-    """The head of a message; `length` bytes follow it."""
-    body = json.dumps({**fields, "length": length}).encode()
-    return _HEAD.pack(len(body)) + body
+def message_head(fields: dict[str, Any], length: int = 0) -> bytes:
+    """Length and header of a message that is followed by `length` bytes of data."""
+    header = json.dumps({**fields, "length": length}).encode()
+    return _LENGTH.pack(len(header)) + header
 
 
-def head_bytes(prefix: bytes | bytearray) -> int:
-    """How long the JSON object after these 4 bytes is."""
-    length: int = _HEAD.unpack(prefix)[0]
+def header_bytes(prefix: bytes | bytearray) -> int:
+    """Length of the header that follows these 4 bytes."""
+    length: int = _LENGTH.unpack(prefix)[0]
     return length
 
 
 def job_fields(name: str, coding: Coding, limits: Limits, settings: ProcessorSettings) -> Any:
-    """A job without its bytes."""
+    """The header fields of a job."""
     return {
         "name": name,
         "coding": coding,
@@ -91,27 +91,27 @@ def job_fields(name: str, coding: Coding, limits: Limits, settings: ProcessorSet
 
 
 def read_message(connection: socket.socket) -> tuple[dict[str, Any], bytearray]:
-    """The next message, by blocking reads; EOFError where the other side left."""
-    fields = json.loads(_read(connection, head_bytes(_read(connection, _HEAD.size))))
+    """Fields and data of the next message, by blocking reads; EOFError once the peer closed."""
+    fields = json.loads(_read(connection, header_bytes(_read(connection, _LENGTH.size))))
     return fields, _read(connection, fields["length"])
 
 
 def _read(connection: socket.socket, length: int) -> bytearray:
-    read = bytearray(length)
-    rest = memoryview(read)
+    buffer = bytearray(length)
+    rest = memoryview(buffer)
     while rest:
         count = connection.recv_into(rest)
         if not count:
             raise EOFError
         rest = rest[count:]
-    return read
+    return buffer
 
 
 def encoded_file(fields: dict[str, Any], data: bytearray) -> bytearray | bytes:
-    """The file that a job's bytes are.
+    """The encoded file in a job's data.
 
     Raises:
-        NotBase64: they should be base64, and are not.
+        NotBase64: the data should be base64, and is not.
     """
     if fields["coding"] == "raw":
         return data
@@ -128,27 +128,28 @@ def encoded_file(fields: dict[str, Any], data: bytearray) -> bytearray | bytes:
 def decode(
     fields: dict[str, Any], data: bytearray | bytes, admit: Callable[[int, int], None]
 ) -> DecodedView:
-    """Do a job, in whatever process this is.
+    """Decode the image of a job, in this process.
 
     Args:
-        fields: `job_fields`.
+        fields: see `job_fields`.
         data: the encoded file.
-        admit: called with the number of pixels that are decoded and the bytes of memory that this
-            may take, before it is done.
+        admit: called before decoding with the number of pixels and the bytes of memory it needs;
+            raises to refuse.
 
     Raises:
         InvalidInput: the image cannot be used.
-        TooCostly: decoding it takes more memory than it may.
+        TooCostly: decoding needs more memory than the limit.
     """
     headers: list[Header] = []
 
-    def checked(header: Header) -> None:
-        most = fields["memory_bytes"]
-        if header.memory_bytes > most:
+    def check_memory(header: Header) -> None:
+        max_bytes = fields["memory_bytes"]
+        if header.memory_bytes > max_bytes:
+            needed_mib = -(-header.memory_bytes >> 20)  # rounded up
             raise TooCostly(
-                f"expected an image that is decoded in {most >> 20} MiB, {fields['name']} "
-                f"({header.form}, {header.width} x {header.height}) takes "
-                f"{-(-header.memory_bytes >> 20)} MiB: send a smaller image, or a baseline JPEG"
+                f"expected an image that is decoded in {max_bytes >> 20} MiB, {fields['name']} "
+                f"({header.form}, {header.width} x {header.height}) takes {needed_mib} MiB: send a "
+                "smaller image, or a baseline JPEG"
             )
         headers.append(header)
         admit(header.decoded_pixels, header.memory_bytes + SPARE_BYTES)
@@ -158,19 +159,20 @@ def decode(
         max_pixels=fields["max_pixels"],
         max_bytes=fields["max_bytes"],
         formats=fields["formats"],
-        admit=checked,
+        admit=check_memory,
         name=fields["name"],
     )
     view = view_of(image, ProcessorSettings.from_dict(fields["settings"]))
     header = headers[-1]
-    # The file's size, as the image stands upright: it may be reduced.
+    # The header's dimensions, as a large JPEG is decoded at a reduced size; swapped where EXIF
+    # orientation turned the image by 90 degrees.
     turned = (image.width < image.height) != (header.width < header.height)
     size = (header.height, header.width) if turned else (header.width, header.height)
     return DecodedView(view, *size, len(data))
 
 
-def answer(decoded: DecodedView) -> tuple[bytes, memoryview]:
-    """The message that brings it back: its head and its pixels."""
+def view_message(decoded: DecodedView) -> tuple[bytes, memoryview]:
+    """The message with a decoded view: its head, and its pixels as data."""
     pixels = np.ascontiguousarray(decoded.view.pixels)
     fields = {
         "width": decoded.width,
@@ -178,18 +180,18 @@ def answer(decoded: DecodedView) -> tuple[bytes, memoryview]:
         "file_bytes": decoded.file_bytes,
         "shape": pixels.shape,
     }
-    return message(fields, pixels.nbytes), pixels.data.cast("B")
+    return message_head(fields, pixels.nbytes), pixels.data.cast("B")
 
 
-def decoded_of(fields: dict[str, Any], pixels: bytearray) -> DecodedView:
-    """What `answer` sent."""
+def view_from_message(fields: dict[str, Any], pixels: bytearray) -> DecodedView:
+    """The decoded view in a message of `view_message`."""
     view = View(np.frombuffer(pixels, np.uint8).reshape(fields["shape"]))
     return DecodedView(view, fields["width"], fields["height"], fields["file_bytes"])
 
 
 class NotBase64(InvalidInput):
-    """A data URI's text is no base64."""
+    """The text of a data URI is not base64."""
 
 
 class TooCostly(InvalidInput):
-    """An image takes more time or memory than it may, or ended its decoder."""
+    """An image exceeds its limits of time or memory, or crashed its decoder."""

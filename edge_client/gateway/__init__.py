@@ -1,1 +1,1 @@
-"""A local HTTP service that speaks the OpenAI API: pictures are encoded here, indices leave."""
+"""A local HTTP server for the OpenAI API: encodes images here, and sends indices to the cloud."""

@@ -1,4 +1,4 @@
-"""The gateway's routes."""
+"""The HTTP routes of the gateway."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ from protos.address import is_loopback
 def make_app(
     client: AsyncEdgeClient, decoders: ImageDecoders, config: GatewayConfig, keys: Keys
 ) -> Guard:
-    """The application behind its guard.
+    """The application with access control in front of it.
 
     Args:
-        client: asks the cloud; its owner closes it.
-        decoders: decode images; likewise.
+        client: client of the cloud service; the caller closes it.
+        decoders: decode images; the caller closes them.
         config: limits, and the model's name.
-        keys: that callers must give, if any.
+        keys: keys that callers must send, if any.
     """
     app = FastAPI(title="aligned-vq gateway", docs_url=None, redoc_url=None, openapi_url=None)
-    chat = Chat(client, decoders, config, keyed=keys.named)
-    metrics, encoder = chat.desk.metrics, client.encoder
-    metrics.build_info(encoder.backend.name, encoder.digest)
-    metrics.targets(client.targets(), lambda name: client.targets()[name])
-    _add_openai(app, chat)
-    _add_own(app, chat, config.max_body_mib * 2**20)
-    _add_operators(app, chat, Readiness(client), not keys.wanted)
+    chat = Chat(client, decoders, config, has_quotas=keys.per_caller)
+    metrics, encoder = chat.admission.metrics, client.encoder
+    metrics.add_build_info(encoder.backend.name, encoder.digest)
+    metrics.add_targets(client.targets(), lambda name: client.targets()[name])
+    _add_openai_routes(app, chat)
+    _add_extension_routes(app, chat, config.max_body_mib * 2**20)
+    _add_operator_routes(app, chat, Readiness(client), is_public=not keys.required)
     add_page(app)
-    _add_errors(app)
-    return Guard(app, keys, not keys.wanted or is_loopback(config.host))
+    _add_error_handlers(app)
+    return Guard(app, keys, not keys.required or is_loopback(config.host))
 
 
-def _add_openai(app: FastAPI, chat: Chat) -> None:
-    """What OpenAI's clients call."""
-    own = {
+def _add_openai_routes(app: FastAPI, chat: Chat) -> None:
+    """Routes of the OpenAI API."""
+    description = {
         "id": chat.model,
         "object": "model",
         "created": int(time.time()),
@@ -58,27 +58,27 @@ def _add_openai(app: FastAPI, chat: Chat) -> None:
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        """The one model."""
-        return {"object": "list", "data": [own]}
+        """The list of models, which has one entry."""
+        return {"object": "list", "data": [description]}
 
     @app.get("/v1/models/{name:path}")
     async def model(name: str) -> dict[str, Any]:
-        """The model, by its name."""
+        """A model by name."""
         if name != chat.model:
             raise chat.unknown_model(name)
-        return own
+        return description
 
     app.add_route("/v1/chat/completions", chat.complete, ["POST"])
 
 
-def _add_own(app: FastAPI, chat: Chat, max_request_bytes: int) -> None:
-    """What the page calls besides."""
+def _add_extension_routes(app: FastAPI, chat: Chat, max_request_bytes: int) -> None:
+    """Routes beyond the OpenAI API, which the page uses."""
     manifest = chat.manifest
     quantizer, tokens = manifest.quantizer, manifest.features.num_tokens
 
     @app.get("/v1/bundle")
     async def bundle() -> dict[str, Any]:
-        """The cut, the codec and its operating points."""
+        """The split, the codec and its operating points."""
         return {
             "object": "bundle",
             "model": chat.model,
@@ -91,57 +91,63 @@ def _add_own(app: FastAPI, chat: Chat, max_request_bytes: int) -> None:
             "grid": [grid_side(tokens)] * 2,
             "image_size": list(reversed(manifest.processor.output_size)),
             "qualities": [
-                {"name": own.name, "stages": list(own.stages), "max_bytes": own.max_bytes}
-                for own in manifest.operating_points
+                {"name": point.name, "stages": list(point.stages), "max_bytes": point.max_bytes}
+                for point in manifest.operating_points
             ],
             "max_request_bytes": max_request_bytes,
         }
 
     @app.post("/v1/index_map")
     async def index_map(request: Request) -> Response:
-        """What a picture is encoded to, by stage and patch."""
+        """The indices of an image, by stage and patch."""
         return await chat.index_map(request)
 
     @app.post("/v1/rates")
     async def rates(request: Request) -> Response:
-        """What a picture costs at every operating point."""
+        """The payload size of an image at every operating point."""
         return await chat.rates(request)
 
 
-def _add_operators(app: FastAPI, chat: Chat, readiness: Readiness, says_why: bool) -> None:
-    """Health and metrics. Health is told to everybody, and why it is bad where `says_why`."""
+def _add_operator_routes(
+    app: FastAPI, chat: Chat, readiness: Readiness, *, is_public: bool
+) -> None:
+    """Routes for operators.
+
+    Health needs no key, so its details, which contain addresses, are only shown where nothing
+    needs one (`is_public`).
+    """
 
     @app.get("/healthz")
     async def healthz() -> Response:
-        """The process runs."""
+        """200 while the process runs."""
         return Response("ok\n", media_type="text/plain")
 
     @app.get("/readyz")
     async def readyz() -> Response:
-        """Questions may come, or 503: the cloud is not within reach."""
+        """200 if the cloud service can be reached, else 503."""
         problem = await readiness.problem()
-        if problem and not says_why:
-            problem = "the cloud is not within reach"
-        words, status = (f"{problem}\n", 503) if problem else ("ready\n", 200)
-        return Response(words, status, media_type="text/plain")
+        if problem and not is_public:
+            problem = "the cloud service cannot be reached"
+        text, status = (f"{problem}\n", 503) if problem else ("ready\n", 200)
+        return Response(text, status, media_type="text/plain")
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        """Prometheus' text format."""
-        return Response(chat.desk.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+        """Metrics in Prometheus' text format."""
+        return Response(chat.admission.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
-def _add_errors(app: FastAPI) -> None:
-    """One shape for every error."""
+def _add_error_handlers(app: FastAPI) -> None:
+    """Convert every error to OpenAI's format."""
 
-    async def refused(request: Request, error: Exception) -> Response:
+    async def handle_error(request: Request, error: Exception) -> Response:
         return Refusal.of(error).response()
 
-    async def not_here(request: Request, error: Exception) -> Response:
+    async def handle_unknown_url(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
-        words = "expected a path and method of this gateway, got another; see /v1/models"
-        return Refusal(status, words, code="unknown_url").response()
+        message = "expected a path and method of this gateway, got another; see /v1/models"
+        return Refusal(status, message, code="unknown_url").response()
 
     for kind in (Refusal, AlignedVQError, Exception):
-        app.add_exception_handler(kind, refused)
-    app.add_exception_handler(HTTPException, not_here)
+        app.add_exception_handler(kind, handle_error)
+    app.add_exception_handler(HTTPException, handle_unknown_url)

@@ -1,4 +1,4 @@
-"""What the gateway does for a request: from its bytes to a completion, or to a map of indices."""
+"""Request handlers of the gateway: chat completions, index maps and payload sizes."""
 
 from __future__ import annotations
 
@@ -15,37 +15,38 @@ from edge_client.answer import Answer
 from edge_client.decoding.decoders import ImageDecoders
 from edge_client.decoding.job import DecodedView
 from edge_client.gateway.access.keys import CALLER
+from edge_client.gateway.admission import AdmittedRequest, RequestAdmission
 from edge_client.gateway.config import GatewayConfig
-from edge_client.gateway.delivery import EventStream, unless_gone
-from edge_client.gateway.desk import AdmittedRequest, Desk
+from edge_client.gateway.delivery import EventStream, until_disconnect
 from edge_client.gateway.index_map import IndexMapRequest, RatesRequest, grid_side, stages_of
-from edge_client.gateway.openai.body import announced_bytes, parse, read_body
+from edge_client.gateway.openai.body import expected_bytes, parse, read_body
 from edge_client.gateway.openai.chat_request import ChatRequest
 from edge_client.gateway.openai.completion import Completion
 from edge_client.gateway.openai.conversation import Conversation, read_conversation
-from edge_client.gateway.openai.inline_images import Body, without_images
+from edge_client.gateway.openai.inline_images import Body, extract_images
 from edge_client.gateway.openai.refusal import Refusal
 from edge_client.gateway.request_images import open_image
 from edge_client.gateway.split_figures import figures, sizes
 from protos.access.quota import Quotas
 
-CLIENT_GONE = 499
+CLIENT_CLOSED_REQUEST = 499
+"""Status of a response that nobody receives, as in nginx's log."""
 SHORT_BYTES = 65_536
-"""A body that is longer counts as one with an image until it was read."""
+"""A longer body takes an image slot until it is received."""
 LONG_BYTES = 2**20
-"""A body that is longer takes its share of memory, too; images of cameras are."""
-LONG_AT_ONCE = 2
-"""Bodies of the greatest length."""
+"""A longer body, such as one with a camera's image, reserves memory as well."""
+MAX_LONG_BODIES = 2
+"""The reserved memory suffices for this many bodies of the maximum size."""
 
 
 class Chat:
-    """Answers requests with one client of the cloud.
+    """Handles requests with one client of the cloud service.
 
     Args:
-        client: asks the cloud; its owner closes it.
-        decoders: decode images; likewise.
+        client: client of the cloud service; the caller closes it.
+        decoders: decode images; the caller closes them.
         config: limits, and the model's name.
-        keyed: whether callers have keys of their own, and so limits.
+        has_quotas: whether callers have individual keys, and so quotas.
     """
 
     def __init__(
@@ -54,170 +55,173 @@ class Chat:
         decoders: ImageDecoders,
         config: GatewayConfig,
         *,
-        keyed: bool = False,
+        has_quotas: bool = False,
     ) -> None:
         self._client = client
         self._decoders = decoders
         self._config = config
         self.manifest = client.encoder.manifest
         self.model = config.model_name or self.manifest.model_id
-        limits = (config.requests_per_second, config.burst, config.places_of_one)
-        self.desk = Desk(
+        limits = (config.requests_per_second, config.burst, config.slots_per_caller)
+        self.admission = RequestAdmission(
             config.max_requests,
-            LONG_AT_ONCE * config.max_body_mib * 2**20,
-            Quotas(*limits, noun="requests") if keyed else None,
+            MAX_LONG_BODIES * config.max_body_mib * 2**20,
+            Quotas(*limits, noun="requests") if has_quotas else None,
         )
 
     async def complete(self, request: Request) -> Response:
-        """The response to a chat completion; raises what `Refusal.of` knows to tell."""
-        visit = self.desk.enter("chat", request.scope.get("state", {}).get(CALLER))
+        """The response to a chat completion. Raises errors that `Refusal.of` converts."""
+        admitted = self.admission.admit("chat", request.scope.get("state", {}).get(CALLER))
         try:
-            return await self._answer(request, visit)
+            return await self._answer(request, admitted)
         except ClientDisconnect as error:
-            visit.leave(error)
-            return Response(status_code=CLIENT_GONE)
+            admitted.end(error)
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
         except BaseException as error:
-            visit.leave(error)
+            admitted.end(error)
             raise
 
     async def index_map(self, request: Request) -> Response:
-        """The response that shows what a picture is encoded to; raises as `complete` does."""
-        return await self._here("index_map", request, self._map)
+        """The response with the indices of an image. Raises as `complete`."""
+        return await self._respond_locally("index_map", request, self._index_map)
 
     async def rates(self, request: Request) -> Response:
-        """The response that says what a picture costs at every operating point; raises likewise."""
-        return await self._here("rates", request, self._rates)
+        """The response with the payload size of an image at every operating point. Raises as
+        `complete`."""
+        return await self._respond_locally("rates", request, self._rates)
 
-    async def _here(
+    async def _respond_locally(
         self,
         route: str,
         request: Request,
         work: Callable[[Request, AdmittedRequest], Awaitable[dict[str, Any]]],
     ) -> Response:
-        """The response to what is done without the cloud."""
-        visit = self.desk.enter(route, request.scope.get("state", {}).get(CALLER))
+        """The response to a request that does not involve the cloud."""
+        admitted = self.admission.admit(route, request.scope.get("state", {}).get(CALLER))
         failure: BaseException | None = None
         try:
-            return JSONResponse(await work(request, visit))
+            return JSONResponse(await work(request, admitted))
         except BaseException as error:
             failure = error
             if isinstance(error, ClientDisconnect):
-                return Response(status_code=CLIENT_GONE)
+                return Response(status_code=CLIENT_CLOSED_REQUEST)
             raise
         finally:
-            visit.leave(failure)
-            del failure  # its traceback has this frame
+            admitted.end(failure)
+            del failure  # its traceback refers to this frame: a cycle that would keep the body
 
-    async def _answer(self, request: Request, visit: AdmittedRequest) -> Response:
-        asked, conversation, image = await self._read(request, visit)
-        quality = self._quality(asked.quality)
+    async def _answer(self, request: Request, admitted: AdmittedRequest) -> Response:
+        chat_request, conversation, image = await self._read(request, admitted)
+        quality = self._quality(chat_request.quality)
         stream = self._client.stream(
             None if image is None else image.view,
             conversation.question,
             conversation.turns,
             quality=quality,
-            **vars(asked.sampling),
+            **vars(chat_request.sampling),
         )
 
-        def split(answer: Answer) -> dict[str, Any]:
-            visit.answered(answer.details)
+        def split_fields(answer: Answer) -> dict[str, Any]:
+            admitted.record_answer(answer.details)
             return figures(answer.details, quality, image)
 
-        completion = Completion(stream, self.model, split)
+        completion = Completion(stream, self.model, split_fields)
         try:
-            await unless_gone(request.receive, completion.begin())
-            if not asked.stream:
-                response = JSONResponse(await unless_gone(request.receive, completion.whole()))
-                visit.leave()
+            await until_disconnect(request.receive, completion.begin())
+            if not chat_request.stream:
+                body = await until_disconnect(request.receive, completion.body())
+                response = JSONResponse(body)
+                admitted.end()
                 return response
         except BaseException:
             await completion.close()
             raise
 
-        async def ended(complete: bool) -> None:
+        async def on_end(complete: bool) -> None:
             await completion.close()
-            visit.leave(completion.failure if complete else ClientDisconnect())
+            admitted.end(completion.failure if complete else ClientDisconnect())
 
-        events = completion.events(asked.include_usage)
-        return EventStream(events, self._config.stall_seconds, ended)
+        events = completion.events(chat_request.include_usage)
+        return EventStream(events, self._config.stall_seconds, on_end)
 
     async def _read(
-        self, request: Request, visit: AdmittedRequest
+        self, request: Request, admitted: AdmittedRequest
     ) -> tuple[ChatRequest, Conversation, DecodedView | None]:
-        """The request, checked, with its image decoded."""
-        body = await self._body(request, visit)
-        asked = parse(ChatRequest, body.json)
-        if asked.model != self.model:
-            raise self.unknown_model(asked.model)
-        asked.check_others()
-        conversation = read_conversation(asked.messages)
+        """The validated request, its conversation and its decoded image."""
+        body = await self._body(request, admitted)
+        chat_request = parse(ChatRequest, body.json)
+        if chat_request.model != self.model:
+            raise self.unknown_model(chat_request.model)
+        chat_request.check_unread_fields()
+        conversation = read_conversation(chat_request.messages)
         url, image = conversation.image_url, None
         if url is not None:
-            image = await self._image(request, visit, body, url, conversation.image_param)
-        visit.end_image()
-        return asked, conversation, image
+            image = await self._image(request, admitted, body, url, conversation.image_param)
+        admitted.end_image()
+        return chat_request, conversation, image
 
     async def _image(
-        self, request: Request, visit: AdmittedRequest, body: Body, url: str, param: str
+        self, request: Request, admitted: AdmittedRequest, body: Body, url: str, param: str
     ) -> DecodedView:
-        """The image at a place of a request; given up as soon as the client hangs up."""
-        visit.begin_image()
+        """The decoded image of a request; cancelled if the client disconnects."""
+        admitted.begin_image()
         holder = request.scope.get("state", {}).get(CALLER)
         address = request.client.host if request.client else ""
         caller = address if holder is None else f"key {holder.name}"
         work = open_image(self._decoders, url, param, body.images, caller)
-        image = await unless_gone(request.receive, work)
-        visit.end_image()
+        image = await until_disconnect(request.receive, work)
+        admitted.end_image()
         return image
 
-    async def _body(self, request: Request, visit: AdmittedRequest) -> Body:
-        limit_bytes = self._config.max_body_mib * 2**20
-        length = announced_bytes(request, limit_bytes)
+    async def _body(self, request: Request, admitted: AdmittedRequest) -> Body:
+        max_bytes = self._config.max_body_mib * 2**20
+        length = expected_bytes(request, max_bytes)
         if length > SHORT_BYTES:
-            visit.begin_image(length if length > LONG_BYTES else 0)
-        return without_images(await read_body(request, limit_bytes, self._config.body_seconds))
+            admitted.begin_image(length if length > LONG_BYTES else 0)
+        return extract_images(await read_body(request, max_bytes, self._config.body_seconds))
 
     def _quality(self, name: str | None) -> str | None:
-        """The operating point's name, the default's without one; None for raw features."""
+        """The name of the operating point or, without one, of the default; None for a bundle that
+        sends raw features and so has none."""
         try:
             self._client.encoder.check_quality(name)
         except AlignedVQError as error:
             raise Refusal.of(error, "quality") from error
         return name or next((point.name for point in self.manifest.operating_points), None)
 
-    async def _map(self, request: Request, visit: AdmittedRequest) -> dict[str, Any]:
-        body = await self._body(request, visit)
-        asked = parse(IndexMapRequest, body.json)
-        quality = self._quality(asked.quality)
-        image = await self._image(request, visit, body, asked.image, "image")
-        made = await self._client.compress(image.view, quality=quality)
-        encoded = await asyncio.to_thread(self._client.encoder.unpack, made.payload)
+    async def _index_map(self, request: Request, admitted: AdmittedRequest) -> dict[str, Any]:
+        body = await self._body(request, admitted)
+        map_request = parse(IndexMapRequest, body.json)
+        quality = self._quality(map_request.quality)
+        image = await self._image(request, admitted, body, map_request.image, "image")
+        payload = (await self._client.compress(image.view, quality=quality)).payload
+        encoded = await asyncio.to_thread(self._client.encoder.unpack, payload)
         side = grid_side(encoded.num_tokens)
         return {
             "object": "index_map",
             "quality": quality,
-            "payload_bytes": len(made.payload.body),
-            "coding": made.payload.coding,
+            "payload_bytes": len(payload.body),
+            "coding": payload.coding,
             "grid": [side, side],
             "stages": stages_of(encoded, self.manifest.quantizer),
         }
 
-    async def _rates(self, request: Request, visit: AdmittedRequest) -> dict[str, Any]:
-        body = await self._body(request, visit)
-        asked = parse(RatesRequest, body.json)
-        image = await self._image(request, visit, body, asked.image, "image")
+    async def _rates(self, request: Request, admitted: AdmittedRequest) -> dict[str, Any]:
+        body = await self._body(request, admitted)
+        rates_request = parse(RatesRequest, body.json)
+        image = await self._image(request, admitted, body, rates_request.image, "image")
         rates = await self._client.payload_bytes(image.view)
         return {
             "object": "rates",
             "image": sizes(image),
-            "rates": [{"quality": name, "payload_bytes": own} for name, own in rates.items()],
+            "rates": [{"quality": name, "payload_bytes": size} for name, size in rates.items()],
         }
 
     def unknown_model(self, name: str) -> Refusal:
-        """What to say to whoever asks another model."""
+        """The error for a model that this gateway does not serve."""
         return Refusal(
             404,
-            f"expected the model {self.model!r}, got {name[:200]!r}; choose the one that is here",
+            f"expected the model {self.model!r}, got {name[:200]!r}; use the one of this gateway",
             "model",
             "model_not_found",
         )

@@ -12,34 +12,35 @@ KEY_VARIABLE = "AVQ_GATEWAY_KEY"
 
 @dataclass(frozen=True)
 class GatewayConfig:
-    """Where to listen, for whom, and within which limits.
+    """Address, keys, quotas and limits of the gateway.
 
     Args:
         host: address to bind; beyond loopback only with an API key, or with `keyless`.
-        port: TCP port, 0 lets the system choose.
-        api_key_file: file with the key that callers must give and nothing else; left out, the
-            environment variable AVQ_GATEWAY_KEY is looked at. Without a key everybody on this
-            machine may ask.
-        api_keys: instead, YAML file that maps each caller's name to the SHA-256 of its key as 64
-            hex digits, or to a mapping of that as `sha256` and limits of its own at `per_second`,
-            `burst` and `at_once`. Read again every second: who is not in it any more is refused,
-            and what is being answered to it ends. `edge-client key` makes a key and its line.
-        requests_per_second: with api_keys: new requests of one caller, in the long run; 0 is no
+        port: TCP port; 0 lets the system choose.
+        api_key_file: file that holds the API key of all callers and nothing else; default: the
+            environment variable AVQ_GATEWAY_KEY. Without a key every program on this machine has
+            access.
+        api_keys: instead, YAML file with a key per caller. It maps the caller's name to the SHA-256
+            of its key as 64 hex digits, or to a mapping with `sha256` and, optionally, individual
+            limits `per_second`, `burst` and `at_once`. The file is read again every second: a
+            removed key is rejected, and its requests in progress are cancelled. `edge-client key`
+            generates a key and its line.
+        requests_per_second: with api_keys: long-term rate of new requests of one caller; 0: no
             limit.
-        burst: with api_keys: requests that a caller may make at once after a pause; 0 is one
-            second's worth.
-        requests_at_once: with api_keys: requests of one caller in progress; 0 is no limit. Left
-            out, half of max_requests, so that nobody takes every place.
-        keyless: listen beyond loopback without a key; for a container whose port is published on
-            this machine only. Requests must name this machine in their Host header there too.
-        model_name: what the model is called here; left out, what the bundle calls it.
-        max_body_mib: largest request.
-        max_requests: requests answered at the same time, each of up to `max_body_mib` in memory;
-            one more is refused as overloaded. Half of them at most may be held by images that are
-            being read or decoded.
-        body_seconds: longest wait for a whole request.
-        stall_seconds: how long a client may leave an answer unread before it is hung up.
-        drain_seconds: time running answers get to finish after SIGTERM.
+        burst: with api_keys: requests that a caller may make at once after a pause; 0: those of
+            one second.
+        requests_at_once: with api_keys: concurrent requests of one caller; 0: no limit. Default:
+            half of max_requests, so that no caller can take every slot.
+        keyless: listen beyond loopback without a key, for a container whose port is published on
+            this machine only. The Host header of requests must name this machine there, too.
+        model_name: name of the model in the API; default: the name in the bundle.
+        max_body_mib: largest request body.
+        max_requests: concurrent requests, each of which may hold up to `max_body_mib` in memory;
+            further ones are refused as overloaded. Requests whose image is being received or
+            decoded may take at most half of them.
+        body_seconds: longest wait for a complete request body.
+        stall_seconds: how long a client may leave an answer unread before it is disconnected.
+        drain_seconds: time for running answers to finish after SIGTERM.
     """
 
     host: str = "127.0.0.1"
@@ -68,19 +69,18 @@ class GatewayConfig:
                 raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.burst and not self.requests_per_second:
             raise ConfigError(
-                f"expected requests_per_second beside burst, got burst={self.burst} alone; give "
-                "both"
+                f"expected requests_per_second with burst, got burst={self.burst} alone; give both"
             )
         limits = (self.requests_per_second, self.requests_at_once)
         if self.api_keys is None and any(limits):
             raise ConfigError(
-                "expected api_keys beside requests_per_second and requests_at_once, got none; "
-                "callers are told apart by their keys: give them"
+                "expected api_keys with requests_per_second and requests_at_once, got none; add "
+                "api_keys, by which callers are distinguished"
             )
 
     @property
-    def places_of_one(self) -> int:
-        """Requests of one caller in progress, where callers have keys; 0 is no limit."""
+    def slots_per_caller(self) -> int:
+        """Concurrent requests of one caller with an individual key; 0: no limit."""
         if self.requests_at_once is None:
             return max(1, self.max_requests // 2)
         return self.requests_at_once

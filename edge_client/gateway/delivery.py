@@ -1,4 +1,4 @@
-"""Answers go to clients that are there and read; whoever hangs up or stalls stops the work."""
+"""Delivery of responses: a client that disconnects or stalls cancels the work for it."""
 
 from __future__ import annotations
 
@@ -13,42 +13,44 @@ from starlette.types import Message, Receive, Scope, Send
 _T = TypeVar("_T")
 
 
-async def unless_gone(receive: Receive, work: Awaitable[_T]) -> _T:
-    """What the work gives, once the whole request was read.
+async def until_disconnect(receive: Receive, work: Awaitable[_T]) -> _T:
+    """The result of `work`, which is cancelled if the client disconnects first.
+
+    Call it once the request body is read completely.
 
     Raises:
-        ClientDisconnect: the client hung up; the work was cancelled.
+        ClientDisconnect: the client disconnected.
     """
     working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_gone(receive))
+    disconnecting = asyncio.ensure_future(_wait_for_disconnect(receive))
     try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({working, disconnecting}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return working.result()
         raise ClientDisconnect
     finally:
-        for task in (working, leaving):
+        for task in (working, disconnecting):
             task.cancel()
-        await asyncio.wait({working, leaving})
-        # A traceback has this frame, hence the task, which has the error: the request's body would
-        # stay until the next collection of cycles.
-        del task, working, leaving
+        await asyncio.wait({working, disconnecting})
+        # An error's traceback refers to this frame, which refers to the task, which refers to the
+        # error. Such a cycle would keep the request's body until the garbage collector runs.
+        del task, working, disconnecting
 
 
 class EventStream(Response):
-    """Server-sent events, each made when the one before was taken.
+    """A response of server-sent events; each is produced once the previous one was sent.
 
     Args:
-        events: what to send; closed in whatever way the response ends.
-        stall_seconds: longest time that the client may leave what was sent unread.
-        ended: told when it is over, and whether the client was there to the end.
+        events: encoded events; closed however the response ends.
+        stall_seconds: longest time that the client may leave data unread.
+        on_end: called at the end, with whether the client received everything.
     """
 
     def __init__(
         self,
         events: AsyncGenerator[bytes, None],
         stall_seconds: float,
-        ended: Callable[[bool], Awaitable[None]],
+        on_end: Callable[[bool], Awaitable[None]],
     ) -> None:
         super().__init__(
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
@@ -57,22 +59,22 @@ class EventStream(Response):
         del self.headers["content-length"]
         self._events = events
         self._stall_seconds = stall_seconds
-        self._ended = ended
+        self._on_end = on_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events."""
         complete = False
         try:
-            await unless_gone(receive, self._sent(send))
+            await until_disconnect(receive, self._send_all(send))
             complete = True
         except ClientDisconnect:
             pass
         finally:
             await self._events.aclose()
-            await self._ended(complete)
+            await self._on_end(complete)
 
-    async def _sent(self, send: Send) -> None:
-        async def patiently(message: Message) -> None:
+    async def _send_all(self, send: Send) -> None:
+        async def send_or_disconnect(message: Message) -> None:
             try:
                 async with asyncio.timeout(self._stall_seconds):
                     await send(message)
@@ -80,12 +82,14 @@ class EventStream(Response):
                 raise ClientDisconnect from None
 
         start = {"status": self.status_code, "headers": self.raw_headers}
-        await patiently({"type": "http.response.start", **start})
+        await send_or_disconnect({"type": "http.response.start", **start})
         async for event in self._events:
-            await patiently({"type": "http.response.body", "body": event, "more_body": True})
-        await patiently({"type": "http.response.body", "body": b"", "more_body": False})
+            await send_or_disconnect(
+                {"type": "http.response.body", "body": event, "more_body": True}
+            )
+        await send_or_disconnect({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _gone(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

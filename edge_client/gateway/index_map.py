@@ -1,4 +1,4 @@
-"""A payload laid out as the picture it is of: which patches each stage covers, and with what."""
+"""The indices of a payload on the patch grid of the image, for the page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aligned_vq.types import Encoded, QuantizerConfig, StageIndices
 
 
 class IndexMapRequest(BaseModel):
-    """A picture as a data URI, and the operating point to encode it at."""
+    """An image as a data URI, and the operating point to encode it at."""
 
     model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
 
@@ -21,7 +21,7 @@ class IndexMapRequest(BaseModel):
 
 
 class RatesRequest(BaseModel):
-    """A picture as a data URI, to be weighed at every operating point."""
+    """An image as a data URI, whose payload size is computed at every operating point."""
 
     model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
 
@@ -29,39 +29,41 @@ class RatesRequest(BaseModel):
 
 
 def grid_side(num_tokens: int) -> int:
-    """Patches on each side of the square that follows the class token."""
+    """Side of the square patch grid, in patches; the first token is the class token."""
     return math.isqrt(num_tokens - 1)
 
 
 def stages_of(encoded: Encoded, quantizer: QuantizerConfig) -> list[dict[str, Any]]:
-    """Every stage in order: `mask` and `indices` are rows of the patch grid, from the top left.
+    """The stages with indices, in order; `mask` and `indices` are rows of the patch grid, from the
+    top left.
 
-    An index is a list, one number for each group of the codebook, and null where the stage does not
-    cover the patch; `class_token` likewise.
+    The indices of a patch are a list, one per group of the codebook, or None if the stage does not
+    cover the patch; likewise `class_token`.
     """
     side = grid_side(encoded.num_tokens)
     return [
-        _stage(number, own, encoded.num_tokens, side, quantizer)
-        for number, own in enumerate(encoded.stages)
-        if len(own.indices)
+        _stage(number, stage, encoded.num_tokens, side, quantizer)
+        for number, stage in enumerate(encoded.stages)
+        if len(stage.indices)
     ]
 
 
 def _stage(
-    number: int, own: StageIndices, num_tokens: int, side: int, quantizer: QuantizerConfig
+    number: int, stage: StageIndices, num_tokens: int, side: int, quantizer: QuantizerConfig
 ) -> dict[str, Any]:
-    mask = np.ones(num_tokens, bool) if own.mask is None else own.mask
-    entries: list[list[int] | None] = [None] * num_tokens
-    for token, entry in zip(np.flatnonzero(mask), own.indices.tolist(), strict=True):
-        entries[token] = entry
-    rows = range(1, num_tokens, side)
-    covered: list[Literal[0, 1]] = [1 if covers else 0 for covers in mask]
+    mask = np.ones(num_tokens, bool) if stage.mask is None else stage.mask
+    indices: list[list[int] | None] = [None] * num_tokens
+    # `stage.indices` holds covered tokens only, in the order of the tokens.
+    for token, token_indices in zip(np.flatnonzero(mask), stage.indices.tolist(), strict=True):
+        indices[token] = token_indices
+    row_starts = range(1, num_tokens, side)
+    covered: list[Literal[0, 1]] = [1 if is_covered else 0 for is_covered in mask]
     return {
         "stage": number,
         "codebook_size": quantizer.codebook_sizes[number],
         "bits_per_index": quantizer.bits_per_index(number),
         "covered": int(mask.sum()),
-        "class_token": entries[0],
-        "mask": [covered[start : start + side] for start in rows],
-        "indices": [entries[start : start + side] for start in rows],
+        "class_token": indices[0],
+        "mask": [covered[start : start + side] for start in row_starts],
+        "indices": [indices[start : start + side] for start in row_starts],
     }

@@ -1,4 +1,4 @@
-"""What operators see of a gateway: counts and times, never a question, an answer or a picture."""
+"""Metrics of a gateway: counts, sizes and times, never the content of a request or an answer."""
 
 from __future__ import annotations
 
@@ -22,60 +22,61 @@ _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 120)
 
 
 class GatewayMetrics:
-    """One registry for each gateway.
+    """The metrics of one gateway, in a separate registry.
 
     Args:
-        in_flight: how many requests are being answered.
-        limit: how many may be.
+        in_flight: returns the number of requests in progress.
+        limit: maximum of that number.
     """
 
     def __init__(self, in_flight: Callable[[], float], limit: int) -> None:
-        own = CollectorRegistry()
-        ProcessCollector(registry=own)  # memory, CPU time, file descriptors
-        self._registry = own
+        registry = self._registry = CollectorRegistry()
+        ProcessCollector(registry=registry)  # memory, CPU time, file descriptors
         self.requests = Counter(
             "avq_gateway_requests",
-            "Requests by route and how they ended: ok, cancelled, or the code of the error.",
+            "Requests by route and outcome: ok, cancelled, or the code of the error.",
             ["route", "outcome"],
-            registry=own,
+            registry=registry,
         )
         self.callers = Counter(
             "avq_gateway_caller_requests",
-            "Requests by the name that the caller's key has, and how they ended.",
+            "Requests by the name of the caller's key, and outcome.",
             ["caller", "outcome"],
-            registry=own,
+            registry=registry,
         )
-        self._seconds = Histogram(
+        self._answer_seconds = Histogram(
             "avq_gateway_answer_seconds",
-            "From the request to the last token.",
+            "Time from the request to the last token.",
             buckets=_SECONDS,
-            registry=own,
+            registry=registry,
         )
-        self._first = Histogram(
+        self._first_token_seconds = Histogram(
             "avq_gateway_first_token_seconds",
-            "From the request to the first token.",
+            "Time from the request to the first token.",
             buckets=_SECONDS,
-            registry=own,
+            registry=registry,
         )
-        self._sent = Counter(
-            "avq_gateway_sent_bytes", "Messages sent to the cloud, in bytes.", registry=own
+        self._sent_bytes = Counter(
+            "avq_gateway_sent_bytes",
+            "Bytes of messages sent to the cloud.",
+            registry=registry,
         )
-        self._payloads = Counter(
-            "avq_gateway_payload_bytes", "Indices sent to the cloud, in bytes.", registry=own
+        self._payload_bytes = Counter(
+            "avq_gateway_payload_bytes", "Bytes of payloads sent to the cloud.", registry=registry
         )
         self._tokens = Counter(
-            "avq_gateway_tokens", "Tokens read and written.", ["kind"], registry=own
+            "avq_gateway_tokens", "Prompt and completion tokens.", ["kind"], registry=registry
         )
-        in_flight_now = Gauge("avq_gateway_in_flight", "Requests being answered.", registry=own)
-        in_flight_now.set_function(in_flight)
+        in_flight_gauge = Gauge("avq_gateway_in_flight", "Requests in progress.", registry=registry)
+        in_flight_gauge.set_function(in_flight)
         Gauge(
             "avq_gateway_in_flight_limit",
-            "Requests that may be answered at once: max_requests.",
-            registry=own,
+            "Maximum of concurrent requests: max_requests.",
+            registry=registry,
         ).set(limit)
 
-    def build_info(self, backend: str, digest: bytes) -> None:
-        """What serves: a series of value 1, with the bundle's manifest by its digest."""
+    def add_build_info(self, backend: str, digest: bytes) -> None:
+        """Add a series of value 1, labelled with versions, backend and manifest digest."""
         Gauge(
             "avq_gateway_build_info",
             "Always 1: version, Python, the edge's backend, and the manifest of its bundle.",
@@ -83,27 +84,27 @@ class GatewayMetrics:
             registry=self._registry,
         ).labels(__version__, platform.python_version(), backend, digest.hex()).set(1)
 
-    def targets(self, names: Iterable[str], takes_questions: Callable[[str], bool]) -> None:
-        """A series for each target, by its address; `takes_questions` is asked at every scrape."""
+    def add_targets(self, names: Iterable[str], is_available: Callable[[str], bool]) -> None:
+        """Add a series for each target, by address; each scrape calls `is_available`."""
         up = Gauge(
             "avq_gateway_target_up",
-            "1 while questions go to this cloud service, 0 while it is left out after failures.",
+            "1 while questions go to this cloud service, 0 while its circuit breaker is open.",
             ["target"],
             registry=self._registry,
         )
         for name in names:
-            up.labels(name).set_function(partial(takes_questions, name))
+            up.labels(name).set_function(partial(is_available, name))
 
-    def answered(self, details: AnswerDetails) -> None:
-        """Take in the end of an answer."""
-        self._seconds.observe(details.total_ms / 1e3)
-        self._first.observe(details.first_token_ms / 1e3)
-        self._sent.inc(details.message_bytes)
-        self._payloads.inc(details.payload_bytes)
+    def record_answer(self, details: AnswerDetails) -> None:
+        """Record the sizes and timings of a complete answer."""
+        self._answer_seconds.observe(details.total_ms / 1e3)
+        self._first_token_seconds.observe(details.first_token_ms / 1e3)
+        self._sent_bytes.inc(details.message_bytes)
+        self._payload_bytes.inc(details.payload_bytes)
         self._tokens.labels("prompt").inc(details.usage.prompt_tokens)
         self._tokens.labels("completion").inc(details.usage.completion_tokens)
 
     def text(self) -> bytes:
-        """All of it in Prometheus' text format."""
-        found: bytes = generate_latest(self._registry)
-        return found
+        """All metrics in Prometheus' text format."""
+        text: bytes = generate_latest(self._registry)
+        return text

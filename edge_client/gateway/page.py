@@ -1,4 +1,4 @@
-"""The web page at `/`: static files, with headers that keep everything of other hosts out."""
+"""The web page at `/`: static files, with headers that forbid content from other hosts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONTENT_SECURITY_POLICY = "; ".join(
         "base-uri 'none'",
         "form-action 'none'",
         "frame-ancestors 'none'",
-        "require-trusted-types-for 'script'",  # no text can become HTML, not even by mistake
+        "require-trusted-types-for 'script'",  # text can never become HTML, even by mistake
         "trusted-types 'none'",
     )
 )
@@ -45,10 +45,10 @@ def add_page(app: FastAPI) -> None:
 
 
 class _PageFiles(StaticFiles):
-    """Files with the page's headers."""
+    """Static files with the headers of the page."""
 
     def file_response(self, *args: Any, **options: Any) -> Response:
-        """A file, or 304 to whoever has it."""
+        """The file, or 304 if the browser's copy is current."""
         response = super().file_response(*args, **options)
         response.headers.update(HEADERS)
         return response

@@ -1,4 +1,4 @@
-"""A gateway process: listen, serve, drain."""
+"""The gateway process: listens, serves, and drains on shutdown."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from protos.http_server import HttpServer
 from protos.memory import map_large_blocks
 
 CONNECTIONS_PER_REQUEST = 8
-"""More connections than requests: clients keep idle ones."""
+"""Connections allowed per concurrent request: clients keep idle connections open."""
 SEND_BUFFER_BYTES = 65_536
-"""Of a connection; the system doubles it for its own needs."""
+"""Send buffer of a connection; Linux doubles the value for its bookkeeping."""
 
 
 async def serve(
@@ -39,11 +39,11 @@ async def serve(
     """Serve until SIGTERM or SIGINT, then let running answers finish within the drain time.
 
     Args:
-        target: `host:port` of the cloud service, which need not be up yet.
+        target: `host:port` of the cloud service, which need not be running yet.
         bundle: directory written by `aligned-vq export`.
         edge: settings of the client.
         config: settings of the gateway.
-        announce: told the URL once requests may come.
+        announce: called with the URL once the gateway accepts requests.
 
     Raises:
         ConfigError: the bundle, a key or the address cannot be used.
@@ -51,7 +51,7 @@ async def serve(
     raise_limit()
     map_large_blocks()
     keys = read_keys(config)
-    if not keys.wanted and not config.keyless and not is_loopback(config.host):
+    if not keys.required and not config.keyless and not is_loopback(config.host):
         raise ConfigError(
             f"expected an API key to listen beyond loopback, got host {config.host!r} without one; "
             f"give api_keys, api_key_file or ${KEY_VARIABLE}, or listen on 127.0.0.1"
@@ -71,33 +71,34 @@ async def serve(
             port=config.port,
             timeout_graceful_shutdown=int(config.drain_seconds),
         )
-        watching = asyncio.create_task(guard.watch())
+        key_watcher = asyncio.create_task(guard.watch())
         try:
-            with _listening(config) as listening:
-                host, port = listening.getsockname()[:2]
-                up = partial(announce, f"http://{address(host, port)}")
-                await HttpServer(settings, up, signals=True).serve([listening])
+            with _listening_socket(config) as listener:
+                host, port = listener.getsockname()[:2]
+                on_started = partial(announce, f"http://{address(host, port)}")
+                await HttpServer(settings, on_started, signals=True).serve([listener])
         finally:
-            watching.cancel()
+            key_watcher.cancel()
 
 
-def _listening(config: GatewayConfig) -> socket.socket:
+def _listening_socket(config: GatewayConfig) -> socket.socket:
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    # With its protocol named: asyncio lets small pieces wait for each other (Nagle) on others.
-    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    # With an explicit protocol: only then does asyncio set TCP_NODELAY on connections, without
+    # which Nagle's algorithm delays small pieces of an answer.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
-            # Of every connection: one that takes no bytes for so long is ended by the system.
+            # Inherited by connections: the system closes one whose peer acknowledges no data.
             stall_ms = int(1e3 * config.stall_seconds)
-            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, stall_ms)
-        # A client that does not read is noticed before the system's own large buffer is full.
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-        listening.bind((config.host, config.port))
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, stall_ms)
+        # A small buffer: sending to a client that does not read blocks, and so is noticed, soon.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        listener.bind((config.host, config.port))
     except OSError as error:
-        listening.close()
+        listener.close()
         raise ConfigError(
             f"expected to listen on {address(config.host, config.port)}, got: {error.strerror}; "
             "choose another host or port"
         ) from error
-    return listening
+    return listener

@@ -1,4 +1,4 @@
-"""Is the cloud within reach? Asked once at a time, however many want to know."""
+"""Readiness of the gateway: whether the cloud can be reached, by one shared check at a time."""
 
 from __future__ import annotations
 
@@ -9,35 +9,36 @@ from aligned_vq.errors import AlignedVQError
 from edge_client.aio import AsyncEdgeClient
 
 WAIT_SECONDS = 2.0
-FRESH_SECONDS = 1.0
+"""Longest wait for a check; a longer one goes on for the next caller."""
+MAX_AGE_SECONDS = 1.0
 
 
 class Readiness:
-    """Asks the cloud which bundle it serves. Used from the event loop only.
+    """Checks the connection and the bundle of the cloud service. For one event loop.
 
     Args:
-        client: that asks.
+        client: client of the service.
     """
 
     def __init__(self, client: AsyncEdgeClient) -> None:
         self._client = client
-        self._asking: asyncio.Task[str] | None = None
-        self._known_until = 0.0
+        self._check: asyncio.Task[str] | None = None
+        self._valid_until = 0.0
 
     async def problem(self) -> str:
-        """Why questions cannot be answered now; empty if they can. Known within two seconds."""
-        if self._asking is None or (self._asking.done() and time.monotonic() >= self._known_until):
-            self._asking = asyncio.create_task(self._ask())
-        done, _ = await asyncio.wait({self._asking}, timeout=WAIT_SECONDS)
+        """Why questions cannot be answered now; empty if they can. Takes at most two seconds."""
+        if self._check is None or (self._check.done() and time.monotonic() >= self._valid_until):
+            self._check = asyncio.create_task(self._run_check())
+        done, _ = await asyncio.wait({self._check}, timeout=WAIT_SECONDS)
         if not done:
             return "the cloud has not answered yet"
-        return self._asking.result()
+        return self._check.result()
 
-    async def _ask(self) -> str:
+    async def _run_check(self) -> str:
         try:
             await self._client.check()
         except AlignedVQError as error:
             return str(error)
         finally:
-            self._known_until = time.monotonic() + FRESH_SECONDS
+            self._valid_until = time.monotonic() + MAX_AGE_SECONDS
         return ""

@@ -1,4 +1,4 @@
-"""Images in requests: their text in, what the model sees of them out."""
+"""Decodes the images of requests, which are data URIs, to views."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from edge_client.gateway.openai.refusal import Refusal
 
 JPEG_QUALITY = 90
 MAX_IMAGE_BYTES = WHOLE_JPEG_PIXELS * BYTES_PER_PIXEL
-"""Of memory to decode an image in: any JPEG that is not progressive, and 3840 x 2160 pixels of PNG.
-A file of 200 kB can take as much."""
+"""Memory limit for decoding one image: enough for any baseline JPEG, and for 3840 x 2160 pixels of
+PNG. A file of 200 kB can need as much."""
 
 
 async def open_image(
     decoders: ImageDecoders, url: str, param: str, texts: tuple[memoryview, ...], caller: str
 ) -> DecodedView:
-    """The image of a data URI.
+    """The decoded image of a data URI.
 
     Args:
-        decoders: where it is decoded.
-        url: as the request has it after `without_images`.
-        param: where in the request it was.
-        texts: what was taken out of the request.
-        caller: whose request it is.
+        decoders: decode it.
+        url: the data URI as `extract_images` left it.
+        param: its position in the request, for errors.
+        texts: base64 texts that `extract_images` took out of the request.
+        caller: who sent the request.
 
     Raises:
-        Refusal: it is an address, which is never fetched, or no image that can be used.
-        Overloaded: as many as may be are being decoded.
+        Refusal: it is an address, which is never fetched, or an image that cannot be used.
+        Overloaded: all decoding slots are taken.
     """
     text = encoded_text(url, param, texts)
     try:
@@ -50,7 +50,7 @@ async def open_image(
 
 @lru_cache(16)
 def jpeg_bytes(view: View) -> int:
-    """What a view weighs as a JPEG of quality 90."""
-    written = io.BytesIO()
-    Image.fromarray(view.pixels).save(written, "JPEG", quality=JPEG_QUALITY)
-    return written.tell()
+    """Size of a view as a JPEG of quality 90, for comparison with its payload."""
+    buffer = io.BytesIO()
+    Image.fromarray(view.pixels).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.tell()

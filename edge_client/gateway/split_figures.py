@@ -1,4 +1,4 @@
-"""What the split did for one answer: figures for the page."""
+"""Sizes and timings of an answer, as the page shows them (the field `split` of a response)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from edge_client.gateway.request_images import jpeg_bytes
 def figures(
     details: AnswerDetails, quality: str | None, image: DecodedView | None
 ) -> dict[str, Any]:
-    """JSON-able; bytes are of gRPC messages, times in milliseconds."""
+    """JSON values: sizes in bytes (`bytes_sent`: of gRPC messages), times in milliseconds.
+
+    Args:
+        details: of the answer.
+        quality: the operating point.
+        image: of the question; None for a text-only question.
+    """
     return {
         "bytes_sent": details.message_bytes,
         "payload_bytes": details.payload_bytes,
@@ -29,14 +35,14 @@ def figures(
 
 
 def sizes(image: DecodedView) -> dict[str, Any]:
-    """What the image is and weighs, as it came and as a JPEG of the size that the model sees."""
-    seen_height, seen_width, _ = image.view.pixels.shape
+    """Dimensions and size of an image file, and the same of its view as a JPEG."""
+    view_height, view_width, _ = image.view.pixels.shape
     return {
         "width": image.width,
         "height": image.height,
         "file_bytes": image.file_bytes,
         "jpeg_bytes": jpeg_bytes(image.view),
-        "jpeg_size": [seen_width, seen_height],
+        "jpeg_size": [view_width, view_height],
     }
 
 

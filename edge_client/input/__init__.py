@@ -1,1 +1,1 @@
-"""What a client accepts as an image: files and arrays, payloads made before, images sent before."""
+"""What a client accepts as an image: image sources, payloads, and images it has sent before."""

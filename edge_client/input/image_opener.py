@@ -1,4 +1,4 @@
-"""What a client calls an image becomes what the model sees, here or in a process of its own."""
+"""Opens image sources as views, in this process or in a decoding process."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from edge_client.encoder import EdgeEncoder
 
 
 class ImageOpener:
-    """Safe to use from several threads.
+    """Opens images: resized and cropped to the model's input. Thread-safe.
 
     Args:
         encoder: prepares images.
-        config: which formats may be opened, where that happens, and how long it may take.
+        config: allowed formats, where images are decoded, and their time limit.
     """
 
     def __init__(self, encoder: EdgeEncoder, config: EdgeConfig) -> None:
@@ -29,11 +29,11 @@ class ImageOpener:
             self._decoders = BlockingDecoders(encoder.manifest.processor, limits)
 
     def view(self, source: ImageSource) -> View:
-        """What the model sees of an image; arrays and Pillow images need no decoding.
+        """The model's view of an image; arrays and Pillow images need no decoding.
 
         Raises:
-            InvalidInput: it cannot be used.
-            Overloaded: as many as may be are being decoded.
+            InvalidInput: the image cannot be used.
+            Overloaded: all decoding slots are taken.
         """
         if self._decoders is not None:
             if isinstance(source, str | os.PathLike):
@@ -43,6 +43,6 @@ class ImageOpener:
         return self._encoder.view(load_image(source, formats=self._formats))
 
     def close(self) -> None:
-        """End the processes."""
+        """End the decoding processes."""
         if self._decoders is not None:
             self._decoders.close()

@@ -1,4 +1,4 @@
-"""Pictures that were encoded before: payloads, and the `.avq` files that hold one."""
+"""Images that are already encoded: payloads, and the `.avq` files that hold one."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from aligned_vq.types import Payload
 
 SUFFIX = ".avq"
 MAX_FRAME_BYTES = 64 * 2**20
-"""Of a file: far more than even raw features take."""
+"""Limit of a file; raw features take far less."""
 
 
-def given_payload(source: object, digest: bytes) -> Payload | None:
-    """The payload that a source is or names; None for a picture, which has to be encoded.
+def payload_from(source: object, digest: bytes) -> Payload | None:
+    """The payload that a source is or names; None for an image that is not encoded yet.
 
     Args:
-        source: what a caller calls an image.
-        digest: of the bundle that the payload must have been made with.
+        source: an image, a payload, or a path of either.
+        digest: manifest digest of the bundle that must have made the payload.
 
     Raises:
-        InvalidInput: the file cannot be read, is none, or is too large.
-        CorruptPayload: it holds no payload.
+        InvalidInput: the `.avq` file cannot be read, is no regular file, or is too large.
+        CorruptPayload: the file holds no payload.
         ManifestMismatch: the payload was made with another bundle.
     """
     if isinstance(source, str | os.PathLike) and Path(source).suffix == SUFFIX:
@@ -33,7 +33,7 @@ def given_payload(source: object, digest: bytes) -> Payload | None:
     if source.manifest_digest != digest:
         raise ManifestMismatch(
             f"expected a payload of the bundle {digest.hex()}, got one of "
-            f"{source.manifest_digest.hex()}; encode the picture again, or use that bundle"
+            f"{source.manifest_digest.hex()}; encode the image again, or use that bundle"
         )
     return source
 
@@ -42,8 +42,8 @@ def _read(path: Path) -> bytes:
     try:
         if not path.is_file():
             raise InvalidInput(
-                f"expected an {SUFFIX} file at {str(path)!r}, got none, a folder, a pipe or a "
-                "device; check the path"
+                f"expected a regular {SUFFIX} file at {str(path)!r}, got none, a folder, a pipe or "
+                "a device; check the path"
             )
         with path.open("rb") as file:
             data = file.read(MAX_FRAME_BYTES + 1)

@@ -1,5 +1,7 @@
-"""Images that questions were asked about: payloads are made once, and the names that services gave
-them are remembered."""
+"""A cache of encoded images, and of the digests under which services cache them.
+
+A follow-up question about an image so needs no encoding, and sends a digest instead of a payload.
+"""
 
 from __future__ import annotations
 
@@ -13,41 +15,45 @@ from aligned_vq.images.load import ImageSource
 from aligned_vq.images.preprocess import View
 from aligned_vq.types import Payload
 from edge_client.encoder import EdgeEncoder, EncodedImage
-from edge_client.input.payload_source import given_payload
+from edge_client.input.payload_source import payload_from
 
 ImageOrPayload = ImageSource | View | Payload | EncodedImage
-"""An image, or what was made of it before: a view, a payload, or the path of an `.avq` file."""
+"""An image, a view, a payload, or the path of an image or an `.avq` file."""
 
 
 @dataclass
-class _Remembered:
-    """A payload made earlier, and the name that a service has for it, if one does."""
+class _CachedImage:
+    """A payload, and the service that caches the image, if one does."""
 
     encoded: EncodedImage
-    held_as: bytes = b""
-    held_by: str = ""
+    service_digest: bytes = b""
+    service_target: str = ""
 
 
 class RememberedImages:
-    """Payloads of the most recently used images. Safe to use from several threads.
+    """Payloads of the most recently used images. Thread-safe.
 
     Args:
         encoder: makes payloads.
-        capacity: images to remember.
-        view_of: opens an image source as the model's view of it.
+        capacity: number of images.
+        open_view: opens an image source as the model's view of it.
     """
 
     def __init__(
-        self, encoder: EdgeEncoder, capacity: int, view_of: Callable[[ImageSource], View]
+        self, encoder: EdgeEncoder, capacity: int, open_view: Callable[[ImageSource], View]
     ) -> None:
         self._encoder = encoder
-        self._view_of = view_of
+        self._open_view = open_view
         self._capacity = capacity
-        self._known: OrderedDict[bytes, _Remembered] = OrderedDict()
+        self._images: OrderedDict[bytes, _CachedImage] = OrderedDict()  # least recently used first
         self._lock = threading.Lock()
 
     def pending(self, source: ImageOrPayload, quality: str | None = None) -> PendingImage:
-        """An image that is not yet encoded.
+        """The image of a question, to be encoded on demand.
+
+        Args:
+            source: of the image.
+            quality: operating point; None: the bundle's default.
 
         Raises:
             InvalidInput: the image cannot be read.
@@ -56,41 +62,41 @@ class RememberedImages:
         """
         timings = source.timings if isinstance(source, EncodedImage) else Timings()
         unwrapped = source.payload if isinstance(source, EncodedImage) else source
-        payload = given_payload(unwrapped, self._encoder.digest)
+        payload = payload_from(unwrapped, self._encoder.digest)
         if payload is not None:
             return PendingImage(self, payload.digest(), EncodedImage(payload, timings), quality)
-        assert not isinstance(unwrapped, Payload)  # `given_payload` returned it
-        # From here on only the view is held: an image may be a thousand times as large.
-        view = unwrapped if isinstance(unwrapped, View) else self._view_of(unwrapped)
+        assert not isinstance(unwrapped, Payload)  # `payload_from` returned it
+        # Only the view stays in memory: the image itself may be a thousand times as large.
+        view = unwrapped if isinstance(unwrapped, View) else self._open_view(unwrapped)
         return PendingImage(self, view.digest + (quality or "").encode(), view, quality)
 
-    def find(self, key: bytes) -> _Remembered | None:
-        """The image of that key, marked as the most recently used; None if it is not known."""
+    def find(self, key: bytes) -> _CachedImage | None:
+        """The image of that key, marked as the most recently used; None if it is not cached."""
         with self._lock:
-            known = self._known.get(key)
-            if known is not None:
-                self._known.move_to_end(key)
-            return known
+            cached = self._images.get(key)
+            if cached is not None:
+                self._images.move_to_end(key)
+            return cached
 
     def encode(self, key: bytes, view: View, quality: str | None) -> EncodedImage:
-        """Encode a view and remember the payload."""
+        """Encode a view and cache the payload."""
         encoded = self._encoder.encode(view, quality=quality)
-        self.remember(key, encoded)
+        self.add(key, encoded)
         return encoded
 
-    def remember(self, key: bytes, encoded: EncodedImage) -> None:
-        """Add a payload; forget the least recently used beyond the capacity."""
+    def add(self, key: bytes, encoded: EncodedImage) -> None:
+        """Cache a payload; evict the least recently used beyond the capacity."""
         with self._lock:
-            self._known.setdefault(key, _Remembered(encoded))
-            self._known.move_to_end(key)
-            while len(self._known) > self._capacity:
-                self._known.popitem(last=False)
+            self._images.setdefault(key, _CachedImage(encoded))
+            self._images.move_to_end(key)
+            while len(self._images) > self._capacity:
+                self._images.popitem(last=False)
 
-    def held(self, key: bytes, digest: bytes, target: str) -> None:
-        """The service at `target` holds the image as `digest`; empty: it does not."""
+    def record_cached(self, key: bytes, digest: bytes, target: str) -> None:
+        """The service at `target` caches the image under `digest`; empty: it does not."""
         with self._lock:
-            if known := self._known.get(key):
-                known.held_as, known.held_by = digest, target
+            if cached := self._images.get(key):
+                cached.service_digest, cached.service_target = digest, target
 
 
 class PendingImage:
@@ -107,22 +113,22 @@ class PendingImage:
         self._key = key
         self._source = source
         self._quality = quality
-        known = remembered.find(key)
-        self.held_as = known.held_as if known else b""
-        """The service's name of it when the question began; empty if no service holds it."""
-        self.held_by = known.held_by if known else ""
+        cached = remembered.find(key)
+        self.service_digest = cached.service_digest if cached else b""
+        """Digest under which a service cached it when the question began; empty if none did."""
+        self.service_target = cached.service_target if cached else ""
         """Address of that service."""
 
     def encoded(self) -> EncodedImage:
-        """Its payload, from memory if it was made before."""
-        known = self._remembered.find(self._key)
-        if known is not None:
-            return known.encoded
+        """Its payload, from the cache if it was made before."""
+        cached = self._remembered.find(self._key)
+        if cached is not None:
+            return cached.encoded
         if isinstance(self._source, View):
             return self._remembered.encode(self._key, self._source, self._quality)
-        self._remembered.remember(self._key, self._source)
+        self._remembered.add(self._key, self._source)
         return self._source
 
-    def held(self, digest: bytes, target: str) -> None:
-        """See `RememberedImages.held`."""
-        self._remembered.held(self._key, digest, target)
+    def record_cached(self, digest: bytes, target: str) -> None:
+        """See `RememberedImages.record_cached`."""
+        self._remembered.record_cached(self._key, digest, target)

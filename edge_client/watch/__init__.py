@@ -1,1 +1,1 @@
-"""A question for each new picture of a camera, a video or a folder, as it comes."""
+"""Asks a question about each new image of a camera, a video or a folder."""

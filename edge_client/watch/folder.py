@@ -1,4 +1,4 @@
-"""Pictures that appear in a folder."""
+"""Image files that appear in a folder."""
 
 from __future__ import annotations
 
@@ -15,78 +15,88 @@ from edge_client.watch.source import Frame, SourceLost
 
 POLL_SECONDS = 0.25
 
-_Shape = tuple[int, int, int]
+_Version = tuple[int, int, int]
+"""Size, modification time and inode of a file: differs between versions of the file."""
 
 
 class Folder:
-    """New pictures of a folder as they appear, or, `once`, those that are there, by name.
+    """New image files of a folder as they appear; with `once`, the present ones, by name.
 
-    The folder is listed while its time of change is not that of the last two looks. A new file is
-    taken once its size and time were the same at two looks: while it is being written they are not.
-    A file that is written anew under its old name leaves the folder's time as it is, so it is not
-    seen before something else appears; one that is renamed to it is. What is there when the folder
-    is first named is not new.
+    The folder is listed when its modification time has changed at either of the last two polls. A
+    new file is taken when its version is the same at two consecutive polls, that is, once it is
+    written completely. Files that are present at the start are not new.
+
+    Overwriting a file in place does not change the folder's modification time, so the new content
+    is noticed only when something else appears; a file renamed into place is noticed.
     """
 
     def __init__(self, path: Path, *, once: bool = False) -> None:
         self.name = str(path)
         self._path = path
         self._once = once
-        self._known: dict[str, _Shape] = {}
+        self._taken: dict[str, _Version] = {}
         self._number = 0
-        with suppress(SourceLost):  # told of when frames are asked for
-            self._known = {} if once else self._listed()
+        with suppress(SourceLost):  # `frames` raises it again
+            self._taken = {} if once else self._list()
 
     def frames(self, stop: threading.Event) -> Iterator[Frame]:
         """See `Source.frames`."""
         if self._once:
-            yield from map(self._frame, sorted(self._listed()))
+            yield from map(self._frame, sorted(self._list()))
             return
-        looks, waiting = (-1, -1), dict[str, _Shape]()
+        last_two, pending = (-1, -1), dict[str, _Version]()
         while not stop.is_set():
-            changed_at = self._changed_at()
-            # Twice, as what appears just after a look may share its tick of the clock.
-            found = waiting if looks == (changed_at, changed_at) else self._listed()
-            looks = looks[1], changed_at
-            shapes = {name: shape for name in found if (shape := self._shape(name)) is not None}
-            new = {name: shape for name, shape in shapes.items() if self._known.get(name) != shape}
-            settled = [name for name, shape in new.items() if waiting.get(name) == shape]
-            for name in sorted(settled, key=lambda name: (new[name][1], name)):
-                self._known[name] = new.pop(name)
+            modified_ns = self._modified_ns()
+            # The last two polls: a file that appears just after a poll may leave the folder with
+            # the same modification time, as file systems have a coarse clock.
+            names = pending if last_two == (modified_ns, modified_ns) else self._list()
+            last_two = last_two[1], modified_ns
+            versions = {
+                name: version for name in names if (version := self._version(name)) is not None
+            }
+            new = {
+                name: version
+                for name, version in versions.items()
+                if self._taken.get(name) != version
+            }
+            complete = [name for name, version in new.items() if pending.get(name) == version]
+            for name in sorted(complete, key=lambda name: (new[name][1], name)):
+                self._taken[name] = new.pop(name)
                 yield self._frame(name)
-            waiting = new
+            pending = new
             stop.wait(POLL_SECONDS)
 
     def _frame(self, name: str) -> Frame:
         self._number += 1
         path = self._path / name
-        shown = name.encode(errors="replace").decode()  # bytes of a name may be no text
-        return Frame(self._number, lambda: path, shown)
+        printable = name.encode(errors="replace").decode()  # a name may hold invalid UTF-8
+        return Frame(self._number, lambda: path, printable)
 
-    def _changed_at(self) -> int:
+    def _modified_ns(self) -> int:
         try:
             return self._path.stat().st_mtime_ns
         except OSError as error:
             raise SourceLost(error.strerror or "cannot be read") from error
 
-    def _listed(self) -> dict[str, _Shape]:
+    def _list(self) -> dict[str, _Version]:
+        """Versions of all image and `.avq` files, hidden ones excluded."""
         try:
             names = os.listdir(self._path)
         except OSError as error:
             raise SourceLost(error.strerror or "cannot be read") from error
-        wanted = (name for name in names if name.lower().endswith((*SUFFIXES, SUFFIX)))
+        images = (name for name in names if name.lower().endswith((*SUFFIXES, SUFFIX)))
         return {
-            name: shape
-            for name in wanted
-            if not name.startswith(".") and (shape := self._shape(name)) is not None
+            name: version
+            for name in images
+            if not name.startswith(".") and (version := self._version(name)) is not None
         }
 
-    def _shape(self, name: str) -> _Shape | None:
-        """What changes when a file does; None if it is gone, or a folder, a pipe or a device."""
+    def _version(self, name: str) -> _Version | None:
+        """The version of a file; None if it is gone or not a regular file."""
         try:
-            found = (self._path / name).stat()
+            status = (self._path / name).stat()
         except OSError:
             return None
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(status.st_mode):
             return None
-        return found.st_size, found.st_mtime_ns, found.st_ino
+        return status.st_size, status.st_mtime_ns, status.st_ino

@@ -1,4 +1,4 @@
-"""Takes the newest frame, asks about it, writes a line, and takes the newest again."""
+"""The loop of `edge-client watch`: take the newest frame, ask about it, write a record."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ from edge_client.input.payload_source import SUFFIX
 from edge_client.input.remembered_images import ImageOrPayload
 from edge_client.watch.change import ChangeTest
 from edge_client.watch.offline_queue import OfflineQueue, QueuedQuestion
-from edge_client.watch.source import Frame, Newest
+from edge_client.watch.source import Frame, NewestFrame
 
-AWAY_SECONDS = 1.0
-"""Between questions while the cloud is away."""
+RETRY_SECONDS = 1.0
+"""Wait between attempts while the cloud is unavailable."""
 _TAKE_SECONDS = 0.5
-_AWAY = (CloudUnreachable, ConfigError, ManifestMismatch, Overloaded, Unauthenticated)
-"""The cloud is not there, full, or set up wrongly, which says nothing about the question."""
+_UNAVAILABLE = (CloudUnreachable, ConfigError, ManifestMismatch, Overloaded, Unauthenticated)
+"""Errors of the cloud, not of a question: it is unreachable, full, or configured wrongly."""
 
-Line = dict[str, Any]
+Record = dict[str, Any]
+"""The fields of one output line."""
 
 
 @dataclass(frozen=True)
@@ -41,30 +42,35 @@ class WatchPlan:
     """What to ask, and when.
 
     Args:
-        question: asked about every picture that is taken.
-        sampling: of the answers, and the quality.
-        every_seconds: at least, from one look at the source to the next.
-        change: None asks about every picture, else about those that differ from the last one.
-        kept: where questions wait while the cloud is away; None drops them.
+        question: question about each image.
+        sampling: sampling settings and operating point.
+        every_seconds: minimum time between two frames.
+        change: selects images that differ from the reference, the last image of a question; None
+            selects all.
+        queue: stores questions while the cloud is unavailable; None drops them.
     """
 
     question: str
     sampling: SamplingOptions
     every_seconds: float = 0.0
     change: ChangeTest | None = None
-    kept: OfflineQueue | None = None
+    queue: OfflineQueue | None = None
 
 
 class Watch:
-    """Questions about the frames of a source, one at a time.
+    """Asks about the frames of a source, one at a time.
 
-    Every answer is one dictionary for `write`; so is every frame or question that failed, and every
-    question that is kept for later, with the reason. An answer to a kept question is written before
-    the question is removed: after a crash in between it is asked again.
+    `write` is called with a record for each answer, for each frame or question that failed, and,
+    with the reason, for each question that goes to the queue. The answer to a queued question is
+    written before the question is removed, so that a crash in between repeats it, and loses none.
     """
 
     def __init__(
-        self, client: EdgeClient, newest: Newest, plan: WatchPlan, write: Callable[[Line], None]
+        self,
+        client: EdgeClient,
+        newest: NewestFrame,
+        plan: WatchPlan,
+        write: Callable[[Record], None],
     ) -> None:
         self._client = client
         self._newest = newest
@@ -72,130 +78,131 @@ class Watch:
         self._write = write
         self._stopping = threading.Event()
         self._stream: AnswerStream | None = None
-        self._reason = ""  # why the cloud is away; empty after an answer
+        self._reason = ""  # why the cloud is unavailable; empty after an answer
         self._skipped = self._unchanged = 0
 
     def run(self) -> None:
-        """Until the source ends or `stop` is called.
+        """Run until the source ends or `stop` is called.
 
         Raises:
-            ConfigError: the queue cannot be used any more, or the source is no video.
+            ConfigError: the queue cannot be used any more, or the source is not a video.
         """
         self._newest.start()
         try:
             while not self._stopping.is_set():
                 taken = self._newest.take(_TAKE_SECONDS)
                 if taken is not None:
-                    began = time.monotonic()
-                    self._skipped += taken[1]
-                    self._look_at(taken[0])
-                    self._stopping.wait(began + self._plan.every_seconds - time.monotonic())
+                    started_at = time.monotonic()
+                    frame, skipped = taken
+                    self._skipped += skipped
+                    self._handle(frame)
+                    self._stopping.wait(started_at + self._plan.every_seconds - time.monotonic())
                 elif self._newest.ended:
                     break
-                elif not self._drain():
-                    self._stopping.wait(AWAY_SECONDS)
-            self._drain()
+                elif not self._drain_queue():
+                    self._stopping.wait(RETRY_SECONDS)
+            self._drain_queue()
         finally:
             self._newest.close()
 
     def stop(self) -> None:
-        """End soon: hang up the question in progress. From any thread."""
+        """Cancel the question in progress and make `run` return soon. Thread-safe."""
         self._stopping.set()
         stream = self._stream
         if stream is not None:
             stream.cancel()
 
-    def _look_at(self, frame: Frame) -> None:
-        """Ask about a frame, keep it, or leave it because nothing changed."""
+    def _handle(self, frame: Frame) -> None:
+        """Ask about a frame or queue the question, unless the image has not changed."""
         change, means = self._plan.change, None
         try:
             source = frame.load()
-            picture: ImageOrPayload = source
+            image: ImageOrPayload = source
             if change is not None and Path(frame.name).suffix != SUFFIX:
-                picture = view = self._client.view(source)
+                image = view = self._client.view(source)
                 means = change.means(view)
                 if not change.differs(means):
                     self._unchanged += 1
                     return
-            if self._plan.kept is not None:
+            if self._plan.queue is not None:
                 quality = self._plan.sampling.get("quality")
-                picture = self._client.compress(picture, quality=quality)
+                image = self._client.compress(image, quality=quality)
         except AlignedVQError as error:
-            self._write({**_named(frame), "error": str(error)})
+            self._write({**_frame_fields(frame), "error": str(error)})
             return
-        taken_care_of = self._ask_or_keep(frame, picture)
-        if taken_care_of and change is not None and means is not None:
-            change.asked(means)
+        is_done = self._ask_or_queue(frame, image)
+        if is_done and change is not None and means is not None:
+            change.set_reference(means)
 
-    def _ask_or_keep(self, frame: Frame, picture: ImageOrPayload) -> bool:
-        """Is the frame answered, or kept until it is?"""
-        kept = self._plan.kept
-        if kept is None:
-            answered = self._answered(frame, self._plan.question, picture)
+    def _ask_or_queue(self, frame: Frame, image: ImageOrPayload) -> bool:
+        """Ask about an image, or queue the question; False if neither was possible."""
+        queue = self._plan.queue
+        if queue is None:
+            answered = self._ask(frame, self._plan.question, image)
             if not answered:
-                self._stopping.wait(AWAY_SECONDS)
+                self._stopping.wait(RETRY_SECONDS)
             return answered
-        waiting = len(kept)
-        if not waiting and self._answered(frame, self._plan.question, picture):
+        num_waiting = len(queue)
+        # Behind queued questions a new one waits, too, so that answers come in order.
+        if not num_waiting and self._ask(frame, self._plan.question, image):
             return True
-        assert isinstance(picture, EncodedImage)  # as there is a queue
-        kept.put(
-            QueuedQuestion(
-                frame.time, frame.number, frame.name, self._plan.question, picture.payload
-            )
+        assert isinstance(image, EncodedImage)  # `_handle` encoded it, as there is a queue
+        queue.put(
+            QueuedQuestion(frame.time, frame.number, frame.name, self._plan.question, image.payload)
         )
-        figures = {"kept": len(kept), "dropped": kept.dropped, "reason": self._reason}
-        self._write({**_named(frame), **figures})
-        if not waiting or not self._drain():
-            self._stopping.wait(AWAY_SECONDS)
+        state = {"kept": len(queue), "dropped": queue.dropped, "reason": self._reason}
+        self._write({**_frame_fields(frame), **state})
+        if not num_waiting or not self._drain_queue():
+            self._stopping.wait(RETRY_SECONDS)
         return True
 
-    def _drain(self) -> bool:
-        """Ask what was kept, the oldest first; False as soon as the cloud is away."""
-        kept = self._plan.kept
-        while kept is not None and not self._stopping.is_set() and (each := kept.oldest()):
-            frame = Frame(each.number, lambda: b"", each.name, each.time)
-            if not self._answered(frame, each.question, each.payload, late=True):
+    def _drain_queue(self) -> bool:
+        """Ask the queued questions, the oldest first; False once the cloud is unavailable."""
+        queue = self._plan.queue
+        while queue is not None and not self._stopping.is_set() and (oldest := queue.oldest()):
+            frame = Frame(oldest.number, lambda: b"", oldest.name, oldest.time)
+            if not self._ask(frame, oldest.question, oldest.payload, late=True):
                 return False
-            kept.remove(each)
+            queue.remove(oldest)
         return True
 
-    def _answered(
-        self, frame: Frame, question: str, picture: ImageOrPayload, *, late: bool = False
+    def _ask(
+        self, frame: Frame, question: str, image: ImageOrPayload, *, late: bool = False
     ) -> bool:
-        """Write the answer, or why there is none; False where it may yet come."""
-        line = {**_named(frame), "question": question}
+        """Ask, and write the answer or the error; False if the question may be asked again."""
+        record = {**_frame_fields(frame), "question": question}
         try:
-            with self._client.stream(picture, question, **self._plan.sampling) as self._stream:
+            with self._client.stream(image, question, **self._plan.sampling) as self._stream:
                 if self._stopping.is_set():
                     return False
                 for _ in self._stream:
                     pass
                 answer = self._stream.answer
         except AlignedVQError as error:
-            # Without a stream nobody was asked: the picture itself is of no use.
-            away = self._stream is not None and isinstance(error, _AWAY)
-            if away:
+            # Without a stream the image itself was refused, and asking again would not help.
+            unavailable = self._stream is not None and isinstance(error, _UNAVAILABLE)
+            if unavailable:
                 self._reason = str(error)
-            if not away or (self._plan.kept is None and not self._stopping.is_set()):
-                self._write({**line, "error": str(error)})
-            return not away
+            if not unavailable or (self._plan.queue is None and not self._stopping.is_set()):
+                self._write({**record, "error": str(error)})
+            return not unavailable
         finally:
             self._stream = None
         assert answer is not None  # a stream ends with an answer or an error
         self._reason = ""
         details = answer.details.to_dict()
         details.pop("token_ids")
-        line |= {"answer": str(answer), "bytes_sent": answer.bytes_sent, **details}
-        line |= {"skipped": self._skipped, "unchanged": self._unchanged}
-        if self._plan.kept is not None:
-            line |= {"late": late, "dropped": self._plan.kept.dropped}
+        record |= {"answer": str(answer), "bytes_sent": answer.bytes_sent, **details}
+        record |= {"skipped": self._skipped, "unchanged": self._unchanged}
+        if self._plan.queue is not None:
+            record |= {"late": late, "dropped": self._plan.queue.dropped}
         self._skipped = self._unchanged = 0
-        self._write(line)
+        self._write(record)
         return True
 
 
-def _named(frame: Frame) -> Line:
-    """When it came, and which one it is."""
-    at = datetime.fromtimestamp(frame.time, UTC).isoformat(timespec="milliseconds")
-    return {"time": at, "frame": frame.number, **({"file": frame.name} if frame.name else {})}
+def _frame_fields(frame: Frame) -> Record:
+    """Time, number and file name of a frame."""
+    time_text = datetime.fromtimestamp(frame.time, UTC).isoformat(timespec="milliseconds")
+    file = {"file": frame.name} if frame.name else {}
+    return {"time": time_text, "frame": frame.number, **file}

@@ -1,4 +1,4 @@
-"""Questions that wait on disk until the cloud is back: payloads, bounded in bytes."""
+"""A queue on disk for questions with their payloads, while the cloud is unavailable."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aligned_vq.types import Payload
 
 FILE_NAME = "kept.sqlite3"
 MAX_TIME = 253_402_300_800.0
-"""The year 10000, in seconds since 1970: no calendar here has a later one."""
+"""The year 10000, in seconds since 1970: `datetime` ends there."""
 _SCHEMA = """
     CREATE TABLE IF NOT EXISTS kept (
         id INTEGER PRIMARY KEY AUTOINCREMENT, time REAL NOT NULL, number INTEGER NOT NULL,
@@ -32,30 +32,32 @@ _SELECT = f"SELECT id, time, number, name, question, payload FROM kept WHERE id 
 
 @dataclass(frozen=True)
 class QueuedQuestion:
-    """A question that waits."""
+    """A question in the queue, and the frame that it is about."""
 
     time: float
+    """When the frame arrived, in seconds since 1970."""
     number: int
     name: str
     question: str = field(repr=False)
     payload: Payload = field(repr=False)
     id: int = 0
+    """Row in the database; 0 before it is stored."""
 
 
 class OfflineQueue:
-    """First in, first out. When there is no room the oldest are dropped, and counted.
+    """A first-in, first-out queue. When it is full, the oldest questions are dropped and counted.
 
-    What `put` returned from is on disk: it outlives the process, and an interrupted write is undone
-    when the file is opened the next time (SQLite, write-ahead log). The folder is readable by its
-    owner only.
+    Once `put` returns, the question is on disk and survives a crash; an interrupted write is rolled
+    back when the file is next opened (SQLite with a write-ahead log). Only the folder's owner can
+    read it.
 
     Args:
-        folder: of the queue, for one process at a time; made if it is not there.
+        folder: of the queue, for one process at a time; created if it does not exist.
         limit_bytes: of all payloads and questions together.
 
     Raises:
-        ConfigError: the folder cannot be used, is open to others, or another process uses it; from
-            every method: it cannot be read or written any more, as when the disk is full.
+        ConfigError: the folder cannot be used, is accessible to others, or is used by another
+            process; from every method: it cannot be read or written any more, as on a full disk.
     """
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
@@ -66,18 +68,18 @@ class OfflineQueue:
             if folder.stat().st_mode & 0o077:
                 raise ConfigError(
                     f"{folder}: expected a folder that only its owner can open, as payloads are "
-                    "personal data, got one open to others; run chmod 700, or name another"
+                    "personal data, got one open to others; run chmod 700, or choose another"
                 )
             self._open(folder / FILE_NAME)
         except (OSError, sqlite3.OperationalError) as error:
             raise ConfigError(
-                f"{folder}: expected a folder for a queue of one process, got: {error}; end the "
-                "other process, or name another folder"
+                f"{folder}: expected a folder for the queue of one process, got: {error}; end the "
+                "other process, or choose another folder"
             ) from error
         except sqlite3.Error as error:
             raise ConfigError(
                 f"{folder / FILE_NAME}: expected a queue's database, got: {error}; move the file "
-                "away, or name another folder"
+                "away, or choose another folder"
             ) from error
 
     def __enter__(self) -> Self:
@@ -92,13 +94,13 @@ class OfflineQueue:
 
     @property
     def dropped(self) -> int:
-        """Since the queue was made."""
+        """Number of questions dropped since the queue was created."""
         with self._transaction() as database:
             return _dropped(database)
 
-    def put(self, kept: QueuedQuestion) -> None:
-        """Keep a question, and drop the oldest until all fit."""
-        row = (kept.time, kept.number, kept.name, kept.question, to_frame(kept.payload))
+    def put(self, queued: QueuedQuestion) -> None:
+        """Add a question, and drop the oldest until all fit."""
+        row = (queued.time, queued.number, queued.name, queued.question, to_frame(queued.payload))
         with self._transaction() as database:
             database.execute(
                 "INSERT INTO kept (time, number, name, question, payload) VALUES (?, ?, ?, ?, ?)",
@@ -108,40 +110,42 @@ class OfflineQueue:
                 _drop_oldest(database)
 
     def oldest(self) -> QueuedQuestion | None:
-        """The one to ask next; it stays until it is removed. Rows of another version and those
-        that were damaged on disk are dropped, and counted."""
+        """The oldest question, which stays until it is removed; None if the queue is empty.
+
+        Rows that are damaged or of an unknown version are dropped, and counted.
+        """
         with self._transaction() as database:
             while (row := database.execute(_SELECT).fetchone()) is not None:
-                found = _kept(row)
-                if found is not None:
-                    return found
+                queued = _from_row(row)
+                if queued is not None:
+                    return queued
                 _drop_oldest(database)
         return None
 
-    def remove(self, kept: QueuedQuestion) -> None:
-        """It was answered, or never will be."""
+    def remove(self, queued: QueuedQuestion) -> None:
+        """Remove a question that was answered or cannot be."""
         with self._transaction() as database:
-            database.execute("DELETE FROM kept WHERE id = ?", (kept.id,))
+            database.execute("DELETE FROM kept WHERE id = ?", (queued.id,))
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """All of it is done, or nothing."""
+        """A transaction: rolled back if the block raises; errors of SQLite become ConfigError."""
         try:
             with self._database:
                 yield self._database
         except sqlite3.Error as error:
             raise ConfigError(
                 f"{self._folder}: expected a queue that can be read and written, got: {error}; "
-                "free some space there, or name another folder"
+                "free some space there, or choose another folder"
             ) from error
 
     def _open(self, path: Path) -> None:
-        # Opened in one thread, used in another, never in two at once.
+        # Opened in one thread and used in another, but never in two at the same time.
         self._database = sqlite3.connect(path, timeout=1.0, check_same_thread=False)
-        # Decoded here: where SQLite does it, damaged text is an error of the whole queue.
+        # `_from_row` decodes text: if sqlite3 did, one damaged text would fail every query.
         self._database.text_factory = bytes
         try:
-            # Two processes would answer the same questions: the lock is held until the end.
+            # Held until the database is closed: two processes would ask the same questions.
             self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = FULL")
@@ -153,13 +157,13 @@ class OfflineQueue:
             raise
 
 
-def _kept(row: tuple[object, ...]) -> QueuedQuestion | None:
-    """A question that waits; None: its row is damaged. SQLite keeps values of any type."""
-    key, at, number, name, question, payload = row
+def _from_row(row: tuple[object, ...]) -> QueuedQuestion | None:
+    """The question in a row; None if the row is damaged. A SQLite column may hold any type."""
+    key, time, number, name, question, payload = row
     if not (
         isinstance(key, int)
-        and isinstance(at, float)
-        and 0 <= at < MAX_TIME
+        and isinstance(time, float)
+        and 0 <= time < MAX_TIME
         and isinstance(number, int)
         and isinstance(name, bytes)
         and isinstance(question, bytes)
@@ -168,16 +172,16 @@ def _kept(row: tuple[object, ...]) -> QueuedQuestion | None:
         return None
     try:
         return QueuedQuestion(
-            at, number, name.decode(), question.decode(), from_frame(payload), key
+            time, number, name.decode(), question.decode(), from_frame(payload), key
         )
     except (CorruptPayload, UnicodeDecodeError):
         return None
 
 
 def _dropped(database: sqlite3.Connection) -> int:
-    """Zero where the number itself is damaged."""
-    (found,) = database.execute("SELECT TOTAL(count) FROM dropped").fetchone()
-    return int(found) if math.isfinite(found) else 0
+    """Number of dropped questions; 0 if the stored number is damaged."""
+    (count,) = database.execute("SELECT TOTAL(count) FROM dropped").fetchone()
+    return int(count) if math.isfinite(count) else 0
 
 
 def _drop_oldest(database: sqlite3.Connection) -> None:

@@ -1,4 +1,4 @@
-"""Where pictures come from, and the thread that keeps the newest of them."""
+"""Sources of images, and the thread that reads a source and holds its newest frame."""
 
 from __future__ import annotations
 
@@ -15,55 +15,55 @@ MAX_BACKOFF_SECONDS = 30.0
 
 
 class SourceLost(Exception):
-    """The source is not there, or not any more; it may come back."""
+    """The source is unavailable, but may become available again."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture of a source, not yet opened."""
+    """One image of a source, not yet opened."""
 
     number: int
-    """Of the source, from 1 on."""
+    """Counts the frames of the source, from 1."""
     load: Callable[[], ImageSource] = field(repr=False)
-    """The picture; raises AlignedVQError where it is damaged."""
+    """Returns the image; raises AlignedVQError if it is damaged."""
     name: str = ""
-    """Of its file, where it has one."""
+    """Name of its file; empty for a video."""
     time: float = field(default_factory=time.time)
-    """Seconds since 1970 when it came."""
+    """When it arrived, in seconds since 1970."""
 
 
 class Source(Protocol):
     """A camera, a video or a folder."""
 
     name: str
-    """For people."""
+    """Name for messages, without secrets."""
 
     def frames(self, stop: threading.Event) -> Iterator[Frame]:
-        """Pictures as they come, until the source ends or `stop` is set.
+        """Frames as they arrive, until the source ends or `stop` is set.
 
         Raises:
-            SourceLost: it cannot be opened, or it broke off; asking again may help.
+            SourceLost: it cannot be opened, or it broke off; another call may succeed.
         """
         ...
 
 
-class Newest:
+class NewestFrame:
     """Reads a source in a thread and holds its newest frame; older ones are dropped and counted.
 
-    A source that is lost is opened again, with growing pauses, and people are told on stderr.
+    A lost source is reopened with exponential backoff, and both events are reported on stderr.
 
     Args:
         source: to read.
-        all_frames: wait until a frame is taken before the next is read; none is dropped.
-        backoff_seconds: before a lost source is opened again, the first time.
+        all_frames: read the next frame only when the last one was taken, so that none is dropped.
+        backoff_seconds: wait before a lost source is first reopened.
     """
 
     def __init__(
         self, source: Source, *, all_frames: bool = False, backoff_seconds: float = 1.0
     ) -> None:
         self._source = source
-        self._all = all_frames
-        self._backoff = backoff_seconds
+        self._all_frames = all_frames
+        self._backoff_seconds = backoff_seconds
         self._stop = threading.Event()
         self._changed = threading.Condition()
         self._frame: Frame | None = None
@@ -73,11 +73,11 @@ class Newest:
         self._thread = threading.Thread(target=self._run, name="source", daemon=True)
 
     def start(self) -> None:
-        """Begin to read."""
+        """Start reading."""
         self._thread.start()
 
     def close(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         self._stop.set()
         with self._changed:
             self._changed.notify_all()
@@ -85,12 +85,13 @@ class Newest:
 
     @property
     def ended(self) -> bool:
-        """Will no frame come any more?"""
+        """Whether the source has ended and its last frame was taken."""
         with self._changed:
             return self._ended and self._frame is None
 
     def take(self, timeout_seconds: float) -> tuple[Frame, int] | None:
-        """The newest frame and how many were dropped before it; None if none came in time."""
+        """The newest frame, and the number of frames dropped before it; None if none arrives in
+        time. Raises what ended the reading thread."""
         with self._changed:
             self._changed.wait_for(lambda: self._frame or self._ended, timeout_seconds)
             if self._failure is not None:
@@ -112,31 +113,31 @@ class Newest:
             self._changed.notify_all()
 
     def _read(self) -> None:
-        pause, lost = self._backoff, False
+        backoff_seconds, lost = self._backoff_seconds, False
         while not self._stop.is_set():
             try:
                 for frame in self._source.frames(self._stop):
                     if lost:
-                        _tell(f"{self._source.name} is back")
-                    pause, lost = self._backoff, False
+                        _report(f"{self._source.name} is back")
+                    backoff_seconds, lost = self._backoff_seconds, False
                     self._put(frame)
                 return
             except SourceLost as error:
                 if not lost:
-                    _tell(f"{self._source.name} is lost ({error}); trying again")
+                    _report(f"{self._source.name} is lost ({error}); trying again")
                 lost = True
-                self._stop.wait(pause)
-                pause = min(2 * pause, MAX_BACKOFF_SECONDS)
+                self._stop.wait(backoff_seconds)
+                backoff_seconds = min(2 * backoff_seconds, MAX_BACKOFF_SECONDS)
 
     def _put(self, frame: Frame) -> None:
         with self._changed:
-            if self._all:
+            if self._all_frames:
                 self._changed.wait_for(lambda: self._frame is None or self._stop.is_set())
             self._skipped += self._frame is not None
             self._frame = frame
             self._changed.notify_all()
 
 
-def _tell(words: str) -> None:
-    sys.stderr.write(f"edge-client: {words}\n")
+def _report(message: str) -> None:
+    sys.stderr.write(f"edge-client: {message}\n")
     sys.stderr.flush()

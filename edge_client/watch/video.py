@@ -21,19 +21,19 @@ _PROTOCOL = re.compile(
     re.IGNORECASE,
 )
 _PARAMETERS = re.compile("[?#&;=|,\\s\\x00-\\x1f\\x7f]")
-"""What a query begins with, its parts are separated by, and cameras put into paths; and what no
-terminal is to be sent."""
-_DECODINGS = 3
-"""Of percent signs that are escaped themselves."""
+"""Characters that begin or separate parameters in queries or in paths of cameras, and control
+characters, which must not reach a terminal."""
+_MAX_DECODINGS = 3
+"""Percent-encoding may be nested."""
 
 
 class Video:
-    """A camera, a stream, or a file that is played at its own speed.
+    """A camera, a stream, or a file that is played at its frame rate.
 
     Args:
         address: a device, a file or a URL, as FFmpeg names it.
-        device: FFmpeg's name of the kind of device, such as `v4l2`; empty for files and URLs.
-        live: what ends is lost; else it has ended.
+        device: FFmpeg's input format of the device, such as `v4l2`; empty for files and URLs.
+        live: whether the end of the stream means that the source is lost.
 
     Raises:
         ConfigError: PyAV is not installed.
@@ -45,38 +45,40 @@ class Video:
                 "expected PyAV to be installed for cameras and videos, got none; run "
                 "`pip install 'aligned-vq[watch]'`, or watch a folder"
             )
-        self.name = shown(address)
+        self.name = display_address(address)
         self._address = address
         self._device = device or None
         self._live = live
         self._number = 0
 
     def frames(self, stop: threading.Event) -> Iterator[Frame]:
-        """See `Source.frames`. A damaged frame is one whose `load` says so."""
+        """See `Source.frames`. The `load` of a damaged frame raises InvalidInput."""
         import av
 
         try:
             with av.open(
                 self._address, "r", format=self._device, timeout=(OPEN_SECONDS, READ_SECONDS)
             ) as container:
-                yield from self._decoded(container, stop)
+                yield from self._decode(container, stop)
         except OSError as error:
             raise SourceLost(error.strerror or "cannot be read") from error
         except av.error.FFmpegError as error:
-            # Bytes that make no sense: a file keeps them, a camera may send better ones.
+            # Invalid data: a file will not change, but a camera may send valid data next time.
             if self._live:
                 raise SourceLost(error.strerror) from error
             yield self._damaged(str(error.strerror))
         if self._live and not stop.is_set():
             raise SourceLost("the stream ended")
 
-    def _decoded(self, container: Any, stop: threading.Event) -> Iterator[Frame]:
+    def _decode(self, container: Any, stop: threading.Event) -> Iterator[Frame]:
         import av
 
         if not container.streams.video:
-            raise ConfigError(f"expected a video in {self.name}, got none; check what it is")
+            raise ConfigError(
+                f"expected a video stream in {self.name}, got none; check the address"
+            )
         stream = container.streams.video[0]
-        started: float | None = None
+        started_at: float | None = None
         for packet in container.demux(stream):
             if stop.is_set():
                 return
@@ -87,10 +89,11 @@ class Video:
                 continue
             for frame in decoded:
                 if not self._live and frame.time is not None:
-                    started = time.monotonic() - frame.time if started is None else started
-                    stop.wait(max(0.0, started + frame.time - time.monotonic()))
+                    if started_at is None:
+                        started_at = time.monotonic() - frame.time
+                    stop.wait(max(0.0, started_at + frame.time - time.monotonic()))
                 self._number += 1
-                yield Frame(self._number, _picture(frame))
+                yield Frame(self._number, _loader(frame))
 
     def _damaged(self, reason: str) -> Frame:
         self._number += 1
@@ -105,37 +108,38 @@ class Video:
 
 
 def is_url(address: str) -> bool:
-    """Does it name a stream, not a file? FFmpeg needs no `//` behind a protocol."""
+    """Whether an address names a stream, not a file; FFmpeg needs no `//` after a protocol."""
     return "://" in address or _PROTOCOL.match(address) is not None
 
 
-def shown(address: str) -> str:
-    """An address for people, without what may be a secret: everything before an `@`, and everything
-    from the first character on that begins or separates parameters. Where both readings are
-    possible, as a password may hold such characters and a parameter an `@`, nothing but the scheme
-    is shown.
+def display_address(address: str) -> str:
+    """An address for messages, without possible secrets.
+
+    Removes everything before an `@`, and everything from the first character that begins or
+    separates parameters. If both apply, it is ambiguous what is secret, as a password may hold such
+    characters and a parameter an `@`: then only the scheme is left.
 
     `rtsp://user:password@host:554/1?token=x` is `rtsp://host:554/1`; `rtsp:user:password@host/1`,
-    which FFmpeg takes, too, is `host/1`.
+    which FFmpeg accepts as well, is `host/1`.
     """
-    plain = address
-    for _ in range(_DECODINGS):  # an escaped @ or ? is one
-        plain = unquote(plain)
-    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", plain)
-    scheme = found[0] if found else ""
-    rest = plain[len(scheme) :]
-    if not scheme and not is_url(plain) and "@" not in rest:
+    decoded = address
+    for _ in range(_MAX_DECODINGS):  # a percent-encoded @ or ? counts as well
+        decoded = unquote(decoded)
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", decoded)
+    scheme = match[0] if match else ""
+    rest = decoded[len(scheme) :]
+    if not scheme and not is_url(decoded) and "@" not in rest:
         return address  # a file
-    secret, at, place = rest.rpartition("@")
-    if at and _PARAMETERS.search(secret):
+    credentials, at_sign, location = rest.rpartition("@")
+    if at_sign and _PARAMETERS.search(credentials):
         return f"{scheme}..."
-    end = _PARAMETERS.search(place)
-    return scheme + (place[: end.start()] if end else place)
+    parameters = _PARAMETERS.search(location)
+    return scheme + (location[: parameters.start()] if parameters else location)
 
 
-def _picture(frame: Any) -> Callable[[], Image]:
+def _loader(frame: Any) -> Callable[[], Image]:
     def load() -> Image:
-        picture: Image = frame.to_image()
-        return picture
+        image: Image = frame.to_image()
+        return image
 
     return load

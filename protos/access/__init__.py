@@ -1,4 +1,4 @@
-"""Who may ask and how much: names, tokens, quotas and files that are read again while serving.
+"""Identity names, tokens, quotas and reloaded files, shared by the cloud service and the gateway.
 
-Cloud service and gateway share it; it knows neither gRPC nor HTTP.
+Independent of gRPC and HTTP.
 """

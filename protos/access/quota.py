@@ -1,4 +1,4 @@
-"""How much each identity may ask: a rate with bursts, and a number of questions at once."""
+"""Quotas per identity: a rate with bursts, and a limit on concurrent questions."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from types import MappingProxyType
 
 from aligned_vq.errors import QuotaExceeded
 
-PLACE_SECONDS = 1.0
-"""Wait to suggest when all places of an identity are taken: nobody knows when one gets free."""
+SLOT_RETRY_SECONDS = 1.0
+"""Suggested wait when all slots of an identity are used: nobody knows when one gets free."""
 MAX_IDENTITIES = 10_000
-_ROUNDING = 1e-9
+_ROUNDING = 1e-9  # a bucket refilled in many small steps may miss a whole token by this much
 
 LIMITS: Mapping[str, Callable[[str], float]] = MappingProxyType(
     {"per_second": float, "burst": int, "at_once": int}
 )
-"""What one identity may have other limits of than everybody, and how each is read from text."""
-OwnLimits = Mapping[str, float]
-"""Some of `LIMITS`, and their values."""
-NO_LIMITS: OwnLimits = MappingProxyType({})
+"""Limits that may be set per identity, and how each is parsed from text."""
+IndividualLimits = Mapping[str, float]
+"""Limits of one identity by their names in `LIMITS`; those left out have their defaults."""
+NO_LIMITS: IndividualLimits = MappingProxyType({})
 
 
 class TokenBucket:
@@ -38,73 +38,75 @@ class TokenBucket:
         self._rate = rate
         self._burst = burst
         self._tokens = burst
-        self._seen = now
+        self._refilled_at = now
 
     def wait(self, now: float) -> float:
-        """Seconds until a token is there; 0 if one is."""
+        """Seconds until a token is available; 0 if one is."""
         self._refill(now)
         missing = 1 - self._tokens
         return missing / self._rate if missing > _ROUNDING else 0.0
 
     def take(self, now: float) -> None:
-        """Take a token that `wait` said is there."""
+        """Take a token, right after `wait` returned 0."""
         self._refill(now)
         self._tokens -= 1
 
     def full(self, now: float) -> bool:
-        """Is it as a new one would be?"""
+        """Whether it holds as many tokens as a new bucket."""
         self._refill(now)
         return self._tokens >= self._burst
 
     def _refill(self, now: float) -> None:
-        self._tokens = min(self._burst, self._tokens + self._rate * max(0.0, now - self._seen))
-        self._seen = now
+        self._tokens = min(
+            self._burst, self._tokens + self._rate * max(0.0, now - self._refilled_at)
+        )
+        self._refilled_at = now
 
 
 @dataclass(frozen=True)
 class _Limits:
-    """Of one identity; 0 is none."""
+    """The limits of one identity; 0 is no limit."""
 
     per_second: float
     burst: float
     at_once: float
 
     def bucket(self, now: float) -> TokenBucket | None:
-        """A full one, if the rate is limited."""
-        return TokenBucket(self.per_second, self.room, now) if self.per_second else None
+        """A full bucket; None if the rate is not limited."""
+        return TokenBucket(self.per_second, self.capacity, now) if self.per_second else None
 
     @property
-    def room(self) -> float:
-        """Of the bucket."""
+    def capacity(self) -> float:
+        """Most tokens of the bucket."""
         return self.burst or max(1, math.ceil(self.per_second))
 
 
 @dataclass
 class _Account:
-    """What an identity has used."""
+    """What an identity uses now."""
 
     limits: _Limits
-    own: OwnLimits
+    individual: IndividualLimits
     bucket: TokenBucket | None
     running: int = 0
 
     def idle(self, now: float) -> bool:
-        """Would forgetting it change nothing?"""
+        """Whether the account is in the same state as a new one."""
         return not self.running and (self.bucket is None or self.bucket.full(now))
 
 
 class Quotas:
     """Counts questions by identity. Used from one thread only.
 
-    An identity that is idle is forgotten, so memory follows who asks now, not who ever asked.
+    Accounts of idle identities are removed, so memory grows with the identities active now.
 
     Args:
-        per_second: questions of one identity in the long run; 0 is no limit.
+        per_second: questions per second of one identity in the long run; 0 is no limit.
         burst: questions at once after a pause; 0 is one second's worth, at least one.
         at_once: questions of one identity in flight; 0 is no limit.
-        clock: seconds that only grow, whatever is done to the time of day.
-        max_identities: most to remember; one with nothing in flight is forgotten beyond that.
-        noun: what is counted, for people.
+        clock: monotonic seconds.
+        max_identities: most accounts; beyond it one with nothing in flight is removed.
+        noun: what is counted, for error messages.
     """
 
     def __init__(
@@ -125,52 +127,52 @@ class Quotas:
     def __len__(self) -> int:
         return len(self._accounts)
 
-    def enter(self, identity: str, own: OwnLimits = NO_LIMITS) -> None:
-        """Count a question that starts; `leave` when it ends.
+    def enter(self, identity: str, individual: IndividualLimits = NO_LIMITS) -> None:
+        """Count a question that starts; call `leave` when it ends.
 
         Args:
-            identity: who asks.
-            own: its limits where they differ from those of everybody.
+            identity: the caller.
+            individual: the caller's limits where they differ from the defaults.
 
         Raises:
-            QuotaExceeded: it is one too many, and does not count.
+            QuotaExceeded: a limit is reached; the question is not counted.
         """
         now = self._clock()
-        account = self._checked(identity, own, now)
+        account = self._check(identity, individual, now)
         if account.bucket is not None:
             account.bucket.take(now)
         account.running += 1
 
-    def check(self, identity: str, own: OwnLimits = NO_LIMITS) -> None:
-        """Might a question start now? Counts nothing; arguments as of `enter`.
+    def check(self, identity: str, individual: IndividualLimits = NO_LIMITS) -> None:
+        """Check that a question might start now, without counting it; arguments as of `enter`.
 
         Raises:
-            QuotaExceeded: it would be one too many.
+            QuotaExceeded: a limit is reached.
         """
-        self._checked(identity, own, self._clock())
+        self._check(identity, individual, self._clock())
 
-    def spend(self, identity: str, own: OwnLimits = NO_LIMITS) -> None:
-        """Count a question that was refused for what it says; arguments as of `enter`."""
+    def spend(self, identity: str, individual: IndividualLimits = NO_LIMITS) -> None:
+        """Count an invalid question toward the rate alone; arguments as of `enter`."""
         now = self._clock()
-        bucket = self._account(identity, own, now).bucket
+        bucket = self._account(identity, individual, now).bucket
         if bucket is not None:
             bucket.take(now)
 
-    def _checked(self, identity: str, own: OwnLimits, now: float) -> _Account:
-        account = self._account(identity, own, now)
+    def _check(self, identity: str, individual: IndividualLimits, now: float) -> _Account:
+        account = self._account(identity, individual, now)
         limits = account.limits
         if limits.at_once and account.running >= limits.at_once:
             raise QuotaExceeded(
                 f"expected at most {limits.at_once:g} {self._noun} of {identity} at once, got one "
                 "more; wait for one of them to end",
-                PLACE_SECONDS,
+                SLOT_RETRY_SECONDS,
             )
         if account.bucket is not None:
             wait = account.bucket.wait(now)
             if wait > 0:
                 raise QuotaExceeded(
                     f"expected at most {limits.per_second:g} {self._noun} of {identity} a second, "
-                    f"{limits.room:g} after a pause, got one more; ask again in {wait:.3g} s",
+                    f"{limits.capacity:g} after a pause, got one more; ask again in {wait:.3g} s",
                     wait,
                 )
         return account
@@ -179,26 +181,26 @@ class Quotas:
         """A question that `enter` counted has ended."""
         self._accounts[identity].running -= 1
 
-    def _account(self, identity: str, own: OwnLimits, now: float) -> _Account:
-        found = self._accounts.get(identity)
-        if found is None:
-            self._forget(now)
-            found = self._accounts[identity] = self._opened(own, now)
-        elif found.own != own:  # the file that says so was replaced
-            running = found.running
-            found = self._accounts[identity] = self._opened(own, now)
-            found.running = running
+    def _account(self, identity: str, individual: IndividualLimits, now: float) -> _Account:
+        account = self._accounts.get(identity)
+        if account is None:
+            self._remove_idle(now)
+            account = self._accounts[identity] = self._new_account(individual, now)
+        elif account.individual != individual:  # the file of tokens was replaced
+            running = account.running
+            account = self._accounts[identity] = self._new_account(individual, now)
+            account.running = running
         self._accounts.move_to_end(identity)
-        return found
+        return account
 
-    def _opened(self, own: OwnLimits, now: float) -> _Account:
-        limits = replace(self._limits, **own)
-        return _Account(limits, own, limits.bucket(now))
+    def _new_account(self, individual: IndividualLimits, now: float) -> _Account:
+        limits = replace(self._limits, **individual)
+        return _Account(limits, individual, limits.bucket(now))
 
-    def _forget(self, now: float) -> None:
-        """Let go of those idle for longest, and of others too where there are too many."""
+    def _remove_idle(self, now: float) -> None:
+        """Remove the accounts idle for longest, and one without running questions if too many."""
         while self._accounts and next(iter(self._accounts.values())).idle(now):
             self._accounts.popitem(last=False)
         if len(self._accounts) >= self._max_identities:
-            resting = (name for name, account in self._accounts.items() if not account.running)
-            self._accounts.pop(next(resting, ""), None)
+            idle = (name for name, account in self._accounts.items() if not account.running)
+            self._accounts.pop(next(idle, ""), None)

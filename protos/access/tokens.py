@@ -1,4 +1,4 @@
-"""Bearer tokens: what a client shows, and the digests that a service knows them by."""
+"""Bearer tokens of clients, and the digests by which a service recognises them."""
 
 from __future__ import annotations
 
@@ -19,45 +19,45 @@ from aligned_vq.errors import ConfigError
 from aligned_vq.files.atomic_file import write_file
 from aligned_vq.files.yaml_file import DoubleKey, SingleKeys
 from protos.access.names import NAME_RULE, is_name
-from protos.access.quota import LIMITS, NO_LIMITS, OwnLimits
-from protos.access.reread import RereadFile
+from protos.access.quota import LIMITS, NO_LIMITS, IndividualLimits
+from protos.access.reloaded_file import ReloadedFile
 
 TOKEN_BYTES = 16
-"""Of chance: nobody guesses them. A token goes with every question, 22 characters of it."""
+"""Random bytes of a token: not guessable, and only 22 characters with every question."""
 _BEARER = "bearer "
 
 
 @dataclass(frozen=True)
 class TokenHolder:
-    """Whom a token belongs to."""
+    """The client that a token belongs to."""
 
     name: str
     digest: str = field(repr=False)
-    """SHA-256 of the token, lower-case hex digits."""
-    limits: OwnLimits = field(default_factory=lambda: NO_LIMITS)
-    """Where they differ from those of everybody."""
+    """SHA-256 of the token, as lower-case hex digits."""
+    limits: IndividualLimits = field(default_factory=lambda: NO_LIMITS)
+    """Individual limits, where they differ from the defaults."""
 
 
 Tokens = Mapping[str, TokenHolder]
-"""By digest."""
+"""Token holders by digest."""
 
 
 class _TokenLoader(SingleKeys, yaml.BaseLoader):
-    """All values are text, and no key comes twice."""
+    """Loads all values as text and refuses repeated keys."""
 
 
 def make(name: str, out: Path) -> str:
-    """Draw a token and write it to a file that only its owner may read.
+    """Generate a token and write it to a file that only its owner may read.
 
     Args:
-        name: of the client, its identity.
-        out: the file.
+        name: the client's identity.
+        out: the file to create.
 
     Returns:
-        The client's line for the service's file of tokens.
+        The client's line for the service's token file.
 
     Raises:
-        ConfigError: the name cannot be used, or the file is there or cannot be written.
+        ConfigError: the name is invalid, or the file exists or cannot be written.
     """
     if not is_name(name):
         raise ConfigError(f"expected a name of {NAME_RULE}, got {name!r:.210}; choose another")
@@ -66,74 +66,77 @@ def make(name: str, out: Path) -> str:
         write_file(out, token, secret=True, replace=False)
     except OSError as error:
         raise ConfigError(
-            f"expected to write a new file {out}, got: {error.strerror}; mend that, or choose "
-            "another"
+            f"expected to write a new file {out}, got: {error.strerror}; choose another path, or "
+            "check permissions"
         ) from error
     return f"{json.dumps(name, ensure_ascii=False)}: {_digest(token)}"  # JSON is YAML
 
 
-def tokens_file(path: Path) -> RereadFile[Tokens]:
-    """A file of tokens that is read again while serving.
+def tokens_file(path: Path) -> ReloadedFile[Tokens]:
+    """A token file that is reloaded while serving.
 
     Raises:
         ConfigError: the file is not a YAML mapping of names to digests.
     """
-    return RereadFile(path, "a YAML file of tokens", lambda data: parse_tokens(data, path))
+    return ReloadedFile(path, "a YAML file of tokens", lambda data: parse_tokens(data, path))
 
 
 def parse_tokens(data: bytes, path: Path) -> Tokens:
-    """The holders of the tokens in a file: `name: SHA-256`, or for limits of one's own
+    """The holders of the tokens in a file of lines `name: SHA-256`, or with individual limits
     `name: {sha256: SHA-256, per_second: 2, burst: 4, at_once: 3}`, each limit optional.
 
     Raises:
-        ConfigError: it is something else; the words name the file and never quote a digest.
+        ConfigError: it is something else; the message names the file and never quotes a digest.
     """
     try:
-        # Names and digests may look like numbers to YAML; all of them are text.
-        found = yaml.load(data.decode(), _TokenLoader)
+        # YAML would take some names and digests for numbers, so everything is loaded as text.
+        entries = yaml.load(data.decode(), _TokenLoader)
     except DoubleKey as error:
         raise ConfigError(
             f"{path}: expected each name once, got {error.key!r} twice; remove the old token's line"
         ) from error
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         mark = getattr(error, "problem_mark", None)
-        told = f"something else in line {mark.line + 1}" if mark else "something else"
+        got = f"invalid YAML in line {mark.line + 1}" if mark else "invalid YAML"
         raise ConfigError(
-            f"{path}: expected a YAML file of tokens, got: {told}; write a line `name: SHA-256` "
+            f"{path}: expected a YAML file of tokens, got {got}; write a line `name: SHA-256` "
             "for each client"
         ) from error
-    if not isinstance(found, dict) or not found:
+    if not isinstance(entries, dict) or not entries:
         raise ConfigError(
             f"{path}: expected a mapping of names to digests, got something else; write a line "
             "`name: SHA-256` for each client"
         )
     holders: dict[str, TokenHolder] = {}
-    for name, entry in found.items():
+    for name, entry in entries.items():
         holder = _holder(name, entry, path)
         if holder.digest in holders:
             raise ConfigError(
                 f"{path}: expected one token for each name, got the same for {name!r} and "
-                f"{holders[holder.digest].name!r}; draw another"
+                f"{holders[holder.digest].name!r}; generate another"
             )
         holders[holder.digest] = holder
     return holders
 
 
 def bearer_token(authorization: str) -> str | None:
-    """The token in `Bearer TOKEN`; None: it is something else."""
+    """The token in `Bearer TOKEN`; None if the value has another form."""
     if not authorization.lower().startswith(_BEARER):
         return None
     return authorization[len(_BEARER) :].strip()
 
 
 def holder_of(token: str, tokens: Tokens) -> TokenHolder | None:
-    """Whose token it is; None: nobody's. The time it takes says nothing about the tokens."""
+    """The holder of a token; None if it is unknown.
+
+    All digests are compared in constant time, so that the duration reveals nothing about them.
+    """
     digest = _digest(token)
-    found = None
-    for known, holder in tokens.items():  # all of them
-        if hmac.compare_digest(known, digest):
-            found = holder
-    return found
+    holder = None
+    for known_digest, known_holder in tokens.items():  # no early exit, see above
+        if hmac.compare_digest(known_digest, digest):
+            holder = known_holder
+    return holder
 
 
 def _holder(name: object, entry: Any, path: Path) -> TokenHolder:

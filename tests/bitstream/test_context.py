@@ -188,9 +188,9 @@ def test_neighbours_are_those_of_a_grid_after_the_class_token() -> None:
     grid = grid_of(10)
     assert grid.left.tolist() == [10, 10, 1, 2, 10, 4, 5, 10, 7, 8]
     assert grid.upper.tolist() == [10, 10, 10, 10, 1, 2, 3, 4, 5, 6]
-    assert grid.place.tolist() == [0, 1, 1, 1, 1, 2, 1, 1, 1, 1]
+    assert grid.region.tolist() == [0, 1, 1, 1, 1, 2, 1, 1, 1, 1]
     row = grid_of(4)
     assert row.left.tolist() == [4, 0, 1, 2]
     assert row.upper.tolist() == [4, 4, 4, 4]
-    assert row.place.tolist() == [1, 2, 2, 1]
-    assert grid_of(1).place.tolist() == [0]
+    assert row.region.tolist() == [1, 2, 2, 1]
+    assert grid_of(1).region.tolist() == [0]

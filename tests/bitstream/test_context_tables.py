@@ -62,13 +62,13 @@ def test_huge_counts_are_scaled_down_row_by_row() -> None:
 def test_each_conditioning_names_its_features() -> None:
     maps = entry_classes(GROUPED)
     examples = [grouped_encoded()]
-    mask = ["class_token", "own", "before", "left", "upper"]
+    mask = ["class_token", "latest", "previous", "left", "upper"]
     for conditioning, expected in (
         ("static", [[[], []]] * 2),
-        ("position", [[["place"], ["place"]]] * 2),
+        ("position", [[["region"], ["region"]]] * 2),
         (
             "neighbours",
-            [[["class_token", "left", "upper"], mask], [["class_token", "own", "left"], mask]],
+            [[["class_token", "left", "upper"], mask], [["class_token", "latest", "left"], mask]],
         ),
     ):
         tables = ContextTables.from_examples(examples, GROUPED, maps, conditioning)  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from aligned_vq.bitstream import coders
 from aligned_vq.bitstream.coders import PURE, Coder
-from aligned_vq.bitstream.range_coder import PRECISION_BITS, NoSuchSymbols
+from aligned_vq.bitstream.range_coder import PRECISION_BITS, InvalidWords
 from benchmarks.speed.range_coder import Step, encoded, first_difference, random_steps
 from tests import commands
 
@@ -67,7 +67,7 @@ def test_words_that_nobody_encoded_are_read_alike(words: list[int], size: int) -
         try:
             for _ in range(60):
                 symbols.append(decoder.decode(model))
-        except coder.no_such_symbols:
+        except coder.invalid_words:
             symbols.append(-1)
         found.append(symbols)
     assert found[0] == found[1]
@@ -105,7 +105,7 @@ def test_an_encoder_goes_on_after_its_words_were_looked_at() -> None:
 
 def test_words_without_symbols_are_refused() -> None:
     # The last of 2**64 points is in no symbol's interval: those end below, by rounding.
-    with pytest.raises(NoSuchSymbols, match="no symbols"):
+    with pytest.raises(InvalidWords, match="no encoder"):
         PURE.decoder(np.full(2, 2**32 - 1, np.uint32)).decode(PURE.uniform(3))
 
 

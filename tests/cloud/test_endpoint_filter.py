@@ -13,7 +13,7 @@ from fastapi import FastAPI, Request
 
 from cloud_server.vllm_plugin import ARCHITECTURE, BUNDLE
 from cloud_server.vllm_plugin.__main__ import command
-from cloud_server.vllm_plugin.endpoint_filter import GENERATE, MAX_BODY_BYTES, OnlyIndices
+from cloud_server.vllm_plugin.endpoint_filter import GENERATE, MAX_BODY_BYTES, EndpointFilter
 
 GOOD = {"request_id": "r", "token_ids": [1], "content_parts": [], "stream": True}
 
@@ -29,7 +29,7 @@ def served() -> FastAPI:
     async def everything(path: str, request: Request) -> Any:
         return {"path": path, "body": await request.json()}
 
-    app.add_middleware(OnlyIndices)
+    app.add_middleware(EndpointFilter)
     return app
 
 

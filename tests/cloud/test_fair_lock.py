@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 import torch
 
-from cloud_server.fair_lock import FairLock, turns_on
+from cloud_server.fair_lock import FairLock, compute_lock_for
 
 LIMIT_S = 10.0
 
@@ -112,8 +112,8 @@ def test_a_lock_that_everybody_left_is_free() -> None:
 
 
 def test_a_cpu_takes_turns_and_a_gpu_does_not() -> None:
-    assert isinstance(turns_on(torch.device("cpu")), FairLock)
-    assert turns_on(torch.device("cpu")) is not turns_on(torch.device("cpu"))
-    overlapping = turns_on(torch.device("cuda"))
+    assert isinstance(compute_lock_for(torch.device("cpu")), FairLock)
+    assert compute_lock_for(torch.device("cpu")) is not compute_lock_for(torch.device("cpu"))
+    overlapping = compute_lock_for(torch.device("cuda"))
     with overlapping, overlapping:
         pass

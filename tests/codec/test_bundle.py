@@ -157,9 +157,12 @@ def test_a_changed_manifest_never_passes_for_the_old_one(
         ({"processor": {"resample": 99}}, ["resample"]),
         ({"operating_points": ["x"]}, ["wrong type"]),
         ({"operating_points": []}, ["operating points"]),
-        ({"operating_points": [{"name": "a", "stages": [7]}]}, ["'a' uses stage 7"]),
-        ({"operating_points": [{"name": "a", "stages": [1, 0]}]}, ["must ascend"]),
-        ({"operating_points": [{"name": "a", "stages": [0]}] * 2}, ["different names"]),
+        (
+            {"operating_points": [{"name": "a", "stages": [7]}]},
+            ["'a': expected stages below", "got 7"],
+        ),
+        ({"operating_points": [{"name": "a", "stages": [1, 0]}]}, ["strictly ascending"]),
+        ({"operating_points": [{"name": "a", "stages": [0]}] * 2}, ["distinct names"]),
     ],
     ids=str,
 )

@@ -51,7 +51,7 @@ def test_anybody_may_read_a_bundle_and_nothing_else_is_deleted(
 ) -> None:
     before = read_manifest(bundle)
     (bundle / "notes.txt").write_text("mine")
-    with pytest.raises(ConfigError, match=r"got one with 'notes\.txt'; move that away"):
+    with pytest.raises(ConfigError, match=r"got one with 'notes\.txt'; move these away"):
         export_bundle(checkpoint, codec, bundle)
     assert (read_manifest(bundle), (bundle / "notes.txt").read_text()) == (before, "mine")
     (bundle / "notes.txt").unlink()

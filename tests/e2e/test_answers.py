@@ -92,7 +92,7 @@ def test_a_forgotten_image_is_sent_again(llava_directory: Path, bundle_directory
     ):
         before = client.ask(first, QUESTIONS[0], max_tokens=6)
         held = client._images.pending(first)
-        held.held(bytes(16), cloud.target)  # as if the service had forgotten it
+        held.record_cached(bytes(16), cloud.target)  # as if the service had forgotten it
         after = client.ask(first, QUESTIONS[0], max_tokens=6)
     assert before == after
     assert after.details.payload_bytes > 0

@@ -109,7 +109,7 @@ def test_export_writes_a_bundle_from_a_folder_of_pictures(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--images=reference:2", "--split=ln3@0"), "a split point is written"),
+        (("--images=reference:2", "--split=ln3@0"), "expected a split point"),
         (("--images=reference:2", "--split=ln1@9"), "behind the last block"),
         (("--images=reference:none", "--split=pre"), "reference:COUNT"),
         (("--images=nowhere", "--split=pre"), "found none in nowhere"),

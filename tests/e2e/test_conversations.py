@@ -190,7 +190,7 @@ def test_a_forgotten_image_is_sent_again_in_the_middle_of_a_conversation(
     image = picture(13)
     before = client.ask(image, "Why?", HISTORY, max_tokens=6)
     held = client._images.pending(image)
-    held.held(bytes(16), held.held_by)  # as if the service had forgotten it
+    held.record_cached(bytes(16), held.service_target)  # as if the service had forgotten it
     after = client.ask(image, "Why?", HISTORY, max_tokens=6)
     assert before == after
     assert after.details.payload_bytes > 0

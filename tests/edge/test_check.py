@@ -48,4 +48,4 @@ def test_it_names_all_where_all_are_wrong(bundle_directory: Path) -> None:
         client.check()
     assert_clear(str(caught.value))
     for target in (first, second):
-        assert f"{target} asked once, left alone" in str(caught.value)
+        assert f"{target} tried once, circuit open" in str(caught.value)

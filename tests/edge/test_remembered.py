@@ -41,23 +41,23 @@ def test_questions_about_one_picture_at_once_forget_nothing(bundle_directory: Pa
 
     def answered() -> None:
         second.encoded()
-        second.held(b"its digest", "cloud:1")
+        second.record_cached(b"its digest", "cloud:1")
 
     encoder.meanwhile = answered
     first.encoded()
     asked_again = images.pending(noise(1))
-    assert (asked_again.held_as, asked_again.held_by) == (b"its digest", "cloud:1")
+    assert (asked_again.service_digest, asked_again.service_target) == (b"its digest", "cloud:1")
 
 
 def test_a_picture_is_known_however_it_is_given_and_at_each_quality(bundle_directory: Path) -> None:
     encoder = EdgeEncoder(bundle_directory)
     images = RememberedImages(encoder, 8, lambda given: encoder.view(load_image(given)))
     images.pending(noise(1), "fixed").encoded()
-    images.pending(noise(1), "fixed").held(b"fixed", "cloud:1")
+    images.pending(noise(1), "fixed").record_cached(b"fixed", "cloud:1")
     view = encoder.view(noise(1))
-    assert images.pending(view, "fixed").held_as == b"fixed"
-    assert images.pending(view).held_as == b""
-    assert images.pending(noise(2), "fixed").held_as == b""
+    assert images.pending(view, "fixed").service_digest == b"fixed"
+    assert images.pending(view).service_digest == b""
+    assert images.pending(noise(2), "fixed").service_digest == b""
 
 
 def test_the_prefix_runs_once_for_what_every_operating_point_costs(

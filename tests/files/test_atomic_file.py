@@ -201,7 +201,7 @@ def test_a_disk_that_is_full_only_when_it_must_keep_the_bytes(
     write_file(tmp_path / "file", "old")
     monkeypatch.setattr(os, "fsync", full)
     for replace in (True, False):
-        with pytest.raises(NotWritten, match="No space left on device; nothing there has changed"):
+        with pytest.raises(NotWritten, match="No space left on device; nothing has been changed"):
             write_file(tmp_path / ("file" if replace else "new"), "new", replace=replace)
     assert (tmp_path / "file").read_text() == "old"
     assert os.listdir(tmp_path) == ["file"]

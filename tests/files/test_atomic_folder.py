@@ -124,7 +124,7 @@ def refused(path: Path, *named: str) -> None:
 def test_what_is_not_ours_is_not_deleted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written(path, a="1")
     (path / "notes").write_text("mine")
-    refused(path, "'notes'", "move that away")
+    refused(path, "'notes'", "move these away")
     assert held(path) == {"a": "1", "notes": "mine"}
     (path / "notes").unlink()
     with pytest.raises(ConfigError, match="'meanwhile'"):
@@ -133,7 +133,7 @@ def test_what_is_not_ours_is_not_deleted(path: Path, monkeypatch: pytest.MonkeyP
     (path / "meanwhile").unlink()
     (path / "deep").mkdir()
     monkeypatch.chdir(path / "deep")
-    refused(path, "the one that this runs in")
+    refused(path, "the working directory")
     monkeypatch.chdir(path)
     refused(path, "from another folder")
 

@@ -24,7 +24,7 @@ from edge_client.gateway.openai import inline_images
 from edge_client.gateway.openai.body import parse
 from edge_client.gateway.openai.chat_request import ChatRequest, Message
 from edge_client.gateway.openai.conversation import read_conversation
-from edge_client.gateway.openai.inline_images import Body, encoded_text, without_images
+from edge_client.gateway.openai.inline_images import Body, encoded_text, extract_images
 from edge_client.gateway.openai.refusal import Refusal
 from protos.convert import question_from_proto, question_to_proto
 from protos.messages import Question, Turn
@@ -48,8 +48,8 @@ def check(data: bytes) -> None:
     """See the module's invariant."""
     for read in (_question, _index_map):
         whole = _told(read, Body(data, ()))
-        with patch.object(inline_images, "_LEAST_BYTES", 8):  # inputs are short
-            body = without_images(bytearray(data))
+        with patch.object(inline_images, "_MIN_TEXT_BYTES", 8):  # inputs are short
+            body = extract_images(bytearray(data))
         taken = _told(read, body)
         # What is no base64 is refused where it is read, and a mark names an image of the request's.
         plain = b",#" not in data and all(map(_BASE64.fullmatch, map(bytes, body.images)))
@@ -73,7 +73,7 @@ def _index_map(body: Body) -> _Asked:
 
 def _question(body: Body) -> _Asked:
     request = parse(ChatRequest, body.json)
-    request.check_others()
+    request.check_unread_fields()
     found = read_conversation(request.messages)
     turns = tuple(Turn(*turn) for turn in found.turns)
     try:

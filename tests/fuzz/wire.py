@@ -29,7 +29,8 @@ from aligned_vq.errors import (
     Overloaded,
 )
 from aligned_vq.types import Payload
-from cloud_server.decode.incoming import Incoming, ServedBundle
+from cloud_server.decode.incoming import Incoming
+from cloud_server.decode.served_bundles import ServedBundle
 from protos import convert
 from protos.alignedvq.v1 import inference_pb2 as pb
 from protos.messages import Question, ServiceInfo, Turn

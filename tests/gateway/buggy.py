@@ -20,7 +20,7 @@ def _ask(self: AsyncEdgeClient, image: Any, question: str, *more: Any, **options
     return STREAM(self, image, question, *more, **options)
 
 
-def _why(answer: Answer) -> NoReturn:
+def _finish_reason(answer: Answer) -> NoReturn:
     raise RuntimeError(f"a bug about {answer}")
 
 
@@ -30,6 +30,6 @@ def _unpack(self: EdgeEncoder, payload: Payload) -> NoReturn:
 
 if __name__ == "__main__":
     AsyncEdgeClient.stream = _ask  # type: ignore[method-assign]
-    completion._why = _why
+    completion._finish_reason = _finish_reason
     EdgeEncoder.unpack = _unpack  # type: ignore[method-assign]
     main()

@@ -17,7 +17,7 @@ from tests.privacy import Secrets
 
 CHAT = "/v1/chat/completions"
 TOLD = {
-    "message": "the gateway failed on this request; its log says where",
+    "message": "the gateway failed on this request; its log has the details",
     "type": "server_error",
     "param": None,
     "code": "internal_error",
@@ -61,7 +61,7 @@ def test_a_bug_about_an_answer(buggy: ServerProcess, url: str) -> None:
     secrets = Secrets()
     secrets.add_text("answer", answer)
     assert len(secrets) > 0
-    assert "in _why" in buggy.log
+    assert "in _finish_reason" in buggy.log
     assert "builtins.RuntimeError" in buggy.log
     assert secrets.found_in(buggy.log) == []
 

@@ -44,5 +44,5 @@ def test_listening_where_the_system_ends_no_stalled_connections(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delattr(socket, "TCP_USER_TIMEOUT")
-    with process._listening(GatewayConfig(port=0)) as listening:
+    with process._listening_socket(GatewayConfig(port=0)) as listening:
         assert listening.getsockname()[1] > 0

@@ -159,7 +159,7 @@ def test_a_key_that_is_taken_back(keyed: GatewayProcess, path: Path) -> None:
         assert asked(keyed, "sk-three").status == 200
         assert all("choices" in other.next() for _ in range(20))
         path.write_text("one: half a di")
-        soon(lambda: "still holds" in keyed.log)
+        soon(lambda: "stay in use" in keyed.log)
         assert asked(keyed, "sk-three").status == 200
     finally:
         path.write_text(before)
@@ -186,14 +186,14 @@ def test_settings_that_do_not_fit_together(tmp_path: Path, monkeypatch: pytest.M
     keys = tmp_path / "keys.yaml"
     keys.write_text(lines(one="sk-one"))
     for settings, words in (
-        ({"requests_per_second": 1.0}, "expected api_keys beside"),
-        ({"requests_at_once": 1}, "expected api_keys beside"),
-        ({"api_keys": keys, "burst": 2}, "requests_per_second beside burst"),
+        ({"requests_per_second": 1.0}, "expected api_keys with"),
+        ({"requests_at_once": 1}, "expected api_keys with"),
+        ({"api_keys": keys, "burst": 2}, "requests_per_second with burst"),
         ({"api_keys": keys, "requests_at_once": -1}, "must not be negative"),
     ):
         with pytest.raises(ConfigError, match=words):
             GatewayConfig(**settings)
-    assert GatewayConfig(api_keys=keys, max_requests=1).places_of_one == 1
+    assert GatewayConfig(api_keys=keys, max_requests=1).slots_per_caller == 1
     monkeypatch.setenv(KEY_VARIABLE, "sk-all")
     with pytest.raises(ConfigError, match="got both") as caught:
         read_keys(GatewayConfig(api_keys=keys))
@@ -214,7 +214,7 @@ def test_a_file_of_keys_that_is_not_there(bundle_directory: Path, tmp_path: Path
 def test_a_change_that_a_request_saw_first_is_told_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_client.gateway.access.keys.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("edge_client.gateway.access.keys.REFRESH_SECONDS", 0.05)
     monkeypatch.setattr("edge_client.gateway.access.keys.STALE_SECONDS", -1.0)
     file = tmp_path / "keys.yaml"
     file.write_text(lines(one="sk-one", two="sk-two"))

@@ -186,7 +186,7 @@ def test_a_graph_leaves_all_else_as_it_was(bundle: Path, monkeypatch: pytest.Mon
     assert changed == {GRAPH, MANIFEST}
     assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]
     monkeypatch.chdir(bundle)
-    with pytest.raises(ConfigError, match="the one that this runs in"):
+    with pytest.raises(ConfigError, match="the working directory"):
         write_graph(Path())
 
 

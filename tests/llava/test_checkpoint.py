@@ -129,7 +129,7 @@ def test_a_vision_tower_of_other_tensors(folder: Path) -> None:
 def test_no_image_processor(folder: Path) -> None:
     (folder / "processor_config.json").unlink()
     (folder / "preprocessor_config.json").unlink(missing_ok=True)
-    with pytest.raises(ConfigError, match="save the processor beside the model"):
+    with pytest.raises(ConfigError, match="save the processor in the model"):
         LlavaCheckpoint(folder).processor()
 
 

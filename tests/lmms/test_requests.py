@@ -20,7 +20,7 @@ from aligned_vq.shipped import BUNDLE, CHECKPOINT
 from benchmarks.harness.processes import CloudProcess
 from lmms_plugin.model import AlignedVQModel
 from lmms_plugin.options import batch_of
-from lmms_plugin.requests import question, sampling_of
+from lmms_plugin.requests import model_request, sampling_of
 
 TASKS = Path(lmms_eval.tasks.__file__).parent
 SPLIT = "checkpoint=reference,bundle=reference"
@@ -69,8 +69,8 @@ def test_sampling_follows_the_seed() -> None:
         ({"num_beams": 4}, "expected num_beams=1, got 4"),
         ({"repetition_penalty": 1.2}, "expected repetition_penalty=1, got 1.2"),
         ({"top_k": 5}, "expected generation settings among .*, got top_k=5"),
-        ({"top_p": 2, "do_sample": True}, "top_p must be 0.000001 to 1"),
-        ({"max_new_tokens": 10**9}, "max_tokens must be 0"),
+        ({"top_p": 2, "do_sample": True}, "top_p from 0.000001 to 1"),
+        ({"max_new_tokens": 10**9}, "max_tokens from 0"),
     ],
 )
 def test_other_settings_are_refused(settings: dict[str, Any], words: str) -> None:
@@ -80,19 +80,19 @@ def test_other_settings_are_refused(settings: dict[str, Any], words: str) -> Non
 
 @pytest.mark.parametrize("visuals", ["film.mp4", ["film.mp4"], [{"array": [0.0]}]])
 def test_only_pictures_are_taken(visuals: Any) -> None:
-    with pytest.raises(InvalidInput, match=r"expected a picture, got (str|dict)"):
-        question("document 3", "What is it?", visuals, Sampling())
+    with pytest.raises(InvalidInput, match=r"expected an image, got (str|dict)"):
+        model_request("document 3", "What is it?", visuals, Sampling())
 
 
 def test_pictures_become_rgb_and_none_is_none() -> None:
     gray = Image.new("L", (30, 20), 7)
     for visuals in (gray, [gray], (gray,)):
-        asked = question("document 3", "What is it?", visuals, Sampling())
-        assert asked.picture is not None
-        assert (asked.picture.mode, asked.picture.size) == ("RGB", (30, 20))
+        asked = model_request("document 3", "What is it?", visuals, Sampling())
+        assert asked.image is not None
+        assert (asked.image.mode, asked.image.size) == ("RGB", (30, 20))
     nothing: Any
     for nothing in (None, []):
-        assert question("document 3", "What is it?", nothing, Sampling()).picture is None
+        assert model_request("document 3", "What is it?", nothing, Sampling()).image is None
 
 
 @pytest.mark.parametrize(
@@ -100,14 +100,14 @@ def test_pictures_become_rgb_and_none_is_none() -> None:
     [
         ("", ConfigError, "got neither"),
         (f"{SPLIT},target=127.0.0.1:1", ConfigError, "got both"),
-        ("checkpoint=reference,point=low", ConfigError, "expected bundle=... beside point=low"),
+        ("checkpoint=reference,point=low", ConfigError, "expected bundle=... with point=low"),
         (f"{SPLIT},point=huge", InvalidInput, "medium, low, high, fixed.*got 'huge'"),
         (f"{SPLIT},ca=ca.pem", ConfigError, "model_args: .*ca"),
         (f"{SPLIT},dtype=float8", ConfigError, "model_args: .*float8"),
         (f"{SPLIT},device=tpu", ConfigError, "device must be auto, cpu or cuda"),
-        ("target=127.0.0.1:1", ConfigError, "expected bundle=... beside target"),
+        ("target=127.0.0.1:1", ConfigError, "expected bundle=... with target"),
         ("target=127.0.0.1:1,bundle=reference,cert=a.pem", ConfigError, "model_args: .*cert"),
-        ("target=127.0.0.1:1,bundle=reference,ca=a.pem", ConfigError, "expected tls beside ca"),
+        ("target=127.0.0.1:1,bundle=reference,ca=a.pem", ConfigError, "expected tls with ca"),
         ("target=127.0.0.1:1,bundle=reference,connect_seconds=1", CloudUnreachable, "127.0.0.1:1"),
         (f"{SPLIT},batch_size=0", ConfigError, "batch_size must be auto or 1 and more, got 0"),
     ],
@@ -129,7 +129,7 @@ def test_a_service_tells_no_probabilities_and_cuts_no_answer_silently() -> None:
         model = AlignedVQModel.create_from_arg_string(f"target={service.target},bundle=reference")
         model.task_dict = {"seedbench": {"test": [next(exam_images(1)).picture]}}
         asked = _instance("loglikelihood", "Is it so?", " yes", *place)
-        with pytest.raises(InvalidInput, match="which a service does not tell; give checkpoint="):
+        with pytest.raises(InvalidInput, match="which a service does not return; give checkpoint="):
             model.loglikelihood([asked])
         asked = _instance("generate_until", "Describe the picture.", {"max_new_tokens": 9}, *place)
         with pytest.raises(ConfigError, match=r"0 of seedbench .* --max_answer_tokens=9"):

@@ -146,7 +146,7 @@ def test_an_operating_point_is_chosen_by_name(evaluate: Evaluate) -> None:
 
 def test_two_pictures_are_refused_by_document(evaluate: Evaluate) -> None:
     run = evaluate("world_pairs", "checkpoint=reference")
-    assert "document 0 of world_pairs (test): expected at most one picture" in run.output
+    assert "document 0 of world_pairs (test): expected at most one image" in run.output
     assert run.scores == {}
 
 

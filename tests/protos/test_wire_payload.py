@@ -80,9 +80,9 @@ def test_a_real_payload_costs_few_bytes_on_top(coding: Coding) -> None:
 @pytest.mark.parametrize(
     ("parts", "words"),
     [
-        ([pb.PayloadPart(chunk=b"ab")], "must carry a header, got none"),
-        ([pb.PayloadPart()], "must carry bytes"),
-        ([pb.PayloadPart(header=header()), pb.PayloadPart()], "must carry bytes"),
+        ([pb.PayloadPart(chunk=b"ab")], "expected a header in the first payload part, got none"),
+        ([pb.PayloadPart()], "expected bytes in a payload part"),
+        ([pb.PayloadPart(header=header()), pb.PayloadPart()], "expected bytes in a payload part"),
         ([pb.PayloadPart(header=header(), chunk=b"a")] * 2, "got another"),
         ([pb.PayloadPart(header=header(), chunk=b"abcde")], "announced 4 bytes, got 5"),
         (
@@ -94,15 +94,15 @@ def test_a_real_payload_costs_few_bytes_on_top(coding: Coding) -> None:
             "after a complete",
         ),
         ([pb.PayloadPart(header=header(body_bytes=0), chunk=b"a")], "announced 0 bytes"),
-        ([pb.PayloadPart(header=header(body_bytes=101))], "at most 100 bytes here, got one of 101"),
+        ([pb.PayloadPart(header=header(body_bytes=101))], "at most 100 bytes, got one of 101"),
         ([pb.PayloadPart(header=header(body_bytes=2**32 - 1))], "at most 100 bytes"),
         ([pb.PayloadPart(header=header(coding=0))], "number 0"),
         ([pb.PayloadPart(header=header(coding=99))], "number 99"),
-        ([pb.PayloadPart(header=header(num_tokens=0))], "cannot be right"),
-        ([pb.PayloadPart(header=header(num_tokens=65_536))], "cannot be right"),
-        ([pb.PayloadPart(header=header(num_stages=33))], "cannot be right"),
-        ([pb.PayloadPart(header=header(num_stages=2**32 - 1))], "cannot be right"),
-        ([pb.PayloadPart(header=header(masked_stages=4))], "cannot be right"),
+        ([pb.PayloadPart(header=header(num_tokens=0))], "a malformed one"),
+        ([pb.PayloadPart(header=header(num_tokens=65_536))], "a malformed one"),
+        ([pb.PayloadPart(header=header(num_stages=33))], "a malformed one"),
+        ([pb.PayloadPart(header=header(num_stages=2**32 - 1))], "a malformed one"),
+        ([pb.PayloadPart(header=header(masked_stages=4))], "a malformed one"),
     ],
 )
 def test_abuse_is_a_corrupt_payload(parts: list[pb.PayloadPart], words: str) -> None:
@@ -131,7 +131,7 @@ def test_a_stream_that_ends_early_is_corrupt() -> None:
     with pytest.raises(CorruptPayload, match="expected a header"):
         assembler.finish()
     assembler.add(pb.PayloadPart(header=header(), chunk=b"abc"))
-    with pytest.raises(CorruptPayload, match="expected 4 bytes, but the stream ended after 3"):
+    with pytest.raises(CorruptPayload, match="expected 4 bytes, got the end of the stream after 3"):
         assembler.finish()
 
 

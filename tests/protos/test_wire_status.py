@@ -183,7 +183,7 @@ def test_every_code_without_a_name_gets_words(
 ) -> None:
     back = call(stub, bare=code.name)
     assert type(back) is UNNAMED[code].error
-    assert str(back) == f"{UNNAMED[code].words} ({code.name}: by hand)"
+    assert str(back) == f"{UNNAMED[code].message} ({code.name}: by hand)"
 
 
 def test_message_over_the_limit_is_invalid_input(stub: pb_grpc.SplitInferenceStub) -> None:

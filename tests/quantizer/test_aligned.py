@@ -10,7 +10,7 @@ from aligned_vq.calibration.quantizer import calibrate
 from aligned_vq.codec.feature_codec import FeatureCodec
 from aligned_vq.codec.spec import CodecSpec
 from aligned_vq.errors import ConfigError
-from aligned_vq.quantizer.aligned import AlignedVQ, GradientEstimator, _rotated
+from aligned_vq.quantizer.aligned import AlignedVQ, GradientEstimator, _rotate_to
 from aligned_vq.quantizer.codebook import Codebook
 from aligned_vq.quantizer.residual import StageChoice
 from aligned_vq.split.residual_link import LearnedLink
@@ -146,7 +146,7 @@ def test_the_rotation_keeps_lengths_and_angles_of_gradients() -> None:
     chosen = quantizer.codebooks.decode(
         [quantizer.codebooks.stage(0).encode(latents)], [None]
     ).detach()
-    rotated = _rotated(latents, chosen)
+    rotated = _rotate_to(latents, chosen)
     direction = torch.randn_like(rotated)
     (gradient,) = torch.autograd.grad((rotated * direction).sum(), latents)
     scale = chosen.norm(dim=-1) / latents.norm(dim=-1)
@@ -230,7 +230,7 @@ def test_a_byte_budget_is_used_and_never_exceeded() -> None:
         assert max(sizes[budget]) <= budget
     assert sizes[full] == [full] * 6
     assert min(sizes[full - 5]) > full - 9
-    with pytest.raises(ConfigError, match=r"allows 3 bytes.*allow more"):
+    with pytest.raises(ConfigError, match=r"allows 3 bytes.*raise max_bytes"):
         codec.compress(features[0], features[0], point=OperatingPoint("tiny", (0, 1), 0.1, 3))
 
 

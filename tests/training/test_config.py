@@ -73,7 +73,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "norm": ({"codec.split": "ln3@1"}, "'pre', 'ln1@3' or 'ln2@0', got 'ln3@1'"),
     "pre of a block": ({"codec.split": "pre@1"}, "got 1@pre"),
     "block behind": ({"codec.split": "ln1@3"}, "behind the last block .* 0 to 2"),
-    "link": ({"codec.link": "closed_form"}, "closed_form link serves only the cut ln1@0"),
+    "link": ({"codec.link": "closed_form"}, "closed_form link supports only the cut ln1@0"),
     "large codebook": (
         {"codec.codebook_sizes": [512], "codec.points": {}},
         "512 entries .* 408 calibration vectors .*more images",

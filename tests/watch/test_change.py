@@ -77,12 +77,12 @@ def test_the_first_image_differs(manifest: SplitManifest) -> None:
 
 def test_a_change_is_more_than_the_level(manifest: SplitManifest) -> None:
     test = ChangeTest(manifest)
-    test.asked(BEFORE)
+    test.set_reference(BEFORE)
     assert not test.differs(BEFORE)
     assert not test.differs(moved(DEFAULT_LEVEL - 0.01))
     assert test.differs(moved(DEFAULT_LEVEL + 0.01))
     insensitive = ChangeTest(manifest, level=2)
-    insensitive.asked(BEFORE)
+    insensitive.set_reference(BEFORE)
     assert not insensitive.differs(moved(1.9))
     assert insensitive.differs(moved(2.1))
 
@@ -91,9 +91,9 @@ def test_images_are_compared_with_the_last_question_so_that_slow_changes_add_up(
     manifest: SplitManifest,
 ) -> None:
     test = ChangeTest(manifest)
-    test.asked(BEFORE)
+    test.set_reference(BEFORE)
     assert [test.differs(moved(by)) for by in (0.1, 0.2, 0.29, 0.31)] == [*[False] * 3, True]
-    test.asked(moved(0.31))
+    test.set_reference(moved(0.31))
     assert not test.differs(moved(0.5))
     assert test.differs(BEFORE)
 
@@ -114,7 +114,7 @@ def test_noise_of_a_sensor_is_no_change_and_an_object_is(manifest: SplitManifest
     test = ChangeTest(manifest)
     noise = np.random.default_rng(2).normal(0, 12, (IMAGE_SIDE, IMAGE_SIDE, 3))
     noisy = (grey(128) + noise).clip(0, 255).astype(np.uint8)
-    test.asked(test.means(View(grey(128))))
+    test.set_reference(test.means(View(grey(128))))
     assert not test.differs(test.means(View(noisy)))
     noisy[20:28, 20:28] = 0
     assert test.differs(test.means(View(noisy)))

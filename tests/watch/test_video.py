@@ -13,7 +13,7 @@ from aligned_vq.errors import ConfigError, InvalidInput
 from benchmarks.harness.processes import CloudProcess
 from edge_client.watch.cli import open_source
 from edge_client.watch.folder import Folder
-from edge_client.watch.source import Frame, Newest, SourceLost
+from edge_client.watch.source import Frame, NewestFrame, SourceLost
 from edge_client.watch.video import Video
 from tests.watch.process import WatchProcess, pixels, video
 
@@ -141,7 +141,7 @@ class Flickering:
 
 
 def test_a_camera_that_disappears_is_opened_again(capfd: pytest.CaptureFixture[str]) -> None:
-    newest = Newest(Flickering(), all_frames=True, backoff_seconds=0.01)
+    newest = NewestFrame(Flickering(), all_frames=True, backoff_seconds=0.01)
     newest.start()
     numbers = []
     while not newest.ended:
@@ -157,7 +157,7 @@ def test_a_camera_that_disappears_is_opened_again(capfd: pytest.CaptureFixture[s
 
 
 def test_the_newest_frame_is_kept_and_others_are_counted() -> None:
-    newest = Newest(Counting())
+    newest = NewestFrame(Counting())
     newest.start()
     while not newest._ended:
         time.sleep(0.01)

@@ -1,1 +1,1 @@
-"""Context models: tables conditioned on what both ends already know, and coding under them."""
+"""Context coding: entropy tables conditioned on symbols that are already decoded."""

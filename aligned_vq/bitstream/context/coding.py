@@ -1,12 +1,13 @@
-"""Context coding: range coding under what was already coded around each symbol.
+"""Context coding: range coding conditioned on already coded neighbours and stages.
 
-    [statistics, N x 2 float16 little-endian, as they are]
+    [statistics, N x 2 float16 little-endian, not compressed]
     words of the range coder, uint32 little-endian; per stage, in coding order:
-        if masked: one symbol, 1 for a mask that covers nothing; else N mask bits in token order
-        per group: per covered token a coarse symbol and, if several entries share it, which of them
+        if masked: one symbol, 1 for an empty mask; if 0, N mask bits in token order
+        per group: per covered token a coarse symbol, then the entry's rank among the entries of
+                   that symbol if there are several
 
-Damaged bytes decode into other, equally plausible indices, so the decoder encodes what it found and
-insists on the very bytes it got.
+Damaged bytes decode into other valid indices. The decoder therefore encodes the decoded indices
+again and requires the received bytes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from aligned_vq.bitstream import coders
-from aligned_vq.bitstream.context.rules import Grid, Numbers, Past, Rule, grid_of, walk
+from aligned_vq.bitstream.context.rules import Grid, History, IntArray, Rule, grid_of, iter_contexts
 from aligned_vq.bitstream.context.stage_tables import GroupCoder
 from aligned_vq.bitstream.context.tables import ContextTables
 from aligned_vq.bitstream.counts import Models
@@ -25,7 +26,7 @@ from aligned_vq.bitstream.layout import RESEND, Layout
 from aligned_vq.errors import CorruptPayload
 from aligned_vq.types import Encoded, Indices, Mask, StageIndices
 
-# The value under a context, and what it says to the contexts of its neighbours.
+# Decodes one value under a context; returns the value and its label in neighbours' contexts.
 _Reader = Callable[[int], tuple[int, int]]
 
 
@@ -47,26 +48,28 @@ def decode_context(body: bytes, layout: Layout, tables: ContextTables) -> Encode
     encoded = Encoded(layout.num_tokens, stages, statistics)
     if _encode_stages(encoded, tables) != coded:
         raise CorruptPayload(
-            f"expected the one context-coded form of these indices, got another; {RESEND}"
+            f"expected the canonical context coding of these indices, got other bytes; {RESEND}"
         )
     return encoded
 
 
 def _encode_stages(encoded: Encoded, tables: ContextTables) -> bytes:
     encoder = coders.CODER.encoder()
-    walked = walk(encoded, tables.rules)
-    for stage, models, at in zip(encoded.stages, tables.stages, walked, strict=False):
+    contexts_by_stage = iter_contexts(encoded, tables.rules)
+    for stage, models, contexts in zip(
+        encoded.stages, tables.stages, contexts_by_stage, strict=False
+    ):
         if stage.mask is not None:
-            encoder.encode(int(at.mask is None), models.empty_model[0])
-        if stage.mask is not None and at.mask is not None:
-            for bit, context in zip(stage.mask.tolist(), at.mask.tolist(), strict=True):
+            encoder.encode(int(contexts.mask is None), models.empty_model[0])
+        if stage.mask is not None and contexts.mask is not None:
+            for bit, context in zip(stage.mask.tolist(), contexts.mask.tolist(), strict=True):
                 encoder.encode(int(bit), models.mask_models[context])
         for group, coder in enumerate(models.groups):
-            _encode_indices(encoder, coder, stage.indices[:, group], at.indices[:, group])
+            _encode_indices(encoder, coder, stage.indices[:, group], contexts.indices[:, group])
     return coders.to_bytes(encoder)
 
 
-def _encode_indices(encoder: Any, coder: GroupCoder, entries: Indices, contexts: Numbers) -> None:
+def _encode_indices(encoder: Any, coder: GroupCoder, entries: Indices, contexts: IntArray) -> None:
     symbols, ranks = coder.symbol_of[entries].tolist(), coder.rank_of[entries].tolist()
     for symbol, rank, context in zip(symbols, ranks, contexts.tolist(), strict=True):
         encoder.encode(symbol, coder.coarse[context])
@@ -76,7 +79,7 @@ def _encode_indices(encoder: Any, coder: GroupCoder, entries: Indices, contexts:
 
 def _decode_stages(decoder: Any, layout: Layout, tables: ContextTables) -> tuple[StageIndices, ...]:
     grid = grid_of(layout.num_tokens)
-    past = Past(layout.num_tokens, layout.config.num_groups)
+    history = History(layout.num_tokens, layout.config.num_groups)
     stages = []
     for number in range(layout.num_stages):
         models, rules = tables.stages[number], tables.rules[number]
@@ -85,31 +88,33 @@ def _decode_stages(decoder: Any, layout: Layout, tables: ContextTables) -> tuple
         if layout.has_mask(number):
             mask = np.zeros(layout.num_tokens, np.bool_)
             if not decoder.decode(models.empty_model[0]):
-                base = rules.mask.base(grid, past.own[0], past.before)
+                base = rules.mask.base(grid, history.latest[0], history.previous)
                 read = _mask_reader(decoder, models.mask_models)
-                mask[:] = _decode_around(tokens, rules.mask, grid, base, read)
+                mask[:] = _decode_tokens(tokens, rules.mask, grid, base, read)
             tokens = np.flatnonzero(mask).tolist()
         indices = np.empty((len(tokens), layout.config.num_groups), np.int32)
         for group, coder in enumerate(models.groups):
-            base = rules.indices.base(grid, past.own[group], past.before)
+            base = rules.indices.base(grid, history.latest[group], history.previous)
             read = _index_reader(decoder, coder)
-            indices[:, group] = _decode_around(tokens, rules.indices, grid, base, read)
-        past.add(rules, indices, mask)
+            indices[:, group] = _decode_tokens(tokens, rules.indices, grid, base, read)
+        history.add(rules, indices, mask)
         stages.append(StageIndices(indices, mask))
     return tuple(stages)
 
 
-def _decode_around(
-    tokens: list[int], rule: Rule, grid: Grid, base: Numbers, read: _Reader
+def _decode_tokens(
+    tokens: list[int], rule: Rule, grid: Grid, base: IntArray, read: _Reader
 ) -> list[int]:
-    """One value per token, each read under the context that those before it make."""
+    """One value per token, in raster order: its left and upper neighbours are then decoded."""
+    # Plain lists and integers: numpy scalars are several times slower in a loop over tokens.
     bases, left, upper = base.tolist(), grid.left.tolist(), grid.upper.tolist()
     left_weight, upper_weight = rule.weight("left"), rule.weight("upper")
-    said = [0] * (len(bases) + 1)
+    labels = [0] * (len(bases) + 1)  # one more for tokens without a neighbour
     values = []
     for token in tokens:
-        context = bases[token] + left_weight * said[left[token]] + upper_weight * said[upper[token]]
-        value, said[token] = read(context)
+        left_label, upper_label = labels[left[token]], labels[upper[token]]
+        context = bases[token] + left_weight * left_label + upper_weight * upper_label
+        value, labels[token] = read(context)
         values.append(value)
     return values
 
@@ -129,6 +134,6 @@ def _index_reader(decoder: Any, coder: GroupCoder) -> _Reader:
         if not members:
             raise CorruptPayload(f"expected a symbol of some entry, got {symbol}; {RESEND}")
         entry = members[decoder.decode(coder.fine[symbol]) if len(members) > 1 else 0]
-        return entry, coder.said_of[entry]
+        return entry, coder.label_of[entry]
 
     return read

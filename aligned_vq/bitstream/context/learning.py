@@ -1,4 +1,4 @@
-"""Counts what typical images say in each context, for `ContextTables.from_examples`."""
+"""Learning of context tables from example images, for `ContextTables.from_examples`."""
 
 from __future__ import annotations
 
@@ -10,30 +10,32 @@ from numpy.typing import NDArray
 from aligned_vq.bitstream.context.rules import (
     FEATURES,
     Conditioning,
+    ContextNumbers,
     Feature,
     StageRules,
-    StageWalk,
+    iter_contexts,
     stage_rules,
-    walk,
 )
 from aligned_vq.bitstream.context.stage_tables import EntryClasses, StageContexts
 from aligned_vq.bitstream.counts import RELEARN, blend, smooth
 from aligned_vq.errors import ConfigError
 from aligned_vq.types import Encoded, QuantizerConfig, StageIndices
 
-# 16 MiB of counts in one stage; more contexts than that are too many to learn from images anyway.
+# 16 MiB of counts in one stage; the counts of more contexts would be too sparse to be learned.
 MAX_CELLS = 1 << 22
-_MOST = 0.5
-_RECODE = "encode them with this quantizer"
+# A stage that covers more than this fraction of the tokens is dense.
+_DENSE_FRACTION = 0.5
+_ENCODE_AGAIN = "encode them with this quantizer"
 
 _MASK_FEATURES: dict[Conditioning, tuple[Feature, ...]] = {
     "static": (),
-    "position": ("place",),
-    "neighbours": ("class_token", "own", "before", "left", "upper"),
+    "position": ("region",),
+    "neighbours": ("class_token", "latest", "previous", "left", "upper"),
 }
-# The first stage that says something of most tokens knows two neighbours and no past.
-_FIRST_FEATURES: tuple[Feature, ...] = ("class_token", "left", "upper")
-_LATER_FEATURES: tuple[Feature, ...] = ("class_token", "own", "left")
+# Index features with "neighbours". No earlier stage covers most tokens of the first dense stage, so
+# it depends on two neighbours; the other stages depend on the token's latest label and one.
+_FIRST_DENSE_FEATURES: tuple[Feature, ...] = ("class_token", "left", "upper")
+_OTHER_FEATURES: tuple[Feature, ...] = ("class_token", "latest", "left")
 
 
 def learn_stages(
@@ -42,11 +44,11 @@ def learn_stages(
     class_maps: Sequence[EntryClasses],
     conditioning: Conditioning,
 ) -> tuple[StageContexts, ...]:
-    """The tables of every stage of a config.
+    """The context tables of every stage of a config.
 
     Raises:
-        ConfigError: an example or a map does not fit the config, or the classes make more contexts
-            than MAX_CELLS counts.
+        ConfigError: an example or a class map does not fit the config, or a stage needs more than
+            MAX_CELLS counts.
     """
     _check_maps(class_maps, config)
     if conditioning not in _MASK_FEATURES:
@@ -57,17 +59,19 @@ def learn_stages(
         _check_example(encoded, config)
     features = _choose_features(examples, config.num_quantizers, conditioning)
     rules = stage_rules(features, [classes.class_of for classes in class_maps])
-    tallies = [_Tally(rule, classes) for rule, classes in zip(rules, class_maps, strict=True)]
+    counters = [
+        _StageCounter(rule, classes) for rule, classes in zip(rules, class_maps, strict=True)
+    ]
     for encoded in examples:
-        for tally, stage, walked in zip(
-            tallies, encoded.stages, walk(encoded, rules), strict=False
+        for counter, stage, contexts in zip(
+            counters, encoded.stages, iter_contexts(encoded, rules), strict=False
         ):
-            tally.add(stage, walked)
-    return tuple(tally.tables(uses) for tally, uses in zip(tallies, features, strict=True))
+            counter.add(stage, contexts)
+    return tuple(counter.tables(flags) for counter, flags in zip(counters, features, strict=True))
 
 
-class _Tally:
-    """Counts of one stage while they grow."""
+class _StageCounter:
+    """Accumulates the occurrences of one stage's symbols in each context."""
 
     def __init__(self, rule: StageRules, classes: EntryClasses) -> None:
         groups, entries = classes.symbol_of.shape
@@ -83,15 +87,15 @@ class _Tally:
         self._mask = np.zeros((rule.mask.num_contexts, 2), np.int64)
         self._empty = np.zeros(2, np.int64)
 
-    def add(self, stage: StageIndices, walked: StageWalk) -> None:
+    def add(self, stage: StageIndices, contexts: ContextNumbers) -> None:
         for group, entries in enumerate(stage.indices.T):
             symbols = self._classes.symbol_of[group, entries]
-            np.add.at(self._coarse[group], (walked.indices[:, group], symbols), 1)
+            np.add.at(self._coarse[group], (contexts.indices[:, group], symbols), 1)
             np.add.at(self._fine[group], entries, 1)
         if stage.mask is not None:
-            self._empty[int(walked.mask is None)] += 1
-            if walked.mask is not None:
-                np.add.at(self._mask, (walked.mask, stage.mask.astype(np.int64)), 1)
+            self._empty[int(contexts.mask is None)] += 1
+            if contexts.mask is not None:
+                np.add.at(self._mask, (contexts.mask, stage.mask.astype(np.int64)), 1)
 
     def tables(self, features: NDArray[np.uint8]) -> StageContexts:
         return StageContexts(
@@ -108,31 +112,32 @@ class _Tally:
 def _choose_features(
     examples: Sequence[Encoded], num_stages: int, conditioning: Conditioning
 ) -> list[NDArray[np.uint8]]:
-    """Per stage, which of FEATURES `[2, F]` are in use, for indices and for the mask."""
+    """Per stage, flags `[2, F]` of the FEATURES in use: for indices, for the mask."""
     covered, tokens = np.zeros(num_stages), np.zeros(num_stages)
     for encoded in examples:
         for number, stage in enumerate(encoded.stages):
             covered[number] += len(stage.indices)
             tokens[number] += encoded.num_tokens
-    broad = np.flatnonzero(covered > _MOST * tokens)
-    chosen = []
+    dense = np.flatnonzero(covered > _DENSE_FRACTION * tokens)
+    flags_by_stage = []
     for number in range(num_stages):
-        index = _MASK_FEATURES[conditioning]
+        index_features = _MASK_FEATURES[conditioning]
         if conditioning == "neighbours":
-            is_first = broad.size > 0 and number == broad[0]
-            index = _FIRST_FEATURES if is_first else _LATER_FEATURES
-        uses = [
-            [name in names for name in FEATURES] for names in (index, _MASK_FEATURES[conditioning])
+            is_first = dense.size > 0 and number == dense[0]
+            index_features = _FIRST_DENSE_FEATURES if is_first else _OTHER_FEATURES
+        flags = [
+            [feature in features for feature in FEATURES]
+            for features in (index_features, _MASK_FEATURES[conditioning])
         ]
-        chosen.append(np.array(uses, np.uint8))
-    return chosen
+        flags_by_stage.append(np.array(flags, np.uint8))
+    return flags_by_stage
 
 
 def _check_maps(class_maps: Sequence[EntryClasses], config: QuantizerConfig) -> None:
     expected = [(config.num_groups, size) for size in config.codebook_sizes]
-    found = [classes.symbol_of.shape for classes in class_maps]
-    if found != expected:
-        raise ConfigError(f"expected class maps of shapes {expected}, got {found}; {RELEARN}")
+    shapes = [classes.symbol_of.shape for classes in class_maps]
+    if shapes != expected:
+        raise ConfigError(f"expected class maps of shapes {expected}, got {shapes}; {RELEARN}")
     for classes in class_maps:
         classes.check()
 
@@ -141,7 +146,7 @@ def _check_example(encoded: Encoded, config: QuantizerConfig) -> None:
     if len(encoded.stages) > config.num_quantizers:
         raise ConfigError(
             f"expected examples of at most {config.num_quantizers} stages, "
-            f"got {len(encoded.stages)}; {_RECODE}"
+            f"got {len(encoded.stages)}; {_ENCODE_AGAIN}"
         )
     for stage, size in zip(encoded.stages, config.codebook_sizes, strict=False):
         indices, tokens = stage.indices, encoded.num_tokens
@@ -150,5 +155,5 @@ def _check_example(encoded: Encoded, config: QuantizerConfig) -> None:
         if indices.shape[1] != config.num_groups or covered != (tokens,) or outside:
             raise ConfigError(
                 f"expected example indices [n, {config.num_groups}] below {size} of {tokens} "
-                f"tokens, got {indices.shape}{' out of range' if outside else ''}; {_RECODE}"
+                f"tokens, got {indices.shape}{' out of range' if outside else ''}; {_ENCODE_AGAIN}"
             )

@@ -1,8 +1,10 @@
-"""What the next symbol is conditioned on: all that the decoder already knows around its token.
+"""Context rules: how already decoded symbols determine the context of the next symbol.
 
-Token 0 is the class token and the others a square grid in raster order; tokens that are not one
-more than a square number are a single row. Every feature is a small number per token, 0 where there
-is nothing to know, and the context is the number that the features in use spell together.
+Token 0 is the class token; the others form a square grid in raster order, or one row if their
+number is not a square. A feature is a small integer per token, 0 if it is not available. The
+features in use are the digits of the context number, in a mixed radix.
+
+A token's label in a stage is 1 + the class of its entry, or 0 if the stage does not cover it.
 """
 
 from __future__ import annotations
@@ -19,82 +21,94 @@ from numpy.typing import NDArray
 from aligned_vq.types import Encoded, Mask
 
 Conditioning = Literal["static", "position", "neighbours"]
-Feature = Literal["class_token", "place", "own", "before", "left", "upper"]
-Numbers = NDArray[np.int64]
+Feature = Literal["class_token", "region", "latest", "previous", "left", "upper"]
+IntArray = NDArray[np.int64]
 
-FEATURES: tuple[Feature, ...] = ("class_token", "place", "own", "before", "left", "upper")
-"""The last two depend on the stage being coded, and all others are known before it begins.
+FEATURES: tuple[Feature, ...] = ("class_token", "region", "latest", "previous", "left", "upper")
+"""Their order is part of the file format of tables.
 
-class_token: whether it is the class token. place: class token, border, inside. own: what the
-nearest earlier stage that covers the token said of it. before: whether the preceding stage covers
-the token. left, upper: what this stage said of that neighbour; for masks, whether it covers it.
+class_token: 1 for the class token. region: 0 class token, 1 border, 2 interior. latest: the label
+in the last earlier stage that covers the token, with numbers that are distinct for each stage.
+previous: 1 if the preceding stage covers the token. left, upper: the neighbour's label in the
+current stage; for mask bits, 1 if the stage covers the neighbour.
 """
 
 
 class Grid(NamedTuple):
-    """Neighbours int64 `[N]`, N for none, and places int64 `[N]`: 0 class, 1 border, 2 inside."""
+    """Neighbours and regions of the tokens, int64 `[N]` each."""
 
-    left: Numbers
-    upper: Numbers
-    place: Numbers
+    left: IntArray
+    """Token number of the left neighbour; N: none."""
+    upper: IntArray
+    """Token number of the upper neighbour; N: none."""
+    region: IntArray
+    """0 class token, 1 border, 2 interior."""
 
 
 @lru_cache(maxsize=8)
 def grid_of(num_tokens: int) -> Grid:
-    """The grid of an image's tokens; not to be written to."""
+    """The grid of an image's tokens; cached, so callers must not write to it."""
     left, upper = (np.full(num_tokens, num_tokens) for _ in range(2))
-    place = np.full(num_tokens, 2)
+    region = np.full(num_tokens, 2)
     side = math.isqrt(num_tokens - 1)
     if side * side != num_tokens - 1:
         left[1:] = np.arange(num_tokens - 1)
-        place[[0, -1]] = 1
-        return Grid(left, upper, place)
+        region[[0, -1]] = 1
+        return Grid(left, upper, region)
     tokens = np.arange(1, num_tokens).reshape(side, side)
     left[tokens[:, 1:]] = tokens[:, :-1]
     upper[tokens[1:]] = tokens[:-1]
     for edge in (tokens[:1], tokens[-1:], tokens[:, :1], tokens[:, -1:]):
-        place[edge] = 1
-    place[0] = 0
-    return Grid(left, upper, place)
+        region[edge] = 1
+    region[0] = 0
+    return Grid(left, upper, region)
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How features spell a context: `sizes` has the values of each of FEATURES, 1 if not in use."""
+    """How features determine context numbers, as digits in a mixed radix."""
 
     sizes: tuple[int, ...]
+    """Number of values of each of FEATURES; 1: not in use."""
 
     @property
     def num_contexts(self) -> int:
-        """Contexts are 0 to this, exclusive."""
+        """Contexts are numbered from 0 to this, exclusive."""
         return math.prod(self.sizes)
 
     def weight(self, feature: Feature) -> int:
-        """What one step of the feature adds to the context, 0 if it is not in use."""
-        at = FEATURES.index(feature)
-        return math.prod(self.sizes[:at]) if self.sizes[at] > 1 else 0
+        """The place value of the feature's digit; 0 if it is not in use."""
+        position = FEATURES.index(feature)
+        return math.prod(self.sizes[:position]) if self.sizes[position] > 1 else 0
 
-    def base(self, grid: Grid, own: Numbers, before: Numbers) -> Numbers:
-        """The part `[N]` of the contexts that is known before the stage is coded."""
-        known: dict[Feature, NDArray[np.generic]] = {
-            "class_token": grid.place == 0,
-            "place": grid.place,
-            "own": own,
-            "before": before,
+    def base(self, grid: Grid, latest: IntArray, previous: IntArray) -> IntArray:
+        """The part `[N]` of the context numbers that does not depend on the current stage."""
+        digits: dict[Feature, NDArray[np.generic]] = {
+            "class_token": grid.region == 0,
+            "region": grid.region,
+            "latest": latest,
+            "previous": previous,
         }
-        total = np.zeros(len(own), np.int64)
-        for feature, values in known.items():
+        total = np.zeros(len(latest), np.int64)
+        for feature, values in digits.items():
             total += self.weight(feature) * values.astype(np.int64)
         return total
 
-    def contexts(self, grid: Grid, base: Numbers, said: Numbers) -> Numbers:
-        """The contexts `[N]`, from what the stage says `[N + 1]` of each token and of none."""
-        left, upper = said[grid.left], said[grid.upper]
+    def contexts(self, grid: Grid, base: IntArray, labels: IntArray) -> IntArray:
+        """The context numbers `[N]`.
+
+        Args:
+            grid: of the tokens.
+            base: the result of `base`, `[N]`.
+            labels: the tokens' labels in the current stage `[N + 1]`; the last is 0, for tokens
+                without a neighbour.
+        """
+        left, upper = labels[grid.left], labels[grid.upper]
         return base + self.weight("left") * left + self.weight("upper") * upper
 
 
 class StageRules(NamedTuple):
-    """The rules of one stage for its indices and its mask, and the classes `[G, K]` of entries."""
+    """The rules of one stage for indices and mask bits, and the entries' classes `[G, K]`."""
 
     indices: Rule
     mask: Rule
@@ -102,7 +116,7 @@ class StageRules(NamedTuple):
 
     @property
     def num_classes(self) -> int:
-        """Classes of this stage's entries."""
+        """Number of classes of this stage's entries."""
         return int(self.class_of.max()) + 1
 
 
@@ -112,77 +126,80 @@ def stage_rules(
     """The rules of all stages.
 
     Args:
-        features: per stage, which of FEATURES `[2, F]` are in use: for indices, for the mask.
+        features: per stage, flags `[2, F]` of the FEATURES in use: for indices, for the mask.
         classes: per stage, the class of every entry `[G, K]`.
     """
-    rules, own = [], 1
-    for uses, class_of in zip(features, classes, strict=True):
-        said = int(class_of.max()) + 2
-        index, mask = (2, 3, own, 2, said, said), (2, 3, own, 2, 2, 2)
-        rules.append(StageRules(_used(index, uses[0]), _used(mask, uses[1]), class_of))
-        own += said - 1
+    rules, num_latest = [], 1
+    for flags, class_of in zip(features, classes, strict=True):
+        num_labels = int(class_of.max()) + 2
+        index_sizes = (2, 3, num_latest, 2, num_labels, num_labels)
+        mask_sizes = (2, 3, num_latest, 2, 2, 2)
+        rules.append(
+            StageRules(_select(index_sizes, flags[0]), _select(mask_sizes, flags[1]), class_of)
+        )
+        num_latest += num_labels - 1
     return rules
 
 
-def _used(sizes: Sequence[int], uses: NDArray[np.uint8]) -> Rule:
-    return Rule(tuple(size if use else 1 for size, use in zip(sizes, uses, strict=True)))
+def _select(sizes: Sequence[int], flags: NDArray[np.uint8]) -> Rule:
+    return Rule(tuple(size if flag else 1 for size, flag in zip(sizes, flags, strict=True)))
 
 
-class Past:
-    """What the stages so far said of each token: `own` int64 `[G, N]` and `before` int64 `[N]`."""
+class History:
+    """The features `latest`, int64 `[G, N]`, and `previous`, int64 `[N]`, after some stages."""
 
     def __init__(self, num_tokens: int, groups: int) -> None:
-        self.own = np.zeros((groups, num_tokens), np.int64)
-        self.before = np.zeros(num_tokens, np.int64)
-        self._next = 1
+        self.latest = np.zeros((groups, num_tokens), np.int64)
+        self.previous = np.zeros(num_tokens, np.int64)
+        self._first_free = 1
 
-    def add(self, rules: StageRules, indices: NDArray[np.integer], mask: Mask | None) -> Numbers:
-        """Takes note of a stage.
+    def add(self, rules: StageRules, indices: NDArray[np.integer], mask: Mask | None) -> IntArray:
+        """Add a stage.
 
         Args:
             rules: of the stage.
             indices: its indices `[n, G]`.
-            mask: its mask `[N]`, None for all tokens.
+            mask: its mask `[N]`; None: all tokens.
 
         Returns:
-            What it says `[G, N + 1]` of each token and of none: 1 + class, 0 where it is silent.
+            The labels `[G, N + 1]` of its tokens; the last is 0, for tokens without a neighbour.
         """
-        groups, num_tokens = self.own.shape
+        groups, num_tokens = self.latest.shape
         covered = np.ones(num_tokens, np.bool_) if mask is None else mask
         classes = rules.class_of[np.arange(groups), indices].T.astype(np.int64)
-        said = np.zeros((groups, num_tokens + 1), np.int64)
-        said[:, :-1][:, covered] = 1 + classes
-        self.own[:, covered] = self._next + classes
-        self.before = covered.astype(np.int64)
-        self._next += rules.num_classes
-        return said
+        labels = np.zeros((groups, num_tokens + 1), np.int64)
+        labels[:, :-1][:, covered] = 1 + classes
+        self.latest[:, covered] = self._first_free + classes
+        self.previous = covered.astype(np.int64)
+        self._first_free += rules.num_classes
+        return labels
 
 
-class StageWalk(NamedTuple):
-    """The contexts of one stage: `[n, G]` for its indices, `[N]` for its mask, None without bits.
+class ContextNumbers(NamedTuple):
+    """The contexts of one stage."""
 
-    A mask has no bits in the code where there is none and where it covers nothing.
-    """
+    indices: IntArray
+    """`[n, G]`, of the indices."""
+    mask: IntArray | None
+    """`[N]`, of the mask bits; None if no bits are coded: without a mask, or with an empty one."""
 
-    indices: Numbers
-    mask: Numbers | None
 
-
-def walk(encoded: Encoded, rules: Sequence[StageRules]) -> Iterator[StageWalk]:
-    """The contexts of every stage of an `Encoded` that fits the rules, in order."""
+def iter_contexts(encoded: Encoded, rules: Sequence[StageRules]) -> Iterator[ContextNumbers]:
+    """The contexts of every stage of an encoded image, in order."""
     grid = grid_of(encoded.num_tokens)
-    past = Past(encoded.num_tokens, len(rules[0].class_of))
+    history = History(encoded.num_tokens, len(rules[0].class_of))
     for stage, rule in zip(encoded.stages, rules, strict=False):
-        index_bases = [rule.indices.base(grid, own, past.before) for own in past.own]
-        mask_base = rule.mask.base(grid, past.own[0], past.before)
-        said = past.add(rule, stage.indices, stage.mask)
+        # Before `add`: the decoder knows no more than the earlier stages either.
+        index_bases = [rule.indices.base(grid, row, history.previous) for row in history.latest]
+        mask_base = rule.mask.base(grid, history.latest[0], history.previous)
+        labels = history.add(rule, stage.indices, stage.mask)
         contexts = np.stack(
-            [rule.indices.contexts(grid, *pair) for pair in zip(index_bases, said, strict=True)],
+            [rule.indices.contexts(grid, *pair) for pair in zip(index_bases, labels, strict=True)],
             axis=1,
         )
         if stage.mask is None:
-            yield StageWalk(contexts, None)
+            yield ContextNumbers(contexts, None)
             continue
-        covers = np.append(stage.mask, False).astype(np.int64)
-        bits = rule.mask.contexts(grid, mask_base, covers) if stage.mask.any() else None
-        yield StageWalk(contexts[stage.mask], bits)
+        covered = np.append(stage.mask, False).astype(np.int64)
+        mask = rule.mask.contexts(grid, mask_base, covered) if stage.mask.any() else None
+        yield ContextNumbers(contexts[stage.mask], mask)

@@ -1,4 +1,4 @@
-"""The context tables of one residual stage, and what coding with them needs."""
+"""The context tables of one residual stage, and models made from them."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ MAX_SYMBOLS = 64
 
 
 class EntryClasses(NamedTuple):
-    """How the entries of a stage's codebooks are alike.
+    """The coarse symbol and the class of every entry of a stage's codebooks.
 
-    `symbol_of` uint16 `[G, K]` is what is coded first of an entry, 0 to 63; which entry of those
-    with that symbol follows. With up to 64 entries, best make each its own symbol. `class_of` uint8
-    `[G, K]` is what later symbols are conditioned on. Numbers that no entry has do no harm.
+    Similar entries share a symbol and a class; numbers may be unused.
     """
 
     symbol_of: NDArray[np.uint16]
+    """`[G, K]`, 0 to 63: coded first, followed by the entry's rank among those of its symbol. A
+    codebook of up to 64 entries is coded best with a distinct symbol for each."""
     class_of: NDArray[np.uint8]
+    """`[G, K]`: what the contexts of later symbols depend on."""
 
     def check(self) -> None:
-        """Raises ConfigError unless dtypes, shapes and range are as told."""
+        """Raise ConfigError unless dtypes, shapes and ranges are as documented."""
         symbols, classes = self
         if symbols.dtype != np.uint16 or classes.dtype != np.uint8:
             raise ConfigError(
@@ -47,48 +48,51 @@ class EntryClasses(NamedTuple):
 
     @property
     def num_symbols(self) -> int:
-        """Symbols S, two at least because a model needs that many."""
+        """Number of symbols S, at least 2, because a model needs two."""
         return max(2, int(self.symbol_of.max()) + 1)
 
 
 class GroupCoder(NamedTuple):
-    """One codebook's tables, arranged for coding.
-
-    Entry `members[symbol_of[i]][rank_of[i]]` is i and says `said_of[i]`, 1 + its class, to the
-    contexts around it. `fine` has a model for every symbol with more than one entry.
-    """
+    """One codebook's tables, arranged for coding; `members[symbol_of[i]][rank_of[i]]` is i."""
 
     symbol_of: NDArray[np.uint16]
     rank_of: NDArray[np.int64]
+    """Rank of every entry among those of its symbol, `[K]`."""
     members: list[list[int]]
-    said_of: list[int]
+    """The entries of every symbol."""
+    label_of: list[int]
+    """1 + class of every entry: its label in the contexts of neighbours."""
     coarse: Models
+    """Models of the symbol, by context."""
     fine: Models
+    """Models of the rank, by symbol; only for symbols of two or more entries."""
 
 
 @dataclass(frozen=True, eq=False)
 class StageContexts:
     """The tables of one stage with G codebooks of K entries and S symbols.
 
-    `features` uint8 `[2, F]` tells which of FEATURES are in use, for indices and for the mask.
-    `symbol_of` and `class_of` are as in EntryClasses. The rest are uint32 counts of 1 to MAX_COUNT:
-    `coarse` `[G, contexts, S]` of a symbol, `fine` `[G, K]` of an entry within its symbol, `mask`
-    `[contexts, 2]` of a mask bit, `empty` `[2]` of a mask that covers something, or nothing.
+    Counts are 1 to MAX_COUNT. `symbol_of` and `class_of` are those of EntryClasses.
 
     Raises:
-        ConfigError: an array has another dtype or shape, or a number is out of range.
+        ConfigError: an array has a wrong dtype or shape, or a value is out of range.
     """
 
     features: NDArray[np.uint8]
+    """Flags `[2, F]` of the FEATURES in use: for indices, for the mask."""
     symbol_of: NDArray[np.uint16]
     class_of: NDArray[np.uint8]
     coarse: Counts
+    """`[G, contexts, S]`, of symbols."""
     fine: Counts
+    """`[G, K]`, of entries."""
     mask: Counts
+    """`[contexts, 2]`, of mask bits."""
     empty: Counts
+    """`[2]`, of masks that cover a token, and of empty masks."""
 
     def __post_init__(self) -> None:
-        """Holds every array to its dtype, shape and range."""
+        """Check every array's dtype, shape and range."""
         features = self.features
         if features.dtype != np.uint8 or features.shape != (2, len(FEATURES)) or features.max() > 1:
             raise ConfigError(
@@ -103,26 +107,26 @@ class StageContexts:
 
     @property
     def entry_classes(self) -> EntryClasses:
-        """The symbols and classes of the entries."""
+        """The entries' symbols and classes."""
         return EntryClasses(self.symbol_of, self.class_of)
 
     @cached_property
     def groups(self) -> tuple[GroupCoder, ...]:
-        """What coding an index needs, per group."""
-        return tuple(self._group(group) for group in range(len(self.symbol_of)))
+        """The tables of each group's codebook."""
+        return tuple(self._group_coder(group) for group in range(len(self.symbol_of)))
 
     @cached_property
     def mask_models(self) -> Models:
-        """The model of a mask bit, by context."""
+        """Models of a mask bit, by context."""
         return Models(self.mask)
 
     @cached_property
     def empty_model(self) -> Models:
-        """Under 0, the model of whether a mask covers nothing."""
+        """Under key 0, the model of whether a mask is empty."""
         return Models([self.empty])
 
     def check_shapes(self, contexts: int, mask_contexts: int) -> None:
-        """Raises ConfigError unless the counts are for these numbers of contexts."""
+        """Raise ConfigError unless the counts are for these numbers of contexts."""
         groups, entries = self.symbol_of.shape
         expected = {
             "coarse": (groups, contexts, self.entry_classes.num_symbols),
@@ -130,15 +134,15 @@ class StageContexts:
             "mask": (mask_contexts, 2),
             "empty": (2,),
         }
-        found = {name: getattr(self, name).shape for name in expected}
-        if found != expected:
-            raise ConfigError(f"expected counts of shapes {expected}, got {found}; {RELEARN}")
+        shapes = {name: getattr(self, name).shape for name in expected}
+        if shapes != expected:
+            raise ConfigError(f"expected counts of shapes {expected}, got {shapes}; {RELEARN}")
 
     def tensors(self) -> dict[str, NDArray[np.unsignedinteger]]:
         """All arrays by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    def _group(self, group: int) -> GroupCoder:
+    def _group_coder(self, group: int) -> GroupCoder:
         symbol_of = self.symbol_of[group]
         members = [np.flatnonzero(symbol_of == s) for s in range(self.entry_classes.num_symbols)]
         rank_of = np.empty(symbol_of.size, np.int64)

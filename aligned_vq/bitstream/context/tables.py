@@ -1,8 +1,7 @@
-"""How often each index occurs beside what: the context model that both ends hold.
+"""The context tables of all stages.
 
-An index is coded in two steps, a coarse symbol under the counts of its context and then the entry
-among those of the symbol, so that large codebooks need no large tables. `context_rules` tells what
-makes a context.
+An index is coded in two steps: a coarse symbol under its context (see `rules`), then the entry's
+rank among those of the symbol, independent of the context. Tables stay small for large codebooks.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aligned_vq.bitstream.context.learning import learn_stages
-from aligned_vq.bitstream.context.rules import Conditioning, StageRules, stage_rules, walk
+from aligned_vq.bitstream.context.rules import Conditioning, StageRules, iter_contexts, stage_rules
 from aligned_vq.bitstream.context.stage_tables import EntryClasses, StageContexts
 from aligned_vq.bitstream.counts import RELEARN, ideal_bits
 from aligned_vq.errors import ConfigError
@@ -31,14 +30,14 @@ class ContextTables:
     """The context tables of every stage, in order.
 
     Raises:
-        ConfigError: there is no stage, the stages differ in groups, or counts are not for the
-            contexts that a stage's features make.
+        ConfigError: there is no stage, stages differ in their number of groups, or the shapes of
+            counts do not match the contexts of a stage's features.
     """
 
     stages: tuple[StageContexts, ...]
 
     def __post_init__(self) -> None:
-        """Holds the counts of every stage to the contexts its features make."""
+        """Check the shapes of all counts."""
         groups = {len(stage.symbol_of) for stage in self.stages}
         if len(groups) != 1:
             raise ConfigError(
@@ -49,7 +48,7 @@ class ContextTables:
 
     @cached_property
     def rules(self) -> list[StageRules]:
-        """What makes a context, per stage."""
+        """The context rules of every stage."""
         return stage_rules(
             [stage.features for stage in self.stages], [stage.class_of for stage in self.stages]
         )
@@ -62,14 +61,14 @@ class ContextTables:
         class_maps: Sequence[EntryClasses],
         conditioning: Conditioning = "neighbours",
     ) -> ContextTables:
-        """Tables learned from the indices of typical images, some hundreds of them.
+        """Tables learned from the indices of typical images, at least some hundreds.
 
         Args:
-            examples: images as the codec encodes them; masks and missing stages included.
+            examples: encoded images; stages may be masked or missing.
             config: geometry of the codebooks.
-            class_maps: per stage, which entries are alike.
-            conditioning: "static" has one context, "position" tells class token, border and inside
-                apart, "neighbours" conditions on what was already said around and of the token.
+            class_maps: per stage, the symbols and classes of entries.
+            conditioning: "static" is a single context; "position" distinguishes class token, border
+                and interior; "neighbours" conditions on decoded neighbours and earlier stages.
 
         Raises:
             ConfigError: an example or a map does not fit the config, or there are too many classes.
@@ -77,43 +76,45 @@ class ContextTables:
         return cls(learn_stages(list(examples), config, class_maps, conditioning))
 
     def check(self, config: QuantizerConfig) -> None:
-        """Raises ConfigError unless there is a table for every codebook of the config."""
+        """Raise ConfigError unless there is a table for every codebook of the config."""
         expected = [(config.num_groups, size) for size in config.codebook_sizes]
-        found = [stage.symbol_of.shape for stage in self.stages]
-        if found != expected:
+        shapes = [stage.symbol_of.shape for stage in self.stages]
+        if shapes != expected:
             raise ConfigError(
-                f"expected context tables of shapes {expected}, got {found}; {RELEARN}"
+                f"expected context tables of shapes {expected}, got {shapes}; {RELEARN}"
             )
 
     def code_bits(self, encoded: Encoded) -> float:
-        """Bits of the indices and masks of an `Encoded`, were the coder ideal.
+        """Bits of the indices and masks of an encoded image under an ideal entropy coder.
 
-        A body is up to two words of the range coder longer, and has the statistics besides.
+        A body is at most two words of the range coder longer, plus statistics.
         """
         bits = 0.0
-        walked = walk(encoded, self.rules)
-        for tables, stage, at in zip(self.stages, encoded.stages, walked, strict=False):
+        contexts_by_stage = iter_contexts(encoded, self.rules)
+        for tables, stage, contexts in zip(
+            self.stages, encoded.stages, contexts_by_stage, strict=False
+        ):
             if stage.mask is not None:
-                empty = tables.empty[[int(at.mask is None)]]
+                empty = tables.empty[[int(contexts.mask is None)]]
                 bits += ideal_bits(empty, tables.empty.sum())
-            if stage.mask is not None and at.mask is not None:
-                rows = tables.mask[at.mask]
-                bits += ideal_bits(_picked(rows, stage.mask), rows.sum(axis=1))
+            if stage.mask is not None and contexts.mask is not None:
+                rows = tables.mask[contexts.mask]
+                bits += ideal_bits(_column(rows, stage.mask), rows.sum(axis=1))
             for group, entries in enumerate(stage.indices.T):
                 symbol_of, fine = tables.symbol_of[group], tables.fine[group]
                 symbols = symbol_of[entries]
-                rows = tables.coarse[group][at.indices[:, group]]
+                rows = tables.coarse[group][contexts.indices[:, group]]
                 totals = np.bincount(symbol_of, weights=fine)
-                bits += ideal_bits(_picked(rows, symbols), rows.sum(axis=1))
+                bits += ideal_bits(_column(rows, symbols), rows.sum(axis=1))
                 bits += ideal_bits(fine[entries], totals[symbols])
         return bits
 
     def digest(self) -> bytes:
-        """16 bytes that name these tables."""
+        """16 bytes that identify these tables."""
         tensors = self.tensors()
-        heads = repr([(name, array.dtype.str[1:], array.shape) for name, array in tensors.items()])
+        header = repr([(name, array.dtype.str[1:], array.shape) for name, array in tensors.items()])
         little_endian = (a.astype(a.dtype.newbyteorder("<")).tobytes() for a in tensors.values())
-        return digest_of(b"contexts", heads.encode(), *little_endian)
+        return digest_of(b"contexts", header.encode(), *little_endian)
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """All arrays, named `context_00_coarse` and so on."""
@@ -125,16 +126,16 @@ class ContextTables:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, NDArray[Any]], num_stages: int) -> ContextTables:
-        """The tables that `tensors` came from.
+        """The tables whose `tensors` these are.
 
         Raises:
-            ConfigError: an array is missing, unknown, or not what it must be.
+            ConfigError: an array is missing, unknown or invalid.
         """
         expected = {_name(number, name) for number in range(num_stages) for name in _FIELDS}
         if differing := sorted(expected ^ set(tensors)):
             raise ConfigError(
                 f"expected {len(expected)} context tensors for {num_stages} stages, "
-                f"got others or too few: {', '.join(differing)}; {RELEARN}"
+                f"got missing or unknown ones: {', '.join(differing)}; {RELEARN}"
             )
         return cls(
             tuple(
@@ -148,7 +149,7 @@ def _name(stage: int, field: str) -> str:
     return f"{TENSOR_PREFIX}{stage:02}_{field}"
 
 
-def _picked(rows: NDArray[np.uint32], symbols: NDArray[Any]) -> NDArray[np.uint32]:
-    """The entry `[n]` of every row `[n, S]` that its symbol names."""
-    picked: NDArray[np.uint32] = rows[np.arange(len(rows)), symbols.astype(np.int64)]
-    return picked
+def _column(rows: NDArray[np.uint32], symbols: NDArray[Any]) -> NDArray[np.uint32]:
+    """The count `[n]` of each row's symbol: rows `[n, S]`, symbols `[n]`."""
+    counts: NDArray[np.uint32] = rows[np.arange(len(rows)), symbols.astype(np.int64)]
+    return counts

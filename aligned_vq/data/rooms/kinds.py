@@ -1,4 +1,4 @@
-"""Kinds of rooms: their size and furniture, read from `kinds.yaml`."""
+"""RoomKinds of rooms: their size and furniture, read from `kinds.yaml`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Piece(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Kind:
+class RoomKind:
     """A kind of room; ranges are bounds of uniform draws in metres."""
 
     width_m: Range
@@ -40,21 +40,21 @@ class Kind:
     """Clutter that is likely besides."""
 
 
-class Kinds(NamedTuple):
-    """Kinds of rooms by their labels."""
+class RoomKinds(NamedTuple):
+    """RoomKinds of rooms by their labels."""
 
-    scannet: dict[str, Kind]
+    scannet: dict[str, RoomKind]
     """The 21 scene types of ScanNet."""
-    others: dict[str, Kind]
+    others: dict[str, RoomKind]
 
     @property
-    def all(self) -> dict[str, Kind]:
+    def all(self) -> dict[str, RoomKind]:
         """Both, ScanNet's first."""
         return {**self.scannet, **self.others}
 
 
-def read_kinds(path: Path = _FILE) -> Kinds:
-    """Kinds of rooms from a YAML file.
+def read_kinds(path: Path = _FILE) -> RoomKinds:
+    """RoomKinds of rooms from a YAML file.
 
     Raises:
         ConfigError: the file cannot be read, or names unknown furniture, places or sizes.
@@ -62,17 +62,17 @@ def read_kinds(path: Path = _FILE) -> Kinds:
     return read_yaml(path, _parse)
 
 
-def _parse(loaded: Any) -> Kinds:
+def _parse(loaded: Any) -> RoomKinds:
     top = mapping(loaded, "kinds of rooms", ("sizes", "scannet", "others"))
     sizes = {str(name): tuple(bounds) for name, bounds in mapping(top["sizes"], "sizes").items()}
     groups = (mapping(top[name], name) for name in ("scannet", "others"))
     scannet, others = (
         {label: _kind(label, fields, sizes) for label, fields in group.items()} for group in groups
     )
-    return Kinds(scannet, others)
+    return RoomKinds(scannet, others)
 
 
-def _kind(label: str, fields: Any, sizes: dict[str, Any]) -> Kind:
+def _kind(label: str, fields: Any, sizes: dict[str, Any]) -> RoomKind:
     known = mapping(fields, label, ("size", "pieces", "extras"))
     width, depth, height = (
         sizes[one] if isinstance(one, str) else tuple(one) for one in known["size"]
@@ -84,7 +84,7 @@ def _kind(label: str, fields: Any, sizes: dict[str, Any]) -> Kind:
     for piece in pieces:
         if piece.place not in get_args(Place):
             raise ConfigError(f"{label}: expected a place for {piece.name}, got {piece.place!r}")
-    return Kind(width, depth, height, pieces, tuple(known["extras"]))
+    return RoomKind(width, depth, height, pieces, tuple(known["extras"]))
 
 
 KINDS = read_kinds()

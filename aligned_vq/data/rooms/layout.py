@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from aligned_vq.data.rooms.furniture import MAKERS
-from aligned_vq.data.rooms.kinds import ANY, Kind, Piece
+from aligned_vq.data.rooms.kinds import ANY, Piece, RoomKind
 from aligned_vq.data.rooms.render import Furniture
 from aligned_vq.data.rooms.solids import Solid, Vector, placed
 
@@ -46,7 +46,7 @@ class Footprint(NamedTuple):
         )
 
 
-class Layout:
+class RoomLayout:
     """A room that is being furnished.
 
     Args:
@@ -61,7 +61,7 @@ class Layout:
         self._rng = rng
         self._anchors: list[Footprint] = []
 
-    def furnish(self, kind: Kind, clutter: int) -> None:
+    def furnish(self, kind: RoomKind, clutter: int) -> None:
         """Place a kind's pieces, then `clutter` of its extras, as far as there is room."""
         for piece in kind.pieces:
             if self._rng.random() < piece.probability:

@@ -49,7 +49,7 @@ class Room:
 
 
 @dataclass(frozen=True)
-class Rendering:
+class RoomImages:
     """Images `[H, W]` of one camera; `rgb` is `[H, W, 3]`."""
 
     rgb: NDArray[np.uint8]
@@ -61,7 +61,7 @@ class Rendering:
     """Index of the furniture that is seen; `WALLS`: none."""
 
 
-def render(room: Room, camera: Camera, rng: np.random.Generator) -> Rendering:
+def render(room: Room, camera: Camera, rng: np.random.Generator) -> RoomImages:
     """The room as `camera` sees it, with the sensor noise of a colour camera from `rng`."""
     rays = camera.rays()
     surfaces = _Surfaces(room, camera.position, rays)
@@ -74,7 +74,7 @@ def render(room: Room, camera: Camera, rng: np.random.Generator) -> Rendering:
     noise = rng.normal(0, rng.uniform(0.004, 0.03), colour.shape).astype(np.float32)
     # Gamma 2.2 as cameras apply it; noise grows in the dark.
     encoded = np.clip(colour, 0, 1) ** np.float32(1 / 2.2) + noise
-    return Rendering(
+    return RoomImages(
         (np.clip(encoded, 0, 1) * 255).round().astype(np.uint8),
         surfaces.depth,
         surfaces.celsius,

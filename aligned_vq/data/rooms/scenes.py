@@ -11,7 +11,7 @@ import numpy as np
 
 from aligned_vq.data.rooms.camera import Camera
 from aligned_vq.data.rooms.kinds import KINDS
-from aligned_vq.data.rooms.layout import Layout
+from aligned_vq.data.rooms.layout import RoomLayout
 from aligned_vq.data.rooms.materials import Colour, Material, Pattern
 from aligned_vq.data.rooms.render import Light, Room
 
@@ -55,7 +55,7 @@ def scene_rng(split: Split, index: int, style: Style = "first") -> np.random.Gen
 
 def sample_room(
     label: str, rng: np.random.Generator, style: Style = "first"
-) -> tuple[Room, Layout]:
+) -> tuple[Room, RoomLayout]:
     """A furnished room of a kind, and where its furniture stands."""
     ranges, kind = STYLES[style], KINDS.all[label]
     size = (
@@ -63,7 +63,7 @@ def sample_room(
         rng.uniform(*kind.depth_m) * rng.uniform(*ranges.scale),
         rng.uniform(*kind.height_m),
     )
-    layout = Layout(size, rng)
+    layout = RoomLayout(size, rng)
     layout.furnish(kind, int(rng.integers(0, ranges.clutter + 1)))
     light = Light(
         (
@@ -78,7 +78,7 @@ def sample_room(
 
 
 def sample_camera(
-    layout: Layout, rng: np.random.Generator, side_px: int, style: Style = "first"
+    layout: RoomLayout, rng: np.random.Generator, side_px: int, style: Style = "first"
 ) -> Camera:
     """A camera between the furniture that looks across the room, seldom at all of it."""
     ranges = STYLES[style]
@@ -98,7 +98,7 @@ def sample_camera(
     )
 
 
-def _free_spot(layout: Layout, rng: np.random.Generator, z: float) -> tuple[float, float]:
+def _free_spot(layout: RoomLayout, rng: np.random.Generator, z: float) -> tuple[float, float]:
     """A place in the front half of the room, not inside or close to furniture that reaches up to
     the camera; a front corner where there is none."""
     width, depth, _ = layout.size

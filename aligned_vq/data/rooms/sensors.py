@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aligned_vq.data.rooms.render import Rendering
+from aligned_vq.data.rooms.render import RoomImages
 
 DEPTH_RANGE_M = (0.35, 8.0)
 """Of depth cameras with structured light; nearer and farther pixels have no depth."""
@@ -17,7 +17,7 @@ _THERMAL_NOISE_C = 0.15
 _THERMAL_PERCENTILES = (1.0, 99.0)
 
 
-def depth_camera(rendering: Rendering, rng: np.random.Generator) -> NDArray[np.uint16]:
+def depth_camera(rendering: RoomImages, rng: np.random.Generator) -> NDArray[np.uint16]:
     """Depth in millimetres `[H, W]`; 0 where there is none.
 
     Noise grows with the square of the distance: sigma = 1.2 mm + 1.9 mm / m^2 (z - 0.4 m)^2, as
@@ -38,7 +38,7 @@ def depth_camera(rendering: Rendering, rng: np.random.Generator) -> NDArray[np.u
     return np.where(valid, np.round(1000 * measured), 0).clip(0, 65_535).astype(np.uint16)
 
 
-def thermal_camera(rendering: Rendering, rng: np.random.Generator) -> NDArray[np.uint8]:
+def thermal_camera(rendering: RoomImages, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Greys `[H, W]` of the temperatures between two percentiles of the image, as cheap thermal
     cameras show them: blurred by half the resolution, with noise and a warm corner of the lens."""
     celsius = rendering.celsius + rng.normal(0, _THERMAL_NOISE_C, rendering.celsius.shape)

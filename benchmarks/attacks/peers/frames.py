@@ -23,6 +23,7 @@ def frame(
 ) -> bytes:
     """One frame; `announced` is the length in its header, by default that of the body."""
     length = len(body) if announced is None else announced
+    # The length has 24 bits: the last three bytes of a big-endian 32-bit number.
     return struct.pack(">I", length)[1:] + struct.pack(">BBI", kind, flags, stream) + body
 
 
@@ -113,6 +114,7 @@ def call_ends(data: bytes) -> Iterator[CallEnd]:
         length = int.from_bytes(data[:3], "big")
         kind, flags, body = data[3], data[4], data[9 : 9 + length]
         data = data[9 + length :]
+        # Incomplete header blocks are skipped; a truncated frame is the last one.
         if kind != HEADERS or len(body) < length or not flags & END_HEADERS:
             continue
         fields = {bytes(name): bytes(value) for name, value in decoder.decode(body, raw=True)}

@@ -84,6 +84,7 @@ def process_tree(pid: int) -> list[int]:
         if entry.name.isdecimal():
             with suppress(OSError):
                 stat = (entry / "stat").read_text()
+                # Behind the command in parentheses, which may contain spaces: state, parent.
                 children.setdefault(int(stat.rpartition(")")[2].split()[1]), []).append(
                     int(entry.name)
                 )

@@ -76,12 +76,13 @@ def _restarts(rng: random.Random) -> bytes:
 
 
 def _arithmetic(rng: random.Random) -> bytes:
+    # Only the marker says that the entropy coding is arithmetic; the data is Huffman-coded.
     return _saved(_flat("RGB", 2000, 2000), "JPEG").replace(b"\xff\xc0", b"\xff\xc9", 1)
 
 
 def _declared_jpeg(rng: random.Random) -> bytes:
     plain = bytearray(_saved(_flat("RGB", 64, 64), "JPEG"))
-    place = plain.index(b"\xff\xc0") + 5
+    place = plain.index(b"\xff\xc0") + 5  # height and width in the start-of-frame segment
     plain[place : place + 4] = struct.pack(">HH", 65_500, 65_500)
     return bytes(plain)
 
@@ -125,6 +126,7 @@ def _apng(rng: random.Random) -> bytes:
 
 def _webp_header(rng: random.Random) -> bytes:
     plain = bytearray(_saved(_flat("RGB", 64, 64), "WEBP", lossless=True))
+    # The header of lossless WebP: width - 1 and height - 1 in 14 bits each.
     plain[21:25] = struct.pack("<I", 16_382 | 16_382 << 14)
     return bytes(plain)
 
@@ -165,6 +167,7 @@ def _tiff(width: int, height: int, tags: dict[int, tuple[int, list[int]]], data:
 
 def _tiff_strips(rng: random.Random) -> bytes:
     count = 60_000
+    # 60,000 strips of one row, all of them the same 400 bytes of the file.
     tags = {259: (3, [1]), 273: (4, [8] * count), 278: (3, [1]), 279: (4, [400] * count)}
     return _tiff(400, count, tags, rng.randbytes(400))
 
@@ -175,6 +178,7 @@ def _tiff_deflated(rng: random.Random) -> bytes:
 
 
 def _bmp_rle(rng: random.Random) -> bytes:
+    # Run-length escapes that move the position by nothing, then the end of the image.
     data = b"\0\2\0\0" * 20_000 + b"\0\1"
     head = struct.pack("<IiiHHIIiiII", 40, WIDTH, HEIGHT, 1, 8, 1, len(data), 0, 0, 256, 0)
     start = 14 + 40 + 1024

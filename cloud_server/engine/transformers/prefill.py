@@ -1,4 +1,4 @@
-"""From a request to a row that can join the running batch."""
+"""Prepares a request's row for the running batch."""
 
 from __future__ import annotations
 
@@ -16,63 +16,72 @@ from cloud_server.engine.transformers.passes import Joining
 
 
 class Prefill:
-    """Embeds prompts, and keeps the keys and values of images for further questions about them.
+    """Embeds prompts, and caches the keys and values of images for further questions about them.
 
     Args:
         llava: transformers' `LlavaForConditionalGeneration`.
         batch: computes the keys and values of an image.
-        image_cache_bytes: for keys and values of images.
-        turns: held during the pass over a new image.
+        prefix_cache_bytes: budget for keys and values of images.
+        compute_lock: held during the pass over a new image.
     """
 
     def __init__(
         self,
         llava: Any,
         batch: RunningBatch,
-        image_cache_bytes: int,
-        turns: AbstractContextManager[None],
+        prefix_cache_bytes: int,
+        compute_lock: AbstractContextManager[None],
     ) -> None:
         self._llava = llava
         self._image_token_id: int = llava.config.image_token_id
         self._batch = batch
-        self._prefixes: LruByteCache[Tensor] = LruByteCache(image_cache_bytes, lambda kv: kv.nbytes)
-        self._turns = turns
+        self._prefixes: LruByteCache[Tensor] = LruByteCache(
+            prefix_cache_bytes, lambda kv: kv.nbytes
+        )
+        self._compute_lock = compute_lock
 
-    def is_long(self, request: EngineRequest) -> bool:
-        """Has its image no keys and values yet?"""
+    def needs_prefix(self, request: EngineRequest) -> bool:
+        """Whether the keys and values of its image are still to be computed."""
         return request.image is not None and request.image_key not in self._prefixes
 
     def check(self, request: EngineRequest) -> None:
-        """ValueError where the prompt holds another number of placeholders than the image has
-        tokens."""
+        """Check a request.
+
+        Raises:
+            ValueError: the prompt has another number of placeholders than the image has tokens.
+        """
         placeholders = list(request.prompt_ids).count(self._image_token_id)
         embeddings = 0 if request.image is None else len(request.image)
         if placeholders != embeddings:
-            raise ValueError(f"{placeholders} placeholders for {embeddings} embeddings")
+            raise ValueError(
+                f"expected a placeholder per image embedding, got {placeholders} placeholders "
+                f"for {embeddings} embeddings; build the prompt for this image"
+            )
 
     @torch.inference_mode()
     def row(self, answer: RunningAnswer) -> Joining:
-        """Keys and values up to the end of the image, if there is one, and embeddings of the rest;
-        the request was checked."""
+        """The row of a checked request: keys and values up to the end of its image, if any, and
+        embeddings of the rest."""
         request = answer.request
         ids = torch.tensor(list(request.prompt_ids), device=self._llava.device)
-        places = ids == self._image_token_id
+        is_image = ids == self._image_token_id
         embeds: Tensor = self._llava.get_input_embeddings()(ids)
         if request.image is None:
-            return Joining(None, embeds, answer.need, answer.picker)
-        cut = min(len(ids) - 1, int(places.nonzero()[-1]) + 1)
+            return Joining(None, embeds, answer.max_tokens, answer.picker)
+        # At least one token must follow the prefix, as the first logits come from a joint pass.
+        prefix_length = min(len(ids) - 1, int(is_image.nonzero()[-1]) + 1)
         prefix = self._prefixes.get(request.image_key)
         if prefix is None:
-            embeds[places] = request.image.to(embeds)
-            with self._turns:
-                prefix = self._batch.prefix(embeds[:cut])
+            embeds[is_image] = request.image.to(embeds)
+            with self._compute_lock:
+                prefix = self._batch.prefix(embeds[:prefix_length])
             if request.image_key:
                 self._prefixes.put(request.image_key, prefix)
-        return Joining(prefix, embeds[cut:], answer.need, answer.picker)
+        return Joining(prefix, embeds[prefix_length:], answer.max_tokens, answer.picker)
 
     @torch.inference_mode()
-    def tiny(self, token: int) -> Tensor:
-        """Embeddings `[2, H]` of a prompt that only asks whether the model still computes."""
+    def probe_embeddings(self, token: int) -> Tensor:
+        """Embeddings `[2, H]` of a minimal prompt, to check whether the model still computes."""
         embeds: Tensor = self._llava.get_input_embeddings()(
             torch.tensor([token] * 2, device=self._llava.device)
         )

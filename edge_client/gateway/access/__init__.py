@@ -1,1 +1,1 @@
-"""Who may call the gateway: the guard against other web pages, and API keys."""
+"""Access control of the gateway: the Host check against other web sites, and API keys."""

@@ -1,4 +1,4 @@
-"""Who may call at all: a key where one is set, and no web page that pretends to be this machine."""
+"""Access control in front of the application: the Host header and API keys."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from edge_client.gateway.openai.refusal import Refusal
 from protos.access.tokens import TokenHolder
 from protos.address import names_this_machine
 
-KEYED = ("/v1/", "/metrics")
-"""Paths that want the key: neither health nor the page's own files."""
-GOODBYE_SECONDS = 1.0
-"""At most, for telling a caller whose key was taken back while it was answered."""
+PROTECTED_PATHS = ("/v1/", "/metrics")
+"""Prefixes of paths that require a key; health and the files of the page do not."""
+FAREWELL_SECONDS = 1.0
+"""Time limit for the last message to a caller whose key was revoked during its request."""
 
 
 class Guard:
-    """Stands before the application.
+    """ASGI middleware that rejects requests with a foreign Host header or without a valid key.
 
-    A page of another site can have its name resolve to 127.0.0.1 and so call what listens there;
-    the `Host` header then still has that name.
+    The Host check stops DNS rebinding: another site's name may resolve to 127.0.0.1, so that its
+    pages reach this server, but their `Host` header still carries that name.
 
     Args:
-        app: what it lets requests through to.
-        keys: that callers must give as `Authorization: Bearer KEY`, if any.
-        loopback: whether only names of this machine are right in `Host`.
+        app: the application behind it.
+        keys: keys that callers must send as `Authorization: Bearer KEY`, if any.
+        loopback: whether `Host` must name this machine.
     """
 
     def __init__(self, app: ASGIApp, keys: Keys, loopback: bool) -> None:
@@ -37,74 +37,80 @@ class Guard:
         self._keys = keys
         self._loopback = loopback
         self._running: dict[asyncio.Timeout, TokenHolder] = {}
+        """Requests in progress: expiring the timeout cancels the request."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through, or answer it with an error."""
+        """Pass a request on, or respond with an error."""
         if scope["type"] != "http":
             return
         headers = Headers(scope=scope)
         hosts = headers.getlist("host")
         if self._loopback and not (len(hosts) == 1 and names_this_machine(hosts[0])):
             await _WRONG_HOST.response()(scope, receive, send)
-        elif not self._keys.wanted or not scope["path"].startswith(KEYED):
+        elif not self._keys.required or not scope["path"].startswith(PROTECTED_PATHS):
             await self._app(scope, receive, send)
         elif (holder := self._keys.holder(headers.get("authorization", ""))) is None:
-            given = bool(headers.get("authorization", "").partition(" ")[2])
-            await _wrong_key(given).response()(scope, receive, send)
+            has_key = bool(headers.get("authorization", "").partition(" ")[2])
+            await _wrong_key(has_key).response()(scope, receive, send)
         else:
-            await self._while_known(holder, scope, receive, send)
+            await self._run_while_valid(holder, scope, receive, send)
 
     async def watch(self) -> None:
-        """Look at the keys again and again, and end what those ask whose key was taken back."""
-        await self._keys.watch(self._sweep)
+        """Watch the file of keys, and cancel requests whose key was revoked."""
+        await self._keys.watch(self._cancel_revoked)
 
-    def _sweep(self) -> None:
-        for limit, holder in self._running.items():
-            if not self._keys.good(holder):
-                with suppress(RuntimeError):  # it has just ended by itself
-                    limit.reschedule(asyncio.get_running_loop().time())
+    def _cancel_revoked(self) -> None:
+        for timeout, holder in self._running.items():
+            if not self._keys.is_valid(holder):
+                with suppress(RuntimeError):  # the request has just ended
+                    timeout.reschedule(asyncio.get_running_loop().time())
 
-    async def _while_known(
+    async def _run_while_valid(
         self, holder: TokenHolder, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        if self._keys.named:
+        if self._keys.per_caller:
             scope.setdefault("state", {})[CALLER] = holder
-        begun: Message | None = None
+        response_start: Message | None = None
 
-        async def noting(message: Message) -> None:
-            nonlocal begun
-            begun = begun or message
+        async def recording_send(message: Message) -> None:
+            nonlocal response_start
+            response_start = response_start or message
             await send(message)
 
         try:
-            async with asyncio.timeout(None) as limit:
-                self._running[limit] = holder
-                await self._app(scope, receive, noting)
+            async with asyncio.timeout(None) as timeout:
+                self._running[timeout] = holder
+                await self._app(scope, receive, recording_send)
         except TimeoutError:
-            if not limit.expired():
+            if not timeout.expired():  # raised by the application, not by `_cancel_revoked`
                 raise
             with suppress(TimeoutError):
-                async with asyncio.timeout(GOODBYE_SECONDS):
-                    await _goodbye(begun, scope, receive, send)
+                async with asyncio.timeout(FAREWELL_SECONDS):
+                    await _send_revoked(response_start, scope, receive, send)
         finally:
-            del self._running[limit]
+            del self._running[timeout]
 
 
-async def _goodbye(begun: Message | None, scope: Scope, receive: Receive, send: Send) -> None:
-    """An error in whatever form the response still allows; else it is not completed."""
-    refusal = _wrong_key(given=True)
-    if begun is None:
+async def _send_revoked(
+    response_start: Message | None, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Send an error: as the response, or as an event of a stream; any other response that has
+    begun stays incomplete."""
+    refusal = _wrong_key(has_key=True)
+    if response_start is None:
         await refusal.response()(scope, receive, send)
-    elif Headers(raw=begun["headers"]).get("content-type", "").startswith("text/event-stream"):
+        return
+    content_type = Headers(raw=response_start["headers"]).get("content-type", "")
+    if content_type.startswith("text/event-stream"):
         event = f"data: {json.dumps(refusal.body())}\n\n".encode()
         await send({"type": "http.response.body", "body": event, "more_body": False})
 
 
-def _wrong_key(given: bool) -> Refusal:
+def _wrong_key(has_key: bool) -> Refusal:
     return Refusal(
         401,
         "expected this gateway's API key as `Authorization: Bearer KEY`, got "
-        f"{'another' if given else 'none'}; ask its operator",
+        f"{'another' if has_key else 'none'}; ask its operator",
         code="invalid_api_key",
     )
 

@@ -1,4 +1,4 @@
-"""Who may call: everybody, holders of one key, or callers with a key each, from a file."""
+"""API keys of the gateway: none, one that all callers share, or one per caller from a file."""
 
 from __future__ import annotations
 
@@ -11,84 +11,85 @@ from typing import Final
 from aligned_vq.errors import ConfigError
 from edge_client.connection.credentials import read_token
 from edge_client.gateway.config import KEY_VARIABLE, GatewayConfig
-from protos.access.reread import RereadFile
+from protos.access.reloaded_file import ReloadedFile
 from protos.access.tokens import TokenHolder, Tokens, bearer_token, holder_of, tokens_file
 
-LOOK_SECONDS: Final = 1.0
-"""From one look at the file to the next."""
+REFRESH_SECONDS: Final = 1.0
+"""Interval at which the file of keys is checked for changes."""
 STALE_SECONDS: Final = 3.0
-"""A request looks at the file itself where that was longer ago."""
+"""Age of the last check after which a request checks the file itself."""
 CALLER = "caller"
-"""Where a request's state has its `TokenHolder`, if callers have keys of their own."""
+"""Key of the caller's `TokenHolder` in a request's state, if callers have individual keys."""
 
 
 class Keys:
-    """The keys that requests may bring.
+    """The keys that requests may carry.
 
     Args:
-        one: digest of the key that all callers share, if there is one.
-        file: of each caller's key, if there is one.
+        shared: the key that all callers share, by digest; empty if there is none.
+        file: the individual keys of callers, if there are any.
     """
 
-    def __init__(self, one: Tokens, file: RereadFile[Tokens] | None = None) -> None:
-        self._one = one
+    def __init__(self, shared: Tokens, file: ReloadedFile[Tokens] | None = None) -> None:
+        self._shared = shared
         self._file = file
-        self._looked = time.monotonic()
+        self._checked_at = time.monotonic()
 
     @property
-    def wanted(self) -> bool:
-        """Must a request bring one?"""
-        return bool(self._one) or self._file is not None
+    def required(self) -> bool:
+        """Whether a request must carry a key."""
+        return bool(self._shared) or self._file is not None
 
     @property
-    def named(self) -> bool:
-        """Has each caller one of its own?"""
+    def per_caller(self) -> bool:
+        """Whether each caller has an individual key."""
         return self._file is not None
 
     def holder(self, authorization: str) -> TokenHolder | None:
-        """Whose key a request's `Authorization` brings; None: nobody's."""
-        if self._file is not None and time.monotonic() - self._looked > STALE_SECONDS:
+        """The holder of the key in an `Authorization` header; None without a valid key."""
+        # The loop of `watch` may be late on a busy machine: a revoked key must not work longer.
+        if self._file is not None and time.monotonic() - self._checked_at > STALE_SECONDS:
             self._refresh()
         key = bearer_token(authorization)
-        return None if key is None else holder_of(key, self._now)
+        return None if key is None else holder_of(key, self._current)
 
-    def good(self, holder: TokenHolder) -> bool:
-        """Is its key still one of them?"""
-        return holder.digest in self._now
+    def is_valid(self, holder: TokenHolder) -> bool:
+        """Whether the holder's key has not been revoked."""
+        return holder.digest in self._current
 
-    async def watch(self, changed: Callable[[], None]) -> None:
-        """Look at the file again and again until cancelled; `changed` is told of other keys."""
-        seen = None if self._file is None else self._file.value
+    async def watch(self, on_change: Callable[[], None]) -> None:
+        """Check the file at intervals until cancelled, and call `on_change` when keys changed."""
+        previous = None if self._file is None else self._file.value
         while self._file is not None:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(REFRESH_SECONDS)
             await asyncio.to_thread(self._refresh)
-            if self._file.value is not seen:  # a request may have looked first
-                seen = self._file.value
-                changed()
+            if self._file.value is not previous:  # also if a request refreshed it first
+                previous = self._file.value
+                on_change()
 
     @property
-    def _now(self) -> Tokens:
-        return self._one if self._file is None else self._file.value
+    def _current(self) -> Tokens:
+        return self._shared if self._file is None else self._file.value
 
     def _refresh(self) -> None:
         assert self._file is not None
-        self._looked = time.monotonic()
-        self._file.refresh()
+        self._checked_at = time.monotonic()
+        self._file.reload()
 
 
 def read_keys(config: GatewayConfig) -> Keys:
-    """The keys that settings or the environment name.
+    """The keys that the config or the environment names.
 
     Raises:
-        ConfigError: a file cannot be used, or both kinds are given.
+        ConfigError: a file cannot be used, or both a shared and individual keys are given.
     """
-    one = read_token(config.api_key_file, KEY_VARIABLE)
+    shared_key = read_token(config.api_key_file, KEY_VARIABLE)
     if config.api_keys is None:
-        if one is None:
+        if shared_key is None:
             return Keys({})
-        digest = hashlib.sha256(one.encode()).hexdigest()
+        digest = hashlib.sha256(shared_key.encode()).hexdigest()
         return Keys({digest: TokenHolder("", digest)})
-    if one is not None:
+    if shared_key is not None:
         raise ConfigError(
             f"expected api_keys, or one key from api_key_file or ${KEY_VARIABLE}, got both; add "
             "the one key to the file as a caller's"

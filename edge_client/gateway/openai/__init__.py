@@ -1,1 +1,1 @@
-"""OpenAI's chat API: requests read, answers and errors written."""
+"""OpenAI's chat API: parses requests; formats answers and errors."""

@@ -1,4 +1,4 @@
-"""A request's body, within its limits while it is read."""
+"""Receives and parses request bodies, within limits of size and time."""
 
 from __future__ import annotations
 
@@ -11,27 +11,32 @@ from pydantic_core import ErrorDetails
 
 from edge_client.gateway.openai.refusal import Refusal
 
-MAX_MARKS = 20_000
-"""Of JSON's own characters in a request; a conversation as long as the cloud takes has fewer."""
-
-
-MAX_WORDS = 300
-"""Characters of what the parser says: it may quote the request."""
+MAX_JSON_MARKS = 20_000
+"""Limit of commas and opening brackets, which bounds the number of values. The longest
+conversation that the cloud accepts has fewer."""
+MAX_PARSER_MESSAGE_CHARS = 300
+"""The parser's message is truncated, as it may quote the request."""
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
 async def read_body(request: Request, max_bytes: int, seconds: float) -> bytearray:
-    """The JSON of a request.
+    """The JSON body of a request.
+
+    Args:
+        request: whose body is not read yet.
+        max_bytes: limit of the body.
+        seconds: time limit for receiving it.
 
     Raises:
-        Refusal: it is something else, too large, or does not come in time.
-        ClientDisconnect: nobody waits for an answer any more.
+        Refusal: the body is not JSON by its headers, is too large, or arrives too slowly.
+        ClientDisconnect: the client disconnected.
     """
-    kind, *parameters = request.headers.get("content-type", "").lower().split(";")
-    charsets = [own.strip() for own in parameters if own.strip().startswith("charset")]
-    if kind.strip() != "application/json" or charsets not in ([], ["charset=utf-8"]):
-        # A page of another site cannot send this type here without asking first, and is told no.
+    content_type, *parameters = request.headers.get("content-type", "").lower().split(";")
+    charsets = [value.strip() for value in parameters if value.strip().startswith("charset")]
+    if content_type.strip() != "application/json" or charsets not in ([], ["charset=utf-8"]):
+        # Also a defence against other web sites: a browser sends this type to another origin only
+        # after a preflight request, which this gateway does not grant.
         raise Refusal(
             415,
             "expected Content-Type: application/json in UTF-8, got another or none; send JSON",
@@ -40,14 +45,14 @@ async def read_body(request: Request, max_bytes: int, seconds: float) -> bytearr
     if request.headers.get("content-encoding", "identity") != "identity":
         raise Refusal(
             415,
-            "expected a body as it is, got an encoded one; send it without Content-Encoding",
+            "expected an unencoded body, got an encoded one; send it without Content-Encoding",
             code="unsupported_media_type",
         )
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced[:20]) > max_bytes:
+    content_length = request.headers.get("content-length", "")
+    if content_length.isdecimal() and int(content_length[:20]) > max_bytes:
         raise _too_large(max_bytes)
-    # Of its whole size at once: growing would copy it. Pages are only taken as it comes.
-    body = bytearray(int(announced[:20]) if announced.isdecimal() else 0)
+    # Allocated once, as growing would copy it; the system provides pages only as data arrives.
+    body = bytearray(int(content_length[:20]) if content_length.isdecimal() else 0)
     length = 0
     try:
         async with asyncio.timeout(seconds):
@@ -59,29 +64,30 @@ async def read_body(request: Request, max_bytes: int, seconds: float) -> bytearr
     except TimeoutError:
         raise Refusal(
             408,
-            f"expected a whole request within {seconds:g} s, got a part of it; check the link",
+            f"expected the whole request within {seconds:g} s, got a part of it; check the link",
             code="timeout",
         ) from None
     return body
 
 
-def announced_bytes(request: Request, max_bytes: int) -> int:
-    """How long the body will be, as far as is known."""
-    announced = request.headers.get("content-length", "")
-    return min(int(announced[:20]), max_bytes) if announced.isdecimal() else max_bytes
+def expected_bytes(request: Request, max_bytes: int) -> int:
+    """Size of the body by its Content-Length, or else the largest allowed."""
+    content_length = request.headers.get("content-length", "")
+    return min(int(content_length[:20]), max_bytes) if content_length.isdecimal() else max_bytes
 
 
 def parse(model: type[_Model], body: bytes) -> _Model:
-    """The body as a model. The parser allows no deep nesting.
+    """The body as a pydantic model. pydantic's parser limits the depth of nesting.
 
     Raises:
-        Refusal: naming the first field that is wrong.
+        Refusal: the body does not fit the model; names the first invalid field.
     """
-    # Millions of values would keep everybody else waiting.
-    if sum(map(body.count, (b",", b"{", b"["))) > MAX_MARKS:
+    # Parsing millions of values would block the event loop, and so all other requests.
+    if sum(map(body.count, (b",", b"{", b"["))) > MAX_JSON_MARKS:
         raise Refusal(
             400,
-            f"expected a request of at most {MAX_MARKS} values and commas, got more; send less",
+            f"expected a request of at most {MAX_JSON_MARKS} values and commas, got more; send "
+            "less",
             code="request_too_complex",
         )
     try:
@@ -90,27 +96,25 @@ def parse(model: type[_Model], body: bytes) -> _Model:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     if first["type"] == "json_invalid":
         raise Refusal(
-            400, f"expected JSON, got none: {first['msg']}; mend the request", None, "invalid_json"
+            400, f"expected JSON, got none: {first['msg']}; fix the request", None, "invalid_json"
         )
     param = _param(first)
     raise Refusal(
         400,
-        f"expected what the OpenAI API describes, got something else in {param or 'the request'}: "
-        f"{first['msg']:.{MAX_WORDS}}; mend it",
+        f"expected a request of the OpenAI API, got an invalid value in {param or 'the request'}: "
+        f"{first['msg']:.{MAX_PARSER_MESSAGE_CHARS}}; fix it",
         param,
         "missing_required_parameter" if first["type"] == "missing" else "invalid_value",
     )
 
 
 def _param(error: ErrorDetails) -> str | None:
-    """Where it is wrong, as `messages[0].content[1].image_url.url`."""
-    text = ""
-    place = list(error["loc"])
-    if place[:1] == ["messages"] and len(place) > 4:
-        del place[4]  # which of a part's types it was taken for
-    for step in place:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}"
-    return text.lstrip(".") or None
+    """Path of the invalid field, such as `messages[0].content[1].image_url.url`."""
+    location = list(error["loc"])
+    if location[:1] == ["messages"] and len(location) > 4:
+        del location[4]  # pydantic's tag of the union of content parts is no field
+    path = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in location)
+    return path.lstrip(".") or None
 
 
 def _too_large(max_bytes: int) -> Refusal:

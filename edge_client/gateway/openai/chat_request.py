@@ -1,4 +1,4 @@
-"""A request of OpenAI's chat API: which fields are read, which are accepted, and which refused."""
+"""A request of OpenAI's chat API: fields that are read, ignored or refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _IGNORED = (
     *("user", "metadata", "store", "service_tier", "safety_identifier", "parallel_tool_calls"),
     *("prompt_cache_key", "prompt_cache_retention", "reasoning_effort", "verbosity"),
 )
-"""Change no answer of this model."""
+"""Fields without effect on this model's answers."""
 _NEUTRAL: dict[str, tuple[object, ...]] = {
     "n": (1,),
     "presence_penalty": (0,),
@@ -39,11 +39,11 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
     "response_format": ({"type": "text"},),
     "modalities": (["text"],),
 }
-"""Change none at these values; others are not offered here."""
+"""Fields without effect at these values; other values are refused, as they are not supported."""
 
 
 class _Strict(BaseModel):
-    """Numbers are numbers; what else a client adds is left alone."""
+    """Base of the nested models: types are not converted, additional fields are ignored."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
@@ -56,7 +56,7 @@ class TextPart(_Strict):
 
 
 class ImageUrl(_Strict):
-    """Where a picture is: a data URI. `detail` is accepted; the bundle knows one resolution."""
+    """An image as a data URI. `detail` is ignored, as the bundle has one resolution."""
 
     url: str
     detail: str | None = None
@@ -77,7 +77,7 @@ def _as_list(stop: object) -> object:
 
 
 class ImagePart(_Strict):
-    """A picture in a message."""
+    """An image in a message."""
 
     type: Literal["image_url"]
     image_url: Annotated[ImageUrl, BeforeValidator(_as_object)]
@@ -94,12 +94,12 @@ class Message(_Strict):
 
 
 class StreamOptions(_Strict):
-    """What a stream tells besides."""
+    """Options of a streamed answer."""
 
     include_usage: bool | None = None
 
 
-def _greedy_or_warm(temperature: float) -> float:
+def _check_temperature(temperature: float) -> float:
     if not is_temperature(temperature):
         raise ValueError(
             f"a temperature is 0 for greedy answers or {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g}"
@@ -107,13 +107,13 @@ def _greedy_or_warm(temperature: float) -> float:
     return temperature
 
 
-_Temperature = Annotated[float, AfterValidator(_greedy_or_warm)]
+_Temperature = Annotated[float, AfterValidator(_check_temperature)]
 _StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 
 
 class ChatRequest(BaseModel):
-    """The fields of a chat completion that are read here. `quality` is our own: an operating point
-    of the bundle."""
+    """The fields of a chat completion that are read here. `quality` extends OpenAI's API: the
+    operating point of the bundle."""
 
     model_config = ConfigDict(
         strict=True, allow_inf_nan=False, hide_input_in_errors=True, extra="allow"
@@ -133,17 +133,17 @@ class ChatRequest(BaseModel):
     seed: int | None = Field(None, ge=0, le=MAX_SEED)
     quality: str | None = None
 
-    def check_others(self) -> None:
-        """Refusal where a field that is not read here asks for something."""
-        others: dict[str, Any] = self.model_extra or {}
-        for name, value in others.items():
+    def check_unread_fields(self) -> None:
+        """Refusal if a field that is not read here would have an effect in OpenAI's API."""
+        unread: dict[str, Any] = self.model_extra or {}
+        for name, value in unread.items():
             if value is None or name in _IGNORED:
                 continue
             neutral = _NEUTRAL.get(name)
             if neutral is None:
                 raise Refusal(
                     400,
-                    f"expected fields that this gateway knows, got {name[:64]!r}; leave it out",
+                    f"expected fields that this gateway supports, got {name[:64]!r}; leave it out",
                     name[:64],
                     "unknown_parameter",
                 )
@@ -151,17 +151,17 @@ class ChatRequest(BaseModel):
                 raise Refusal(
                     400,
                     f"expected {name} to be {' or '.join(map(repr, neutral))}, got something else, "
-                    "which is not offered here; leave it out",
+                    "which is not supported here; leave it out",
                     name,
                     "unsupported_value",
                 )
 
     @property
     def sampling(self) -> Sampling:
-        """How to pick tokens: greedy unless a temperature is given."""
-        asked = self.max_completion_tokens or self.max_tokens or 0
+        """Sampling settings: greedy unless a temperature is given."""
+        max_tokens = self.max_completion_tokens or self.max_tokens or 0
         return Sampling(
-            max_tokens=min(asked, MAX_ANSWER_TOKENS),
+            max_tokens=min(max_tokens, MAX_ANSWER_TOKENS),
             temperature=self.temperature or 0.0,
             top_p=1.0 if self.top_p is None else self.top_p,
             seed=self.seed,
@@ -170,5 +170,5 @@ class ChatRequest(BaseModel):
 
     @property
     def include_usage(self) -> bool:
-        """Does a stream end with a chunk of usage?"""
+        """Whether a stream ends with a chunk of token counts."""
         return bool(self.stream_options and self.stream_options.include_usage)

@@ -1,4 +1,4 @@
-"""An answer in the shapes of OpenAI's chat API: one object, or events of a stream."""
+"""An answer in the format of OpenAI's chat API: one object, or the events of a stream."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _END = object()
 
 
 class Completion:
-    """One answer on its way out.
+    """The completion of one request.
 
     Args:
-        stream: the answer as it comes.
-        model: the name it is given under.
-        figures: makes `split` of a whole answer; called once.
+        stream: the answer as it arrives.
+        model: name of the model.
+        figures: makes the field `split` of a complete answer; called once.
     """
 
     def __init__(self, stream: AsyncAnswerStream, model: str, figures: Figures) -> None:
@@ -37,23 +37,28 @@ class Completion:
         }
         self._first: object = _END
         self.failure: Exception | None = None
-        """What ended the events early."""
+        """The error that ended the events early, if any."""
 
     async def begin(self) -> None:
-        """Wait for the first piece of text: until then an error is a status."""
+        """Wait for the first piece of text: up to then an error can set the HTTP status."""
         self._first = await anext(self._stream, _END)
 
     async def close(self) -> None:
-        """Hang up; harmless once the answer ended."""
+        """Cancel the question; no effect once the answer ended."""
         await self._stream.aclose()
 
-    async def whole(self) -> dict[str, Any]:
-        """The object of an answer that is not streamed."""
+    async def body(self) -> dict[str, Any]:
+        """The body of an answer that is not streamed."""
         async for _ in self._stream:
             pass
         answer = self._answer()
         message = {"role": "assistant", "content": str(answer), "refusal": None}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _why(answer)}
+        choice = {
+            "index": 0,
+            "message": message,
+            "logprobs": None,
+            "finish_reason": _finish_reason(answer),
+        }
         return {
             **self._head,
             "object": "chat.completion",
@@ -63,29 +68,31 @@ class Completion:
         }
 
     async def events(self, include_usage: bool) -> AsyncGenerator[bytes, None]:
-        """Server-sent events: the role, text, the finish reason with `split`, usage if wanted, and
-        `[DONE]`. A failure after the first text is an event too, and the last."""
+        """Server-sent events: the role, text, the finish reason with `split`, usage if requested,
+        and `[DONE]`. A failure after the first text is the last event instead."""
         usage = {"usage": None} if include_usage else {}
         try:
-            begin = self._chunk({"role": "assistant", "content": ""}, **usage)
+            first_events = self._chunk({"role": "assistant", "content": ""}, **usage)
             if self._first is not _END:
-                begin += self._chunk({"content": self._first}, **usage)
-            yield begin
+                first_events += self._chunk({"content": self._first}, **usage)
+            yield first_events
             async for piece in self._stream:
                 yield self._chunk({"content": piece}, **usage)
             answer = self._answer()
-            yield self._chunk({}, _why(answer), **usage, split=self._figures(answer))
+            yield self._chunk({}, _finish_reason(answer), **usage, split=self._figures(answer))
             if include_usage:
                 yield _event({**self._chunk_head(), "choices": [], "usage": _usage(answer.usage)})
-        except Exception as error:  # noqa: BLE001 - told to the client: the status is out already
+        except Exception as error:  # noqa: BLE001 - sent as an event: the status is already sent
             self.failure = error
             yield _event(Refusal.of(error).body())
             return
         yield b"data: [DONE]\n\n"
 
-    def _chunk(self, delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-        return _event({**self._chunk_head(), "choices": [choice], **more})
+    def _chunk(
+        self, delta: dict[str, Any], finish_reason: str | None = None, **fields: Any
+    ) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        return _event({**self._chunk_head(), "choices": [choice], **fields})
 
     def _chunk_head(self) -> dict[str, Any]:
         return {**self._head, "object": "chat.completion.chunk"}
@@ -94,11 +101,11 @@ class Completion:
         answer = self._stream.answer
         assert answer is not None  # a stream ends with an answer or an error
         if answer.details.finish_reason == "cancelled":
-            raise CloudUnreachable("the service gave up on the answer before its end; ask again")
+            raise CloudUnreachable("the service cancelled the answer before its end; ask again")
         return answer
 
 
-def _why(answer: Answer) -> str:
+def _finish_reason(answer: Answer) -> str:
     return answer.details.finish_reason
 
 

@@ -1,4 +1,4 @@
-"""OpenAI's messages as what the cloud answers: turns, a question, and at most one picture."""
+"""Converts OpenAI's messages to a conversation: turns, a question, and at most one image."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _INSTRUCTIONS = ("system", "developer")
 
 
 @dataclass
-class _Side:
-    """What one side said before the other's next words."""
+class _Utterance:
+    """The texts of consecutive messages of one role."""
 
     role: str
     texts: list[str] = field(default_factory=list)
@@ -21,58 +21,62 @@ class _Side:
 
 @dataclass(frozen=True)
 class Conversation:
-    """A question with what came before it; its texts are the user's and stay out of `repr`."""
+    """A question with its history. User text stays out of `repr`, and so out of tracebacks."""
 
     question: str = field(repr=False)
     turns: tuple[tuple[str, str], ...] = field(repr=False)
     image_url: str | None = field(repr=False)
     image_param: str = ""
-    """Where the picture is in the request."""
+    """Position of the image in the request."""
 
 
 def read_conversation(messages: Sequence[Message]) -> Conversation:
-    """Messages of one role that follow each other count as one. The model was taught no system
-    messages, so instructions stand before the first question, on lines of their own.
+    """The conversation in messages.
+
+    Consecutive messages of one role are joined. The model was trained without system messages, so
+    instructions are put before the first question, on separate lines.
 
     Raises:
-        Refusal: the roles do not alternate from a question to a question, or there is more than one
-            picture.
+        Refusal: the roles do not alternate from a first to a last question, or there is more than
+            one image.
     """
-    sides: list[_Side] = []
+    utterances: list[_Utterance] = []
     instructions: list[str] = []
     for number, message in enumerate(messages):
         text = "\n".join(part.text for part in message.content if isinstance(part, TextPart))
         if message.role in _INSTRUCTIONS:
-            if sides:
+            if utterances:
                 raise _wrong(number, "instructions before the first question", "some after it")
             instructions.append(text)
             continue
-        if not sides or sides[-1].role != message.role:
-            if not sides and message.role == "assistant":
+        if not utterances or utterances[-1].role != message.role:
+            if not utterances and message.role == "assistant":
                 raise _wrong(number, "a question first", "an answer without one")
-            sides.append(_Side(message.role))
-        sides[-1].texts.append(text)
+            utterances.append(_Utterance(message.role))
+        utterances[-1].texts.append(text)
     last = len(messages) - 1
-    if not sides:
+    if not utterances:
         raise _wrong(last, "a question", "instructions alone")
-    if sides[-1].role == "assistant":
-        raise _wrong(last, "a question last", "an answer; continuing one is not offered here")
-    said = ["\n".join(filter(None, side.texts)) for side in sides]
-    if not all(text.strip() for text in said[::2]):
+    if utterances[-1].role == "assistant":
+        raise _wrong(last, "a question last", "an answer; continuing one is not supported here")
+    # Questions at even positions, answers at odd ones, and a question last.
+    texts = ["\n".join(filter(None, utterance.texts)) for utterance in utterances]
+    if not all(question.strip() for question in texts[::2]):
         raise Refusal(400, "expected a question, got an empty one; ask something", "messages")
-    said[0] = "\n".join(filter(None, [*instructions, said[0]]))
-    url, param = _picture(messages)
-    return Conversation(said[-1], tuple(zip(said[:-1:2], said[1::2], strict=True)), url, param)
+    texts[0] = "\n".join(filter(None, [*instructions, texts[0]]))
+    turns = tuple(zip(texts[:-1:2], texts[1::2], strict=True))
+    url, param = _image(messages)
+    return Conversation(texts[-1], turns, url, param)
 
 
-def _picture(messages: Sequence[Message]) -> tuple[str | None, str]:
-    """The conversation's picture and where it is first; it may be repeated."""
-    url, where = None, ""
+def _image(messages: Sequence[Message]) -> tuple[str | None, str]:
+    """URL and first position of the conversation's image, which may be repeated."""
+    url, first_param = None, ""
     for number, message in enumerate(messages):
-        for place, part in enumerate(message.content):
+        for position, part in enumerate(message.content):
             if not isinstance(part, ImagePart):
                 continue
-            param = f"messages[{number}].content[{place}].image_url"
+            param = f"messages[{number}].content[{position}].image_url"
             if message.role != "user":
                 raise Refusal(
                     400,
@@ -81,16 +85,16 @@ def _picture(messages: Sequence[Message]) -> tuple[str | None, str]:
                     param,
                 )
             if url is None:
-                url, where = part.image_url.url, param
+                url, first_param = part.image_url.url, param
             elif url != part.image_url.url:
                 raise Refusal(
                     400,
                     "expected one image in a conversation, got another one; ask about it in a "
-                    "conversation of its own",
+                    "separate conversation",
                     param,
                     "too_many_images",
                 )
-    return url, where
+    return url, first_param
 
 
 def _wrong(number: int, expected: str, got: str) -> Refusal:

@@ -1,7 +1,7 @@
-"""Images in a request's JSON are taken out of it before it is parsed, without being copied.
+"""Takes images out of a request's JSON before it is parsed, without copying them.
 
-Parsing 32 MiB holds up everybody else; finding where an image's text begins and ends does not. The
-text goes on to the process that decodes it as it came.
+Parsing 32 MiB would block the event loop; finding where the text of an image begins and ends does
+not. The base64 text goes unchanged to the process that decodes the image.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ from dataclasses import dataclass, field
 from edge_client.gateway.openai.refusal import Refusal
 
 MAX_JSON_BYTES = 2 * 2**20
-"""Of a request without its images; a conversation as long as the cloud takes is shorter."""
-_LEAST_BYTES = 1024
-_BEGIN = b'"data:'
-_HEAD = re.compile(rb'"data:(?:[^"\\,]|\\/){0,100};base64,')
-"""It ends in the string that it begins in; JSON may write / as \\/."""
+"""Limit of a request without its images; the longest conversation that the cloud accepts is
+shorter."""
+_MIN_TEXT_BYTES = 1024
+"""Shorter texts stay in the JSON, as parsing them is cheap."""
+_URI_START = b'"data:'
+_URI_HEAD = re.compile(rb'"data:(?:[^"\\,]|\\/){0,100};base64,')
+"""Cannot match beyond the end of its JSON string; JSON may write / as \\/."""
 _FIELD = re.compile(rb'[{,\s]"(?:image|image_url|url)"\s*:\s*$')
 _FIELD_BYTES = 64
-_ENDS_BYTES = 64
-_MARK = "#"
-"""Stands for an image's text; base64 has no such character."""
+_SAMPLE_BYTES = 64
+_PLACEHOLDER = "#"
+"""With a number, replaces the text of an image; base64 does not use this character."""
 
 
 @dataclass(frozen=True)
@@ -32,53 +34,54 @@ class Body:
     images: tuple[memoryview, ...] = field(repr=False)
 
 
-def without_images(body: bytearray) -> Body:
-    """Take out the base64 text of long images; `encoded_text` finds it again.
+def extract_images(body: bytearray) -> Body:
+    """Replace the base64 text of long images by placeholders; `encoded_text` resolves them.
 
-    It is the value of a field that the API has for images. No place inside a string looks like one,
-    as a string's own quotes are escaped; an image that is written in another way stays where it is.
+    Only values of fields that the API has for images are replaced. Nothing inside a string can look
+    like such a field, since quotes are escaped there. Images written in any other way stay.
 
     Raises:
-        Refusal: what is left is too long to be a request.
+        Refusal: the remaining JSON is too long.
     """
-    whole = memoryview(body)
+    view = memoryview(body)
     pieces: list[memoryview | bytes] = []
     images: list[memoryview] = []
     numbers: dict[tuple[int, bytes, bytes], int] = {}
-    taken_to = place = 0
-    while (found := body.find(_BEGIN, place)) >= 0:
-        place = found + len(_BEGIN)
-        head = _HEAD.match(body, found)
-        if not head or not _FIELD.search(body[max(0, found - _FIELD_BYTES) : found]):
+    copied_to = search_from = 0
+    while (uri_start := body.find(_URI_START, search_from)) >= 0:
+        search_from = uri_start + len(_URI_START)
+        head = _URI_HEAD.match(body, uri_start)
+        if not head or not _FIELD.search(body[max(0, uri_start - _FIELD_BYTES) : uri_start]):
             continue
         start = head.end()
         end = body.find(b'"', start)
-        if end < start + _LEAST_BYTES or body[end - 1] == ord("\\"):
+        # A backslash before the quote escapes it: the string goes on, and is not base64.
+        if end < start + _MIN_TEXT_BYTES or body[end - 1] == ord("\\"):
             continue
-        number = _number(images, numbers, whole[start:end])
-        pieces += [whole[taken_to:start], f"{_MARK}{number}".encode()]
-        taken_to = place = end
-    rest = len(body) - taken_to + sum(map(len, pieces))
-    if rest > MAX_JSON_BYTES:
+        number = _number(images, numbers, view[start:end])
+        pieces += [view[copied_to:start], f"{_PLACEHOLDER}{number}".encode()]
+        copied_to = search_from = end
+    json_bytes = len(body) - copied_to + sum(map(len, pieces))
+    if json_bytes > MAX_JSON_BYTES:
         raise Refusal(
             400,
-            f"expected a request of at most {MAX_JSON_BYTES} bytes beside its images, got more; "
+            f"expected a request of at most {MAX_JSON_BYTES} bytes without its images, got more; "
             "send less",
             code="request_too_complex",
         )
-    return Body(b"".join([*pieces, whole[taken_to:]]), tuple(images))
+    return Body(b"".join([*pieces, view[copied_to:]]), tuple(images))
 
 
 def _number(
     images: list[memoryview], numbers: dict[tuple[int, bytes, bytes], int], text: memoryview
 ) -> int:
-    """Of an image among those found: a conversation names its one image as often as it likes.
+    """Index of an image's text in `images`, to which a new one is added.
 
-    It is compared with the first that begins, ends and is as long as it, so that many that are
-    nearly alike cost no more than to read each of them once.
+    A conversation may repeat its image. A text is compared with at most one other, the first of the
+    same length, beginning and end, so that many similar texts cost linear time.
     """
-    alike = len(text), bytes(text[:_ENDS_BYTES]), bytes(text[-_ENDS_BYTES:])
-    number = numbers.setdefault(alike, len(images))
+    fingerprint = len(text), bytes(text[:_SAMPLE_BYTES]), bytes(text[-_SAMPLE_BYTES:])
+    number = numbers.setdefault(fingerprint, len(images))
     if number < len(images) and bytes(images[number]) == bytes(text):
         return number
     images.append(text)
@@ -86,23 +89,28 @@ def _number(
 
 
 def encoded_text(url: str, param: str, images: tuple[memoryview, ...]) -> bytes | memoryview:
-    """The base64 text of a data URI that `without_images` left; `param` says where it was.
+    """The base64 text of a data URI in the JSON of `extract_images`.
+
+    Args:
+        url: the data URI.
+        param: its position in the request, for errors.
+        images: the texts that were taken out of the request.
 
     Raises:
         Refusal: it is an address, which is never fetched, or no image in base64.
     """
     scheme, _, rest = url.partition(":")
     head, comma, encoded = rest.partition(",")
-    kind, *options = head.lower().split(";")
-    if scheme.lower() != "data" or not comma or not kind.startswith("image/"):
-        got = "an address, and nothing is fetched here" if "://" in url[:16] else "something else"
+    media_type, *options = head.lower().split(";")
+    if scheme.lower() != "data" or not comma or not media_type.startswith("image/"):
+        got = "an address, which is never fetched" if "://" in url[:16] else "something else"
         raise Refusal(
             400,
             f"expected an image as data:image/...;base64,..., got {got}; send the file itself",
             param,
             "invalid_image_url",
         )
-    number = encoded.removeprefix(_MARK)
+    number = encoded.removeprefix(_PLACEHOLDER)
     if options[-1:] == ["base64"]:
         if number == encoded:
             return encoded.encode(errors="replace")

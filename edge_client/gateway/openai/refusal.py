@@ -1,4 +1,4 @@
-"""What OpenAI's clients are told when a request is not answered: a status and an error."""
+"""Errors in the format of OpenAI's API: an HTTP status and a JSON body."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from aligned_vq.errors import (
 INVALID = "invalid_request_error"
 SERVER = "server_error"
 RETRY_SECONDS = 1
-"""Where nobody knows better."""
-_FAILED = "the gateway failed on this request; its log says where"
+"""Value of Retry-After if the error names none."""
+_FAILED = "the gateway failed on this request; its log has the details"
 
 
 class _Row(NamedTuple):
@@ -49,7 +49,8 @@ STATUSES: dict[type[AlignedVQError], _Row] = {
     CloudUnreachable: _Row(503, SERVER, "cloud_unreachable"),
     DeadlineExceeded: _Row(504, SERVER, "timeout"),
 }
-"""By our errors. `Unauthenticated` is about the gateway: to its callers 401 would be misleading."""
+"""Responses by error class. `Unauthenticated` is 502, not 401: the cloud rejected the gateway's
+credentials, not the caller's."""
 
 
 class Refusal(Exception):
@@ -57,23 +58,23 @@ class Refusal(Exception):
 
     Args:
         status: HTTP status.
-        words: what was expected, what came, and what to do.
-        param: the field of the request that is wrong, as in `messages[0].content`.
-        code: a word for programs.
-        type: OpenAI's coarser word.
-        retry_seconds: when to try again.
+        message: what was expected, what came, and what to do.
+        param: path of the invalid field, such as `messages[0].content`.
+        code: machine-readable error code.
+        type: OpenAI's category of errors.
+        retry_seconds: value of Retry-After.
     """
 
     def __init__(
         self,
         status: int,
-        words: str,
+        message: str,
         param: str | None = None,
         code: str | None = "invalid_value",
         type: str = INVALID,
         retry_seconds: float | None = None,
     ) -> None:
-        super().__init__(words)
+        super().__init__(message)
         self.status = status
         self.param = param
         self.code = code
@@ -82,29 +83,30 @@ class Refusal(Exception):
 
     @classmethod
     def of(cls, error: Exception, param: str | None = None) -> Refusal:
-        """What to tell of any error; of one that is not ours none of its words."""
+        """The refusal for any error. The message of an unexpected error stays in the log."""
         if isinstance(error, Refusal):
             return error
         for ancestor in type(error).__mro__:
             if row := STATUSES.get(ancestor):
-                words, retry = str(error), None
+                retry_seconds: float | None = None
                 if row.status in (429, 503):
-                    asked = error.retry_after_seconds if isinstance(error, Overloaded) else None
-                    retry = asked or RETRY_SECONDS
+                    if isinstance(error, Overloaded):
+                        retry_seconds = error.retry_after_seconds
+                    retry_seconds = retry_seconds or RETRY_SECONDS
                 if row.status != 400:
                     param = None
                 elif param is None:
                     param = "messages"
-                return cls(row.status, words, param, row.code, row.type, retry)
+                return cls(row.status, str(error), param, row.code, row.type, retry_seconds)
         return cls(500, _FAILED, None, "internal_error", SERVER)
 
     def body(self) -> dict[str, Any]:
-        """The JSON that says so."""
-        own = {"message": str(self), "type": self.type, "param": self.param, "code": self.code}
-        return {"error": own}
+        """The JSON body of the response."""
+        error = {"message": str(self), "type": self.type, "param": self.param, "code": self.code}
+        return {"error": error}
 
     def response(self) -> JSONResponse:
-        """The whole response."""
+        """The response, with headers."""
         headers = {}
         if self.retry_seconds is not None:
             headers["Retry-After"] = str(math.ceil(self.retry_seconds))

@@ -1,13 +1,14 @@
-// The gateway's API: requests, what it refuses, and answers as they stream.
+// Client of the gateway's API: requests, errors and streamed answers.
 
 const KEY = "avq-gateway-key";
 
+/** The API key, stored until the tab is closed. */
 export const key = {
   get: () => sessionStorage.getItem(KEY),
-  set: (words) => sessionStorage.setItem(KEY, words),
+  set: (value) => sessionStorage.setItem(KEY, value),
 };
 
-/** The gateway said no, or broke an answer off: `message` is its own words, for people. */
+/** An error response, or an error event in a streamed answer; `message` is the gateway's text. */
 export class Refused extends Error {
   constructor(status, { message, code }, retrySeconds = 0) {
     super(message);
@@ -17,7 +18,7 @@ export class Refused extends Error {
   }
 }
 
-/** Nothing answered, or it hung up: the gateway's process is gone, or the way to it. */
+/** No response, or the connection was lost: the gateway is not running or cannot be reached. */
 export class GatewayAway extends Error {}
 
 export const isAbort = (error) => error.name === "AbortError";
@@ -26,37 +27,38 @@ export async function bundle() {
   return (await call("v1/bundle")).json();
 }
 
-/** What a picture costs at every operating point; nothing goes to the cloud. */
+/** The payload size of an image at every operating point; nothing goes to the cloud. */
 export async function rates(image, signal) {
   return (await call("v1/rates", { image }, signal)).json();
 }
 
-/** Which indices a picture becomes; nothing goes to the cloud. */
+/** The indices of an image; nothing goes to the cloud. */
 export async function indexMap(image, quality, signal) {
   return (await call("v1/index_map", { image, quality }, signal)).json();
 }
 
-/** The chunks of an answer, each as soon as it is here. */
+/** The chunks of an answer, as they arrive. */
 export async function* chat(request, signal) {
   const response = await call("v1/chat/completions", { ...request, stream: true }, signal);
-  let whole = false; // the stream is read to its end also then: to hang up would be to cancel
+  let complete = false;
   for await (const data of events(response.body)) {
-    whole = data === "[DONE]";
-    if (whole) continue;
+    complete = data === "[DONE]";
+    // Read on to the end of the stream: closing it here would count as a cancelled request.
+    if (complete) continue;
     const chunk = JSON.parse(data);
     if (chunk.error) throw new Refused(response.status, chunk.error);
     yield chunk;
   }
-  if (!whole) throw new GatewayAway();
+  if (!complete) throw new GatewayAway();
 }
 
-/** Can questions be answered now? `words` say why not. */
+/** Whether the gateway runs and can reach the cloud; `message` says why not. */
 export async function readiness() {
   try {
     const response = await fetch("readyz", { cache: "no-store" });
-    return { gateway: true, ready: response.ok, words: (await response.text()).trim() };
+    return { gateway: true, ready: response.ok, message: (await response.text()).trim() };
   } catch {
-    return { gateway: false, ready: false, words: "" };
+    return { gateway: false, ready: false, message: "" };
   }
 }
 
@@ -68,19 +70,20 @@ async function call(path, body, signal) {
     headers["Content-Type"] = "application/json";
     Object.assign(options, { method: "POST", body: JSON.stringify(body) });
   }
-  const response = await orAway(fetch(path, options));
+  const response = await awayOnFailure(fetch(path, options));
   if (response.ok) return response;
   const retrySeconds = Number(response.headers.get("Retry-After")) || 0;
-  const told = await response.json().catch(() => ({}));
-  const words = { message: `status ${response.status}`, code: null };
-  throw new Refused(response.status, told.error ?? words, retrySeconds);
+  const { error } = await response.json().catch(() => ({}));
+  const fallback = { message: `status ${response.status}`, code: null };
+  throw new Refused(response.status, error ?? fallback, retrySeconds);
 }
 
+/** The data of server-sent events. */
 async function* events(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
-    const { done, value } = await orAway(reader.read());
+    const { done, value } = await awayOnFailure(reader.read());
     if (done) return;
     const parts = (rest + value).split("\n\n");
     rest = parts.pop();
@@ -88,7 +91,7 @@ async function* events(body) {
   }
 }
 
-async function orAway(promise) {
+async function awayOnFailure(promise) {
   try {
     return await promise;
   } catch (error) {

@@ -1,27 +1,27 @@
-// A picture from the camera, taken in a dialog.
+// A photo from the camera, taken in a dialog.
 
-import { $, say } from "./elements.js";
+import { $, setText } from "./elements.js";
 
-const REFUSED = {
+const ERRORS = {
   NotAllowedError: "The camera was not allowed. Allow it for this address, then try again.",
   NotFoundError: "No camera was found. Connect one, or choose a file.",
   NotReadableError: "Another program uses the camera. Close it, then try again.",
 };
 
-/** The picture as a JPEG file, null if there was none. */
-export async function takePicture() {
+/** The photo as a JPEG file; null if the user cancelled. */
+export async function takePhoto() {
   const dialog = $("camera");
   const video = $("viewfinder");
-  say("camera-problem", "");
+  setText("camera-problem", "");
   $("shoot").disabled = true;
   dialog.showModal();
   const closed = new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
-  let taken = null;
+  let photo = null;
   let stream = null;
 
   video.onloadeddata = () => ($("shoot").disabled = false);
   $("shoot").onclick = async () => {
-    taken = await still(video);
+    photo = await captureFrame(video);
     dialog.close();
   };
   $("camera-cancel").onclick = () => dialog.close();
@@ -30,15 +30,16 @@ export async function takePicture() {
     stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
     video.srcObject = stream;
   } catch (error) {
-    say("camera-problem", REFUSED[error.name] ?? "The camera did not start. Choose a file.");
+    setText("camera-problem", ERRORS[error.name] ?? "The camera did not start. Choose a file.");
   }
+  // The user may have closed the dialog while the browser asked for permission.
   if (dialog.open) await closed;
   stream?.getTracks().forEach((track) => track.stop());
   video.srcObject = null;
-  return taken;
+  return photo;
 }
 
-async function still(video) {
+async function captureFrame(video) {
   const canvas = document.createElement("canvas");
   canvas.width = video.videoWidth;
   canvas.height = video.videoHeight;

@@ -1,7 +1,7 @@
-// Questions and answers about one picture. The gateway keeps none: each request brings them all.
+// Questions and answers about one image. The gateway is stateless: each request holds all of them.
 
 import { $, element } from "./elements.js";
-import { bytes, explain, milliseconds } from "./words.js";
+import { bytes, explain, milliseconds } from "./text.js";
 
 export class Conversation {
   constructor() {
@@ -10,19 +10,19 @@ export class Conversation {
     $("conversation").replaceChildren();
   }
 
-  /** The messages of a request: the picture beside the first question, then the turns. */
+  /** The messages of a request: the image with the first question, then the turns. */
   messages(question, uri) {
     const questions = [...this.turns.map((turn) => turn.question), question];
     return questions.flatMap((text, number) => {
       const content = [{ type: "text", text }];
       if (number === 0) content.push({ type: "image_url", image_url: { url: uri } });
-      const asked = { role: "user", content };
+      const message = { role: "user", content };
       const turn = this.turns[number];
-      return turn ? [asked, { role: "assistant", content: turn.answer }] : [asked];
+      return turn ? [message, { role: "assistant", content: turn.answer }] : [message];
     });
   }
 
-  /** Show a question whose answer is on its way. */
+  /** Shows a question whose answer is pending. */
   begin(question) {
     return new Exchange(this, question);
   }
@@ -36,7 +36,7 @@ class Exchange {
     this.answer = element("p", "answer waiting");
     this.item = element("li");
     this.item.append(element("p", "question", question), this.answer);
-    // Told once it is whole: a screen reader would read every piece by itself.
+    // Screen readers read the log once it is not busy: else they would read each piece separately.
     $("log").setAttribute("aria-busy", "true");
     $("conversation").append(this.item);
   }
@@ -70,10 +70,10 @@ class Exchange {
     this.item.append(problem);
   }
 
-  close(words) {
+  close(note) {
     this.answer.classList.remove("waiting");
     if (!this.text) this.answer.textContent = "";
-    if (words) this.item.append(element("p", "note", words));
+    if (note) this.item.append(element("p", "note", note));
     $("log").removeAttribute("aria-busy");
   }
 }

@@ -1,16 +1,16 @@
-// Elements by name. Whatever is said goes in as text, never as HTML.
+// Access to elements. All content is set as text, never as HTML.
 
 export const $ = (id) => document.getElementById(id);
 
 export function element(tag, className = "", text = "") {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  made.textContent = text;
-  return made;
+  const created = document.createElement(tag);
+  if (className) created.className = className;
+  created.textContent = text;
+  return created;
 }
 
-/** Text in an element that is hidden without any. */
-export function say(id, text) {
+/** Sets the text of an element, which is hidden while the text is empty. */
+export function setText(id, text) {
   $(id).textContent = text;
   $(id).hidden = !text;
 }

@@ -1,29 +1,30 @@
-// Is the cloud within reach? Looked at all the time, so that nobody has to reload.
+// Polls whether the gateway and the cloud can be reached, so that nobody has to reload the page.
 
 import { readiness } from "./api.js";
 
 const READY_MS = 15000;
 const AWAY_MS = 2000;
 
-/** Tells `show` what was found; the function that comes back looks at once. */
-export function watch(show) {
+/** Calls `onState` with the result of each check; returns a function that checks at once. */
+export function watchGateway(onState) {
   let timer = 0;
-  let looking = null;
+  let checking = null; // promise of the check in progress, shared by concurrent callers
 
-  async function once() {
+  async function runCheck() {
     clearTimeout(timer);
-    const found = await readiness();
-    show(found);
-    timer = setTimeout(look, found.ready ? READY_MS : AWAY_MS);
+    const state = await readiness();
+    onState(state);
+    timer = setTimeout(check, state.ready ? READY_MS : AWAY_MS);
   }
 
-  function look() {
-    looking ??= once().finally(() => (looking = null));
-    return looking;
+  function check() {
+    checking ??= runCheck().finally(() => (checking = null));
+    return checking;
   }
 
-  document.addEventListener("visibilitychange", () => document.hidden || look());
-  window.addEventListener("online", look);
-  look();
-  return look;
+  // Browsers slow down the timers of hidden pages.
+  document.addEventListener("visibilitychange", () => document.hidden || check());
+  window.addEventListener("online", check);
+  check();
+  return check;
 }

@@ -1,154 +1,157 @@
-// The page: puts pictures, questions and what comes of them together.
+// The page's state and events: the image, the conversation, the rate and the gateway's state.
 
 import * as api from "./api.js";
 import { Conversation } from "./conversation.js";
-import { $, say } from "./elements.js";
+import { $, setText } from "./elements.js";
 import { showBytes, showTimes } from "./figures.js";
+import { listenForImages, readImage, UnusableFile } from "./image_input.js";
 import { hideMap, showMap } from "./index_map.js";
-import { watch } from "./link.js";
-import { offerPictures, openPicture, Unusable } from "./picture.js";
+import { watchGateway } from "./link.js";
 import { Rate } from "./rate.js";
-import { explain } from "./words.js";
+import { explain } from "./text.js";
 
-let bundle = null;
-let starting = null; // until the bundle is known
+let bundle = null; // null until the gateway has answered
+let starting = null; // promise while the bundle is requested
 let rate = null;
-let picture = null;
+let image = null;
 let conversation = new Conversation();
-let lastSplit = null;
-let running = null; // aborts the answer on its way
-let mapping = null; // aborts the index map on its way
-let choice = 0;
+let lastSplit = null; // `split` of the last answer
+let answering = null; // aborts the answer in progress
+let mapping = null; // aborts the index map in progress
+let selection = 0; // counts selected files: a newer one supersedes those still being read
 
 async function start() {
   try {
     bundle = await api.bundle();
   } catch (error) {
-    failed(error);
+    handleError(error);
     return;
   }
-  if (about("key")) $("notice").hidden = true;
+  if (isNoticeAbout("key")) $("notice").hidden = true;
   const names = bundle.qualities.map((quality) => quality.name);
   rate = new Rate(names, rate?.name, drawMap);
-  if (picture) weigh();
+  if (image) showCosts();
 }
 
-function showLink({ gateway, ready, words }) {
+function showGatewayState({ gateway, ready, message }) {
   const state = ready ? "ready" : gateway ? "the cloud is not ready" : "the gateway is away";
   if ($("state").textContent !== state) $("state").textContent = state;
   $("state").dataset.state = ready ? "ready" : "away";
-  if (!gateway) bundle = null; // it may come back with another
-  if (about("key")) return;
+  if (!gateway) bundle = null; // it may restart with another bundle
+  if (isNoticeAbout("key")) return;
   if (gateway && !bundle) {
     starting ??= start().finally(() => {
       starting = null;
     });
   }
   if (ready) {
-    if (about("link")) $("notice").hidden = true;
+    if (isNoticeAbout("link")) $("notice").hidden = true;
     return;
   }
-  const [title, what] = gateway
+  const [title, consequence] = gateway
     ? ["The cloud is not ready.", "Questions have to wait; pictures can still be chosen and encoded."]
     : ["The gateway does not answer.", "Is edge-client serve still running where this page is from?"];
-  notice("link", title, `${what} This page looks again every two seconds and goes on by itself.`, words);
+  const retry = "This page looks again every two seconds and goes on by itself.";
+  showNotice("link", title, `${consequence} ${retry}`, message);
 }
 
-const about = (what) => !$("notice").hidden && $("notice").dataset.about === what;
+const isNoticeAbout = (topic) => !$("notice").hidden && $("notice").dataset.about === topic;
 
-function notice(about, title, words, detail = "") {
-  // An alert is read aloud when it changes, so it changes only when there is news.
-  if ($("notice-title").textContent !== title) say("notice-title", title);
-  if ($("notice-words").textContent !== words) say("notice-words", words);
-  if ($("notice-detail").textContent !== detail) say("notice-detail", detail);
-  $("give-key").hidden = about !== "key";
-  $("notice").dataset.about = about;
+function showNotice(topic, title, text, detail = "") {
+  // Screen readers read an alert aloud whenever it changes: set only what is different.
+  if ($("notice-title").textContent !== title) setText("notice-title", title);
+  if ($("notice-words").textContent !== text) setText("notice-words", text);
+  if ($("notice-detail").textContent !== detail) setText("notice-detail", detail);
+  $("give-key").hidden = topic !== "key";
+  $("notice").dataset.about = topic;
   $("notice").hidden = false;
 }
 
-/** What concerns the whole page: no key, or no gateway. Anything else is told where it happened. */
-function failed(error) {
+/** Handles errors that concern the whole page; true if the caller must not show the error, too. */
+function handleError(error) {
   if (error.code === "invalid_api_key") {
-    askKey();
+    requestKey();
     return true;
   }
-  if (error instanceof api.GatewayAway || error.code === "cloud_unreachable") lookAtLink();
+  if (error instanceof api.GatewayAway || error.code === "cloud_unreachable") checkGateway();
   return false;
 }
 
-// Picture
+// Image
 
-async function take(file) {
-  const own = ++choice;
-  say("picture-problem", "");
+async function selectFile(file) {
+  const current = ++selection;
+  setText("image-problem", "");
   let opened;
   try {
-    await starting; // else it is not known yet what the gateway takes
-    opened = await openPicture(file, bundle?.max_request_bytes ?? Infinity);
+    await starting; // the bundle has the limit of a request
+    opened = await readImage(file, bundle?.max_request_bytes ?? Infinity);
   } catch (error) {
-    if (!(error instanceof Unusable)) throw error;
-    say("picture-problem", error.message);
+    if (!(error instanceof UnusableFile)) throw error;
+    setText("image-problem", error.message);
     return;
   }
-  if (own !== choice) return URL.revokeObjectURL(opened.url);
-  forget();
-  picture = opened;
+  if (current !== selection) return URL.revokeObjectURL(opened.url);
+  reset();
+  image = opened;
   const preview = $("preview");
-  preview.src = picture.url;
-  preview.alt = `The picture that you chose, ${picture.name}`;
-  $("chosen-words").textContent = picture.name;
+  preview.src = image.url;
+  preview.alt = `The picture that you chose, ${image.name}`;
+  $("chosen-words").textContent = image.name;
   $("chooser").hidden = true;
   $("chosen").hidden = false;
   $("question").focus();
   preview.hidden = false;
-  await preview.decode().catch(() => (preview.hidden = true)); // not every browser shows every format
-  if (picture === opened && bundle) await weigh();
+  // Not every browser displays every format that the gateway accepts.
+  await preview.decode().catch(() => (preview.hidden = true));
+  if (image === opened && bundle) await showCosts();
 }
 
-function forget() {
-  running?.abort();
+function reset() {
+  answering?.abort();
   mapping?.abort();
-  if (picture) URL.revokeObjectURL(picture.url);
-  picture = null;
+  if (image) URL.revokeObjectURL(image.url);
+  image = null;
   lastSplit = null;
   conversation = new Conversation();
   $("preview").removeAttribute("src");
   $("chooser").hidden = false;
   $("chosen").hidden = true;
-  say("picture-problem", "");
-  say("question-problem", "");
-  rate?.forget();
+  setText("image-problem", "");
+  setText("question-problem", "");
+  rate?.clear();
   hideMap();
   showBytes(null, null, conversation);
   showTimes(null);
 }
 
-/** What the picture costs at each rate, and what it becomes at the one that is set. */
-async function weigh() {
-  const own = picture;
+/** Shows the payload size at each rate, and the index map at the selected one. */
+async function showCosts() {
+  const requested = image;
   await drawMap();
   try {
-    const { image, rates } = await api.rates(own.uri, mapping.signal);
-    if (picture !== own) return;
-    own.image = image;
-    rate.measure(rates);
-    showBytes(picture, lastSplit, conversation);
+    const { image: sizes, rates } = await api.rates(requested.uri, mapping.signal);
+    if (image !== requested) return; // another image was selected meanwhile
+    requested.sizes = sizes;
+    rate.setSizes(rates);
+    showBytes(image, lastSplit, conversation);
   } catch (error) {
-    if (picture === own) failed(error);
+    if (image === requested) handleError(error);
   }
 }
 
 async function drawMap() {
   mapping?.abort();
-  const abort = (mapping = new AbortController());
-  const own = picture;
+  const controller = (mapping = new AbortController());
+  const requested = image;
   try {
-    const map = await api.indexMap(own.uri, rate.name, abort.signal);
-    if (picture === own && !abort.signal.aborted) showMap(map, $("preview"));
+    const map = await api.indexMap(requested.uri, rate.name, controller.signal);
+    if (image === requested && !controller.signal.aborted) showMap(map, $("preview"));
   } catch (error) {
-    if (api.isAbort(error) || picture !== own || failed(error)) return;
+    if (api.isAbort(error) || image !== requested || handleError(error)) return;
     const { title, advice, detail } = explain(error);
-    if (error.status === 400 || error.status === 413) say("picture-problem", `${title} ${advice} ${detail}`);
+    const isInvalid = error.status === 400 || error.status === 413;
+    if (isInvalid) setText("image-problem", `${title} ${advice} ${detail}`);
     else hideMap(`${title} ${detail}`);
   }
 }
@@ -157,13 +160,13 @@ async function drawMap() {
 
 async function ask() {
   const question = $("question").value.trim();
-  say("question-problem", "");
-  if (!picture) return refuse("Choose a picture first.", $("choose"));
+  setText("question-problem", "");
+  if (!image) return refuse("Choose a picture first.", $("choose"));
   if (!question) return refuse("Type a question first.", $("question"));
   if (!bundle) return refuse("The gateway has not answered yet. Try again in a moment.", $("question"));
-  const own = (running = new AbortController());
-  const asked = conversation;
-  const exchange = asked.begin(question);
+  const controller = (answering = new AbortController());
+  const current = conversation;
+  const exchange = current.begin(question);
   $("question").value = "";
   $("ask").textContent = "Stop";
   $("asking").scrollIntoView({ block: "nearest" });
@@ -171,70 +174,70 @@ async function ask() {
   try {
     const request = {
       model: bundle.model,
-      messages: asked.messages(question, picture.uri),
+      messages: current.messages(question, image.uri),
       ...(rate.name && { quality: rate.name }),
     };
-    for await (const { choices, split } of api.chat(request, own.signal)) {
+    for await (const { choices, split } of api.chat(request, controller.signal)) {
       exchange.add(choices[0]?.delta.content);
       if (split) {
         exchange.end(split);
         answered = true;
-        if (asked === conversation) show(split);
+        if (current === conversation) showSplit(split);
       }
     }
   } catch (error) {
     if (answered) return;
     if (api.isAbort(error)) exchange.stop();
     else exchange.fail(error);
-    if (asked === conversation && !$("question").value) $("question").value = question;
-    if (!api.isAbort(error)) failed(error);
+    if (current === conversation && !$("question").value) $("question").value = question;
+    if (!api.isAbort(error)) handleError(error);
   } finally {
-    if (running === own) {
-      running = null;
+    if (answering === controller) {
+      answering = null;
       $("ask").textContent = "Ask";
     }
     $("asking").scrollIntoView({ block: "nearest" });
   }
 }
 
-function show(split) {
+function showSplit(split) {
   lastSplit = split;
-  showBytes(picture, split, conversation);
+  showBytes(image, split, conversation);
   showTimes(split);
 }
 
-function refuse(words, where) {
-  say("question-problem", words);
-  where.focus();
+function refuse(text, target) {
+  setText("question-problem", text);
+  target.focus();
 }
 
 $("asking").addEventListener("submit", (event) => {
   event.preventDefault();
-  if (running) running.abort();
+  if (answering) answering.abort();
   else ask();
 });
 $("question").addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
-  if (!running) ask();
+  if (!answering) ask();
 });
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && !document.querySelector("dialog[open]")) running?.abort();
+  if (event.key === "Escape" && !document.querySelector("dialog[open]")) answering?.abort();
 });
-$("new-picture").addEventListener("click", () => {
-  choice++;
-  forget();
+$("new-image").addEventListener("click", () => {
+  selection++;
+  reset();
   $("choose").focus();
 });
-offerPictures(take, (words) => say("picture-problem", words));
+listenForImages(selectFile, (text) => setText("image-problem", text));
 
-// The key
+// API key
 
-function askKey() {
-  const given = api.key.get();
-  const what = given ? "The one that was given is not right." : "Questions have to wait for it.";
-  notice("key", "This gateway wants a key.", what);
-  $("key-words").textContent = given
+function requestKey() {
+  const wasRejected = api.key.get();
+  const text = wasRejected ? "The one that was given is not right." : "Questions have to wait for it.";
+  showNotice("key", "This gateway wants a key.", text);
+  $("key-words").textContent = wasRejected
     ? "The key that was given is not right. Please try again."
     : "Whoever runs it has set one. It is kept until this tab is closed.";
   if (!$("key-dialog").open) $("key-dialog").showModal();
@@ -250,5 +253,5 @@ $("key-form").addEventListener("submit", (event) => {
   start();
 });
 
-forget();
-const lookAtLink = watch(showLink);
+reset();
+const checkGateway = watchGateway(showGatewayState);

@@ -13,10 +13,10 @@ class Caller:
     """Counts how often it had to give way."""
 
     def __init__(self) -> None:
-        self.gave_way = 0
+        self.evicted = 0
 
-    def give_way(self) -> None:
-        self.gave_way += 1
+    def evict(self) -> None:
+        self.evicted += 1
 
 
 def entered(arrivals: Arrivals, caller: str, count: int) -> list[Caller]:
@@ -30,8 +30,8 @@ def test_a_caller_pushes_out_its_own_first_calls() -> None:
     arrivals = Arrivals(8, 0.5)
     others = entered(arrivals, "good", 2)
     trickling = entered(arrivals, "hostile", 10)
-    assert [call.gave_way for call in trickling] == [1] * 6 + [0] * 4
-    assert [call.gave_way for call in others] == [0, 0]
+    assert [call.evicted for call in trickling] == [1] * 6 + [0] * 4
+    assert [call.evicted for call in others] == [0, 0]
     assert len(arrivals) == 6
 
 
@@ -41,18 +41,18 @@ def test_who_has_most_makes_room_where_all_is_taken() -> None:
     second = entered(arrivals, "b", 2)
     third = entered(arrivals, "c", 1)
     assert arrivals.enter(newcomer := Caller(), "d")
-    assert [call.gave_way for call in (*first, *second, *third, newcomer)] == [1] + [0] * 6
+    assert [call.evicted for call in (*first, *second, *third, newcomer)] == [1] + [0] * 6
 
 
 def test_silent_calls_go_before_those_that_said_something() -> None:
     arrivals = Arrivals(4, 1.0)
     slow, *silent = entered(arrivals, "same", 4)
-    arrivals.begun(slow)
+    arrivals.message_received(slow)
     entered(arrivals, "same", 3)
-    assert slow.gave_way == 0
-    assert [call.gave_way for call in silent] == [1, 1, 1]
+    assert slow.evicted == 0
+    assert [call.evicted for call in silent] == [1, 1, 1]
     arrivals.leave(silent[0])  # harmless: it is not there any more
-    arrivals.begun(silent[0])
+    arrivals.message_received(silent[0])
     assert len(arrivals) == 4
 
 
@@ -61,7 +61,7 @@ def test_room_comes_back() -> None:
     (call,) = entered(arrivals, "a", 1)
     arrivals.leave(call)
     assert not arrivals.enter(Caller(), "a")
-    assert call.gave_way == 0
+    assert call.evicted == 0
     assert len(arrivals) == 1
 
 
@@ -80,10 +80,10 @@ def test_nobody_holds_more_than_a_share_of_the_places() -> None:
     with pytest.raises(Overloaded, match="at most 4 questions in flight") as full:
         places.check("third")
     assert type(full.value) is Overloaded
-    places.give_back("hostile")
+    places.release("hostile")
     places.check("third")
     places.check("hostile")
-    assert places.taken == 3
+    assert places.used == 3
 
 
 def test_a_share_of_all_switches_shares_off() -> None:

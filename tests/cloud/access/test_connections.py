@@ -19,7 +19,7 @@ from benchmarks.attacks.peers.frames import call, data, opening, reset, settings
 from cloud_server.access import connections
 from cloud_server.access.admission import Arrivals
 from cloud_server.access.connections import Connections
-from cloud_server.access.sockets import Peer, accepted, peer_named
+from cloud_server.access.sockets import Peer, accepted_sockets, parse_peer
 from cloud_server.methods import Methods
 
 CHECK = "/grpc.health.v1.Health/Check"
@@ -103,15 +103,15 @@ def test_idle_connections_give_way_in_the_order_of_their_use() -> None:
                 asked = stack.enter_context(await service.opened())
                 await until(lambda: service.connections.open == 1)
                 name = f"ipv4:127.0.0.1:{asked.getsockname()[1]}"
-                service.connections.admitted(name)
-                service.connections.answered(name)
+                service.connections.question_admitted(name)
+                service.connections.question_ended(name)
                 idle = [stack.enter_context(await service.opened()) for _ in range(20)]
                 await until(lambda: closed(idle[0]))
                 await until(lambda: service.connections.open <= 14)
                 assert not closed(asked)
                 assert not closed(idle[-1])
                 assert await service.check() == health_pb2.HealthCheckResponse.SERVING
-                assert service.connections.end(name) == 1
+                assert service.connections.close(name) == 1
                 await until(lambda: closed(asked))
 
     asyncio.run(run())
@@ -123,7 +123,7 @@ def test_a_question_being_answered_keeps_its_connection() -> None:
             with ExitStack() as stack:
                 busy = stack.enter_context(await service.opened())
                 await until(lambda: service.connections.open == 1)
-                service.connections.admitted(f"ipv4:127.0.0.1:{busy.getsockname()[1]}")
+                service.connections.question_admitted(f"ipv4:127.0.0.1:{busy.getsockname()[1]}")
                 for _ in range(30):
                     stack.enter_context(await service.opened())
                 await until(lambda: service.connections.open > 1)
@@ -157,8 +157,8 @@ def test_streams_that_are_reset_at_once_end_their_connection(path: str) -> None:
 def test_a_connection_of_many_silent_calls_is_ignored_and_ended_once_others_need_room(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(connections, "FEW", STREAMS - 4)
-    monkeypatch.setattr(connections, "HANGING_SECONDS", 0.5)
+    monkeypatch.setattr(connections, "MAX_UNPROVEN_CALLS", STREAMS - 4)
+    monkeypatch.setattr(connections, "QUARANTINE_SECONDS", 0.5)
 
     async def run() -> None:
         silent = [call(2 * number + 1, CHECK) for number in range(STREAMS)]
@@ -239,12 +239,12 @@ def test_calls_that_ended_take_no_stream_of_their_connection() -> None:
 
 
 def test_names_of_peers() -> None:
-    assert peer_named("ipv4:192.0.2.1:50000") == Peer("192.0.2.1", 50000)
-    assert peer_named("ipv6:%5B2001:db8::1%5D:50000") == Peer("2001:db8::1", 50000)
-    assert peer_named("ipv6:[::ffff:192.0.2.1]:50000") == Peer("192.0.2.1", 50000)
-    assert peer_named("ipv6:%5Bfe80::1%25eth0%5D:50000") == Peer("fe80::1", 50000)
+    assert parse_peer("ipv4:192.0.2.1:50000") == Peer("192.0.2.1", 50000)
+    assert parse_peer("ipv6:%5B2001:db8::1%5D:50000") == Peer("2001:db8::1", 50000)
+    assert parse_peer("ipv6:[::ffff:192.0.2.1]:50000") == Peer("192.0.2.1", 50000)
+    assert parse_peer("ipv6:%5Bfe80::1%25eth0%5D:50000") == Peer("fe80::1", 50000)
     for other in ("", "unix:/run/service", "unix:", "ipv4:nonsense:1", "ipv4:192.0.2.1:x"):
-        assert peer_named(other) is None
+        assert parse_peer(other) is None
 
 
 def test_accepted_connections_by_port() -> None:
@@ -253,7 +253,7 @@ def test_accepted_connections_by_port() -> None:
         socket.create_connection(listening.getsockname()) as client,
         listening.accept()[0] as own,
     ):
-        found = accepted(listening.getsockname()[1])
+        found = accepted_sockets(listening.getsockname()[1])
         assert found == {Peer("127.0.0.1", client.getsockname()[1]): own.fileno()}
 
 
@@ -269,10 +269,10 @@ def test_memory_goes_back_when_a_rush_is_over_even_right_after_it(
     """With many still there it waits until calls need not give way any more."""
     live = {Peer("10.0.0.1", port): port for port in range(100)}
     given: list[float] = []
-    monkeypatch.setattr(connections, "accepted", lambda port: dict(live))
-    monkeypatch.setattr(connections, "give_back", lambda: given.append(time.monotonic()))
-    monkeypatch.setattr(connections, "LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(connections, "PRESSED_SECONDS", 0.5)
+    monkeypatch.setattr(connections, "accepted_sockets", lambda port: dict(live))
+    monkeypatch.setattr(connections, "release_free_memory", lambda: given.append(time.monotonic()))
+    monkeypatch.setattr(connections, "SCAN_SECONDS", 0.01)
+    monkeypatch.setattr(connections, "PRESSURE_SECONDS", 0.5)
 
     async def rush() -> None:
         own = Connections(1000, 1.0, 1000)
@@ -280,7 +280,7 @@ def test_memory_goes_back_when_a_rush_is_over_even_right_after_it(
         try:
             await until(lambda: own.open == 100)
             began = time.monotonic()
-            own.came("ipv4:10.0.0.1:5", pressed=True)
+            own.call_started("ipv4:10.0.0.1:5", evicted_another=True)
             for peer in list(live)[left:]:
                 del live[peer]
             await until(lambda: bool(given))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from cloud_server.access.expiry import AGAIN_SECONDS, Expiry
+from cloud_server.access.expiry import REPEAT_SECONDS, Expiry
 from cloud_server.access.identity import Identities
 from cloud_server.certificates import issuing
 from cloud_server.certificates.revocation import revoke
@@ -61,18 +61,18 @@ def test_the_end_is_told_once_a_day(
     for _ in range(5):
         service.expiry.check()
     (warning,) = caplog.messages
-    assert "the certificate ends" in warning
+    assert "the certificate expires" in warning
     assert "in 13.0 days; replace the file of tls_certificate" in warning
     service.now -= 1000 * DAY  # a clock that jumps and is set right again
     service.expiry.check()
     service.now += 1000 * DAY
     caplog.clear()
     service.expiry.check()
-    uptime += AGAIN_SECONDS + 1
+    uptime += REPEAT_SECONDS + 1
     service.expiry.check()
     service.expiry.check()
     assert len(caplog.messages) == 2
-    assert not service.expiry.trouble()
+    assert not service.expiry.unready_reason()
 
 
 def test_an_end_is_a_reason_until_the_file_is_replaced(
@@ -80,18 +80,18 @@ def test_an_end_is_a_reason_until_the_file_is_replaced(
 ) -> None:
     service = Service(tmp_path, days=20)
     metrics = Metrics()
-    service.expiry.add_to(metrics)
+    service.expiry.register_gauges(metrics)
     assert 'avq_certificate_seconds_left{certificate="refused"} NaN' in metrics.text().decode()
     service.now += 21 * DAY
-    trouble = service.expiry.trouble()
+    trouble = service.expiry.unready_reason()
     assert trouble.startswith("certificate expired 20")
     assert trouble.endswith("UTC; replace the file of tls_certificate")
     service.expiry.check()
     assert "and new clients are refused" in caplog.text
     assert -1.1 * DAY < left(metrics, "server") < -0.9 * DAY
     service.renew(60)
-    service.identities.reread()
-    assert not service.expiry.trouble()
+    service.identities.reload()
+    assert not service.expiry.unready_reason()
     assert 38 * DAY < left(metrics, "server") < 40 * DAY
     assert left(metrics, "clients") > 3000 * DAY
     caplog.clear()
@@ -99,8 +99,8 @@ def test_an_end_is_a_reason_until_the_file_is_replaced(
     assert not caplog.messages
     service.now += 4000 * DAY
     service.renew(3640)
-    service.identities.reread()
-    assert "expired" in service.expiry.trouble()
+    service.identities.reload()
+    assert "expired" in service.expiry.unready_reason()
 
 
 def left(metrics: Metrics, of: str) -> float:
@@ -123,10 +123,10 @@ def test_a_list_that_should_have_been_replaced_is_no_reason(
     )
     expiry = Expiry(service.tls, Identities(config, service.tls), lambda: service.now)
     service.now += 31 * DAY
-    assert not expiry.trouble()
+    assert not expiry.unready_reason()
     expiry.check()
     assert "list of refused certificates expired" in caplog.text
-    assert "what it lists stays refused" in caplog.text
+    assert "its certificates stay refused" in caplog.text
 
 
 def test_without_tls_nothing_ends(caplog: pytest.LogCaptureFixture) -> None:
@@ -134,5 +134,5 @@ def test_without_tls_nothing_ends(caplog: pytest.LogCaptureFixture) -> None:
     expiry = Expiry(None, Identities(config))
     caplog.set_level(logging.DEBUG)
     expiry.check()
-    assert not expiry.trouble()
+    assert not expiry.unready_reason()
     assert not caplog.messages

@@ -116,12 +116,12 @@ def test_a_token_is_a_name(tokens: Path) -> None:
 )
 def test_without_a_good_token_nobody_comes_in(tokens: Path, call: Any) -> None:
     gate = Gate(replace(CONFIG, tokens=tokens))
-    visit = gate.arrive()
+    visit = gate.open()
     with pytest.raises(Unauthenticated) as caught:
         visit.admit(call)
     assert_clear(str(caught.value))
     assert gate.in_flight == 0
-    visit.leave()
+    visit.release()
 
 
 BAD_NAMES: Any = (
@@ -153,20 +153,20 @@ def test_what_is_no_certificate_is_nobodys() -> None:
 
 def test_a_place_is_taken_and_given_back(tokens: Path) -> None:
     gate = Gate(replace(CONFIG, tokens=tokens, max_in_flight=2, questions_at_once=1))
-    first, second, third = gate.arrive(), gate.arrive(), gate.arrive()
+    first, second, third = gate.open(), gate.open(), gate.open()
     assert first.admit(bearer("one")) == "edge-1"
     with pytest.raises(QuotaExceeded):
         second.admit(bearer("one"))
     assert second.admit(bearer("seven")) == "007"
     with pytest.raises(Overloaded, match="at most 2 questions in flight"):
         third.admit(bearer("seven"))
-    third.leave()
+    third.release()
     assert gate.in_flight == 2
-    first.leave()
-    again = gate.arrive()
+    first.release()
+    again = gate.open()
     assert again.admit(bearer("one")) == "edge-1"
-    again.leave()
-    second.leave()
+    again.release()
+    second.release()
     assert gate.in_flight == 0
 
 
@@ -176,8 +176,8 @@ def test_a_place_is_taken_and_given_back(tokens: Path) -> None:
         ("", "mapping of names"),
         ("- a\n- b\n", "mapping of names"),
         ("just text", "mapping of names"),
-        ("a: [", "something else"),
-        (f'a: {"0" * 64}"b": {"1" * 64}\n', "something else in line 1"),
+        ("a: [", "invalid YAML"),
+        (f'a: {"0" * 64}"b": {"1" * 64}\n', "invalid YAML in line 1"),
         ("edge-1: secret", "token of 'edge-1' as 64 hex digits"),
         (f"edge-1: {'0' * 63}", "64 hex digits"),
         (f"edge-1: {'g' * 64}", "64 hex digits"),
@@ -214,7 +214,7 @@ def test_a_token_may_have_limits_of_its_own(tmp_path: Path) -> None:
     )
     gate = Gate(replace(CONFIG, tokens=path, questions_at_once=1))
     for token, places in (("one", 2), ("two", 1)):
-        visits = [gate.arrive() for _ in range(places + 1)]
+        visits = [gate.open() for _ in range(places + 1)]
         for visit in visits[:-1]:
             visit.admit(bearer(token))
         with pytest.raises(QuotaExceeded, match=f"at most {places} questions"):
@@ -234,7 +234,7 @@ def test_a_token_that_was_made_is_known(
     assert own.stat().st_mode & 0o777 == 0o600
     known.write_text(f"{line}other: {digest('other')}\n")
     gate = Gate(replace(CONFIG, tokens=known))
-    assert gate.arrive().admit(bearer(token)) == name
+    assert gate.open().admit(bearer(token)) == name
     assert main(["token", f"--name={name}", f"--out={own}"]) == 1
     assert own.read_text() == token
     assert "expected to write a new file" in capsys.readouterr().err

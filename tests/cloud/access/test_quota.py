@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aligned_vq.errors import QuotaExceeded
-from protos.access.quota import PLACE_SECONDS, Quotas
+from protos.access.quota import SLOT_RETRY_SECONDS, Quotas
 from tests.e2e.raw import assert_clear
 
 
@@ -76,7 +76,7 @@ def test_questions_at_once() -> None:
     for _ in range(5):  # a refusal costs nothing of the rate
         with pytest.raises(QuotaExceeded, match="at most 2 questions of a at once") as caught:
             quotas.enter("a")
-    assert caught.value.retry_after_seconds == PLACE_SECONDS
+    assert caught.value.retry_after_seconds == SLOT_RETRY_SECONDS
     assert_clear(str(caught.value))
     quotas.enter("b")
     quotas.leave("a")

@@ -59,7 +59,7 @@ def write_tokens(path: Path, **tokens: str) -> None:
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(identity, "GOODBYE_SECONDS", 0.0)
+    monkeypatch.setattr(identity, "CLOSE_DELAY_SECONDS", 0.0)
 
 
 def look(identities: Identities) -> list[str]:
@@ -67,9 +67,9 @@ def look(identities: Identities) -> list[str]:
     hung_up: list[str] = []
 
     async def once() -> None:
-        identities.hang_up = hung_up.extend
-        identities.reread()
-        identities.sweep()
+        identities.close_connections = hung_up.extend
+        identities.reload()
+        identities.end_refused_calls()
         await asyncio.sleep(0.01)
 
     asyncio.run(once())
@@ -78,7 +78,7 @@ def look(identities: Identities) -> list[str]:
 
 def running(identities: Identities, call: Any) -> Ended:
     ended = Ended()
-    identities.began(ended, identities.identify(call), ended)
+    identities.add_call(ended, identities.identify(call), ended)
     return ended
 
 
@@ -93,7 +93,7 @@ def test_a_token_that_was_removed(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     write_tokens(path, b="two", c="three")
     assert look(identities) == ["ipv4:127.0.0.1:1"]
     assert [str(why) for why in ended.why] == [
-        "expected a token known here, got another; ask the service's operator for one"
+        "expected a token that is registered here, got another; ask the service's operator for one"
     ]
     assert not other.why
     with pytest.raises(Unauthenticated):
@@ -189,15 +189,15 @@ def test_a_certificate_that_is_refused_by_name(secured: Secured) -> None:
     secured.refused.write_text("names: [edge-1]")
     assert look(identities) == ["ipv4:127.0.0.1:1", "ipv4:127.0.0.1:2"]
     assert [len(call.why) for call in calls] == [1, 1, 0]
-    assert "got one that was taken back" in str(calls[0].why[0])
+    assert "got one that is on the deny-list" in str(calls[0].why[0])
     assert_clear(str(calls[0].why[0]))
     secured.refused.write_text("")  # cut short: lets nobody in again
     assert not look(identities)
 
     async def asked_again() -> list[str]:
         hung_up: list[str] = []
-        identities.hang_up = hung_up.extend
-        with pytest.raises(Unauthenticated, match="taken back"):
+        identities.close_connections = hung_up.extend
+        with pytest.raises(Unauthenticated, match="deny-list"):
             identities.identify(refused)
         assert identities.identify(good).name == "edge-2"
         await asyncio.sleep(0.01)
@@ -218,7 +218,7 @@ def test_a_certificate_that_ends_while_it_is_used(
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 2 * 3600)
     assert look(secured.identities) == ["ipv4:127.0.0.1:1"]
-    assert "got one that ended" in str(calls[0].why[0])
+    assert "got an expired one" in str(calls[0].why[0])
     assert not calls[1].why
 
 
@@ -246,19 +246,19 @@ def test_a_list_that_cannot_be_used_at_the_start(secured: Secured) -> None:
     with pytest.raises(ConfigError, match="No such file") as caught:
         Identities(secured.config, secured.tls)
     assert_clear(str(caught.value))
-    with pytest.raises(ConfigError, match="expected tls_clients beside tls_refused"):
+    with pytest.raises(ConfigError, match="expected tls_clients together with tls_refused"):
         replace(CONFIG, tls_refused=secured.refused)
 
 
 def test_the_watch_goes_on_after_a_bug(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(identity, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(identity, "RELOAD_SECONDS", 0.01)
     path = tmp_path / "tokens.yaml"
     write_tokens(path, a="one")
     identities = Identities(replace(CONFIG, tokens=path))
     known: Any = Call(1, token="one")
-    sweep, failures = identities.sweep, [RuntimeError("a bug")]
+    sweep, failures = identities.end_refused_calls, [RuntimeError("a bug")]
 
     def flawed() -> None:
         if failures:
@@ -266,9 +266,9 @@ def test_the_watch_goes_on_after_a_bug(
         sweep()
 
     async def watched() -> None:
-        monkeypatch.setattr(identities, "sweep", flawed)
+        monkeypatch.setattr(identities, "end_refused_calls", flawed)
         ended = asyncio.Event()
-        identities.began(ended, identities.identify(known), lambda why: ended.set())
+        identities.add_call(ended, identities.identify(known), lambda why: ended.set())
         watching = asyncio.create_task(identities.watch())
         write_tokens(path, b="two")
         async with asyncio.timeout(10):
@@ -276,12 +276,12 @@ def test_the_watch_goes_on_after_a_bug(
         watching.cancel()
 
     asyncio.run(watched())
-    assert "looking at credentials again failed" in caplog.text
+    assert "reloading the credentials failed" in caplog.text
 
 
 def noted(peers: Peers, ports: Iterable[int], caller: Caller, now: float) -> None:
     for port in ports:
-        peers.note(f"ipv4:127.0.0.1:{port}", caller, now)
+        peers.record(f"ipv4:127.0.0.1:{port}", caller, now)
 
 
 def test_memory_of_connections_is_bounded() -> None:
@@ -293,6 +293,8 @@ def test_memory_of_connections_is_bounded() -> None:
     assert len(peers) == 1
     noted(peers, [1, 2], a, 103)
     noted(peers, [2], b, 104)
-    assert peers.take(lambda caller: caller.key == "key-b", 105) == ["ipv4:127.0.0.1:1000"]
+    assert peers.remove_refused(lambda caller: caller.key == "key-b", 105) == [
+        "ipv4:127.0.0.1:1000"
+    ]
     noted(peers, [2], b, 204)
-    assert peers.take(lambda caller: caller.key == "key-b", 205) == ["ipv4:127.0.0.1:2"]
+    assert peers.remove_refused(lambda caller: caller.key == "key-b", 205) == ["ipv4:127.0.0.1:2"]

@@ -81,7 +81,7 @@ def test_the_command_makes_what_is_missing(
         assert cli.main([*run, more]) == 1
         said = capsys.readouterr()
         assert said.out == ""
-        assert "is there already; move it away" in said.err
+        assert "got an existing file; move it away" in said.err
         assert_clear(said.err.strip())
     assert not (out / "client-edge-4.pem").exists()
     assert before == {path: path.read_bytes() for path in written}
@@ -110,10 +110,10 @@ def test_what_cannot_be_made(
 
 def test_half_an_authority_is_not_replaced(folder: Path) -> None:
     (folder / "ca-key.pem").unlink()
-    with pytest.raises(ConfigError, match=r"ca\.pem, got one that is there already"):
+    with pytest.raises(ConfigError, match=r"ca\.pem, got an existing file"):
         issuing.make(folder, None, ("edge-2",))
     shutil.copy(folder / "server-key.pem", folder / "ca-key.pem")
-    with pytest.raises(ConfigError, match="expected the authority's key"):
+    with pytest.raises(ConfigError, match="expected the key of"):
         issuing.make(folder, None, ("edge-2",))
 
 
@@ -127,7 +127,7 @@ def test_a_key_that_a_kill_left_without_its_certificate_gets_one(folder: Path) -
         owner = load_pem_private_key(key, None)
         assert opened(folder / f"{stem}.pem").public_key() == owner.public_key()
     (folder / "client-edge-3-key.pem").write_text("somebody's")
-    with pytest.raises(ConfigError, match="there already; move it away"):
+    with pytest.raises(ConfigError, match="existing file; move it away"):
         issuing.make(folder, None, ("edge-3",))
     assert (folder / "client-edge-3-key.pem").read_text() == "somebody's"
 
@@ -184,24 +184,24 @@ def test_replaced_files_are_served_once_they_fit(
     caplog.set_level(logging.INFO)
     certificate, key, clients = files(folder)
     tls = TlsFiles(certificate, key, clients)
-    assert tls.changed() is None
+    assert tls.new_configuration() is None
     pair = fresh(issuing.new_authority())
     certificate.write_bytes(pair.certificate_pem())
     for _ in range(3):
-        assert tls.changed() is None
+        assert tls.new_configuration() is None
     (warning,) = caplog.messages  # one, not three
-    assert "are kept: expected the key of" in warning
+    assert "stay in use: expected the key of" in warning
     key.write_bytes(pair.key_pem())
-    assert tls.changed() is not None
-    assert tls.changed() is None
+    assert tls.new_configuration() is not None
+    assert tls.new_configuration() is None
     clients.write_bytes(issuing.new_authority().certificate_pem())
-    assert tls.changed() is not None
+    assert tls.new_configuration() is not None
     caplog.clear()
     for spoil in (b"", b"not PEM"):
         clients.write_bytes(spoil)
-        assert tls.changed() is None
+        assert tls.new_configuration() is None
     clients.unlink()
-    assert tls.changed() is None
+    assert tls.new_configuration() is None
     (first, second) = caplog.messages
     assert "expected certificates in PEM" in first
     assert "No such file" in second
@@ -233,7 +233,7 @@ def spoil(case: str, folder: Path) -> None:
     [
         ("encrypted key", "without a passphrase"),
         ("expired", "make a new one"),
-        ("other key", "got another in"),
+        ("other key", "got another one in"),
         ("swapped", "expected a private key"),
         ("no key", "No such file"),
         ("no authority", "expected certificates in PEM"),
@@ -275,12 +275,12 @@ def test_beyond_loopback_only_encrypted_or_told_so(host: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"tls_certificate": Path("c")}, "give tls_key too"),
-        ({"tls_key": Path("k")}, "give tls_certificate too"),
-        ({"tls_clients": Path("a")}, "beside tls_clients"),
-        ({"burst": 3}, "questions_per_second beside burst"),
-        ({"questions_per_second": -1.0}, "questions_per_second must not be negative"),
-        ({"max_connection_seconds": 0.0}, "max_connection_seconds must be positive"),
+        ({"tls_certificate": Path("c")}, "set tls_key too"),
+        ({"tls_key": Path("k")}, "set tls_certificate too"),
+        ({"tls_clients": Path("a")}, "together with tls_clients"),
+        ({"burst": 3}, "questions_per_second together with burst"),
+        ({"questions_per_second": -1.0}, "expected questions_per_second of 0 or more"),
+        ({"max_connection_seconds": 0.0}, "expected max_connection_seconds above 0"),
     ],
 )
 def test_settings_that_do_not_fit_together(settings: dict[str, Any], words: str) -> None:

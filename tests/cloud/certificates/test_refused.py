@@ -76,7 +76,9 @@ def test_the_command_revokes_and_a_renewed_certificate_is_good(
     refused = read(folder)
     assert first in refused
     assert other not in refused
-    assert refused.ends == pytest.approx(datetime.now(UTC).timestamp() + 30 * 86_400, abs=100)
+    assert refused.next_update == pytest.approx(
+        datetime.now(UTC).timestamp() + 30 * 86_400, abs=100
+    )
     assert (folder / "refused.pem").stat().st_mode & 0o777 == 0o644
 
     for name in ("client-edge-1.pem", "client-edge-1-key.pem"):
@@ -126,7 +128,7 @@ def test_names_serials_and_fingerprints(folder: Path) -> None:
         refused = parse_refused(text.encode(), PATH, ())
         assert first in refused
         assert other not in refused
-        assert refused.ends is None
+        assert refused.next_update is None
     assert first not in parse_refused(b"names: []", PATH, ())
 
 
@@ -144,20 +146,20 @@ def test_several_crls_of_several_authorities(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"", "got no such list"),
-        (b"- edge-1", "got no such list"),
-        (b"edge-1", "got no such list"),
-        (b"{", "got something else"),
-        (b"\xff\xfe", "got something else"),
-        (b"name: [edge-1]", "something else at 'name'"),
-        (b"names: edge-1", "something else at 'names'"),
+        (b"", "got none of them"),
+        (b"- edge-1", "got none of them"),
+        (b"edge-1", "got none of them"),
+        (b"{", "got invalid YAML"),
+        (b"\xff\xfe", "got invalid YAML"),
+        (b"name: [edge-1]", "invalid entry 'name'"),
+        (b"names: edge-1", "invalid entry 'names'"),
         (b"names: [[]]", "expected names of"),
         (b"names: [' ']", "expected names of"),
         (b"serials: [camera]", "serial numbers in hex digits"),
         (b"serials: ['']", "serial numbers in hex digits"),
         (b"fingerprints: [abc]", "fingerprints of 64 hex digits"),
-        (b"-----BEGIN X509 CRL-----\nMIIB", "a CRL that is cut short"),
-        (b"-----BEGIN X509 CRL-----\nMIIB\n-----END X509 CRL-----\n", "cannot be read"),
+        (b"-----BEGIN X509 CRL-----\nMIIB", "a truncated CRL"),
+        (b"-----BEGIN X509 CRL-----\nMIIB\n-----END X509 CRL-----\n", "a malformed CRL"),
     ],
 )
 def test_what_is_no_list(data: bytes, words: str) -> None:
@@ -174,7 +176,7 @@ def test_lists_that_nobody_here_signed_or_that_are_not_whole(folder: Path) -> No
         (crl(impostor), "an authority in tls_clients signed"),
         (crl(own) + crl(impostor), "an authority in tls_clients signed"),
         (crl(own, x509.DeltaCRLIndicator(1)), "critical extensions"),
-        (crl(own)[:-100], "cut short"),
+        (crl(own)[:-100], "truncated"),
     ):
         with pytest.raises(ConfigError, match=words) as caught:
             parse_refused(data, PATH, [own.certificate])

@@ -135,7 +135,7 @@ def session(
         urls = [own.url for own in replicas]
         blank = EngineRequest("blank", [4], IMAGE, Sampling(2))
         engine = ReplicasEngine(urls, Tokenizer(), LAYOUT, blank, lambda: retries.append(1))
-        engine.replicas._round_seconds = 0.1
+        engine.replicas._interval_seconds = 0.1
         await engine.warm_up()
         try:
             await work(engine)

@@ -19,7 +19,7 @@ from cloud_server.engine.base import EngineRequest
 from cloud_server.engine.transformers import failures
 from cloud_server.engine.transformers.answer import RunningAnswer
 from cloud_server.engine.transformers.batch import RunningBatch
-from cloud_server.engine.transformers.engine import TransformersEngine
+from cloud_server.engine.transformers.engine import EngineCapacity, TransformersEngine
 from cloud_server.engine.transformers.picking import Picker
 from cloud_server.engine.transformers.slots import SlotLayer
 from tests.cloud.engine.test_engine import alone, collect, ids, prompt, request
@@ -37,7 +37,7 @@ def llava() -> Any:
 
 @pytest.fixture
 def engine(llava: Any, tokenizer: Any) -> Iterator[TransformersEngine]:
-    made = TransformersEngine(llava, tokenizer, 4, 4 * 128, 1 << 20)
+    made = TransformersEngine(llava, tokenizer, EngineCapacity(4, 4 * 128, 1 << 20))
     yield made
     asyncio.run(made.close())
 
@@ -81,7 +81,7 @@ def test_an_engine_that_cannot_answer_itself_is_lost(
     def gone(*given: Any) -> Tensor:
         raise RuntimeError("CUDA error: device-side assert triggered")
 
-    engine = TransformersEngine(llava, tokenizer, 2, 4 * 128, 1 << 20)
+    engine = TransformersEngine(llava, tokenizer, EngineCapacity(2, 4 * 128, 1 << 20))
     monkeypatch.setattr(RunningBatch, "_forward", gone)
     failed = ask(engine, *(request(number, LONG) for number in range(6)))
     assert [type(error) for error in failed] == [EngineError] * 6
@@ -105,7 +105,7 @@ def test_nobody_waits_for_an_engine_that_was_ended(
     def ended(*given: Any) -> None:
         raise error
 
-    engine = TransformersEngine(llava, tokenizer, 2, 4 * 128, 1 << 20)
+    engine = TransformersEngine(llava, tokenizer, EngineCapacity(2, 4 * 128, 1 << 20))
     monkeypatch.setattr(RunningBatch, name, ended)
     failed = ask(engine, *(request(number, LONG) for number in range(6)))
     assert [type(found) for found in failed] == [EngineError] * 6
@@ -113,7 +113,7 @@ def test_nobody_waits_for_an_engine_that_was_ended(
     asyncio.run(engine.close())
 
 
-@pytest.mark.parametrize("name", ["_turn", "_collect", "_admit"])
+@pytest.mark.parametrize("name", ["_iterate", "_collect", "_admit"])
 def test_nobody_waits_for_an_engine_that_only_fails(
     llava: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -121,7 +121,7 @@ def test_nobody_waits_for_an_engine_that_only_fails(
         raise RuntimeError
 
     monkeypatch.setattr(TransformersEngine, name, broken)
-    engine = TransformersEngine(llava, tokenizer, 2, 4 * 128, 1 << 20)
+    engine = TransformersEngine(llava, tokenizer, EngineCapacity(2, 4 * 128, 1 << 20))
     failed = ask(engine, request(1), request(2))
     assert [type(found) for found in failed] == [EngineError] * 2
     engine._thread.join(10)
@@ -135,14 +135,14 @@ def test_a_panic_of_the_tokenizer_ends_one_answer(
     class PanicException(BaseException):  # as pyo3's, which is no Exception
         pass
 
-    take = RunningAnswer.take
+    take = RunningAnswer.add_token
 
     def panicking(answer: RunningAnswer, token: int, ends: bool) -> bool:
         if answer.request.request_id == "request-2":
             raise PanicException
         return take(answer, token, ends)
 
-    monkeypatch.setattr(RunningAnswer, "take", panicking)
+    monkeypatch.setattr(RunningAnswer, "add_token", panicking)
     first, second = ask(engine, request(1), request(2))
     assert first == alone(llava, request(1))
     assert "PanicException" in str(second)
@@ -153,7 +153,7 @@ def test_a_row_that_overflowed_leaves_nothing_behind(
     llava: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Masked out, a NaN still makes every sum NaN: the next answer in that row must not meet it."""
-    engine = TransformersEngine(llava, tokenizer, 2, 4 * 128, 1 << 20)
+    engine = TransformersEngine(llava, tokenizer, EngineCapacity(2, 4 * 128, 1 << 20))
     next_tokens = RunningBatch._next
 
     def overflowing(batch: RunningBatch, tokens: Sequence[int], first: int) -> Tensor:
@@ -204,14 +204,16 @@ def test_one_that_cannot_join_ends_none_that_run(
 
 
 def test_what_could_never_join_is_refused_and_holds_up_nobody(llava: Any, tokenizer: Any) -> None:
-    engine = TransformersEngine(llava, tokenizer, 4, 300, 1 << 20)  # two blocks and a bit
+    engine = TransformersEngine(
+        llava, tokenizer, EngineCapacity(4, 300, 1 << 20)
+    )  # two blocks and a bit
     length = len(prompt(1))
     for tokens in (257 - length, 299 - length):
         (refused,) = ask(engine, request(1, Sampling(max_tokens=tokens)))
         assert "at most 256 tokens" in str(refused)
     fits = request(1, Sampling(max_tokens=256 - length))
     assert ask(engine, fits, request(2)) == [alone(llava, fits), alone(llava, request(2))]
-    assert not engine._asked
+    assert not engine._answers
     asyncio.run(engine.close())
 
 
@@ -219,7 +221,7 @@ def test_long_answers_before_short_ones_do_not_exceed_the_memory(
     llava: Any, tokenizer: Any
 ) -> None:
     budget = 4 * 128
-    engine = TransformersEngine(llava, tokenizer, 4, budget, 1 << 20)
+    engine = TransformersEngine(llava, tokenizer, EngineCapacity(4, budget, 1 << 20))
     held: list[int] = []
     cache = engine._batch._cache
     engine._running._observe = lambda size: held.append(cache.num_rows * cache.row_tokens)
@@ -243,11 +245,11 @@ def test_every_part_of_a_request_may_be_what_fails(
             (failed,) = ask(engine, request(1))
         assert isinstance(failed, EngineError)
     assert engine.healthy
-    assert not engine._asked
+    assert not engine._answers
 
 
 def test_failures_are_counted_not_told_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(failures, "_seen", set())
+    monkeypatch.setattr(failures, "_logged_kinds", set())
     stream = io.StringIO()
     handler = LimitedHandler(stream, first=2)
     logger = logging.getLogger(failures.__name__)

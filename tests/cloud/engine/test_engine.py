@@ -14,7 +14,7 @@ from torch import Tensor
 from aligned_vq.answers import Sampling, TokenChunk
 from aligned_vq.errors import EngineError
 from cloud_server.engine.base import EngineRequest
-from cloud_server.engine.transformers.engine import TransformersEngine
+from cloud_server.engine.transformers.engine import EngineCapacity, TransformersEngine
 from tests.conftest import NUM_TOKENS
 
 IMAGE, PATCHES = 4, NUM_TOKENS - 1
@@ -23,7 +23,7 @@ TOKENS = 24
 
 @pytest.fixture
 def engine(llava: Any, tokenizer: Any) -> Iterator[TransformersEngine]:
-    made = TransformersEngine(llava, tokenizer, 5, 5 * 128, 1 << 20)
+    made = TransformersEngine(llava, tokenizer, EngineCapacity(5, 5 * 128, 1 << 20))
     yield made
     asyncio.run(made.close())
 
@@ -161,7 +161,7 @@ def test_a_failure_is_told_to_those_it_concerns_and_the_engine_goes_on(
     engine: TransformersEngine, llava: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad = EngineRequest("bad", [1, IMAGE, 9], image(0), Sampling(max_tokens=4))
-    with pytest.raises(EngineError, match="failed on this question"):
+    with pytest.raises(EngineError, match="from the language model, got ValueError"):
         asyncio.run(collect(engine.generate(bad)))
     step = engine._batch.step
 
@@ -178,7 +178,7 @@ def test_a_failure_is_told_to_those_it_concerns_and_the_engine_goes_on(
 
 
 def test_a_closed_engine_answers_nobody_and_says_so(llava: Any, tokenizer: Any) -> None:
-    engine = TransformersEngine(llava, tokenizer, 2, 512, 0)
+    engine = TransformersEngine(llava, tokenizer, EngineCapacity(2, 512, 0))
     asyncio.run(engine.close())
     assert not engine.healthy
     with pytest.raises(EngineError, match="another replica"):

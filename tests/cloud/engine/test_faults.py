@@ -17,7 +17,7 @@ from cloud_server.engine.base import EngineRequest
 from cloud_server.engine.text import StopTexts, TextStream
 from cloud_server.engine.transformers.answer import RunningAnswer
 from cloud_server.engine.transformers.batch import RunningBatch
-from cloud_server.engine.transformers.engine import TransformersEngine
+from cloud_server.engine.transformers.engine import EngineCapacity, TransformersEngine
 from cloud_server.engine.transformers.picking import Picker
 from cloud_server.engine.transformers.prefill import Prefill
 from cloud_server.engine.transformers.running import RunningAnswers
@@ -75,7 +75,7 @@ class Planting:
     @property
     def victim(self) -> RunningAnswer | None:
         """Once it was asked."""
-        return self.engine._asked.get(NAME)
+        return self.engine._answers.get(NAME)
 
     def holds(self, name: str, part: Any) -> bool:
         """Is this the victim's, once it has come so far?"""
@@ -158,9 +158,11 @@ ENDS_IT: dict[str, Plant] = {
     "pick": lambda plan: plan.into(
         Picker, "sample", lambda self, logits: plan.holds("picker", self)
     ),
-    "take": lambda plan: plan.into(RunningAnswer, "take", lambda self, *rest: plan.is_victim(self)),
+    "take": lambda plan: plan.into(
+        RunningAnswer, "add_token", lambda self, *rest: plan.is_victim(self)
+    ),
     "taken": lambda plan: plan.into(
-        RunningAnswer, "take", lambda self, *rest: plan.is_victim(self), after=True
+        RunningAnswer, "add_token", lambda self, *rest: plan.is_victim(self), after=True
     ),
     "text": lambda plan: plan.into(
         TextStream, "push", lambda self, *rest: plan.holds("_text", self)
@@ -172,7 +174,7 @@ ENDS_IT: dict[str, Plant] = {
         StopTexts, "push", lambda self, *rest: plan.holds("_stops", self)
     ),
     "room": lambda plan: plan.into(
-        RunningBatch, "fits", lambda self, needs: plan.holds("need", needs[-1])
+        RunningBatch, "fits", lambda self, needs: plan.holds("max_tokens", needs[-1])
     ),
 }
 ENDS_NOBODY: dict[str, Plant] = {
@@ -185,12 +187,12 @@ ENDS_NOBODY: dict[str, Plant] = {
     **{
         f"{owner.__name__}.{name}{' done' if after else ''}": into_once(owner, name, after)
         for owner, name in (
-            (TransformersEngine, "_turn"),
+            (TransformersEngine, "_iterate"),
             (TransformersEngine, "_collect"),
             (TransformersEngine, "_admit"),
             (RunningAnswers, "join"),
             (RunningAnswers, "advance"),
-            (RunningAnswers, "take"),
+            (RunningAnswers, "deliver"),
         )
         for after in (False, True)
     },
@@ -199,7 +201,9 @@ ENDS_NOBODY: dict[str, Plant] = {
 
 @pytest.fixture
 def engine(llava: Any, tokenizer: Any) -> Iterator[TransformersEngine]:
-    made = TransformersEngine(llava, tokenizer, ROWS, ROWS * 128, 1 << 20, lambda size: None)
+    made = TransformersEngine(
+        llava, tokenizer, EngineCapacity(ROWS, ROWS * 128, 1 << 20), lambda size: None
+    )
     yield made
     asyncio.run(made.close())
 

@@ -81,7 +81,7 @@ def test_without_a_replica_the_engine_is_not_healthy(
     async def work(engine: ReplicasEngine) -> None:
         assert not engine.healthy
         assert not engine.lost
-        with pytest.raises(CloudUnreachable, match="no engine can answer"):
+        with pytest.raises(CloudUnreachable, match="expected an engine to answer, got none"):
             await told(engine, request())
         replica.health = 200
         await until(lambda: engine.healthy)
@@ -91,7 +91,7 @@ def test_without_a_replica_the_engine_is_not_healthy(
 
     with caplog.at_level(logging.WARNING):
         session([replica], work)
-    assert "/health says 503" in caplog.text
+    assert "/health returned status 503" in caplog.text
 
 
 def test_a_replica_with_another_bundle_never_joins(
@@ -197,7 +197,7 @@ def test_a_name_with_two_addresses_is_two_replicas(
         blank = EngineRequest("blank", [4], IMAGE, Sampling(2))
         url = f"http://engines.example:{replica.port}"
         own = ReplicasEngine([url], Tokenizer(), LAYOUT, blank)
-        own.replicas._round_seconds = 0.1
+        own.replicas._interval_seconds = 0.1
         await own.warm_up()
         known = own.replicas._replicas
         assert {address for _, address in known} == set(addresses)
@@ -214,7 +214,11 @@ def test_a_name_with_two_addresses_is_two_replicas(
 
 @pytest.mark.parametrize(
     ("urls", "words"),
-    [([], "got none"), (["engine:8000"], "http://host:port"), (["http://e/path"], "no path")],
+    [
+        ([], "got none"),
+        (["engine:8000"], "http://host:port"),
+        (["http://e/path"], "leave out any path"),
+    ],
 )
 def test_urls_that_cannot_be_used(urls: list[str], words: str) -> None:
     with pytest.raises(ConfigError, match=words):

@@ -39,7 +39,7 @@ class Rows:
                 places[number, step] = len(before) + step
             before += own
         ends = [len(self.expected[first + number]) for number in range(len(values))]
-        self.cache.open(first, places, ends)
+        self.cache.set_window(first, places, ends)
         for layer in self.cache.slots:
             layer.update(states, states)
 
@@ -51,7 +51,7 @@ class Rows:
         self.expected.pop()
 
     def keep(self, rows: list[int]) -> None:
-        self.cache.keep(rows)
+        self.cache.retain(rows)
         self.expected = [self.expected[row] for row in rows]
 
     def check(self) -> None:
@@ -115,7 +115,7 @@ def test_nothing_of_a_spoiled_row_stays(row: int) -> None:
     rows.write(0, [[3.0], [4.0]])
     for layer in rows.cache.slots:
         layer.keys[row] = layer.values[row] = torch.nan
-    rows.cache.spoil(row)
+    rows.cache.invalidate(row)
     rows.leave(row)
     rows.check()
     rows.put(1, 5.0)

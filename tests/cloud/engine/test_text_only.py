@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 from aligned_vq.answers import Sampling, TokenChunk
 from aligned_vq.errors import EngineError
 from cloud_server.engine.base import EngineRequest
-from cloud_server.engine.transformers.engine import TransformersEngine
+from cloud_server.engine.transformers.engine import EngineCapacity, TransformersEngine
 from tests.cloud.engine.test_engine import IMAGE, alone, collect, ids, image, request, seeded
 from tests.conftest import random_llava
 
@@ -29,7 +29,7 @@ def llava() -> Any:
 @pytest.fixture
 def engine(llava: Any, llava_directory: Path) -> Iterator[TransformersEngine]:
     tokenizer = AutoTokenizer.from_pretrained(llava_directory)
-    made = TransformersEngine(llava, tokenizer, 5, 5 * 128, 1 << 20)
+    made = TransformersEngine(llava, tokenizer, EngineCapacity(5, 5 * 128, 1 << 20))
     yield made
     asyncio.run(made.close())
 
@@ -76,6 +76,6 @@ def test_the_first_question_of_all_may_be_one(engine: TransformersEngine, llava:
 def test_placeholders_and_image_belong_together(engine: TransformersEngine) -> None:
     for prompt, embeds in (([1, IMAGE, 9], None), ([1, 9], image(0))):
         own = EngineRequest("bad", prompt, embeds, Sampling(max_tokens=4))
-        with pytest.raises(EngineError, match="failed on this question"):
+        with pytest.raises(EngineError, match="from the language model, got ValueError"):
             asyncio.run(collect(engine.generate(own)))
     assert engine.healthy

@@ -11,9 +11,9 @@ import pytest
 from aligned_vq.data.rooms.camera import Camera
 from aligned_vq.data.rooms.furniture import MAKERS
 from aligned_vq.data.rooms.kinds import KINDS, read_kinds
-from aligned_vq.data.rooms.layout import Layout
+from aligned_vq.data.rooms.layout import RoomLayout
 from aligned_vq.data.rooms.materials import Material
-from aligned_vq.data.rooms.render import WALLS, Furniture, Light, Rendering, Room, render
+from aligned_vq.data.rooms.render import WALLS, Furniture, Light, Room, RoomImages, render
 from aligned_vq.data.rooms.scenes import (
     SPLITS,
     STYLES,
@@ -41,7 +41,7 @@ def camera(yaw: float = 0.0, pitch: float = 0.0) -> Camera:
     return Camera((2.0, 1.0, 1.5), yaw, pitch, 0.0, math.radians(60), SIDE_PX, SIDE_PX)
 
 
-def seen(*solids: Solid, yaw: float = 0.0) -> Rendering:
+def seen(*solids: Solid, yaw: float = 0.0) -> RoomImages:
     return render(room(*solids), camera(yaw), np.random.default_rng(0))
 
 
@@ -98,7 +98,7 @@ def test_furniture_stands_on_the_floor_around_its_origin(name: str) -> None:
 
 
 def test_a_room_follows_from_its_seed_and_splits_share_none() -> None:
-    images: dict[tuple[str, str], list[Rendering]] = {}
+    images: dict[tuple[str, str], list[RoomImages]] = {}
     for split in SPLITS:
         for style in STYLES:
             for _ in range(2):
@@ -128,7 +128,7 @@ def test_furniture_neither_overlaps_nor_leaves_the_room(label: str, style: Style
 
 
 def test_a_room_without_space_stays_empty() -> None:
-    layout = Layout((0.3, 0.3, 2.5), np.random.default_rng(0))
+    layout = RoomLayout((0.3, 0.3, 2.5), np.random.default_rng(0))
     layout.furnish(KINDS.scannet["office"], 3)
     assert layout.furniture == []
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aligned_vq.data.rooms.render import Rendering, render
+from aligned_vq.data.rooms.render import RoomImages, render
 from aligned_vq.data.rooms.scenes import sample_camera, sample_room, scene_rng
 from aligned_vq.data.rooms.sensors import DEPTH_RANGE_M, depth_camera, thermal_camera
 
 SHAPE = (96, 96)
 
 
-def flat(depth_m: float, celsius: float = 20.0) -> Rendering:
+def flat(depth_m: float, celsius: float = 20.0) -> RoomImages:
     """A wall at one distance and temperature."""
     full = np.full(SHAPE, depth_m, np.float32)
-    return Rendering(
+    return RoomImages(
         np.zeros((*SHAPE, 3), np.uint8),
         full,
         np.full(SHAPE, celsius, np.float32),

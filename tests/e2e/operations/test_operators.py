@@ -73,5 +73,5 @@ def test_a_port_that_is_taken_is_named(llava_directory: Path, bundle_directory: 
         command = CloudProcess(bundle_directory, llava_directory, f"--http_port={cloud.port}")
         with pytest.raises(RuntimeError, match="another http_port"):
             command.__enter__()
-    with pytest.raises(ConfigError, match="http_port must be 0 to 65535"):
+    with pytest.raises(ConfigError, match="expected http_port from 0 to 65535"):
         CloudConfig(bundle_directory, str(llava_directory), http_port=70_000)

@@ -86,7 +86,7 @@ def test_without_a_good_token_there_is_one_clear_refusal(
 ) -> None:
     for settings, words in (
         (EdgeConfig(), "got none; give the client its token file"),
-        (config(folder, "stranger"), "expected a token known here, got another"),
+        (config(folder, "stranger"), "expected a token that is registered here, got another"),
     ):
         transport = GrpcTransport(guarded.target, read_credentials(settings))
         transport.connect(5)

@@ -94,7 +94,7 @@ def test_a_token_is_taken_back(
     ):
         running, other = long_answer(gone, payload), long_answer(stays, payload)
         path.write_text(f"stays: {digest('two')}\nnew: {digest('three')}\n")
-        assert "expected a token known here" in refused_soon(gone, payload)
+        assert "expected a token that is registered here" in refused_soon(gone, payload)
         end = end_of(running)
         assert (end.code, end.name) == (grpc.StatusCode.UNAUTHENTICATED, "Unauthenticated")
         short(new, payload)
@@ -155,12 +155,12 @@ def test_a_certificate_is_taken_back(secure: CloudProcess, folder: Path, payload
         watching = stub.Watch(health_pb2.HealthCheckRequest(), timeout=60)
         assert next(watching).status == health_pb2.HealthCheckResponse.SERVING
         revoke(folder, ("edge-1",), 30)
-        assert "taken back" in refused_soon(gone, payload)
+        assert "deny-list" in refused_soon(gone, payload)
         for call in (running, watching):
             ended = end_of(call)
             assert ended.code is grpc.StatusCode.UNAUTHENTICATED
             assert_clear(ended.words)
-        with pytest.raises(grpc.RpcError, match="taken back"):
+        with pytest.raises(grpc.RpcError, match="deny-list"):
             stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
         short(again, payload)  # the same name with another serial number
         goes_on(other)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from edge_client.connection.circuit_breaker import MAX_PAUSE_SECONDS, REFUSED_SECONDS, Breaker
+from edge_client.connection.circuit_breaker import (
+    MAX_PAUSE_SECONDS,
+    REFUSED_SECONDS,
+    CircuitBreaker,
+)
 
 
 class Clock:
@@ -21,23 +25,23 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def breaker(clock: Clock) -> Breaker:
-    return Breaker(3, 1.0, clock)
+def breaker(clock: Clock) -> CircuitBreaker:
+    return CircuitBreaker(3, 1.0, clock)
 
 
-def state(breaker: Breaker) -> str:
+def state(breaker: CircuitBreaker) -> str:
     """As a function, so that mypy does not take it for the same ever after."""
     return breaker.state
 
 
-def fail(breaker: Breaker, times: int = 1) -> None:
+def fail(breaker: CircuitBreaker, times: int = 1) -> None:
     for _ in range(times):
-        breaker.failed(breaker.mark, "no service")
+        breaker.record_failure(breaker.generation, "no service")
 
 
-def test_failures_in_a_row_open_it(breaker: Breaker) -> None:
+def test_failures_in_a_row_open_it(breaker: CircuitBreaker) -> None:
     fail(breaker, 2)
-    breaker.answered()
+    breaker.record_success()
     fail(breaker, 2)
     assert state(breaker) == "closed"
     fail(breaker)
@@ -45,52 +49,54 @@ def test_failures_in_a_row_open_it(breaker: Breaker) -> None:
     assert breaker.reason == "no service"
 
 
-def test_failures_at_the_same_time_count_once(breaker: Breaker) -> None:
-    mark = breaker.mark
+def test_failures_at_the_same_time_count_once(breaker: CircuitBreaker) -> None:
+    mark = breaker.generation
     for _ in range(8):
-        breaker.failed(mark, "killed")
+        breaker.record_failure(mark, "killed")
     assert state(breaker) == "closed"
     fail(breaker, 2)
     assert state(breaker) == "open"
 
 
-def test_an_open_one_is_looked_at_after_a_pause_that_grows(breaker: Breaker, clock: Clock) -> None:
+def test_an_open_one_is_looked_at_after_a_pause_that_grows(
+    breaker: CircuitBreaker, clock: Clock
+) -> None:
     fail(breaker, 3)
     pauses = []
     for _ in range(8):
-        assert not breaker.wants_look()
+        assert not breaker.is_check_due()
         since = clock.now
-        while not breaker.wants_look():
+        while not breaker.is_check_due():
             clock.now += 0.5
         pauses.append(clock.now - since)
-        breaker.looked("no service")
+        breaker.record_health("no service")
     assert pauses == [1, 2, 4, 8, *[MAX_PAUSE_SECONDS] * 4]
 
 
-def test_one_that_is_not_well_any_more_is_left_alone_at_once(breaker: Breaker) -> None:
-    mark = breaker.mark
-    breaker.looked("")
+def test_one_that_is_not_well_any_more_is_left_alone_at_once(breaker: CircuitBreaker) -> None:
+    mark = breaker.generation
+    breaker.record_health("")
     assert state(breaker) == "closed"
-    breaker.looked("no word")
+    breaker.record_health("no word")
     assert state(breaker) == "open"
-    breaker.looked("")
-    breaker.failed(mark, "hung up")  # its questions, because of that look
-    assert state(breaker) == "trial"
+    breaker.record_health("")
+    breaker.record_failure(mark, "hung up")  # its questions, because of that look
+    assert state(breaker) == "half_open"
 
 
-def test_a_trial_decides(breaker: Breaker, clock: Clock) -> None:
+def test_a_trial_decides(breaker: CircuitBreaker, clock: Clock) -> None:
     fail(breaker, 3)
     clock.now += 1
-    breaker.looked("")
-    assert state(breaker) == "trial"
+    breaker.record_health("")
+    assert state(breaker) == "half_open"
     fail(breaker)
     assert state(breaker) == "open"
     clock.now += 1
-    assert not breaker.wants_look()  # twice as long as before
+    assert not breaker.is_check_due()  # twice as long as before
     clock.now += 1
-    assert breaker.wants_look()
-    breaker.looked("")
-    breaker.answered()
+    assert breaker.is_check_due()
+    breaker.record_health("")
+    breaker.record_success()
     assert state(breaker) == "closed"
     assert breaker.reason == ""
     fail(breaker, 2)
@@ -98,15 +104,15 @@ def test_a_trial_decides(breaker: Breaker, clock: Clock) -> None:
 
 
 def test_who_refuses_is_tried_again_much_later_whatever_it_says(
-    breaker: Breaker, clock: Clock
+    breaker: CircuitBreaker, clock: Clock
 ) -> None:
-    breaker.refused("another bundle")
+    breaker.record_rejection("another bundle")
     assert state(breaker) == "open"
     clock.now += REFUSED_SECONDS - 1
-    assert not breaker.wants_look()
-    breaker.looked("")
+    assert not breaker.is_check_due()
+    breaker.record_health("")
     assert state(breaker) == "open"
     clock.now += 1
-    assert state(breaker) == "trial"
-    breaker.refused("another bundle")
+    assert state(breaker) == "half_open"
+    breaker.record_rejection("another bundle")
     assert state(breaker) == "open"

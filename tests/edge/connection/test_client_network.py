@@ -26,7 +26,7 @@ from aligned_vq.errors import (
     ManifestMismatch,
     Overloaded,
 )
-from cloud_server.access.sockets import accepted, shut
+from cloud_server.access.sockets import accepted_sockets, shut_down
 from edge_client import EdgeClient, EdgeConfig
 from protos.alignedvq.v1 import inference_pb2 as pb
 from protos.alignedvq.v1 import inference_pb2_grpc as rpc
@@ -156,8 +156,8 @@ def test_connections_that_are_closed_before_the_first_text(bundle_directory: Pat
 
     def closing(before: int) -> Iterator[pb.AskResponse]:
         if before < closings:
-            for peer, descriptor in accepted(port).items():
-                assert shut(descriptor, peer)
+            for peer, descriptor in accepted_sockets(port).items():
+                assert shut_down(descriptor, peer)
             time.sleep(0.1)
         yield from whole_answer()
 
@@ -212,7 +212,7 @@ def test_a_stream_that_just_stops(ask: Callable[..., Any]) -> None:
     with server(service) as target:
         error, _ = ask(target)
     assert type(error) is EngineError
-    assert str(error).startswith("expected the service to end the answer, but the stream just")
+    assert str(error).startswith("expected a last message with the finish reason")
 
 
 def test_a_lost_connection_is_found_again(bundle_directory: Path) -> None:

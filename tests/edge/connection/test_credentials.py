@@ -67,7 +67,7 @@ def test_what_is_no_token(text: str, tmp_path: Path) -> None:
 
 def test_what_cannot_be_read(folder: Path) -> None:
     for settings, words in (
-        ({"token_file": folder / "nowhere"}, "nowhere: expected a file"),
+        ({"token_file": folder / "nowhere"}, "nowhere: expected a readable file"),
         ({"tls": True, "ca": folder / "nowhere"}, "ca: expected a PEM file"),
         ({"tls": True, "ca": folder / "ca-key.pem"}, "ca: expected a PEM file"),
         (pair(folder, "client-edge-1.pem", "server-key.pem"), "key values mismatch"),
@@ -83,11 +83,11 @@ def test_what_cannot_be_read(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"tls": True, "certificate": Path("c")}, "give key too"),
-        ({"tls": True, "key": Path("k")}, "give certificate too"),
-        ({"ca": Path("a")}, "expected tls beside ca"),
-        ({"server_name": "edge"}, "expected tls beside server_name"),
-        ({"certificate": Path("c"), "key": Path("k")}, "expected tls beside certificate"),
+        ({"tls": True, "certificate": Path("c")}, "add key"),
+        ({"tls": True, "key": Path("k")}, "add certificate"),
+        ({"ca": Path("a")}, "expected tls with ca"),
+        ({"server_name": "edge"}, "expected tls with server_name"),
+        ({"certificate": Path("c"), "key": Path("k")}, "expected tls with certificate"),
     ],
 )
 def test_settings_that_do_not_fit_together(settings: dict[str, Any], words: str) -> None:

@@ -234,7 +234,7 @@ def test_all_late(bundle_directory: Path) -> None:
         asked(client)
     assert [service.calls for service in services] == [1, 1]
     for target in targets:
-        assert f"{target} asked once" in str(caught.value)
+        assert f"{target} tried once" in str(caught.value)
     assert_clear(str(caught.value))
 
 
@@ -249,9 +249,9 @@ def test_all_down_names_all_and_then_fails_at_once(bundle_directory: Path) -> No
             words = str(caught.value)
             assert_clear(words)
             for target in targets:
-                assert f"{target} not asked, left alone (expected a service at {target}" in words
+                assert f"{target} not tried, circuit open (expected a service at {target}" in words
             assert time.monotonic() - started < 1.2 + SLACK_S
-        assert "as all are left alone" in words
+        assert "as every circuit breaker is open" in words
 
 
 def test_who_comes_back_is_asked_again(bundle_directory: Path) -> None:

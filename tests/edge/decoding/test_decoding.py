@@ -34,7 +34,7 @@ from edge_client.decoding.job import (
     NotBase64,
     TooCostly,
 )
-from edge_client.decoding.places import DecodingSlot, DecodingSlots
+from edge_client.decoding.slots import DecodingSlot, DecodingSlots
 from edge_client.encoder import EdgeEncoder
 from edge_client.input.image_opener import ImageOpener
 
@@ -226,22 +226,22 @@ def test_an_image_that_has_had_its_time_gives_way() -> None:
         places = DecodingSlots(1, slice_seconds=0.02, wait_seconds=60)
         first, third, fourth = (DecodingSlot("a", Work()) for _ in "abc")
         second = DecodingSlot("a", busy := Work(used_seconds=0.0))
-        await places.enter(first)  # goes on in the long place
-        await places.enter(second)
-        waiting = asyncio.create_task(places.enter(third))
+        await places.acquire(first)  # goes on in the long place
+        await places.acquire(second)
+        waiting = asyncio.create_task(places.acquire(third))
         await asyncio.sleep(0.1)
         assert not busy.ended.is_set()  # whatever the clock says, it has done nothing yet
         busy.used = 1.0
         await asyncio.wait_for(busy.ended.wait(), 60)
-        assert (busy.is_slow, second.was_ended, first.is_long) == (True, True, True)
-        places.leave(second)
+        assert (busy.is_slow, second.was_aborted, first.is_long) == (True, True, True)
+        places.release(second)
         await waiting
         with pytest.raises(Overloaded) as caught:
-            await DecodingSlots(0, 1, 0.01).enter(fourth)
+            await DecodingSlots(0, 1, 0.01).acquire(fourth)
         assert caught.value.retry_after_seconds
         for place in (first, third):
-            places.leave(place)
-        await places.enter(fourth)
+            places.release(place)
+        await places.acquire(fourth)
 
     asyncio.run(work())
 
@@ -253,17 +253,17 @@ def test_callers_take_turns() -> None:
 
         async def visit(caller: str) -> None:
             place = DecodingSlot(caller, Work())
-            await places.enter(place)
+            await places.acquire(place)
             served.append(caller)
             await asyncio.sleep(0)
-            places.leave(place)
+            places.release(place)
 
         holding = DecodingSlot("x", Work())
-        await places.enter(holding)
+        await places.acquire(holding)
         visits = [asyncio.create_task(visit(caller)) for caller in "aaaab"]
         await asyncio.sleep(0)
         visits[0].cancel()
-        places.leave(holding)
+        places.release(holding)
         await asyncio.wait(visits)
         assert served == ["a", "b", "a", "a"]
 

@@ -11,7 +11,7 @@ import pytest
 
 from aligned_vq.errors import AlignedVQError
 from edge_client.decoding.decoders import ImageDecoders
-from edge_client.gateway.delivery import unless_gone
+from edge_client.gateway.delivery import until_disconnect
 from tests.edge.decoding.test_decoding import decoders, file, limits, slow
 
 __all__ = ["slow"]  # a fixture
@@ -64,7 +64,7 @@ def test_a_refused_image_is_not_kept() -> None:
 def test_an_image_that_took_too_long_is_not_kept(slow: bytes, through_the_gateway: bool) -> None:
     async def decode(own: ImageDecoders, data: memoryview) -> None:
         work = own.decode(data)
-        await (unless_gone(_receive_nothing, work) if through_the_gateway else work)
+        await (until_disconnect(_receive_nothing, work) if through_the_gateway else work)
 
     assert not kept(slow, lambda own, data: asyncio.ensure_future(decode(own, data)))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edge_client.gateway.openai.inline_images import MAX_JSON_BYTES, encoded_text, without_images
+from edge_client.gateway.openai.inline_images import MAX_JSON_BYTES, encoded_text, extract_images
 from edge_client.gateway.openai.refusal import Refusal
 
 FILE = bytes(range(256)) * 40
@@ -18,13 +18,13 @@ URL = f"data:image/png;base64,{TEXT}"
 
 def found(fields: Any, *names: str) -> list[bytes]:
     """The images of these fields after the way there."""
-    body = without_images(bytearray(json.dumps(fields).encode()))
+    body = extract_images(bytearray(json.dumps(fields).encode()))
     read = json.loads(body.json)
     return [bytes(encoded_text(read[name], name, body.images)) for name in names]
 
 
 def test_a_long_image_is_taken_out_and_found_again() -> None:
-    body = without_images(bytearray(json.dumps({"url": URL, "b": "data: nothing"}).encode()))
+    body = extract_images(bytearray(json.dumps({"url": URL, "b": "data: nothing"}).encode()))
     assert len(body.json) < 100
     assert json.loads(body.json)["b"] == "data: nothing"
     assert found({"url": URL, "image": URL[:80]}, "url", "image") == [
@@ -35,7 +35,7 @@ def test_a_long_image_is_taken_out_and_found_again() -> None:
 
 def test_the_same_image_twice_is_one() -> None:
     other = URL.replace("A", "B")
-    body = without_images(
+    body = extract_images(
         bytearray(json.dumps({"url": URL, "image": other, "image_url": URL}).encode())
     )
     read = json.loads(body.json)
@@ -47,21 +47,21 @@ def test_the_same_image_twice_is_one() -> None:
     "text", [f'say "{URL}"', f'\\"{URL}', f'{URL}"', f"{URL}\n", URL, f'"image": "{URL}']
 )
 def test_a_text_about_an_image_stays_what_it_is(text: str) -> None:
-    body = without_images(bytearray(json.dumps({"text": text, "image": URL}).encode()))
+    body = extract_images(bytearray(json.dumps({"text": text, "image": URL}).encode()))
     assert json.loads(body.json)["text"] == text
     assert len(body.images) == 1
 
 
 def test_an_image_does_not_begin_in_one_string_and_end_in_another() -> None:
     fields = {"url": "data:image/png", "text": f"is ;base64,{TEXT}"}
-    body = without_images(bytearray(json.dumps(fields).encode()))
+    body = extract_images(bytearray(json.dumps(fields).encode()))
     assert json.loads(body.json) == fields
     assert not body.images
 
 
 def test_what_else_is_in_a_data_uri() -> None:
     escaped = json.dumps({"url": URL}).replace("/", "\\/").encode()
-    body = without_images(bytearray(escaped))
+    body = extract_images(bytearray(escaped))
     assert bytes(body.images[0]) == TEXT.replace("/", "\\/").encode()
     for url in ("data:image/png;base64,#0", "data:image/png;base64,#", "data:image/png,x"):
         with pytest.raises(Refusal, match="expected base64"):
@@ -73,12 +73,12 @@ def test_what_else_is_in_a_data_uri() -> None:
 
 @pytest.mark.parametrize("end", ["", URL[:30], f'"data:image/png;base64,{TEXT}'])
 def test_what_is_no_json_stays_none(end: str) -> None:
-    body = without_images(bytearray(f'{{"url": "{URL}", "b": {end}'.encode()))
+    body = extract_images(bytearray(f'{{"url": "{URL}", "b": {end}'.encode()))
     with pytest.raises(ValueError, match=r"."):
         json.loads(body.json)
 
 
 def test_a_long_text_is_refused_where_a_long_image_is_not() -> None:
-    without_images(bytearray(f'{{"image": "{URL[:22]}{"A" * MAX_JSON_BYTES}"}}'.encode()))
-    with pytest.raises(Refusal, match="beside its images"):
-        without_images(bytearray(f'{{"image": "{"A" * MAX_JSON_BYTES}"}}'.encode()))
+    extract_images(bytearray(f'{{"image": "{URL[:22]}{"A" * MAX_JSON_BYTES}"}}'.encode()))
+    with pytest.raises(Refusal, match="without its images"):
+        extract_images(bytearray(f'{{"image": "{"A" * MAX_JSON_BYTES}"}}'.encode()))

@@ -168,7 +168,7 @@ def test_readiness_says_why_only_where_no_key_is_set(
     monkeypatch.setenv(KEY_VARIABLE, "sk-only-this-one")
     with GatewayProcess("127.0.0.1:1", bundle_directory, "--connect_seconds=0.3") as gateway:
         told = call(f"{gateway.url}/readyz")
-        assert (told.status, told.body) == (503, b"the cloud is not within reach\n")
+        assert (told.status, told.body) == (503, b"the cloud service cannot be reached\n")
 
 
 def test_a_cloud_that_is_not_there(bundle_directory: Path) -> None:

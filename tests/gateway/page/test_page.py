@@ -94,7 +94,7 @@ def test_a_follow_up_question_sends_fewer_bytes(page: PageDriver, scene: Path) -
     total = first["bytes_sent"] + second["bytes_sent"]
     expect(page["bytes-total"]).to_have_text(f"This conversation: 2 questions, {total:,} B.")
 
-    page["new-picture"].click()
+    page["new-image"].click()
     expect(page.exchanges).to_have_count(0)
     assert page.number("sent") == 0
     page.choose(scene)
@@ -167,7 +167,7 @@ def test_a_picture_is_taken_with_the_camera(page: PageDriver) -> None:
     assert page.number("size-file") == split["image"]["file_bytes"]
     assert page.tab.evaluate("document.getElementById('viewfinder').srcObject") is None
 
-    page["new-picture"].click()
+    page["new-image"].click()
     page["use-camera"].click()
     page["shoot"].wait_for()
     page.tab.keyboard.press("Escape")
@@ -218,7 +218,7 @@ def test_the_keyboard_is_enough(page: PageDriver, scene: Path) -> None:
     assert page.focused() == "question"
     keyboard.press("Shift+Tab")
     keyboard.press("Shift+Tab")
-    assert page.focused() == "new-picture"
+    assert page.focused() == "new-image"
     tab_to("rate", "question")
     keyboard.press("Shift+Tab")
     keyboard.press("Shift+Tab")

@@ -200,12 +200,12 @@ def test_files_that_are_no_pictures(page: PageDriver, tmp_path: Path) -> None:
     text = tmp_path / "notes.txt"
     text.write_text("no picture")
     page["file"].set_input_files(text)
-    expect(page["picture-problem"]).to_contain_text("This file is not a picture.")
+    expect(page["image-problem"]).to_contain_text("This file is not a picture.")
     expect(page["chooser"]).to_be_visible()
     pretended = tmp_path / "pretended.png"
     pretended.write_text("no picture either")
     page["file"].set_input_files(pretended)
-    expect(page["picture-problem"]).to_contain_text("This picture cannot be used. Choose another.")
+    expect(page["image-problem"]).to_contain_text("This picture cannot be used. Choose another.")
 
 
 def test_a_format_that_no_browser_shows(
@@ -220,7 +220,7 @@ def test_a_format_that_no_browser_shows(
     ):
         page.wait_until_ready()
         page.choose(shown_nowhere)
-        expect(page["picture-problem"]).to_be_hidden()
+        expect(page["image-problem"]).to_be_hidden()
         expect(page["preview"]).to_be_hidden()
         page.ask(QUESTION)
 
@@ -238,7 +238,7 @@ def test_a_picture_that_is_too_large(
         sent: list[Any] = []
         page.tab.on("request", lambda request: sent.append(request.method))
         page["file"].set_input_files(large)
-        expect(page["picture-problem"]).to_contain_text("1.1 MB, and the gateway takes 0.7 MB.")
+        expect(page["image-problem"]).to_contain_text("1.1 MB, and the gateway takes 0.7 MB.")
         assert "POST" not in sent
 
 

@@ -1,30 +1,31 @@
-// Numbers and errors in words.
+// Numbers and errors as text for users.
 
 import { GatewayAway } from "./api.js";
 
-const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
-const exact = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
-const rough = new Intl.NumberFormat("en", { maximumSignificantDigits: 2 });
+const integer = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const oneDecimal = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
+const twoDigits = new Intl.NumberFormat("en", { maximumSignificantDigits: 2 });
 
-export const count = (number) => whole.format(number);
-export const bytes = (number) => `${whole.format(number)} B`;
-export const megabytes = (number) => `${exact.format(number / 1e6)} MB`;
-export const times = (number) => rough.format(number);
+export const count = (number) => integer.format(number);
+export const bytes = (number) => `${integer.format(number)} B`;
+export const megabytes = (number) => `${oneDecimal.format(number / 1e6)} MB`;
+export const times = (number) => twoDigits.format(number);
 
 export function milliseconds(number) {
-  return `${(number < 10 ? exact : whole).format(number)} ms`;
+  return `${(number < 10 ? oneDecimal : integer).format(number)} ms`;
 }
 
 const AGAIN = "Your question is still in the field below: ask again";
 
-const CODES = {
+/** Title and advice by error code; {soon} is replaced by the time until the next attempt. */
+const ERRORS = {
   cloud_unreachable: [
     "The cloud does not answer.",
     `${AGAIN} once the line at the top says that it is ready; this page keeps looking.`,
   ],
   timeout: ["The answer did not come in time.", `${AGAIN}, or look at the link to the cloud.`],
   overloaded: ["Too many questions at the moment.", `${AGAIN} {soon}.`],
-  rate_limit_exceeded: ["That were more questions than the cloud allows.", `${AGAIN} {soon}.`],
+  rate_limit_exceeded: ["You asked more questions than the cloud allows.", `${AGAIN} {soon}.`],
   engine_failed: ["The cloud failed on this question.", `${AGAIN}.`],
   image_not_held: ["The cloud has forgotten the picture.", `${AGAIN}.`],
   bundle_mismatch: [
@@ -41,7 +42,7 @@ const CODES = {
   internal_error: ["The gateway failed on this question.", "Its log says where."],
 };
 
-/** An error as { title, advice, detail }: what happened, what to do, and the gateway's own words. */
+/** An error as { title, advice, detail }: what happened, what to do, and the gateway's message. */
 export function explain(error) {
   if (error instanceof GatewayAway) {
     return {
@@ -50,7 +51,8 @@ export function explain(error) {
       detail: "",
     };
   }
-  const [title, advice] = CODES[error.code] ?? ["This was not answered.", "Change it and try again."];
+  const fallback = ["This was not answered.", "Change it and try again."];
+  const [title, advice] = ERRORS[error.code] ?? fallback;
   const soon = error.retrySeconds > 1 ? `in ${error.retrySeconds} seconds` : "in a moment";
   return { title, advice: advice.replace("{soon}", soon), detail: error.message };
 }
