@@ -21,9 +21,10 @@ from aligned_vq.calibration.codec import (
     features_at,
 )
 from aligned_vq.llava.checkpoint import LlavaCheckpoint
+from aligned_vq.shipped import BUNDLE, CHECKPOINT
 from aligned_vq.split.loading import load_prefix
 from aligned_vq.types import OperatingPoint, SplitPoint
-from benchmarks.harness.processes import CloudProcess
+from benchmarks.harness.processes import CloudProcess, GatewayProcess
 from tests.log_search import LogSearch
 
 # They have commands of their own: `make test-arm`, `make test-docker`; and `make test-vllm`,
@@ -193,8 +194,8 @@ def identity_bundle_directory(
 def cloud(
     log_search: LogSearch, llava_directory: Path, bundle_directory: Path
 ) -> Iterator[CloudProcess]:
-    """A cloud process serving the calibrated bundle on a free port of 127.0.0.1."""
-    with CloudProcess(bundle_directory, llava_directory) as process:
+    """A cloud process serving the calibrated bundle on free ports of 127.0.0.1."""
+    with CloudProcess(bundle_directory, llava_directory, "--http_port=0") as process:
         yield process
 
 
@@ -204,4 +205,18 @@ def identity_cloud(
 ) -> Iterator[CloudProcess]:
     """A cloud of raw features: its answers are the unsplit model's."""
     with CloudProcess(identity_bundle_directory, llava_directory) as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def reference_cloud(log_search: LogSearch) -> Iterator[CloudProcess]:
+    """A cloud process of the shipped bundle and the reference model."""
+    with CloudProcess(BUNDLE, CHECKPOINT) as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def reference_gateway(reference_cloud: CloudProcess) -> Iterator[GatewayProcess]:
+    """A gateway process before that cloud."""
+    with GatewayProcess(reference_cloud.target, BUNDLE) as process:
         yield process

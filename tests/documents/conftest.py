@@ -1,27 +1,12 @@
-"""The reference model behind one cloud and one gateway process, for everything that is shown."""
+"""A working directory for examples, whose logs are searched."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from aligned_vq.shipped import BUNDLE, CHECKPOINT
-from benchmarks.harness.processes import CloudProcess, GatewayProcess
 from tests.documents.reading import ROOT
-
-
-@pytest.fixture(scope="session")
-def reference_cloud() -> Iterator[CloudProcess]:
-    with CloudProcess(BUNDLE, CHECKPOINT) as process:
-        yield process
-
-
-@pytest.fixture(scope="session")
-def reference_gateway(reference_cloud: CloudProcess) -> Iterator[GatewayProcess]:
-    with GatewayProcess(reference_cloud.target, BUNDLE) as process:
-        yield process
 
 
 @pytest.fixture

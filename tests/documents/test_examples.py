@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 
 from aligned_vq.training.config_file import read_config
 from benchmarks.harness.processes import CloudProcess, GatewayProcess
+from tests import commands
 from tests.documents.reading import ROOT, blocks
 
 EXAMPLES = ROOT / "examples"
@@ -24,9 +24,7 @@ ENVIRONMENT = os.environ | {
 
 
 def output_of(*command: str) -> str:
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=100, env=ENVIRONMENT, check=False
-    )
+    done = commands.run(command, timeout=100, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

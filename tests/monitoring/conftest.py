@@ -16,7 +16,6 @@ from cloud_server.certificates import issuing
 from edge_client import EdgeClient
 from edge_client.cli import main
 from tests.cloud.engine.fake_replica import FakeReplica
-from tests.log_search import LogSearch
 
 
 class Scraped(NamedTuple):
@@ -46,7 +45,7 @@ def series_of(families: list[Metric]) -> dict[str, set[str]]:
 
 @pytest.fixture(scope="session")
 def running(
-    log_search: LogSearch,
+    cloud: CloudProcess,
     llava_directory: Path,
     bundle_directory: Path,
     tmp_path_factory: pytest.TempPathFactory,
@@ -63,7 +62,6 @@ def running(
     model = (bundle_directory, llava_directory)
     with (
         FakeReplica() as replica,
-        CloudProcess(*model, "--http_port=0") as cloud,
         CloudProcess(
             *model, "--http_port=0", "--engine=replicas", f"--engine_urls={replica.url}", *tls
         ) as front,

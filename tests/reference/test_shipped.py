@@ -52,8 +52,8 @@ def tower_states(examiner: Evaluator, pixels: Tensor) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[EdgeClient]:
-    with CloudProcess(BUNDLE, CHECKPOINT) as cloud, EdgeClient(cloud.target, BUNDLE) as client:
+def served(reference_cloud: CloudProcess) -> Iterator[EdgeClient]:
+    with EdgeClient(reference_cloud.target, BUNDLE) as client:
         yield client
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests import commands
+from tests.privacy import SECRETS
 
 SIDE = 64
 LIMIT_S = 60.0
@@ -93,7 +94,10 @@ class WatchProcess:
         return [line for line in self.lines if "error" in line]
 
     def _line(self, text: str) -> None:
-        self.lines.append(json.loads(text))
+        line: Line = json.loads(text)
+        SECRETS.add_text("question", QUESTION)
+        SECRETS.add_text("answer", line.get("answer", ""))
+        self.lines.append(line)
 
     @staticmethod
     def _read(pipe: Any, take: Callable[[str], None]) -> None:

@@ -24,6 +24,7 @@ from benchmarks.links.namespaces import (
 )
 from benchmarks.links.network import Network
 from benchmarks.links.profiles import Link, sweep
+from tests import commands
 
 LINK = Link("one", 1000, 2000, delay_ms=20, jitter_ms=4, loss=0.01)
 HOLD = (
@@ -49,7 +50,7 @@ def permitted() -> bool:
 
 
 def named() -> set[str]:
-    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True)
+    listed = commands.run(["ip", "netns", "list"], check=True)
     return {line.split()[0] for line in listed.stdout.splitlines() if line.startswith(PREFIX)}
 
 
@@ -67,12 +68,8 @@ def test_a_pair_is_made_shaped_and_removed_or_refused_by_name() -> None:
         assert {pair.edge, pair.cloud} <= named()
         added_ms = pair.shape(LINK)
         pair.shape(sweep([50], 10)[0])
-        shown = subprocess.run(
-            [*pair.inside(pair.edge), "tc", "qdisc", "show", "dev", "link0"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
+        command = [*pair.inside(pair.edge), "tc", "qdisc", "show", "dev", "link0"]
+        shown = commands.run(command, check=True).stdout
         assert "tbf" in shown
         assert "rate 50Kbit" in shown
         assert added_ms == (0.0 if pair.netem else LINK.delay_ms + burst_ms(LINK.up_kbit))
@@ -115,7 +112,7 @@ def test_what_a_killed_owner_left_is_removed_by_the_next_and_nothing_else() -> N
 
 def _pids(name: str) -> list[str]:
     command = ["ip", "netns", "pids", name]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+    return commands.run(command).stdout.split()
 
 
 def test_without_permission_the_network_is_127_0_0_1_and_says_so(

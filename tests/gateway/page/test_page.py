@@ -12,9 +12,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, expect
 
-from aligned_vq.shipped import BUNDLE, CHECKPOINT
 from benchmarks.harness.browser import chromium
-from benchmarks.harness.processes import CloudProcess, GatewayProcess
+from benchmarks.harness.processes import GatewayProcess
 from tests.gateway.asking import call, data_uri
 from tests.gateway.page.page_driver import PHONE, SCENE, PageDriver, opened
 
@@ -47,18 +46,6 @@ def browser() -> Iterator[Browser]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def cloud() -> Iterator[CloudProcess]:
-    with CloudProcess(BUNDLE, CHECKPOINT) as process:
-        yield process
-
-
-@pytest.fixture(scope="module")
-def gateway(cloud: CloudProcess) -> Iterator[GatewayProcess]:
-    with GatewayProcess(cloud.target, BUNDLE) as process:
-        yield process
-
-
 @pytest.fixture
 def scene(tmp_path: Path) -> Path:
     """The example with another corner: no process has seen it, and every answer is the same."""
@@ -70,8 +57,8 @@ def scene(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def page(browser: Browser, gateway: GatewayProcess) -> Iterator[PageDriver]:
-    with opened(browser, gateway.url) as driver:
+def page(browser: Browser, reference_gateway: GatewayProcess) -> Iterator[PageDriver]:
+    with opened(browser, reference_gateway.url) as driver:
         yield driver
 
 
@@ -133,14 +120,18 @@ def test_the_slider_sets_the_bytes(page: PageDriver, scene: Path) -> None:
         page["rate"].press("ArrowRight")
 
 
-def test_the_index_map_is_drawn(page: PageDriver, gateway: GatewayProcess, scene: Path) -> None:
+def test_the_index_map_is_drawn(
+    page: PageDriver, reference_gateway: GatewayProcess, scene: Path
+) -> None:
     uri = data_uri(scene.read_bytes())
     page.choose(scene)
     colours: dict[tuple[int, ...], set[tuple[int, ...]]] = {}
     for quality in ("medium", "fixed"):
         if quality == "fixed":
             page["rate"].press("End")
-        told = call(f"{gateway.url}/v1/index_map", {"image": uri, "quality": quality}).json()
+        told = call(
+            f"{reference_gateway.url}/v1/index_map", {"image": uri, "quality": quality}
+        ).json()
         expect(page["map-words"]).to_contain_text(f"{told['payload_bytes']} B for all of it")
         drawn = page["maps"].locator("canvas[data-stage]")
         assert drawn.count() == len(told["stages"])
@@ -185,9 +176,9 @@ def test_a_picture_is_taken_with_the_camera(page: PageDriver) -> None:
 
 
 def test_where_there_is_no_camera_it_is_explained(
-    browser: Browser, gateway: GatewayProcess
+    browser: Browser, reference_gateway: GatewayProcess
 ) -> None:
-    with opened(browser, gateway.url) as page:
+    with opened(browser, reference_gateway.url) as page:
         page.tab.add_init_script(
             "Object.defineProperty(navigator, 'mediaDevices', {value: undefined})"
         )
@@ -256,11 +247,11 @@ def test_what_is_told_to_those_who_do_not_see(page: PageDriver, scene: Path) -> 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_in_light_and_dark(
-    browser: Browser, gateway: GatewayProcess, scene: Path, tmp_path: Path, scheme: Any
+    browser: Browser, reference_gateway: GatewayProcess, scene: Path, tmp_path: Path, scheme: Any
 ) -> None:
     long = tmp_path / f"{'a_very_long_name' * 8}.png"
     long.write_bytes(scene.read_bytes())
-    with opened(browser, gateway.url, PHONE, color_scheme=scheme, has_touch=True) as page:
+    with opened(browser, reference_gateway.url, PHONE, color_scheme=scheme, has_touch=True) as page:
         page.wait_until_ready()
         assert page.overflow_px() == 0
         page.choose(long)
