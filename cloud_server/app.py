@@ -130,6 +130,8 @@ class CloudServer:
         Raises:
             ConfigError: the address cannot be bound.
         """
+        # Not serving until the end of the warm-up: load balancers send no question to a service
+        # whose first answers would be slow.
         self._server.add_generic_rpc_handlers((self._method_handlers(),))
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         listen_address = address(self._config.host, self._config.port)
@@ -201,6 +203,7 @@ class CloudServer:
         reported = ""
         while True:
             self._expiry.check()
+            # Only changes are reported, so that the log has one line per outage.
             if (reason := self._unready_reason()) != reported:
                 reported = reason
                 if reason:
@@ -278,6 +281,7 @@ def server_options(config: CloudConfig) -> tuple[tuple[str, int], ...]:
 
 
 def _milliseconds(seconds: float) -> int:
+    # gRPC's options are positive 32-bit integers.
     return min(max(1, round(1e3 * seconds)), 2**31 - 1)
 
 

@@ -33,6 +33,7 @@ class ChatTemplate:
         self._end: str = processor.tokenizer.eos_token or ""
         self._has_template = bool(getattr(processor, "chat_template", None))
         self._literals: dict[tuple[int, bool], tuple[str, ...]] = {}
+        # Fail at the start, not at the first question, if the template is unusable.
         self.literals(0, False)
 
     def literals(self, turns: int, text_only: bool) -> tuple[str, ...]:
@@ -44,6 +45,7 @@ class ChatTemplate:
         Raises:
             InvalidInput: the template cannot render such a conversation.
         """
+        # Rendering takes milliseconds, and the result depends on nothing else.
         shape = (turns, text_only)
         if shape not in self._literals:
             self._literals[shape] = self._split(turns, text_only)
@@ -80,6 +82,7 @@ class ChatTemplate:
             messages.append({"role": ("user", "assistant")[index % 2], "content": content})
         try:
             text: str = self._processor.apply_chat_template(messages, add_generation_prompt=True)
+        # Templates refuse conversations they do not support in either of these ways.
         except (TemplateError, TypeError):
             return ""
         return text

@@ -29,6 +29,7 @@ class FairLock:
                 return
             turn = threading.Lock()
             turn.acquire()
+            # Acquired by the waiter itself; the holder's release hands the turn over.
             self._waiting.append(turn)
         turn.acquire()  # blocks until the previous holder hands the lock over
 

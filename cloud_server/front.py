@@ -42,6 +42,7 @@ def load_front_model(config: CloudConfig) -> FrontModel:
     """
     from transformers import AutoConfig, AutoProcessor
 
+    # A replica serves the one bundle that its model was created with.
     if config.more_bundles:
         raise ConfigError(
             f"expected one bundle for engine {config.engine!r}, got {len(config.bundles)}; serve "

@@ -92,6 +92,7 @@ class Methods(grpc.GenericRpcHandler):
             if self._connections.is_closing(peer := context.peer()):
                 raise asyncio.CancelledError
             call = _CountedCall(context, self._message_seconds)
+            # These calls are counted by address: they are identified later or not at all.
             self._connections.call_started(peer, self._arrivals.enter(call, host_of(peer)))
             try:
                 async with call.limit:
@@ -161,6 +162,7 @@ class _CountedCall:
         if message is grpc.aio.EOF:
             return None
         self.received = True
+        # A health watch may last for ever once its request has arrived.
         self.limit.reschedule(None)
         return message
 

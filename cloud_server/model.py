@@ -68,6 +68,7 @@ def load_cloud_model(config: CloudConfig) -> CloudModel:
     }
     llava, processor = load_llava(checkpoint, dtype)
     llava.model.vision_tower = None  # the suffix replaces it; the prefix is on the edge
+    # Moved only now, so that the vision tower never takes memory on the device.
     llava = llava.to(device)
     cuts_text = ", ".join(str(bundle.manifest.split) for bundle in bundles)
     _log.info("loaded %s on %s as %s, cut at %s", checkpoint.model_id, device, dtype, cuts_text)

@@ -47,6 +47,7 @@ class PromptBuilder:
         self._template = ChatTemplate(processor)
         self.num_image_tokens = num_image_tokens
         self.limits = limits
+        # Longest first, so that an error names the whole token and not a part of it.
         self._specials = sorted(
             {self._image_token, *self._tokenizer.all_special_tokens}
             | {str(added) for added in self._tokenizer.get_added_vocab()},
@@ -55,6 +56,7 @@ class PromptBuilder:
         )
         self._roles = self._role_markers()
         self._special_ids = set(self._tokenizer.convert_tokens_to_ids(self._specials))
+        # A word's tokens may differ at the start of a text and after a space.
         self._role_ids = [
             self._tokenizer(text, add_special_tokens=False)["input_ids"]
             for role in self._roles
@@ -86,6 +88,8 @@ class PromptBuilder:
             texts.append(self._checked(turn.answer, f"answer {number} of the conversation", True))
         texts.append(self._checked(question, "the question"))
         ids = self._tokenize(texts, text_only)
+        # Whatever the tokenizer's normalisation does to a text, it must not add a special or role
+        # token.
         if self._marker_counts(ids) != self._template_counts(len(turns), text_only):
             raise InvalidInput(
                 "expected plain text, got a question whose tokens act as a role marker or special "
@@ -93,6 +97,7 @@ class PromptBuilder:
             )
         if not text_only:
             position = ids.index(self._image_token_id)
+            # Expanded after tokenisation: hundreds of placeholders need not be tokenised.
             expanded = [self._image_token_id] * self.num_image_tokens
             ids = [*ids[:position], *expanded, *ids[position + 1 :]]
         self._check_length(len(ids), text_only)
@@ -183,6 +188,7 @@ class PromptBuilder:
         before_image, before_answer = self._template.literals(0, False)
         leading = before_image.split(self._image_token)[0].split()
         words = [*leading[-1:], *before_answer.split()[-1:]]
+        # Plain words such as `user` also occur in questions; markers such as `USER:` hardly do.
         return [word for word in words if not word.isalnum()]
 
 

@@ -112,6 +112,8 @@ class SplitInferenceService:
         """Read one question and its image, and stream the answer. Every failure sets one gRPC
         status."""
         if self._gate.connections.is_closing(peer := context.peer()):
+            # Nobody reads a status on a connection that is being closed, and sending one costs
+            # time.
             raise asyncio.CancelledError
         record = QuestionRecord(
             self._parts.traces.join("answer", context.invocation_metadata() or ())
@@ -134,6 +136,8 @@ class SplitInferenceService:
             outcome = ANSWERED
         except TimeoutError:
             reason = admission.end_reason
+            # The time limit also ends early: when the question is evicted, its credential is
+            # refused, or the drain is over.
             outcome = "cut off" if self._gate.draining else "timeout"
             outcome = outcome if reason is None else type(reason).__name__
             _refuse(context, reason or self._timeout_error())
@@ -190,6 +194,7 @@ class SplitInferenceService:
         question = await incoming.question()
         admission.message_received()
         record.note(request_id=question.request_id)
+        # Build the prompt before the payload arrives: an invalid question then costs no decoding.
         prompt_ids = self._parts.prompts.build(
             question.text, question.turns, text_only=question.text_only
         )
@@ -204,6 +209,7 @@ class SplitInferenceService:
             admission.admit(context)
         else:
             if question.image_digest:
+                # The image was evicted from the cache, so the client has to send it after all.
                 yield convert.payload_needed_response()
             payload = await incoming.payload(question)
             watch.lap("receive")
@@ -214,6 +220,7 @@ class SplitInferenceService:
             image = await self._images.decoded(
                 identity, payload, watch.timings().stages_ns, record.span
             )
+        # The client's id need not be unique, but the engine's must be.
         request_id = f"{question.request_id or 'anonymous'}-{uuid.uuid4().hex}"
         request = EngineRequest(request_id, prompt_ids, image.embeds, sampling, image.key)
         begun = False
@@ -234,6 +241,7 @@ class SplitInferenceService:
             async for chunk in self._parts.engine.generate(request):
                 yield chunk
         finally:
+            # Does nothing for a finished answer; otherwise it frees the engine's slot at once.
             await self._parts.engine.abort(request.request_id)
 
     def _sampling(self, requested: Sampling, prompt_tokens: int) -> Sampling:

@@ -66,6 +66,7 @@ def _transformers_backend(
     metrics.gauge(
         "engine_queue", "Answers waiting for a slot in the running batch.", lambda: engine.waiting
     )
+    # Cuts of one tower have the same image tokens, so the first manifest speaks for all.
     manifests = [cut.bundle.manifest for cut in model.cuts.values()]
     prompts = PromptBuilder(
         model.processor,

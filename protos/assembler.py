@@ -92,6 +92,7 @@ class PayloadAssembler:
                 "per question"
             )
         self._closed = True
+        # Closed until this part turns out valid and not the last, so every error closes it.
         if part.HasField("header"):
             self._open(part.header)
         elif not part.chunk:

@@ -91,6 +91,7 @@ def sampling_to_proto(sampling: Sampling) -> pb.SamplingParams:
     return pb.SamplingParams(
         max_tokens=sampling.max_tokens,
         temperature=sampling.temperature,
+        # 0 is proto3's default and takes no bytes.
         top_p=0.0 if sampling.top_p == 1 else sampling.top_p,
         seed=sampling.seed,
         stop=sampling.stop,
@@ -208,6 +209,7 @@ def timings_from_proto(messages: Iterable[pb.StageTiming]) -> Timings:
     the wire."""
     stages_ns: dict[str, int] = {}
     for message in messages:
+        # Untrusted numbers: a sum beyond 64 bits could not be sent on.
         total = stages_ns.get(message.stage, 0) + message.duration_ns
         stages_ns[message.stage] = min(total, _MAX_UINT64)
     return Timings(stages_ns)

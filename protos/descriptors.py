@@ -22,6 +22,7 @@ def raise_limit() -> int:
 def allowed() -> int:
     """The limit on this process's descriptors."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # No limit is reported as -1, which would compare as less than any.
     return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 

@@ -95,6 +95,7 @@ class _Protocol(H11Protocol):
         self._receiving_head = False
         self._close_timer: asyncio.TimerHandle | None = None
         self._close_after(KEEP_ALIVE_SECONDS)
+        # uvicorn answers 503 at its limit, so make room before a request is read.
         if len(self.connections) >= (self.limit_concurrency or 0):
             others = (each for each in self.connections if isinstance(each, _Protocol))
             longest = min(

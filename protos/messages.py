@@ -65,6 +65,7 @@ def check_sampling(sampling: Sampling) -> None:
     """
     for name, kind in _KINDS.items():
         value = getattr(sampling, name)
+        # bool is a subclass of int, but True is no number of tokens.
         if not isinstance(value, kind) or isinstance(value, bool):
             raise InvalidInput(
                 f"expected {name} to be {_KIND_NAMES[kind]}, got {type(value).__name__}; set it so"

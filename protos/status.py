@@ -126,6 +126,7 @@ def status_of(error: BaseException) -> Status:
     A subclass is sent as its nearest ancestor in the table. Other exceptions are sent as
     EngineError with a fixed message, as theirs may contain a prompt or a path.
     """
+    # Nearest class first, as subclasses stand beside their bases in the table.
     for ancestor in type(error).__mro__:
         if ancestor in STATUS_CODES:
             name, code = ancestor.__name__, STATUS_CODES[ancestor]
@@ -159,6 +160,7 @@ def _error_of(call: _FinishedCall) -> AlignedVQError:
     if name in _ERROR_BY_NAME:
         return _ERROR_BY_NAME[name](details)
     code = call.code()
+    # gRPC uses the code of overload for messages beyond its size limit, too.
     if code is StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
         return _unnamed(_TOO_LARGE, code, details)
     return _unnamed(

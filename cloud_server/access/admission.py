@@ -93,6 +93,7 @@ class Arrivals:
                 del self._by_caller[caller]
 
     def _evict_from(self, calls: _CallerCalls) -> None:
+        # Silent calls first: a slow upload is likely to be genuine.
         oldest = next(iter(calls.silent or calls.receiving))
         # Leave first: ending the call makes it leave again, which must then do nothing.
         self.leave(oldest)

@@ -98,6 +98,7 @@ class Expiry:
                 self._warned.pop(name, None)
                 continue
             warned_expiry, warned_at = self._warned.get(name, (None, -math.inf))
+            # A replaced file has another expiry, and is worth a new warning at once.
             if warned_expiry == expiry and now - warned_at < REPEAT_SECONDS:
                 continue
             self._warned[name] = (expiry, now)

@@ -103,6 +103,7 @@ class Gate:
             )
         # Identity first: an unauthenticated caller must not take anyone's room.
         caller = self.identities.identify(context)
+        # Anonymous callers are told apart by address, or one could take the share of all.
         named = caller.name != ANONYMOUS
         admission.account = caller.name if named else f"{ANONYMOUS} {host_of(admission.peer)}"
         self._slots.check(admission.account)
@@ -137,6 +138,7 @@ class Gate:
         elif not admission.refused:
             self.connections.call_abandoned(admission.peer)
         self._admissions.discard(admission)
+        # Lets `drain` return as soon as the last question has ended.
         if not self._admissions:
             self._empty.set()
 

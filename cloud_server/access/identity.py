@@ -71,6 +71,7 @@ class Identities:
         self._tokens = None if config.tokens is None else tokens_file(config.tokens)
         self._deny_list = self._open_deny_list(config)
         self._parsed_certificates: OrderedDict[str, ClientCertificate] = OrderedDict()
+        # gRPC varies the maximum age by a tenth; the rest is a margin.
         lifetime = 1.2 * config.max_connection_seconds + config.connection_grace_seconds
         self._peers = Peers(lifetime)
         self._running: dict[object, tuple[Caller, Callable[[Unauthenticated], None]]] = {}
@@ -136,6 +137,7 @@ class Identities:
 
     def reload(self) -> None:
         """Read the files again, from any thread. `end_refused_calls` then applies the changes."""
+        # Non-blocking: calls on the event loop must not wait for a slow disk.
         if not self._reloading.acquire(blocking=False):
             return  # another thread is reloading
         try:
@@ -148,6 +150,7 @@ class Identities:
             else:
                 replaced = False
             if self._deny_list is not None:
+                # New authorities may make a CRL valid or invalid even if its file is unchanged.
                 changed |= self._deny_list.reload(force=replaced)
             self._credentials_changed |= changed
             self._reloaded_at = time.monotonic()
@@ -158,6 +161,7 @@ class Identities:
         """End the calls, and shortly after the connections, of callers that are now refused."""
         changed, self._credentials_changed = self._credentials_changed, False
         refusal_reasons: dict[str, str | None] = {}
+        # A copy, as cancelling removes calls. Callers are checked once each, not once per call.
         for call, (caller, cancel) in list(self._running.items()):
             if caller.key not in refusal_reasons:
                 refusal_reasons[caller.key] = self._refusal_reason(caller)
@@ -181,6 +185,7 @@ class Identities:
     def _by_token(self, context: Context) -> Caller:
         assert self._tokens is not None
         metadata: Any = context.invocation_metadata() or ()
+        # Two headers are refused: a proxy and this service might each trust another one.
         headers = [str(value) for key, value in metadata if key == "authorization"]
         token = bearer_token(headers[0]) if len(headers) == 1 else None
         if token is None:

@@ -89,4 +89,5 @@ class Peers:
         return removed
 
     def _oldest_expired(self, now: float) -> bool:
+        # `record` moves peers to the end, so the first one has been silent for longest.
         return next(iter(self._peers.values())).last_call + self._lifetime_seconds < now

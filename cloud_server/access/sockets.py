@@ -91,6 +91,7 @@ def _endpoint(call: object, descriptor: int, buffer: ctypes.Array[ctypes.c_char]
     assert callable(call)
     if call(descriptor, buffer, ctypes.byref(size)) != 0:
         return None
+    # struct sockaddr: family in host order, port in network order, then the address.
     raw = buffer.raw
     family, port = int.from_bytes(raw[:2], sys.byteorder), int.from_bytes(raw[2:4], "big")
     if family == socket.AF_INET:
@@ -103,5 +104,6 @@ def _endpoint(call: object, descriptor: int, buffer: ctypes.Array[ctypes.c_char]
 @lru_cache(4096)
 def _normalized(address: str | bytes) -> str:
     parsed = ipaddress.ip_address(address)
+    # A dual-stack socket reports IPv4 peers as ::ffff:a.b.c.d, gRPC as plain IPv4.
     mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
     return str(mapped or parsed)

@@ -40,6 +40,7 @@ class ClientCertificate:
     def is_issued_under(self, authorities: Iterable[x509.Certificate]) -> bool:
         """Whether a chain of signatures leads from one of the authorities to it."""
         trusted, remaining = list(authorities), list(self.chain)
+        # Breadth does not matter: every certificate enters `trusted` at most once, so this ends.
         while trusted:
             signer = trusted.pop()
             issued = [each for each in remaining if each == signer or _issued(each, signer)]

@@ -81,6 +81,7 @@ def make(
         raise ConfigError(f"expected at least one day, got {days}; ask for more")
     if hosts is None and not (out / "server.pem").exists():
         hosts = DEFAULT_HOSTS
+    # Validate all arguments first, so that nothing is written for invalid ones.
     alternatives = [_alternative_name(host) for host in hosts or ()]
     clients = tuple(dict.fromkeys(clients))
     for name in clients:

@@ -86,6 +86,7 @@ def _parse_crls(
     data: bytes, path: Path, authorities: tuple[x509.Certificate, ...]
 ) -> RefusedCertificates:
     blocks = _CRL.findall(data)
+    # A CRL without its end line is not matched, and must not be ignored silently.
     if not blocks or len(blocks) != data.count(b"-----BEGIN X509 CRL-----"):
         raise _unusable(path, "a truncated CRL")
     revoked, next_updates = set[tuple[str, int]](), list[float]()

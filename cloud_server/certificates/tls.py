@@ -84,6 +84,7 @@ class TlsFiles:
         calls it from its threads before every handshake."""
         with self._lock:
             self._reload()
+            # `reload` may have replaced `current` already, so compare with what gRPC got last.
             if self._delivered == self.current.pems:
                 return None
             self._delivered = self.current.pems

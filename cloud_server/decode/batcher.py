@@ -36,6 +36,7 @@ class DecodeBatcher:
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._waiting: deque[tuple[Payload, asyncio.Future[EngineImage]]] = deque()
+        # One thread: two passes at once would compete for the same device.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="decode")
         self._worker: asyncio.Task[None] | None = None
         self._observe = observe

@@ -77,7 +77,13 @@ class ImageStore:
             embeds, stages_ns = decoded.embeds, {**stages_ns, **decoded.timings.stages_ns}
             self._cache.put(key, embeds)
         return QuestionImage(
-            "decoded", embeds, key, digest if key in self._cache else b"", stages_ns
+            # A value larger than the cache is not stored, and must not be offered for follow-up
+            # questions.
+            "decoded",
+            embeds,
+            key,
+            digest if key in self._cache else b"",
+            stages_ns,
         )
 
 

@@ -81,6 +81,7 @@ class Incoming:
                 f"expected a question as the first message, got {_describe(first)}; open with one"
             )
         question = convert.question_from_proto(first.open)
+        # Refused now rather than after a payload that no bundle here can decode.
         find_bundle(self._bundles, question.manifest_digest)
         if first.open.HasField("payload"):
             if question.image_digest or question.text_only:
@@ -102,6 +103,7 @@ class Incoming:
         bundle = find_bundle(self._bundles, question.manifest_digest)
         assembler = convert.PayloadAssembler(question.manifest_digest, bundle.max_body_bytes)
         started = self._first_part is not None
+        # A small payload is complete with the first message.
         if self._first_part is not None and (complete := assembler.add(self._first_part)):
             return complete
         while True:

@@ -84,6 +84,7 @@ class IndexLayout:
         """Unpacked indices as an array `[N, K]`."""
         array = np.full(self.shape, UNCOVERED, np.int16)
         for position, stage in enumerate(encoded.stages):
+            # Without a mask a stage covers all tokens.
             covered = slice(None) if stage.mask is None else stage.mask
             columns = slice(position * self.num_groups, (position + 1) * self.num_groups)
             array[covered, columns] = stage.indices
@@ -118,11 +119,14 @@ class IndexLayout:
                 "service"
             )
         covered = image.reshape(self.num_tokens, -1, self.num_groups) != UNCOVERED
+        # A stage covers a token with all of its groups; the first group's column is used as the
+        # mask.
         if (covered != covered[..., :1]).any():
             raise ValueError(
                 "expected a stage to cover all groups of a token or none, got some of them; send "
                 "a payload to the service"
             )
+        # A copy, as the array may be a read-only view of the message's bytes.
         return torch.from_numpy(image.copy())
 
     def stages(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:

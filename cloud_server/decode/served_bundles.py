@@ -42,6 +42,7 @@ def served_bundles(
             service_version=__version__,
             served_digests=digests,
         )
+        # Such payloads also carry two numbers per token.
         statistics = manifest.link == "statistics"
         limit = max_body_bytes(manifest.quantizer, manifest.features.num_tokens, statistics)
         bundles[digest] = ServedBundle(info, limit)

@@ -148,6 +148,7 @@ class ReplicaSet:
             if name == host and address not in addresses:
                 replica = self._replicas.pop((name, address))
                 self.leave(replica, "its name does not resolve to this address any more")
+        # Sorted, so that the rotation does not depend on the resolver's order.
         for address in sorted(addresses):
             if (host, address) not in self._replicas:
                 self._replicas[host, address] = Replica(url.copy_with(host=address), host)

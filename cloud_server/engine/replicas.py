@@ -109,6 +109,7 @@ class ReplicasEngine:
         self._layout = layout
         self._blank = blank
         self._on_retry = on_retry
+        # Admission control limits the questions, so the connections need no limit.
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
         # `trust_env=False` ignores proxy variables: replicas are on the front tier's network.
         self._client = httpx2.AsyncClient(timeout=_TIMEOUT, limits=limits, trust_env=False)
@@ -150,6 +151,7 @@ class ReplicasEngine:
                             yield chunk
                     return
                 except _ReplicaFailed as error:
+                    # Other questions should not try it either before it is healthy again.
                     self.replicas.leave(replica, str(error))
                     stuck = builder.started and not _can_continue_elsewhere(request.sampling)
                     if stuck or len(tried) == MAX_TRIES:
@@ -198,12 +200,7 @@ class ReplicasEngine:
     async def _rest_from(
         self, replica: Replica, request: EngineRequest, builder: ChunkBuilder, call: _ReplicaCall
     ) -> AsyncGenerator[TokenChunk]:
-        """The rest of the answer from one replica.
-
-        Raises:
-            _ReplicaFailed: another replica may succeed.
-            EngineError: no replica would.
-        """
+        """The rest of the answer from one replica; raises _ReplicaFailed if another may succeed."""
         remaining = _remaining_request(request, builder.token_ids)
         if remaining is None:
             yield builder.chunk((), "length")

@@ -64,6 +64,7 @@ class ChunkBuilder:
         pieces = []
         consumed = 0
         stopped = False
+        # Token by token, as a stop text may end the answer in the middle.
         while consumed < len(token_ids) and not stopped:
             consumed += 1
             last = finish is not None and consumed == len(token_ids)

@@ -33,6 +33,7 @@ class TextStream:
         self._ids.append(token_id)
         before = self._decode(self._ids[self._window : self._emitted])
         now = self._decode(self._ids[self._window :])
+        # Wait for the rest of a multi-byte character.
         if now.endswith(_INCOMPLETE) and not last:
             return ""
         new = now[len(before) :]

@@ -88,7 +88,7 @@ class OperationsHttp:
         except SystemExit as error:  # what uvicorn raises for an address in use
             raise ConfigError(
                 f"expected to listen on {host}:{port} for HTTP, got an address that cannot be "
-                "bound; choose another http_host or http_port"
+                "bound; choose another http_port or http_host"
             ) from error
         self.port = listening.getsockname()[1]
         started = asyncio.Event()

@@ -74,6 +74,7 @@ class QuestionRecord:
         seconds = self.seconds
         self.note(outcome=outcome, seconds=round(seconds, 6), identity=identity or "")
         self.span.note({name: value for name, value in self._fields.items() if name != "trace_id"})  # type: ignore[misc]
+        # A cancelled question is the client's choice, not an error of the service.
         if outcome in (ANSWERED, CANCELLED):
             self.span.end()
         else:

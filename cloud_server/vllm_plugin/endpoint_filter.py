@@ -43,6 +43,7 @@ class EndpointFilter:
             if reason := _refusal_reason(body):
                 await _refuse(scope, send, 400, reason)
                 return
+            # The body has been consumed for the check, so replay it to the application.
             pending = [{"type": "http.request", "body": body, "more_body": False}]
 
             async def replay() -> Message:

@@ -44,6 +44,7 @@ class TokenBucket:
         """Seconds until a token is available; 0 if one is."""
         self._refill(now)
         missing = 1 - self._tokens
+        # A wait of a rounding error would make the client retry for nothing.
         return missing / self._rate if missing > _ROUNDING else 0.0
 
     def take(self, now: float) -> None:
@@ -199,6 +200,7 @@ class Quotas:
 
     def _remove_idle(self, now: float) -> None:
         """Remove the accounts idle for longest, and one without running questions if too many."""
+        # Accounts are ordered by last use, so the first active one ends the search.
         while self._accounts and next(iter(self._accounts.values())).idle(now):
             self._accounts.popitem(last=False)
         if len(self._accounts) >= self._max_identities:

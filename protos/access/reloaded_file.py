@@ -58,6 +58,7 @@ class ReloadedFile(Generic[T]):
                     self._last_error = str(error)
                     _log.warning("the previous contents of %s stay in use: %s", self._path, error)
                 return False
+            # Only after parsing: an unusable file is compared again at the next reload.
             self._contents, self.value, self._last_error = contents, value, ""
             _log.info("%s was replaced and is in use", self._path)
             return True

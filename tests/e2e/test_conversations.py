@@ -166,7 +166,7 @@ def test_a_text_only_question_takes_no_image(
     message = opening(digest)
     message.open.text_only = True
     message.open.image_digest = bytes(16)
-    assert "must name none" in refused(raw, message).words
+    assert "no image digest in a text-only question" in refused(raw, message).words
     message.open.image_digest = b""
     alone = raw.ask([message])
     beside = raw.ask([message, *parts(payload_of(bundle_directory))])  # what nobody asked for

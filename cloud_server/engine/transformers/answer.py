@@ -65,6 +65,7 @@ class RunningAnswer:
             finish = "length"
         last = finish is not None
         piece, stopped = self._stops.push(self._text.push(token, last), last)
+        # A stop text overrides the other reasons: it ends the text before them.
         if stopped:
             finish = "stop"
         if finish is None:

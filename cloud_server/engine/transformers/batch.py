@@ -68,6 +68,7 @@ class RunningBatch:
     @torch.inference_mode()
     def prefix(self, embeds: Tensor) -> Tensor:
         """Keys and values `[layers, 2, heads, P, width]` of embeddings `[P, H]`."""
+        # A separate cache: the image's keys and values do not depend on any row.
         cache = DynamicCache(config=self._llava.config.text_config)
         self._model(inputs_embeds=embeds[None], past_key_values=cache, use_cache=True)
         return torch.stack(
@@ -102,6 +103,7 @@ class RunningBatch:
         starts = [0 if prefix is None else prefix.shape[3] for prefix in prefixes]
         for row, prefix in enumerate(prefixes, first):
             cache.put(row, prefix)
+        # Rows of different lengths share one pass, padded to the longest.
         counts = [len(tail) for tail in embeds]
         padded = torch.nn.utils.rnn.pad_sequence(list(embeds), batch_first=True)
         logits = self._forward(padded, first, starts, counts)
@@ -154,6 +156,7 @@ class RunningBatch:
         end = first + len(tokens)
         lengths = self._lengths[first:end]
         logits = self._forward(embeds, first, lengths, [1] * len(lengths))
+        # Only now that the pass has succeeded, see `restore`.
         self._lengths[first:end] = [length + 1 for length in lengths]
         return logits
 
@@ -174,6 +177,7 @@ class RunningBatch:
         count = torch.tensor(counts, device=device)[:, None]
         steps = torch.arange(length, device=device)
         padding = steps >= count
+        # Padding gets position 0, which always exists; its output is not used.
         positions = torch.where(padding, 0, start + steps)
         # Padding is written to the extra last column, which no mask shows, so that all rows can be
         # written by one indexed assignment.

@@ -109,6 +109,7 @@ class TransformersEngine:
         chunks: asyncio.Queue[TokenChunk | BaseException] = asyncio.Queue()
 
         def emit(chunk: TokenChunk | BaseException) -> None:
+            # The reader's loop may have ended, in tests or at exit.
             if not loop.is_closed():
                 loop.call_soon_threadsafe(chunks.put_nowait, chunk)
 
@@ -191,6 +192,7 @@ class TransformersEngine:
                     log_failure("an iteration of the engine failed", error)
                     if failures > MAX_CONSECUTIVE_FAILURES:
                         raise
+                    # An inconsistent batch cannot be continued, however few failures there were.
                     if failures == MAX_CONSECUTIVE_FAILURES or not running.consistent:
                         running.fail_all(error)
                 if running.suspect and not running:
@@ -215,6 +217,7 @@ class TransformersEngine:
             try:
                 self._enqueue(self._inbox.get(timeout=IDLE_SECONDS))
             except Empty:
+                # Idle for a while: free the rows, then wait without a timeout.
                 self._batch.clear()
                 self._enqueue(self._inbox.get())
         while not self._inbox.empty():
@@ -238,6 +241,8 @@ class TransformersEngine:
             answer = self._waiting[0]
             reservations = [other.max_tokens for other in (*joining, answer)]
             try:
+                # Strictly in order: a large answer at the front is not overtaken, or it might wait
+                # for ever.
                 new_images += self._prefill.needs_prefix(answer.request)
                 if not self._batch.fits(reservations) or new_images > MAX_NEW_IMAGES:
                     break

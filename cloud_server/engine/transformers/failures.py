@@ -32,6 +32,7 @@ def log_failure(what: str, error: BaseException) -> None:
 def _kind(error: BaseException) -> str:
     """The exception's type and place. Its message is left out, as it may quote a user."""
     trace = error.__traceback__
+    # The innermost frame: where the error was raised.
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     if trace is None:

@@ -42,6 +42,7 @@ def join(batch: RunningBatch, rows: Sequence[Joining]) -> Joined:
         return Joined(dict(enumerate(_join(batch, rows))), {})
     except Exception as error:  # noqa: BLE001 - may be due to one row alone
         batch.restore(savepoint)
+        # A repetition of the same pass would fail again.
         if len(rows) == 1:
             return Joined({}, {0: error})
     result = Joined({}, {})

@@ -29,6 +29,7 @@ class Picker:
         self.greedy = not sampling.temperature > 0
         self._temperature = min(max(sampling.temperature, _FLOAT32.tiny), _FLOAT32.max)
         self._top_p = sampling.top_p
+        # A generator per answer, so that other answers of the batch do not change its numbers.
         self._random = torch.Generator(device)
         if sampling.seed is None:
             self._random.seed()

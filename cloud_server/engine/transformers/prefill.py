@@ -75,6 +75,7 @@ class Prefill:
             embeds[is_image] = request.image.to(embeds)
             with self._compute_lock:
                 prefix = self._batch.prefix(embeds[:prefix_length])
+            # Without a key the image belongs to nobody, so it is not shared.
             if request.image_key:
                 self._prefixes.put(request.image_key, prefix)
         return Joining(prefix, embeds[prefix_length:], answer.max_tokens, answer.picker)

@@ -76,6 +76,8 @@ class RunningAnswers:
         if rows:
             with self._compute_lock:
                 joined = join(self._batch, rows)
+            # From here on the batch has rows for them: a later failure must not let them join
+            # again.
             answers, self.joining = self.joining, []
             now = time.perf_counter_ns()
             for index, token in joined.tokens.items():
@@ -101,6 +103,7 @@ class RunningAnswers:
     def deliver(self) -> None:
         """Deliver the picked tokens to their answers; remove the answers that end."""
         while self._picked:
+            # Popped first, so that a token is not delivered twice if a step below fails.
             answer, token = self._picked.pop()
             if isinstance(token, Exception):
                 self._batch.invalidate(self._rows.index(answer))
@@ -146,6 +149,7 @@ class RunningAnswers:
         Raises:
             Exception: the pass failed in every try, as with a device that is lost.
         """
+        # Freeing first gives the pass a chance after an out-of-memory failure.
         for tries_left in reversed(range(CHECKS)):
             try:
                 self._batch.clear()
@@ -176,6 +180,7 @@ class RunningAnswers:
         """Remove an answer; the last row moves into its row."""
         remaining = list(range(len(self._rows)))
         row = self._rows.index(answer)
+        # The same move that `RunningBatch.leave` makes.
         remaining[row] = remaining[-1]
         remaining.pop()
         try:

@@ -46,6 +46,7 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is not t
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         first, last, columns, extent = self._cache.window
+        # Advanced indexing: row b's token q goes to column columns[b, q].
         rows = torch.arange(first, last, device=columns.device)[:, None]
         self.keys[rows, :, columns] = key_states.transpose(1, 2)
         self.values[rows, :, columns] = value_states.transpose(1, 2)
@@ -141,6 +142,7 @@ class SlotCache(Cache):  # type: ignore[misc]
     def move(self, source: int, target: int) -> None:
         """Copy a row over another."""
         dirty = self._dirty
+        # Copy past the source's end as well: zeros there clear what the target held before.
         end = dirty[target] = max(dirty[source], dirty[target])
         for layer in self.slots:
             layer.keys[target, :, :end] = layer.keys[source, :, :end]
@@ -163,6 +165,7 @@ class SlotCache(Cache):  # type: ignore[misc]
         self.num_rows = self.row_tokens = 0
         self._dirty = []
         for layer in self.slots:
+            # Layers allocate again with the next pass.
             layer.is_initialized = False
             layer.keys = layer.values = torch.zeros(0)
 

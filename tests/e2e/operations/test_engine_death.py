@@ -95,7 +95,7 @@ def test_a_dead_engine_is_told_and_a_restart_recovers(
     config = CloudConfig(bundle_directory, str(talkative), port=0, http_port=0, device="cpu")
     model = load_cloud_model(config)
     asyncio.run(life(model, config, bundle_directory, monkeypatch))
-    assert "no questions are taken: the engine cannot answer" in caplog.text
+    assert "not accepting questions: the engine cannot answer" in caplog.text
 
     async def again() -> AlignedVQError | None:
         server = CloudServer(model, config)

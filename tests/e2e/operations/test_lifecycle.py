@@ -222,7 +222,7 @@ def liuhaotian(folder: Path) -> None:
     [
         ("no bundle", ["nowhere/manifest.json", "copy the whole bundle"]),
         ("no checkpoint", ["nowhere", "expected a path or an id such as llava-hf/"]),
-        ("other weights", ["vision weights differ", "serve that checkpoint"]),
+        ("other weights", ["expected the vision weights", "serve that checkpoint"]),
         ("other tower", ["vision tower", "serve the checkpoint the bundle was made from"]),
         ("original format", ["LLaVA's original format", "llava-hf/llava-1.5-7b-hf"]),
         ("device warp", ["auto, cpu or cuda[:n]", "got 'warp'"]),

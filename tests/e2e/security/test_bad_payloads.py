@@ -119,7 +119,7 @@ def test_a_truncated_payload(raw: RawClient, payload: Payload) -> None:
         [first, *parts(replace(payload, body=payload.body[:7]), body_bytes=len(payload.body))],
         [first, *parts(replace(payload, body=b""), body_bytes=len(payload.body))],
     ):
-        assert_refused(raw, requests, "CorruptPayload", "the stream ended after", "send")
+        assert_refused(raw, requests, "CorruptPayload", "the end of the stream after", "send")
 
 
 @pytest.mark.parametrize("coding", ["fixed", "range"])

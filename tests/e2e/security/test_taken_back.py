@@ -102,11 +102,11 @@ def test_a_token_is_taken_back(
         short(stays, payload)
         goes_on(other)
         deadline = time.monotonic() + LIMIT_S
-        while "still holds" not in cloud.log and time.monotonic() < deadline:
+        while "stay in use" not in cloud.log and time.monotonic() < deadline:
             time.sleep(0.1)
         with RawClient(cloud.target, "one") as again, pytest.raises(Refusal):
             short(again, payload)
-    assert cloud.log.count("still holds") == 1
+    assert cloud.log.count("stay in use") == 1
     assert "from gone" in cloud.log
     assert "Traceback" not in cloud.log
 

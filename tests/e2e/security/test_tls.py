@@ -148,7 +148,7 @@ def test_replaced_files_are_used_by_new_connections(
         with EdgeClient(secure.target, bundle_directory, after) as client:
             assert client.ask(picture(), GOOD_QUESTION, max_tokens=2)
         (served / name).write_bytes(good)
-    assert secure.log.count("the certificates in use are kept") == 3
+    assert secure.log.count("the previous certificates stay in use") == 3
 
     # Another authority for clients counts from the next connection on, too.
     shutil.copy(other / "ca.pem", served / "ca.pem")
