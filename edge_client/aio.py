@@ -54,6 +54,7 @@ class AsyncEdgeClient:
     async def close(self) -> None:
         """Close all connections."""
         await asyncio.to_thread(self._client.close)
+        # Without waiting: closing the client has ended the calls of all threads.
         self._threads.shutdown(wait=False)
 
     async def ask(
@@ -144,6 +145,7 @@ class AsyncAnswerStream:
         try:
             while True:
                 fetching = _in_thread(self._threads, fetch_next)
+                # Shielded, as cancelling the future would not stop the thread: `finally` does.
                 if not await asyncio.shield(fetching):
                     self.answer = streams[0].answer
                     return

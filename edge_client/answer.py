@@ -35,6 +35,7 @@ class AnswerDetails:
             for timings in (self.edge, self.cloud)
         )
         fields = asdict(self)
+        # A list, as after a round trip through JSON.
         fields["token_ids"] = list(self.token_ids)
         return {**fields, "edge": edge, "cloud": cloud}
 

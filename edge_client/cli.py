@@ -36,9 +36,11 @@ def main(argv: list[str] | None = None) -> int:
     options: Namespace = parsed[parsed.subcommand]
     try:
         if parsed.subcommand == "key":
+            # The key itself goes to a file: standard output may end up in a log.
             print(tokens.make(options.name, options.out))
             return 0
         values = {f.name: options[f.name] for f in fields(EdgeConfig) if f.name != _ISOLATE}
+        # Windows has no fork: there images are decoded in this process.
         config = EdgeConfig(**values, isolate_images=hasattr(os, "fork"))
         if parsed.subcommand == "serve":
             _serve(config, options)
@@ -54,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"edge-client: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        return 130
+        return 130  # 128 + SIGINT, as shells report it
     return 0
 
 
@@ -157,6 +159,7 @@ def _probe(config: EdgeConfig, options: Namespace) -> None:
         write_textfile(result, options.prometheus)
     if options.json:
         print(json.dumps(result.to_dict()))
+    # Raised only here: a failure is reported in JSON and metrics as well.
     if result.error is not None:
         raise result.error
     if not options.json:
@@ -166,6 +169,7 @@ def _probe(config: EdgeConfig, options: Namespace) -> None:
 
 def _serve(config: EdgeConfig, options: Namespace) -> None:
     try:
+        # Imported here, as the gateway's libraries are an optional extra.
         from edge_client.gateway.process import serve
     except ModuleNotFoundError as error:
         raise ConfigError(
@@ -261,6 +265,7 @@ def _serve_command() -> ArgumentParser:
 
 
 def _command(has_json: bool = True) -> ArgumentParser:
+    # Each option is also an environment variable, such as AVQ_EDGE_TARGET.
     command = ArgumentParser(default_env=True, env_prefix="AVQ_EDGE")
     command.add_argument(
         "--target",

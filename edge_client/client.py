@@ -136,7 +136,7 @@ class EdgeClient:
         self.encoder.check_quality(quality)
         pending = None if image is None else self._images.pending(image, quality)
         message = Question(
-            uuid.uuid4().hex[:16],
+            uuid.uuid4().hex[:16],  # joins the logs and traces of both sides
             self.encoder.digest,
             question,
             _sampling(sampling),
@@ -187,6 +187,7 @@ class EdgeClient:
                     raise route.explain(error) from error
 
     def _compare_bundles(self, route: Route) -> ServiceInfo:
+        # By digest, as a service may have several bundles; without ours it returns its first.
         info = route.service_info(self.config.first_token_seconds, self.encoder.digest)
         if info.manifest_digest != self.encoder.digest:
             raise ManifestMismatch(

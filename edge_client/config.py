@@ -101,6 +101,7 @@ class EdgeConfig:
         if (self.certificate is None) != (self.key is None):
             missing = "key" if self.key is None else "certificate"
             raise ConfigError(f"expected certificate and key, got one of them; add {missing}")
+        # Without tls these fields would have no effect: the caller would believe to be protected.
         for name in ("ca", "certificate", "server_name"):
             if getattr(self, name) is not None and not self.tls:
                 raise ConfigError(

@@ -51,7 +51,7 @@ class EdgeEncoder:
     ) -> None:
         self.manifest: SplitManifest = read_manifest(bundle)
         self.backend = open_backend(Path(bundle), self.manifest, backend, dtype, threads)
-        self.digest = self.backend.spec.digest
+        self.digest = self.backend.spec.digest  # names the bundle in questions and payloads
         self._lock = threading.Lock()
 
     def check_quality(self, name: str | None) -> None:
@@ -88,6 +88,7 @@ class EdgeEncoder:
         Raises:
             ConfigError: the bundle has no such operating point.
         """
+        # One image at a time: another one would compete for the same cores and double the memory.
         with self._lock:
             stopwatch = Stopwatch()
             output = self._run_prefix(image, stopwatch)
@@ -99,6 +100,7 @@ class EdgeEncoder:
         """Payload body sizes of an RGB image, by operating point."""
         spec = self.backend.spec
         with self._lock:
+            # The prefix runs once: operating points differ only in what follows it.
             output = self._run_prefix(image, Stopwatch())
             return {
                 point.name: len(spec.compress(output, point.name).body)

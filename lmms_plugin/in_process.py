@@ -93,8 +93,10 @@ class InProcessResponder:
 
     def answer(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
         """See `Responder.answer`."""
+        # Prompts first: an invalid one fails before the vision tower runs.
         prompts = [self._prompt(request) for request in requests]
         images = self._embed(requests)
+        # One event loop for all calls, as the engine outlives each of them.
         return self._runner.run(self._answer_all(requests, prompts, images))
 
     def log_likelihood(self, request: ModelRequest, continuation: str) -> tuple[float, bool]:
@@ -133,6 +135,7 @@ class InProcessResponder:
         self, request: ModelRequest, prompt: list[int], image: TowerOutput | None
     ) -> ModelResponse:
         max_tokens = self._prompts.limits.context_tokens - len(prompt)
+        # Prompt and answer together must fit into the context.
         sampling = request.sampling
         engine_request = EngineRequest(
             f"lmms-{next(self._request_numbers)}",

@@ -13,12 +13,10 @@ from cloud_server.chat_template import ChatTemplate
 
 
 class LikelihoodReader:
-    """Computes the log-probability of an answer in one forward pass.
+    """Computes the log-probability of an answer in one forward pass of a `llava`, transformers'
+    `LlavaForConditionalGeneration`, whose vision tower is not used.
 
-    Args:
-        llava: transformers' `LlavaForConditionalGeneration`; its vision tower is not used.
-        processor: transformers' `LlavaProcessor`.
-        context_tokens: limit of prompt and answer together.
+    Prompt and answer together have at most `context_tokens`.
     """
 
     def __init__(self, llava: Any, processor: Any, context_tokens: int) -> None:
@@ -52,9 +50,11 @@ class LikelihoodReader:
         # Without the last token: the logits at each position predict the next token.
         ids = torch.tensor([*prompt_ids, *targets[:-1]], device=llava.device)
         embeds: Tensor = llava.get_input_embeddings()(ids)
+        # In the order of the placeholders, as the processor of LLaVA does it.
         if image is not None:
             embeds[ids == llava.config.image_token_id] = image.to(embeds)
         logits = llava(inputs_embeds=embeds[None], logits_to_keep=len(targets)).logits[0]
+        # In float32: sums over a large vocabulary lose precision in half precision.
         log_probabilities = torch.log_softmax(logits.float(), dim=-1)
         target_ids = torch.tensor(targets, device=log_probabilities.device)
         total = log_probabilities.gather(-1, target_ids[:, None]).sum()

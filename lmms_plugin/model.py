@@ -100,6 +100,7 @@ class AlignedVQModel(lmms):
             options=more,
         )
         self._bytes_log = Path(bytes_log) if bytes_log else None
+        # One process truncates the log, and the others wait for it before they append.
         if self._bytes_log and self.accelerator.is_main_process:
             self._bytes_log.write_text("")
         self.accelerator.wait_for_everyone()
@@ -115,6 +116,7 @@ class AlignedVQModel(lmms):
             for start in range(0, len(requests), self.batch_size):
                 batch = requests[start : start + self.batch_size]
                 model_requests = []
+                # lmms-eval's requests carry positional arguments, which differ by request type.
                 for context, settings, visuals, *location_fields in (item.args for item in batch):
                     location = DocumentLocation(*location_fields)
                     images = visuals(self._document(location))
@@ -155,6 +157,7 @@ class AlignedVQModel(lmms):
                 request = model_request(str(location), context, visuals(document), Sampling())
                 continuation = target(document) if callable(target) else target
                 log_probability, is_greedy = self._responder.log_likelihood(request, continuation)
+                # Negated: lmms-eval's scores take the smallest value, see above.
                 results.append(GenerationResult((-log_probability, is_greedy)))
                 bar.update()
         return results
@@ -173,6 +176,7 @@ class AlignedVQModel(lmms):
         for number in itertools.count(1):
             round_request = model_request(str(location), context, images, sampling_of(settings))
             (response,) = self._answer([round_request], [request])
+            # The task decides by the answers so far whether, and about what, to ask again.
             images, context, is_last, answers, round_info = next_round(
                 document,
                 previous_output=[*answers, response.text],

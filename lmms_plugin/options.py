@@ -33,14 +33,8 @@ def open_responder(
 ) -> Responder:
     """A responder with its model loaded, or connected to its service.
 
-    Args:
-        target: see `lmms_plugin.model`, as for the next four.
-        checkpoint: exclusive with `target`.
-        bundle: required with `target`.
-        point: operating point.
-        device: of the model in this process.
-        batch_size: concurrent questions.
-        options: fields of `InProcessConfig` or `EdgeConfig`.
+    `lmms_plugin.model` explains the arguments; `options` are further fields of `InProcessConfig` or
+    `EdgeConfig`.
 
     Raises:
         AlignedVQError: the arguments do not fit together, or what they name cannot be used.
@@ -53,6 +47,7 @@ def open_responder(
             f"got {got}; give one of them"
         )
     if checkpoint is not None:
+        # Named arguments override `options`; without a device the config's default applies.
         fields = {"checkpoint": checkpoint_source(checkpoint), "bundle": folder, "point": point}
         if device:
             fields["device"] = device
@@ -81,6 +76,7 @@ def batch_of(batch_size: int | str, max_batch_size: int | None) -> int:
 
 def _parse_config(kind: type[ConfigT], options: Mapping[str, Any]) -> ConfigT:
     """A config dataclass from values as lmms-eval parsed them; ConfigError names a wrong one."""
+    # lmms-eval guesses the types of values; the parser converts them to those of the fields.
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind)
     try:

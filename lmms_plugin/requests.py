@@ -28,17 +28,12 @@ _BLANK_LINE = ["\n\n"]
 
 
 def model_request(name: str, context: str, visuals: Any, sampling: Sampling) -> ModelRequest:
-    """The request for a document.
-
-    Args:
-        name: of the document, for errors.
-        context: the question's text.
-        visuals: what the task's `doc_to_visual` returned.
-        sampling: of the answer.
+    """The request for a document, from its context and what the task's `doc_to_visual` returned.
 
     Raises:
         InvalidInput: there are several images, or something other than an image.
     """
+    # Tasks return a list, one image, or nothing.
     images = list(visuals or ()) if isinstance(visuals, list | tuple | None) else [visuals]
     if len(images) > 1:
         raise InvalidInput(
@@ -77,9 +72,10 @@ def sampling_of(settings: Mapping[str, Any]) -> Sampling:
             )
     temperature = settings.get("temperature")
     do_sample = settings.get("do_sample")
+    # Some tasks set a temperature, and leave `do_sample` to be inferred.
     if do_sample is None:
         do_sample = bool(temperature)
-    until = settings.get("until") or []
+    until = settings.get("until") or []  # one text or several
     stop = [until] if isinstance(until, str) else list(until)
     sampling = Sampling(
         max_tokens=settings.get("max_new_tokens") or DEFAULT_TOKENS,

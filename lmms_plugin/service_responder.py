@@ -36,6 +36,7 @@ class ServiceResponder:
         self._client = EdgeClient(target, bundle, config)
         self._point = point
         self._client.encoder.check_quality(point)
+        # At the start, so that a wrong bundle or address fails before the first question.
         self._max_tokens = self._client.check().max_answer_tokens
         self._pool = ThreadPoolExecutor(batch_size, thread_name_prefix="lmms")
 
@@ -81,6 +82,7 @@ class ServiceResponder:
     def _check_not_truncated(self, request: ModelRequest, finish_reason: str, tokens: int) -> None:
         """ConfigError if the service's limit, and not the task's, ended an answer."""
         max_tokens = request.sampling.max_tokens
+        # A truncated answer would be scored as a wrong one: better none.
         if finish_reason == "length" and self._max_tokens <= tokens < max_tokens:
             raise ConfigError(
                 f"{request.name}: expected an answer of up to {max_tokens} tokens, got one cut off "

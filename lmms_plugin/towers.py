@@ -65,7 +65,7 @@ class SplitTower:
         outputs = []
         for payload, decoded in zip(payloads, self._decoder.decode_many(payloads), strict=True):
             if not isinstance(decoded, EngineImage):
-                raise decoded
+                raise decoded  # the decoder returns an error for each payload that it refuses
             outputs.append(TowerOutput(decoded.embeds, payload.digest(), len(payload.body)))
         return outputs
 
@@ -87,6 +87,7 @@ class UnsplitTower:
     ) -> None:
         llava, self.processor = load_llava(checkpoint, dtype)
         self.llava = llava.to(device)
+        # The edge's code prepares images here, too, so that the towers differ by the codec alone.
         self._settings = checkpoint.processor()
 
     @torch.inference_mode()

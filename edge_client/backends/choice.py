@@ -33,6 +33,7 @@ def open_backend(
     Raises:
         ConfigError: a library or the graph is missing, or the bundle is incomplete or damaged.
     """
+    # Checking imports onnxruntime, which takes time and memory that torch has no use for.
     missing = None if choice == "torch" else _missing_for_onnx(bundle, manifest, dtype)
     if choice == "onnx" and missing:
         raise ConfigError(f"the backend onnx expects {missing}, or choose the backend torch")
@@ -63,6 +64,7 @@ def _missing_for_onnx(bundle: Path, manifest: SplitManifest, dtype: Precision) -
 
 
 def _is_installed(library: str) -> bool:
+    # Imported, not just located: a library that is installed may lack one of its dependencies.
     try:
         import_module(library)
     except ModuleNotFoundError:

@@ -30,6 +30,7 @@ class TorchBackend:
     def __init__(self, bundle: Path, dtype: str, threads: int) -> None:
         if threads:
             torch.set_num_threads(threads)
+        # Images enter in this dtype as well; the codec behind the prefix stays in float32.
         self._dtype: torch.dtype = getattr(torch, dtype)
         edge = open_edge_bundle(bundle, self._dtype)
         self._prefix, self._codec = edge.prefix, edge.codec

@@ -77,12 +77,14 @@ class CircuitBreaker:
         self.reason = reason
         self.generation += 1
         self._state, self._rejected = "open", True
+        # A health check would succeed: only a new attempt shows that the rejection is over.
         self._next_check_at = self._clock() + REFUSED_SECONDS
 
     def record_health(self, problem: str) -> None:
         """A health check succeeded (empty `problem`), or failed, which opens the circuit."""
         if self._rejected:
             return
+        # A closed circuit opens, too: a silent target that fails its check is no longer used.
         if problem:
             self.reason = problem
             # Requests in flight will fail for the reason recorded here: do not count them as well.

@@ -44,6 +44,8 @@ _HANDSHAKE_ADVICE = (
 )
 """By a phrase in gRPC's details. The first match counts: details with a more specific reason
 contain CERTIFICATE_VERIFY_FAILED as well."""
+# gRPC reports no more than these when the service closes the connection, as it does after rejecting
+# a client's certificate.
 _CLOSED = ("Socket closed", "Connection reset", "End of TCP stream", "Broken pipe")
 _CLOSED_TLS = (
     "the connection was closed during the TLS handshake, as by a service that rejects the client's "
@@ -77,6 +79,7 @@ class Credentials:
             if self.server_name is not None:
                 options = (*options, ("grpc.ssl_target_name_override", self.server_name))
             return grpc.secure_channel(target, tls, options=options)
+        # Unencrypted, a token may only travel within this machine.
         if self.token is not None and not is_loopback(host_of(target)):
             raise ConfigError(
                 f"expected TLS to send a token to {target}, got tls=False; give tls, or no token"
@@ -174,7 +177,7 @@ def read_token(path: Path | None, variable: str) -> str | None:
         text = (_contents(path) or b"").decode("ascii", "replace")
     if text is None:
         return None
-    token = text.strip()
+    token = text.strip()  # editors end files with a newline
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise ConfigError(
             f"{source}: expected a token, one word of printable ASCII, got something else; put "

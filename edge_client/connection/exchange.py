@@ -15,7 +15,8 @@ from aligned_vq.errors import AlignedVQError
 from aligned_vq.telemetry.spans import Metadata
 from protos.alignedvq.v1 import inference_pb2 as pb
 
-_GRPC_PREFIX_BYTES = 5
+_GRPC_PREFIX_BYTES = 5  # a compression flag and a length of 4 bytes before every message
+# The generated stub has the streaming form alone; `AskMethods` needs both.
 _ASK_METHOD = f"/{pb.DESCRIPTOR.services_by_name['SplitInference'].full_name}/Ask"
 
 
@@ -118,7 +119,7 @@ class GrpcExchange:
         except grpc.RpcError as error:
             raise self._convert_error(error) from error
         finally:
-            self.finish()
+            self.finish()  # ends gRPC's thread that reads the queue
 
     def cancel(self) -> None:
         """See `Exchange.cancel`."""

@@ -56,6 +56,7 @@ class Route:
         """
         deadline = time.monotonic() + timeout_seconds
         slice_seconds = _FIRST_SLICE_SECONDS if len(self._targets.all) > 1 else timeout_seconds
+        # Recorded once at the end, not once per slice, at the generation before the attempt.
         failed: dict[Target, tuple[int, CloudUnreachable]] = {}
         while True:
             for target in (candidates := self._candidates()):

@@ -137,13 +137,14 @@ class AnswerStream:
                         if self._image is not None:
                             digest = convert.image_digest_from_response(response)
                             self._image.record_cached(digest, self._route.target)
+                        # Before the last text: a consumer may stop iterating after it.
                         self._complete(exchange.message_bytes, attempt)
                     if chunk.text:
                         yield chunk.text
             except AlignedVQError as error:
                 exchange.cancel()
                 raise deadline.explain(error, self._cancelled.is_set()) from error
-            except BaseException:
+            except BaseException:  # such as GeneratorExit, when the consumer stops iterating
                 exchange.cancel()
                 raise
         if self.answer is None:
@@ -229,6 +230,7 @@ class AnswerStream:
             return 0.0
         backoff_seconds = self._config.backoff_seconds * 2.0 ** (attempt - 1)
         demanded_seconds = error.retry_after_seconds if isinstance(error, Overloaded) else None
+        # Jitter spreads the retries of clients whose service failed at the same moment.
         return max(backoff_seconds * random.uniform(0.8, 1.2), demanded_seconds or 0.0)
 
     @contextmanager
@@ -247,6 +249,7 @@ class _FirstTokenDeadline:
         self._exchange = exchange
         self._seconds = seconds
         self._expired = False
+        # A timer of this process: gRPC has a deadline for a whole call only.
         self._timer = threading.Timer(seconds, self._expire)
         self._timer.daemon = True
         self._timer.start()
@@ -267,5 +270,5 @@ class _FirstTokenDeadline:
         return error
 
     def _expire(self) -> None:
-        self._expired = True
+        self._expired = True  # before cancelling, as `explain` reads it when the call ends
         self._exchange.cancel()

@@ -101,6 +101,7 @@ class Targets:
         """Available targets, least loaded first; ties in rotation."""
         with self._changed:
             targets = [target for target in self.all if target.is_available]
+            # Python's sort is stable, so equal targets keep the order of the configuration.
             return sorted(targets, key=lambda target: (target.in_flight, target.last_used))
 
     def record_failure(self, target: Target, generation: int, error: AlignedVQError) -> None:
@@ -177,6 +178,7 @@ class Targets:
             silent = self._silent_calls(target)
             if silent or target.breaker.state == "open":
                 target.breaker.record_health(problem)
+        # Without the lock: cancelling may wait for a call that is just starting.
         for call in silent:
             call.apply_health(problem)
 

@@ -36,11 +36,11 @@ seconds, and prints a traceback if the channel was closed meanwhile."""
 _PROBE_SECONDS = 0.25
 _NO_CONNECTION = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 _CHANNEL_OPTIONS = (
-    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_time_ms", 30_000),  # with the timeout: a dead link is noticed in 40 s
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.max_pings_without_data", 0),  # no limit, so that idle connections stay open
+    ("grpc.http2.bdp_probe", 0),  # its pings cost bytes, and questions are too small to profit
     ("grpc.enable_retries", 0),  # the client retries itself: it knows when that is safe
     ("grpc.max_reconnect_backoff_ms", 3_000),  # reconnect soon after a restart of the service
 )

@@ -94,6 +94,7 @@ class ImageDecoders:
         await self._server.start()  # a restart must not count against the image's time limit
         await self._slots.acquire(slot)
         try:
+            # Elapsed time, which bounds the caller's wait; waiting for the long slot counts, too.
             async with asyncio.timeout(self._limits.seconds):
                 return await _without_cycles(
                     self._decode(work, slot, message_head(fields, len(data)), data)
@@ -113,6 +114,7 @@ class ImageDecoders:
             ) from None
         finally:
             self._slots.release(slot)
+            # Set only if the job did not finish: such a process cannot take another one.
             if work.process is not None:
                 self._server.kill(work.process)
 
@@ -217,6 +219,7 @@ class BlockingDecoders:
             self._loop = None
 
     def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        # Lazily: a client whose images need no decoding starts neither loop nor processes.
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()

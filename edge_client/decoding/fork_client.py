@@ -214,6 +214,7 @@ class ForkClient:
 
 def _start_server(descriptor: int) -> subprocess.Popen[bytes]:
     """A server in a new session, so that a terminal's signals do not reach it."""
+    # -P: a module in the working directory must not replace one of the server's.
     return subprocess.Popen(
         [sys.executable, "-P", "-m", _MODULE, str(descriptor)],
         stdin=subprocess.DEVNULL,

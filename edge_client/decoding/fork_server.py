@@ -111,7 +111,7 @@ def _fork(jobs: int, parent: int) -> int:
                 while True:
                     _serve_job(connection)
         finally:
-            os._exit(0)
+            os._exit(0)  # not sys.exit, which would run the server's cleanup in this copy of it
     return pid
 
 
@@ -126,6 +126,7 @@ def _confine(parent: int) -> None:
         for descriptor in range(3):
             os.dup2(null.fileno(), descriptor)
     keep_freed(RETAINED_BYTES)
+    # No core dump, which would hold an image, no file output, and few descriptors.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (_MAX_DESCRIPTORS, _MAX_DESCRIPTORS))
@@ -136,7 +137,8 @@ def _allow_memory(additional_bytes: int) -> None:
     if sys.platform != "linux":
         return
     with open("/proc/self/statm", "rb") as file:
-        data_pages = int(file.read().split()[5])
+        data_pages = int(file.read().split()[5])  # what RLIMIT_DATA counts
+    # The hard limit stays unlimited: the next image sets a new soft limit.
     limit = data_pages * resource.getpagesize() + additional_bytes
     resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
 
@@ -155,6 +157,7 @@ def _serve_job(connection: socket.socket) -> None:
     fields, data = read_message(connection)
     pixels: bytes | memoryview = b""
     try:
+        # RLIMIT_CPU counts from the start of the process, over all its images.
         used_seconds = int(resource.getrusage(resource.RUSAGE_SELF).ru_utime)
         limit_seconds = used_seconds + CPU_SECONDS
         resource.setrlimit(resource.RLIMIT_CPU, (limit_seconds, resource.RLIM_INFINITY))

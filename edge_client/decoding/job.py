@@ -115,6 +115,7 @@ def encoded_file(fields: dict[str, Any], data: bytearray) -> bytearray | bytes:
     """
     if fields["coding"] == "raw":
         return data
+    # The text comes from a JSON string without being parsed, see `gateway.openai.inline_images`.
     if b"\\" in data:  # JSON may write / as \/, and some encoders do
         data = data.replace(b"\\/", b"/")
     try:
@@ -152,6 +153,7 @@ def decode(
                 "smaller image, or a baseline JPEG"
             )
         headers.append(header)
+        # From now on the process may use this much memory, and not more.
         admit(header.decoded_pixels, header.memory_bytes + SPARE_BYTES)
 
     image = load_image(

@@ -80,6 +80,7 @@ class DecodingSlots:
         Raises:
             Overloaded: none became free in time.
         """
+        # A newcomer never overtakes images that already wait.
         if self._num_free and not self._waiting:
             self._num_free -= 1
         else:
@@ -96,6 +97,7 @@ class DecodingSlots:
         """
         if slot.is_long:
             return
+        # The short slot is free at once: waiting for the long one must not block quick images.
         self._leave_short(slot)
         if self._long is None:
             self._long, slot.is_long = slot, True
@@ -147,6 +149,7 @@ class DecodingSlots:
             remaining_seconds = self._slice_seconds - used_seconds
             self._schedule_check(slot, max(remaining_seconds, _MIN_CHECK_SECONDS))
             return
+        # Quick images get the processors first from now on.
         slot.has_overrun = True
         slot.work.slow_down()
         if self._long is None:
@@ -215,6 +218,7 @@ class _WaitQueue:
             granted = self._granted[slot]
             self.remove(slot)
             if not granted.done():  # done: its task was cancelled but has not run yet
+                # The caller goes behind all others: its next image waits for theirs.
                 if caller in self._queues:
                     self._queues.move_to_end(caller)
                 granted.set_result(None)

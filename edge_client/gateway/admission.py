@@ -78,6 +78,7 @@ class RequestAdmission:
                     f"expected at most {self._slots} requests at a time, got one more; try again "
                     "in a moment"
                 )
+            # Last, as a request that entered its quota must leave it.
             if self._quotas is not None and caller is not None:
                 self._quotas.enter(caller.name, caller.limits)
         except Overloaded as error:

@@ -34,6 +34,7 @@ def make_app(
         config: limits, and the model's name.
         keys: keys that callers must send, if any.
     """
+    # Without FastAPI's documentation pages, which load scripts from other hosts.
     app = FastAPI(title="aligned-vq gateway", docs_url=None, redoc_url=None, openapi_url=None)
     chat = Chat(client, decoders, config, has_quotas=keys.per_caller)
     metrics, encoder = chat.admission.metrics, client.encoder
@@ -44,6 +45,7 @@ def make_app(
     _add_operator_routes(app, chat, Readiness(client), is_public=not keys.required)
     add_page(app)
     _add_error_handlers(app)
+    # Without a key, any page that reaches this port could use the gateway: check Host there, too.
     return Guard(app, keys, not keys.required or is_loopback(config.host))
 
 
@@ -148,6 +150,7 @@ def _add_error_handlers(app: FastAPI) -> None:
         message = "expected a path and method of this gateway, got another; see /v1/models"
         return Refusal(status, message, code="unknown_url").response()
 
+    # Starlette looks for the most specific class of an error.
     for kind in (Refusal, AlignedVQError, Exception):
         app.add_exception_handler(kind, handle_error)
     app.add_exception_handler(HTTPException, handle_unknown_url)

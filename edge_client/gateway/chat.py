@@ -137,6 +137,7 @@ class Chat:
             await completion.close()
             raise
 
+        # A streamed answer goes on after this method returned: it ends its admission itself.
         async def on_end(complete: bool) -> None:
             await completion.close()
             admitted.end(completion.failure if complete else ClientDisconnect())
@@ -157,16 +158,17 @@ class Chat:
         url, image = conversation.image_url, None
         if url is not None:
             image = await self._image(request, admitted, body, url, conversation.image_param)
-        admitted.end_image()
+        admitted.end_image()  # a long body without an image has taken a slot, too
         return chat_request, conversation, image
 
     async def _image(
         self, request: Request, admitted: AdmittedRequest, body: Body, url: str, param: str
     ) -> DecodedView:
         """The decoded image of a request; cancelled if the client disconnects."""
-        admitted.begin_image()
+        admitted.begin_image()  # short bodies have not taken an image slot yet
         holder = request.scope.get("state", {}).get(CALLER)
         address = request.client.host if request.client else ""
+        # Decoding slots are shared fairly among keys or, without keys, among addresses.
         caller = address if holder is None else f"key {holder.name}"
         work = open_image(self._decoders, url, param, body.images, caller)
         image = await until_disconnect(request.receive, work)

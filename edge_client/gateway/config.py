@@ -71,6 +71,7 @@ class GatewayConfig:
             raise ConfigError(
                 f"expected requests_per_second with burst, got burst={self.burst} alone; give both"
             )
+        # Without individual keys, callers cannot be distinguished, and quotas cannot be counted.
         limits = (self.requests_per_second, self.requests_at_once)
         if self.api_keys is None and any(limits):
             raise ConfigError(

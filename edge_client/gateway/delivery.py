@@ -53,10 +53,10 @@ class EventStream(Response):
         on_end: Callable[[bool], Awaitable[None]],
     ) -> None:
         super().__init__(
-            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},  # nginx: no buffering
             media_type="text/event-stream",
         )
-        del self.headers["content-length"]
+        del self.headers["content-length"]  # of the empty body that `Response` was given
         self._events = events
         self._stall_seconds = stall_seconds
         self._on_end = on_end
@@ -76,6 +76,7 @@ class EventStream(Response):
     async def _send_all(self, send: Send) -> None:
         async def send_or_disconnect(message: Message) -> None:
             try:
+                # `send` waits while the send buffer is full, that is, while the client stalls.
                 async with asyncio.timeout(self._stall_seconds):
                     await send(message)
             except TimeoutError:

@@ -57,6 +57,7 @@ def _stage(
     for token, token_indices in zip(np.flatnonzero(mask), stage.indices.tolist(), strict=True):
         indices[token] = token_indices
     row_starts = range(1, num_tokens, side)
+    # Plain integers, as numpy's booleans cannot be written as JSON.
     covered: list[Literal[0, 1]] = [1 if is_covered else 0 for is_covered in mask]
     return {
         "stage": number,

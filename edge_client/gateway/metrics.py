@@ -30,6 +30,7 @@ class GatewayMetrics:
     """
 
     def __init__(self, in_flight: Callable[[], float], limit: int) -> None:
+        # Not prometheus-client's global registry, in which a second gateway would clash.
         registry = self._registry = CollectorRegistry()
         ProcessCollector(registry=registry)  # memory, CPU time, file descriptors
         self.requests = Counter(
@@ -68,7 +69,7 @@ class GatewayMetrics:
             "avq_gateway_tokens", "Prompt and completion tokens.", ["kind"], registry=registry
         )
         in_flight_gauge = Gauge("avq_gateway_in_flight", "Requests in progress.", registry=registry)
-        in_flight_gauge.set_function(in_flight)
+        in_flight_gauge.set_function(in_flight)  # read at each scrape
         Gauge(
             "avq_gateway_in_flight_limit",
             "Maximum of concurrent requests: max_requests.",
@@ -92,6 +93,7 @@ class GatewayMetrics:
             ["target"],
             registry=self._registry,
         )
+        # All series exist from the start, so that alerts see a target that was never reached.
         for name in names:
             up.labels(name).set_function(partial(is_available, name))
 

@@ -48,8 +48,8 @@ async def serve(
     Raises:
         ConfigError: the bundle, a key or the address cannot be used.
     """
-    raise_limit()
-    map_large_blocks()
+    raise_limit()  # of descriptors: each connection takes one
+    map_large_blocks()  # so that the memory of large bodies returns to the system
     keys = read_keys(config)
     if not keys.required and not config.keyless and not is_loopback(config.host):
         raise ConfigError(
@@ -87,6 +87,7 @@ def _listening_socket(config: GatewayConfig) -> socket.socket:
     # which Nagle's algorithm delays small pieces of an answer.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
+        # A restart can bind while connections of the last process are in TIME_WAIT.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
             # Inherited by connections: the system closes one whose peer acknowledges no data.

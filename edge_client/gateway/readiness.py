@@ -29,6 +29,7 @@ class Readiness:
         """Why questions cannot be answered now; empty if they can. Takes at most two seconds."""
         if self._check is None or (self._check.done() and time.monotonic() >= self._valid_until):
             self._check = asyncio.create_task(self._run_check())
+        # `wait` does not cancel the check at the timeout, nor if this caller is cancelled.
         done, _ = await asyncio.wait({self._check}, timeout=WAIT_SECONDS)
         if not done:
             return "the cloud has not answered yet"

@@ -38,6 +38,7 @@ async def open_image(
         Overloaded: all decoding slots are taken.
     """
     text = encoded_text(url, param, texts)
+    # Decoders know no request: here their errors get a code, and the position of the image.
     try:
         return await decoders.decode(text, coding="base64", caller=caller)
     except NotBase64 as error:
@@ -48,6 +49,7 @@ async def open_image(
         raise Refusal(400, str(error), param, "invalid_image") from error
 
 
+# Cached, as each question about an image has the same figure.
 @lru_cache(16)
 def jpeg_bytes(view: View) -> int:
     """Size of a view as a JPEG of quality 90, for comparison with its payload."""

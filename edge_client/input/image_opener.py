@@ -35,6 +35,7 @@ class ImageOpener:
             InvalidInput: the image cannot be used.
             Overloaded: all decoding slots are taken.
         """
+        # Only encoded files are risky to decode; arrays and Pillow images are decoded already.
         if self._decoders is not None:
             if isinstance(source, str | os.PathLike):
                 return self._decoders.decode(read_image_file(source), os.fspath(source)).view

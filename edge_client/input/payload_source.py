@@ -40,13 +40,14 @@ def payload_from(source: object, digest: bytes) -> Payload | None:
 
 def _read(path: Path) -> bytes:
     try:
+        # Opening a pipe would block, and reading a device might never end.
         if not path.is_file():
             raise InvalidInput(
                 f"expected a regular {SUFFIX} file at {str(path)!r}, got none, a folder, a pipe or "
                 "a device; check the path"
             )
         with path.open("rb") as file:
-            data = file.read(MAX_FRAME_BYTES + 1)
+            data = file.read(MAX_FRAME_BYTES + 1)  # one more, to notice a larger file
     except OSError as error:
         raise InvalidInput(
             f"expected an {SUFFIX} file at {str(path)!r}, got: {error.strerror}; check path and "

@@ -68,6 +68,7 @@ class RememberedImages:
         assert not isinstance(unwrapped, Payload)  # `payload_from` returned it
         # Only the view stays in memory: the image itself may be a thousand times as large.
         view = unwrapped if isinstance(unwrapped, View) else self._open_view(unwrapped)
+        # The payload, and so the key, depends on the operating point.
         return PendingImage(self, view.digest + (quality or "").encode(), view, quality)
 
     def find(self, key: bytes) -> _CachedImage | None:
@@ -87,6 +88,7 @@ class RememberedImages:
     def add(self, key: bytes, encoded: EncodedImage) -> None:
         """Cache a payload; evict the least recently used beyond the capacity."""
         with self._lock:
+            # Concurrent questions may encode the same image: the first entry keeps its digest.
             self._images.setdefault(key, _CachedImage(encoded))
             self._images.move_to_end(key)
             while len(self._images) > self._capacity:

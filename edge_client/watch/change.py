@@ -37,6 +37,7 @@ class ChangeTest:
         channels, height, width = pixels.shape
         size = self._patch_size
         rows, columns = height // size, width // size
+        # The tower ignores pixels beyond the last whole patch as well.
         covered = pixels[:, : rows * size, : columns * size]
         patches = covered.reshape(channels, rows, size, columns, size)
         means: NDArray[np.float32] = patches.mean((2, 4))
@@ -59,5 +60,6 @@ def change(before: NDArray[np.float32], after: NDArray[np.float32]) -> float:
         after: means of the same shape.
     """
     difference = after - before
+    # Per channel, which also removes a change of the white balance.
     difference -= np.median(difference, (1, 2), keepdims=True)
     return float(np.abs(difference).max())

@@ -94,6 +94,7 @@ def watch(client: EdgeClient, options: Namespace, sampling: SamplingOptions) -> 
         plan = WatchPlan(options.ask, sampling, options.every, change, queue)
         session = Watch(client, NewestFrame(source, all_frames=options.once), plan, _print)
         print(f"edge-client: watching {source.name}", file=sys.stderr, flush=True)
+        # In a thread, so that the main thread is free to handle signals.
         with ThreadPoolExecutor(1) as threads:
             running = threads.submit(session.run)
             while not running.done():
@@ -126,4 +127,4 @@ def open_source(text: str, *, once: bool) -> Source:
 
 
 def _print(record: Record) -> None:
-    print(json.dumps(record), flush=True)
+    print(json.dumps(record), flush=True)  # a reader of the pipe gets each line at once

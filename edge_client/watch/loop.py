@@ -124,6 +124,7 @@ class Watch:
                 if not change.differs(means):
                     self._unchanged += 1
                     return
+            # Encoded now, as the queue stores payloads; `_ask` would encode it otherwise.
             if self._plan.queue is not None:
                 quality = self._plan.sampling.get("quality")
                 image = self._client.compress(image, quality=quality)

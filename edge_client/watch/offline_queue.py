@@ -64,6 +64,7 @@ class OfflineQueue:
         self._folder = folder
         self._limit_bytes = limit_bytes
         try:
+            # `mkdir` does not change the mode of a folder that exists: it is checked below.
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if folder.stat().st_mode & 0o077:
                 raise ConfigError(
@@ -148,6 +149,7 @@ class OfflineQueue:
             # Held until the database is closed: two processes would ask the same questions.
             self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._database.execute("PRAGMA journal_mode = WAL")
+            # `put` returns only once the question is on disk, and `remove` erases its content.
             self._database.execute("PRAGMA synchronous = FULL")
             self._database.execute("PRAGMA secure_delete = ON")
             self._database.executescript(_SCHEMA)

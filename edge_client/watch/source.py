@@ -81,7 +81,7 @@ class NewestFrame:
         self._stop.set()
         with self._changed:
             self._changed.notify_all()
-        self._thread.join(5)
+        self._thread.join(5)  # not for ever: reading from a device may block
 
     @property
     def ended(self) -> bool:
@@ -119,6 +119,7 @@ class NewestFrame:
                 for frame in self._source.frames(self._stop):
                     if lost:
                         _report(f"{self._source.name} is back")
+                    # Reset by a frame, not by opening: a camera may open and deliver nothing.
                     backoff_seconds, lost = self._backoff_seconds, False
                     self._put(frame)
                 return
@@ -133,6 +134,7 @@ class NewestFrame:
         with self._changed:
             if self._all_frames:
                 self._changed.wait_for(lambda: self._frame is None or self._stop.is_set())
+            # Newer images matter more than all images: the one that was not taken is replaced.
             self._skipped += self._frame is not None
             self._frame = frame
             self._changed.notify_all()

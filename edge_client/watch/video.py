@@ -53,7 +53,7 @@ class Video:
 
     def frames(self, stop: threading.Event) -> Iterator[Frame]:
         """See `Source.frames`. The `load` of a damaged frame raises InvalidInput."""
-        import av
+        import av  # an optional extra
 
         try:
             with av.open(
@@ -88,6 +88,7 @@ class Video:
                 yield self._damaged(str(error.strerror))
                 continue
             for frame in decoded:
+                # A file is played at its frame rate; a live source sets the pace itself.
                 if not self._live and frame.time is not None:
                     if started_at is None:
                         started_at = time.monotonic() - frame.time

@@ -42,9 +42,10 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or respond with an error."""
         if scope["type"] != "http":
-            return
+            return  # the application has no WebSockets and no lifespan events
         headers = Headers(scope=scope)
         hosts = headers.getlist("host")
+        # Several Host headers are ambiguous, and so count as wrong.
         if self._loopback and not (len(hosts) == 1 and names_this_machine(hosts[0])):
             await _WRONG_HOST.response()(scope, receive, send)
         elif not self._keys.required or not scope["path"].startswith(PROTECTED_PATHS):

@@ -62,7 +62,7 @@ class Keys:
         previous = None if self._file is None else self._file.value
         while self._file is not None:
             await asyncio.sleep(REFRESH_SECONDS)
-            await asyncio.to_thread(self._refresh)
+            await asyncio.to_thread(self._refresh)  # reading a file may block
             if self._file.value is not previous:  # also if a request refreshed it first
                 previous = self._file.value
                 on_change()
@@ -87,6 +87,7 @@ def read_keys(config: GatewayConfig) -> Keys:
     if config.api_keys is None:
         if shared_key is None:
             return Keys({})
+        # Keys are compared by digest, as those in the file are; the key itself is not stored.
         digest = hashlib.sha256(shared_key.encode()).hexdigest()
         return Keys({digest: TokenHolder("", digest)})
     if shared_key is not None:

@@ -62,6 +62,7 @@ class ImageUrl(_Strict):
     detail: str | None = None
 
 
+# Shorthands that clients use: a URL, a text or one stop text in place of an object or a list.
 def _as_object(url: object) -> object:
     return {"url": url} if isinstance(url, str) else url
 
@@ -137,6 +138,7 @@ class ChatRequest(BaseModel):
         """Refusal if a field that is not read here would have an effect in OpenAI's API."""
         unread: dict[str, Any] = self.model_extra or {}
         for name, value in unread.items():
+            # Some clients send null for fields that they do not set.
             if value is None or name in _IGNORED:
                 continue
             neutral = _NEUTRAL.get(name)
@@ -159,6 +161,7 @@ class ChatRequest(BaseModel):
     @property
     def sampling(self) -> Sampling:
         """Sampling settings: greedy unless a temperature is given."""
+        # 0 stands for the service's default. OpenAI deprecates `max_tokens`, but clients send it.
         max_tokens = self.max_completion_tokens or self.max_tokens or 0
         return Sampling(
             max_tokens=min(max_tokens, MAX_ANSWER_TOKENS),

@@ -52,6 +52,7 @@ class Completion:
         async for _ in self._stream:
             pass
         answer = self._answer()
+        # Fields that OpenAI's clients read, even if they are always null here.
         message = {"role": "assistant", "content": str(answer), "refusal": None}
         choice = {
             "index": 0,
@@ -72,6 +73,7 @@ class Completion:
         and `[DONE]`. A failure after the first text is the last event instead."""
         usage = {"usage": None} if include_usage else {}
         try:
+            # Role and first text in one write, which is one packet.
             first_events = self._chunk({"role": "assistant", "content": ""}, **usage)
             if self._first is not _END:
                 first_events += self._chunk({"content": self._first}, **usage)

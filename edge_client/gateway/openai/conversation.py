@@ -86,6 +86,7 @@ def _image(messages: Sequence[Message]) -> tuple[str | None, str]:
                 )
             if url is None:
                 url, first_param = part.image_url.url, param
+            # Clients send the whole history with each question, and may repeat the image in it.
             elif url != part.image_url.url:
                 raise Refusal(
                     400,

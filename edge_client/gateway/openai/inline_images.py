@@ -50,6 +50,7 @@ def extract_images(body: bytearray) -> Body:
     copied_to = search_from = 0
     while (uri_start := body.find(_URI_START, search_from)) >= 0:
         search_from = uri_start + len(_URI_START)
+        # `_FIELD` looks back: a data URI counts only as the value of an image field.
         head = _URI_HEAD.match(body, uri_start)
         if not head or not _FIELD.search(body[max(0, uri_start - _FIELD_BYTES) : uri_start]):
             continue

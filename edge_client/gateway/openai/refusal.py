@@ -86,6 +86,7 @@ class Refusal(Exception):
         """The refusal for any error. The message of an unexpected error stays in the log."""
         if isinstance(error, Refusal):
             return error
+        # The most specific class that has a row, so that new subclasses need none.
         for ancestor in type(error).__mro__:
             if row := STATUSES.get(ancestor):
                 retry_seconds: float | None = None
@@ -109,7 +110,7 @@ class Refusal(Exception):
         """The response, with headers."""
         headers = {}
         if self.retry_seconds is not None:
-            headers["Retry-After"] = str(math.ceil(self.retry_seconds))
-        if self.status == 401:
+            headers["Retry-After"] = str(math.ceil(self.retry_seconds))  # whole seconds by HTTP
+        if self.status == 401:  # HTTP requires the header with this status
             headers["WWW-Authenticate"] = "Bearer"
         return JSONResponse(self.body(), self.status, headers)
