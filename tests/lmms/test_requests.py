@@ -104,7 +104,7 @@ def test_pictures_become_rgb_and_none_is_none() -> None:
         (f"{SPLIT},point=huge", InvalidInput, "medium, low, high, fixed.*got 'huge'"),
         (f"{SPLIT},ca=ca.pem", ConfigError, "model_args: .*ca"),
         (f"{SPLIT},dtype=float8", ConfigError, "model_args: .*float8"),
-        (f"{SPLIT},device=tpu", ConfigError, "device must be auto, cpu or cuda"),
+        (f"{SPLIT},device=tpu", ConfigError, "expected device auto, cpu or cuda"),
         ("target=127.0.0.1:1", ConfigError, "expected bundle=... with target"),
         ("target=127.0.0.1:1,bundle=reference,cert=a.pem", ConfigError, "model_args: .*cert"),
         ("target=127.0.0.1:1,bundle=reference,ca=a.pem", ConfigError, "expected tls with ca"),
