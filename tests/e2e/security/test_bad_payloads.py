@@ -179,7 +179,7 @@ def test_more_comes_than_was_announced(raw: RawClient, payload: Payload) -> None
     empty = pb.AskRequest(payload=pb.PayloadPart())
     assert_refused(raw, [first, *head, empty], "CorruptPayload", "got an empty one")
     assert_refused(raw, [first, *head, *head], "CorruptPayload", "got another")
-    assert_refused(raw, [first, more], "CorruptPayload", "header, got none")
+    assert_refused(raw, [first, more], "CorruptPayload", "first payload part, got none")
 
 
 def test_one_question_per_stream(raw: RawClient, payload: Payload) -> None:
