@@ -109,7 +109,7 @@ def test_pictures_become_rgb_and_none_is_none() -> None:
         ("target=127.0.0.1:1,bundle=reference,cert=a.pem", ConfigError, "model_args: .*cert"),
         ("target=127.0.0.1:1,bundle=reference,ca=a.pem", ConfigError, "expected tls with ca"),
         ("target=127.0.0.1:1,bundle=reference,connect_seconds=1", CloudUnreachable, "127.0.0.1:1"),
-        (f"{SPLIT},batch_size=0", ConfigError, "batch_size must be auto or 1 and more, got 0"),
+        (f"{SPLIT},batch_size=0", ConfigError, "batch_size must be auto or at least 1, got 0"),
     ],
 )
 def test_arguments_that_cannot_be_used_are_named(
