@@ -37,7 +37,7 @@ MAX_TOKENS = 64
 def answers(questions: int, *options: str) -> list[tuple[int, ...]]:
     """Token ids of the answers that a service with these options gives."""
     asked = [
-        (image.picture, question.text)
+        (image.image, question.text)
         for image in exam_images(questions)
         for question in image.questions
     ][:questions]
@@ -55,7 +55,7 @@ async def refused() -> dict[str, bool]:
     """What an engine says no to, and whether it still answers after that."""
     config = CloudConfig(BUNDLE, str(CHECKPOINT), engine="vllm", vllm={"enforce_eager": True})
     backend = make_backend(load(config), config, Metrics())
-    picture = next(iter(exam_images(1))).picture
+    picture = next(iter(exam_images(1))).image
     pixels = torch.from_numpy(np.asarray(picture.convert("RGB"))).permute(2, 0, 1)
     images: dict[str, Any] = {
         "picture": picture,

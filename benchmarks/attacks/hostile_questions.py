@@ -85,7 +85,7 @@ def over_grpc(target: str, images: Sequence[ExamImage]) -> list[Ask]:
     encoder = EdgeEncoder(BUNDLE)
 
     def way(image: ExamImage) -> Ask:
-        payload = encoder.encode(image.picture).payload
+        payload = encoder.encode(image.image).payload
         (part,) = convert.payload_to_parts(payload)
         channel = grpc.insecure_channel(target, (("grpc.use_local_subchannel_pool", 1),))
         return lambda asked: outcome(channel, [on_the_wire(asked, payload.manifest_digest, part)])
@@ -98,7 +98,7 @@ def over_http(port: int, images: Sequence[ExamImage]) -> list[Ask]:
 
     def way(image: ExamImage) -> Ask:
         written = io.BytesIO()
-        image.picture.save(written, "PNG")
+        image.image.save(written, "PNG")
         url = f"data:image/png;base64,{base64.b64encode(written.getvalue()).decode()}"
 
         def ask(asked: HostileQuestion) -> tuple[str, str]:

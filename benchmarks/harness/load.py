@@ -41,7 +41,7 @@ def clients(count: int, questions: int, kind: str = "mixed") -> list[LoadClient]
     """Test pictures with their questions of a kind, asked again where they are too few."""
     bundle = open_edge_bundle(BUNDLE)
     images = list(exam_images(count * 8))[:count]
-    pixels = pixel_batches(LlavaCheckpoint(CHECKPOINT), (image.picture for image in images))
+    pixels = pixel_batches(LlavaCheckpoint(CHECKPOINT), (image.image for image in images))
     features, residual = features_at(bundle.prefix, pixels)
     found = []
     for image, own, rest in zip(images, features, residual, strict=True):

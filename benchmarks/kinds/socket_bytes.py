@@ -150,7 +150,7 @@ def _pictures(settings: SocketBytesSettings) -> list[Image.Image]:
     """What meets the fresh connection, and then what is compared."""
     if settings.scenes:
         found = list(exam_images(8 * settings.scenes))[: settings.scenes]
-        pictures = [image.picture.convert("RGB") for image in found]
+        pictures = [image.image.convert("RGB") for image in found]
     else:
         pictures = [photograph(name) for name in settings.photographs]
     return [ImageOps.mirror(pictures[0]), *pictures]

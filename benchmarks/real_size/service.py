@@ -31,7 +31,7 @@ def real_dimensions(layers: int, width: int = LANGUAGE_WIDTH) -> Iterator[tuple[
     model of `width`."""
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = LlavaCheckpoint(write_checkpoint(Path(folder) / "llava", layers, width=width))
-        pictures = (image.picture for image in exam_images(_QUESTIONS))
+        pictures = (image.image for image in exam_images(_QUESTIONS))
         pixels = pixel_batches(checkpoint, pictures)
         features = features_at(load_prefix(checkpoint, SPLIT), pixels)
         codec = calibrate_codec(checkpoint, CodecPlan(SPLIT), features)

@@ -57,7 +57,7 @@ def outcome(channel: grpc.Channel, messages: Messages) -> tuple[str, str]:
 def run(cloud: CloudProcess, count: int, seed: int, memory: list[int]) -> Counter[str]:
     """Statuses of `count` mutated questions."""
     bundle = open_edge_bundle(BUNDLE)
-    picture = next(iter(exam_images(1))).picture
+    picture = next(iter(exam_images(1))).image
     pixels = pixel_batches(LlavaCheckpoint(CHECKPOINT), [picture])
     features, residual = features_at(bundle.prefix, pixels)
     codec = bundle.codec

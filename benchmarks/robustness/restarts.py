@@ -209,7 +209,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
     options = parser.parse_args()
     images = list(exam_images(PICTURES * 8))[:PICTURES]
-    own = [Ask(image.picture, text.text) for image in images for text in image.questions]
+    own = [Ask(image.image, text.text) for image in images for text in image.questions]
     with ExitStack() as stack:
         clouds = [Killable(BUNDLE, CHECKPOINT, stack) for _ in range(2)]
         clients = stack.enter_context(two_clients(clouds, BUNDLE))

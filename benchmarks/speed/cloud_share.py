@@ -79,4 +79,4 @@ def asked(cloud: CloudProcess, bundle: Path, images: list[ExamImage], kind: str)
                 for own in image.questions
                 if (own.kind == "description") == (kind == "description")
             ]
-            client.ask(image.picture, questions[0].text, max_tokens=48)
+            client.ask(image.image, questions[0].text, max_tokens=48)

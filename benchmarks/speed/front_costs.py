@@ -40,7 +40,7 @@ CHECKS = 200
 
 def socket_bytes(cloud: CloudProcess, config: EdgeConfig) -> tuple[dict[str, float], list[Payload]]:
     """Medians over pictures; one client, one connection, its first call told apart."""
-    pictures = [image.picture for image in exam_images(PICTURES * 8)][: PICTURES + 1]
+    pictures = [image.image for image in exam_images(PICTURES * 8)][: PICTURES + 1]
     around, again, payloads = [], [], []
     with (
         CountingProxy(cloud.port) as proxy,
