@@ -29,7 +29,7 @@ def check_endpoint(endpoint: str | None) -> None:
         exporter = None
     if exporter is None:
         raise ConfigError(
-            "expected OpenTelemetry to be installed for traces, but it is not; run "
+            "expected OpenTelemetry to be installed for traces, got no installation; run "
             "`pip install 'aligned-vq[tracing]'`, or leave traces out"
         )
 

@@ -50,8 +50,8 @@ def entry_classes(
 def context_tables(config: QuantizerConfig) -> EntropyTables:
     """`skewed_tables` with contexts besides, every feature in use somewhere."""
     maps = entry_classes(config, symbols=40)
-    uses = [{"place", "left", "upper"}, {"class_token", "own", "before", "left"}]
-    mask_uses = {"class_token", "own", "before", "left", "upper"}
+    uses = [{"region", "left", "upper"}, {"class_token", "latest", "previous", "left"}]
+    mask_uses = {"class_token", "latest", "previous", "left", "upper"}
     features = [
         np.array([[f in use for f in FEATURES] for use in (uses[s % 2], mask_uses)], np.uint8)
         for s in range(len(maps))

@@ -85,7 +85,7 @@ def test_every_frame_truncation_and_flip_outside_the_digest_is_refused() -> None
 @pytest.mark.parametrize(
     ("at", "value", "words"),
     [
-        (0, 0x41, "begins 93 41 56 51"),
+        (0, 0x41, "begins with 93 41 56 51"),
         (4, 2, "expected bitstream version 1, got version 2"),
         (5, 9, "coding"),
         (8, 33, "33 stages"),
