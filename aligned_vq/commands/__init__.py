@@ -1,1 +1,1 @@
-"""The commands of `aligned-vq`, by what they are about."""
+"""The subcommands of `aligned-vq`, grouped by topic."""

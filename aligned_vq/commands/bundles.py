@@ -1,4 +1,4 @@
-"""`aligned-vq export | export-onnx | inspect`: make and look at bundles."""
+"""`aligned-vq export | export-onnx | inspect`: create and inspect bundles."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 def export_parser() -> ArgumentParser:
     """Options of `export`."""
-    parser = ArgumentParser(description="calibrate a codec on pictures and write a bundle")
+    parser = ArgumentParser(description="calibrate a codec on images and write a bundle")
     parser.add_argument("--checkpoint", required=True, help="directory, hub id, or 'reference'")
-    parser.add_argument("--revision", type=str | None, default=None, help="of a hub id")
+    parser.add_argument("--revision", type=str | None, default=None, help="revision of a hub id")
     parser.add_argument(
-        "--images", required=True, help="folder of calibration pictures, or 'reference:400'"
+        "--images", required=True, help="folder of calibration images, or 'reference:400'"
     )
     parser.add_argument("--split", required=True, help="pre, ln1@0, ln2@3, ...")
     parser.add_argument("--link", type=LinkKind, default="learned", help="residual link")
@@ -34,8 +34,8 @@ def export_parser() -> ArgumentParser:
     parser.add_argument("--codebook_dim", type=int, default=32)
     parser.add_argument("--num_groups", type=int, default=1)
     parser.add_argument("--identity", action="store_true", help="raw features, no codebook")
-    parser.add_argument("--seed", type=int, default=0, help="of k-means")
-    parser.add_argument("--onnx", action="store_true", help="with a graph, as by export-onnx")
+    parser.add_argument("--seed", type=int, default=0, help="seed of k-means")
+    parser.add_argument("--onnx", action="store_true", help="also write a graph, as export-onnx")
     parser.add_argument(
         "--out", required=True, type=Path, help="bundle directory: new, or a bundle to replace"
     )
@@ -43,7 +43,7 @@ def export_parser() -> ArgumentParser:
 
 
 def export(options: Namespace) -> None:
-    """Run the command."""
+    """Run `export`."""
     from aligned_vq.calibration.codec import (
         CodecPlan,
         calibrate_codec,
@@ -54,7 +54,7 @@ def export(options: Namespace) -> None:
     from aligned_vq.llava.checkpoint import LlavaCheckpoint
     from aligned_vq.split.loading import load_prefix
 
-    check_replaceable(options.out, BUNDLE_FILES)  # before the work of calibrating
+    check_replaceable(options.out, BUNDLE_FILES)  # before the calibration, which takes long
     finish = _graph_writer() if options.onnx else None
     plan = CodecPlan(
         split=SplitPoint.parse(options.split),
@@ -70,29 +70,29 @@ def export(options: Namespace) -> None:
     calibrated = calibrate_codec(checkpoint, plan, examples, options.seed)
     manifest = export_bundle(checkpoint, calibrated, options.out, finish)
     if options.onnx:
-        _show_graph(options.out)
+        _print_graph(options.out)
     body = manifest.quantizer.payload_bytes(manifest.features.num_tokens)
     print(
-        f"{options.out}: {manifest.split}, {manifest.link} link, {body} B per image at fixed width"
+        f"{options.out}: {manifest.split}, {manifest.link} link, {body} B per image in fixed coding"
     )
 
 
 def export_onnx_parser() -> ArgumentParser:
     """Options of `export-onnx`."""
     parser = ArgumentParser(
-        description="give a bundle a graph, so that its edge runs with ONNX Runtime, without torch"
+        description="add an ONNX graph to a bundle, so that the edge needs no torch"
     )
-    parser.add_argument("bundle", type=Path, help="bundle directory; nothing else in it changes")
+    parser.add_argument("bundle", type=Path, help="bundle directory; its weights do not change")
     parser.add_argument(
-        "--int8", action="store_true", help="weights of 8 bits: smaller, less exact"
+        "--int8", action="store_true", help="8-bit weights: smaller, but less accurate"
     )
     return parser
 
 
 def export_onnx(options: Namespace) -> None:
-    """Run the command."""
+    """Run `export-onnx`."""
     _graph_writer()(options.bundle, int8=options.int8)
-    _show_graph(options.bundle)
+    _print_graph(options.bundle)
 
 
 def _graph_writer() -> Callable[..., Path]:
@@ -102,27 +102,27 @@ def _graph_writer() -> Callable[..., Path]:
         if error.name != "onnx":
             raise
         raise ConfigError(
-            "a graph is written with the package onnx, which is not installed; pip install "
-            "'aligned-vq[train]'"
+            "writing a graph needs the package onnx, which is not installed; run "
+            "`pip install 'aligned-vq[train]'`"
         ) from error
     return write_graph
 
 
-def _show_graph(bundle: Path) -> None:
+def _print_graph(bundle: Path) -> None:
     path = bundle / GRAPH
-    print(f"{path}: {path.stat().st_size} B beside the bundle's weights")
+    print(f"{path}: {path.stat().st_size} B in addition to the bundle's weights")
 
 
 def _calibration_images(source: str) -> Iterator[Image]:
-    """The images of a folder, or `reference:COUNT` scenes, opened one after the other."""
+    """The images of a folder, or those of `reference:COUNT`, opened lazily."""
     from aligned_vq.data.image_folder import ImageFolder
-    from aligned_vq.data.scenes.exam import training_pictures
+    from aligned_vq.data.scenes.exam import training_images
 
     kind, _, count = source.partition(":")
     if kind == NAME:
         if not count.isdecimal() or int(count) < 1:
             raise ConfigError(f"expected reference:COUNT, such as reference:400, got {source!r}")
-        return training_pictures(int(count))
+        return training_images(int(count))
     folder = ImageFolder(Path(source))
     return (folder[index].image for index in range(len(folder)))
 
@@ -136,18 +136,17 @@ def inspect_parser() -> ArgumentParser:
 
 
 def inspect(options: Namespace) -> None:
-    """Run the command."""
-    figures = (
-        _bundle_figures(options.path) if options.path.is_dir() else _file_figures(options.path)
-    )
+    """Run `inspect`."""
+    path = options.path
+    fields = _bundle_fields(path) if path.is_dir() else _payload_fields(path)
     if options.json:
-        print(json.dumps(figures))
+        print(json.dumps(fields))
         return
-    for name, value in figures.items():
+    for name, value in fields.items():
         print(f"{name}: {value}")
 
 
-def _bundle_figures(path: Path) -> dict[str, Any]:
+def _bundle_fields(path: Path) -> dict[str, Any]:
     from aligned_vq.codec.bundle_files import read_manifest
 
     manifest = read_manifest(path)
@@ -158,14 +157,14 @@ def _bundle_figures(path: Path) -> dict[str, Any]:
     }
 
 
-def _file_figures(path: Path) -> dict[str, Any]:
+def _payload_fields(path: Path) -> dict[str, Any]:
     from aligned_vq.bitstream import from_frame
 
     payload = from_frame(path.read_bytes())
-    figures = asdict(payload) | {
+    fields = asdict(payload) | {
         "manifest_digest": payload.manifest_digest.hex(),
         "body_bytes": len(payload.body),
         "digest": payload.digest().hex(),
     }
-    figures.pop("body")
-    return figures
+    fields.pop("body")
+    return fields

@@ -1,4 +1,4 @@
-"""`aligned-vq eval | sweep | locations`: figures, tables and plots."""
+"""`aligned-vq eval | sweep | locations`: measurements, tables and plots."""
 
 from __future__ import annotations
 
@@ -18,45 +18,51 @@ REFERENCE_QUESTIONS = 5000
 def eval_parser() -> ArgumentParser:
     """Options of `eval`."""
     parser = ArgumentParser(
-        description="accuracy and bytes of a model and its bundles, on the reference world's test "
-        "questions or on VQA-v2's"
+        description="measure accuracy and bytes of a model and its bundles, on the reference "
+        "world's test questions or on VQA-v2"
     )
     parser.add_argument(
         "--benchmark",
         default="reference",
         choices=("reference", "vqav2"),
-        help="vqav2 keeps every answer in --out and goes on from there; many processes with "
-        "accelerate launch -m aligned_vq.cli eval ...",
+        help="vqav2 saves every answer in --out and resumes from there; for several processes "
+        "run accelerate launch -m aligned_vq.cli eval ...",
     )
     parser.add_argument(
         "--questions",
         type=int | None,
         default=None,
-        help=f"at least 1; reference: short ones, {REFERENCE_QUESTIONS} if left out; vqav2: all",
+        help=f"number of short questions; default: {REFERENCE_QUESTIONS} of reference, all of "
+        "vqav2",
     )
     parser.add_argument("--checkpoint", default=NAME, help="directory, or 'reference'")
     parser.add_argument(
-        "--bundles", type=Path, nargs="*", default=[BUNDLE], help="of that checkpoint"
+        "--bundles", type=Path, nargs="*", default=[BUNDLE], help="bundles of the checkpoint"
     )
     parser.add_argument(
         "--runs",
         type=Path,
         nargs="*",
         default=[],
-        help="folders of training runs, each examined with its own checkpoint if it has one",
+        help="folders of training runs, each evaluated with the run's checkpoint if it has one",
     )
-    parser.add_argument("--baselines", action="store_true", help="pictures and raw features too")
     parser.add_argument(
-        "--kinds", action="store_true", help="by question kind: unsplit; vqav2: all"
+        "--baselines", action="store_true", help="also JPEG and WebP images and raw features"
+    )
+    parser.add_argument(
+        "--kinds",
+        action="store_true",
+        help="also accuracy by kind of question, reference: of the unsplit model; vqav2: of all "
+        "rows",
     )
     parser.add_argument("--out", type=Path | None, default=None, help="folder for JSON and plots")
-    parser.add_argument("--json", action="store_true", help="print one JSON object per row")
+    parser.add_argument("--json", action="store_true", help="print a JSON object per row")
     vqav2.add_options(parser)
     return parser
 
 
 def evaluate(options: Namespace) -> None:
-    """Run the command."""
+    """Run `eval`."""
     if options.questions is not None and options.questions < 1:
         raise ConfigError(f"questions must be 1 or more, got {options.questions}")
     if options.benchmark == "vqav2":
@@ -73,11 +79,12 @@ def _evaluate_reference(options: Namespace, questions: int) -> None:
     from aligned_vq.evaluation.codec_path import bundle_path
     from aligned_vq.evaluation.examiner import Evaluator
     from aligned_vq.evaluation.exams import bundle_rows, checkpoint_of
+    from aligned_vq.evaluation.llava import LoadedLlava
     from aligned_vq.evaluation.plots import plot_rate_accuracy
     from aligned_vq.evaluation.results import ExamRow, table_head
 
     exam = list(exam_images(questions))
-    examiner = Evaluator(checkpoint_source(options.checkpoint), exam)
+    examiner = Evaluator(LoadedLlava.load(checkpoint_source(options.checkpoint)), exam)
     unsplit = examiner.examine(examiner.unsplit, "unsplit")
     reference = unsplit.verdicts
     rows: list[ExamRow] = []
@@ -94,16 +101,18 @@ def _evaluate_reference(options: Namespace, questions: int) -> None:
         for row in bundle_rows(examiner, folder, reference):
             show(row)
     for folder in options.runs:
-        own = checkpoint_of(folder)
-        asked = examiner if own is None else Evaluator(own, exam)
-        for row in bundle_rows(asked, folder / "bundle", reference, folder.name):
+        checkpoint = checkpoint_of(folder)
+        evaluator = examiner
+        if checkpoint is not None:
+            evaluator = Evaluator(LoadedLlava.load(checkpoint), exam)
+        for row in bundle_rows(evaluator, folder / "bundle", reference, folder.name):
             show(row)
     if options.baselines:
         split = bundle_path(examiner, options.bundles[0]).split
         for features in (*feature_baselines(examiner, split), fsq_baseline(examiner, split)):
             show(examiner.row(features, reference))
-        for pictures in image_baselines(examiner):
-            show(examiner.row(pictures, reference))
+        for images in image_baselines(examiner):
+            show(examiner.row(images, reference))
     if options.kinds and not options.json:
         print(rows[0].kinds_table(majority_answers(exam)))
     if options.out is not None:
@@ -116,15 +125,19 @@ def _evaluate_reference(options: Namespace, questions: int) -> None:
 
 def sweep_parser() -> ArgumentParser:
     """Options of `sweep`."""
-    parser = ArgumentParser(description="many runs from one YAML file: JSON, table and plots")
+    parser = ArgumentParser(
+        description="evaluate all runs of a YAML file and write JSON files, a table and plots"
+    )
     parser.add_argument("config", type=Path, help="such as benchmarks/sweeps/geometry.yaml")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
-    parser.add_argument("--questions", type=int | None, default=None, help="instead of the file's")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
+    parser.add_argument(
+        "--questions", type=int | None, default=None, help="overrides the file's number"
+    )
     return parser
 
 
 def sweep(options: Namespace) -> None:
-    """Run the command."""
+    """Run `sweep`."""
     from aligned_vq.evaluation.sweep import main_sweep
 
     outcome = main_sweep(options.config, options.out, options.questions)
@@ -135,16 +148,19 @@ def sweep(options: Namespace) -> None:
 def locations_parser() -> ArgumentParser:
     """Options of `locations`."""
     parser = ArgumentParser(
-        description="how magnitudes are spread at every place of every block (AlignedVQ, figure 4)"
+        description="measure the distribution of feature magnitudes at every location of every "
+        "block (AlignedVQ, figure 4)"
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder of JSON and plots")
+    parser.add_argument("--out", type=Path, required=True, help="folder for JSON and plots")
     parser.add_argument("--checkpoint", default=NAME, help="directory, hub id, or 'reference'")
-    parser.add_argument("--pictures", type=int, default=64, help="of the reference world")
+    parser.add_argument(
+        "--pictures", type=int, default=64, help="number of images of the reference world"
+    )
     return parser
 
 
 def locations(options: Namespace) -> None:
-    """Run the command."""
+    """Run `locations`."""
     from aligned_vq.evaluation.locations import locations_table, main_locations
 
     print(locations_table(main_locations(options.out, options.checkpoint, options.pictures)))

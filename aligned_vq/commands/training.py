@@ -1,4 +1,4 @@
-"""`aligned-vq train | reference-train`."""
+"""`aligned-vq train | reference-train`: train codecs and the reference model."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from aligned_vq.files.atomic_folder import check_replaceable
 def train_parser() -> ArgumentParser:
     """Options of `train`."""
     parser = ArgumentParser(
-        description="train a codec and write its bundle; a run that was stopped goes on"
+        description="train a codec and write its bundle; an interrupted run is resumed"
     )
     parser.add_argument("config", type=Path, help="YAML file; see aligned_vq/training/config.py")
     parser.add_argument("--out", type=Path, required=True, help="the run's folder")
     parser.add_argument(
-        "--set", type=str, default=[], nargs="*", help="changes, such as task.steps=10"
+        "--set", type=str, default=[], nargs="*", help="changed settings, such as task.steps=10"
     )
     return parser
 
 
 def train(options: Namespace) -> None:
-    """Run the command."""
+    """Run `train`."""
     from aligned_vq.training.config_file import read_config
     from aligned_vq.training.export import export_run
     from aligned_vq.training.run import TrainingRun
@@ -42,26 +42,29 @@ def reference_parser() -> ArgumentParser:
     """Options of `reference-train`."""
     parser = ArgumentParser(description="train the reference model from scratch")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint directory to write")
-    parser.add_argument("--work", type=Path, default=Path("work/reference"), help="resumable state")
+    parser.add_argument(
+        "--work", type=Path, default=Path("work/reference"), help="folder for the resumable state"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument(
         "--start",
         type=str | None,
         default=None,
-        help="a reference checkpoint, or 'reference', the shipped one: its vision tower stays as "
-        "it is, its language model goes on with conversations",
+        help="a reference checkpoint, or 'reference', the shipped one, to continue from: its "
+        "vision tower is frozen, its language model is trained on conversations",
     )
     return parser
 
 
 def reference_train(options: Namespace) -> None:
-    """Run the command."""
+    """Run `reference-train`."""
     import torch
 
     from aligned_vq.reference.recipe import Recipe, train_reference
     from aligned_vq.shipped import checkpoint_source
 
-    found = "cuda" if torch.cuda.is_available() else "cpu"
-    device = found if options.device == "auto" else options.device
+    device = options.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     start = Path(checkpoint_source(options.start)) if options.start else None
     train_reference(Recipe(), options.work, options.out, device, start)

@@ -1,4 +1,4 @@
-"""`aligned-vq eval --benchmark vqav2` and `aligned-vq reference-vqav2`."""
+"""`aligned-vq eval --benchmark vqav2 | reference-vqav2`: evaluation on VQA-v2."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ if TYPE_CHECKING:
     from aligned_vq.evaluation.vqav2.job import JobSettings, RowPlan
 
 LLAVA_SUFFIX = "\nAnswer the question using a single word or phrase."
-"""What LLaVA-1.5 was trained to see behind a question that wants a short answer."""
+"""Appended to questions with short answers when LLaVA-1.5 was trained."""
 MAX_TOKENS = 16
 WAIT_HOURS = 24
-"""A process that is done waits this long for the others."""
+"""How long a process that has finished waits for the others."""
 _CREDENTIALS = ("tls", "ca", "certificate", "key", "server_name", "token_file")
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """Options of `eval` that this benchmark alone has."""
-    parser.add_argument("--data", type=Path | None, default=None, help="vqav2: official files")
+    """Add the options of `eval` that only this benchmark has."""
+    parser.add_argument(
+        "--data", type=Path | None, default=None, help="vqav2: folder of the official files"
+    )
     parser.add_argument(
         "--split",
         default="val2014",
@@ -40,30 +42,41 @@ def add_options(parser: ArgumentParser) -> None:
         "--suffix",
         type=str | None,
         default=None,
-        help="vqav2: behind every question; LLaVA-1.5's, or none for the reference model",
+        help="vqav2: text after every question; default: LLaVA-1.5's, none for the reference model",
     )
-    parser.add_argument("--max_tokens", type=int, default=MAX_TOKENS, help="vqav2: of an answer")
     parser.add_argument(
-        "--pad", type=bool, default=True, help="vqav2: pictures to a square, as LLaVA-1.5 does"
+        "--max_tokens", type=int, default=MAX_TOKENS, help="vqav2: maximum tokens of an answer"
+    )
+    parser.add_argument(
+        "--pad", type=bool, default=True, help="vqav2: pad images to a square, as LLaVA-1.5 does"
     )
     parser.add_argument(
         "--dtype",
         default="auto",
         choices=("auto", "float32", "float16", "bfloat16"),
-        help="vqav2: of the model's weights; auto: float16 on a GPU",
+        help="vqav2: dtype of the model's weights; auto: float16 on a GPU, else float32",
     )
     parser.add_argument(
         "--target",
         type=str | None,
         default=None,
-        help="vqav2: ask this cloud, host:port; answers kept of that address are taken to be its",
+        help="vqav2: host:port of a cloud service to evaluate instead of a local model; saved "
+        "answers of this address are reused",
     )
-    parser.add_argument("--tls", type=bool, default=False, help="target: encrypt")
-    parser.add_argument("--ca", type=Path | None, default=None, help="target: its authority, PEM")
-    parser.add_argument("--certificate", type=Path | None, default=None, help="target: ours, PEM")
-    parser.add_argument("--key", type=Path | None, default=None, help="target: ours, PEM")
-    parser.add_argument("--server_name", type=str | None, default=None, help="target: its name")
-    parser.add_argument("--token_file", type=Path | None, default=None, help="target: our token")
+    parser.add_argument("--tls", type=bool, default=False, help="target: use TLS")
+    parser.add_argument("--ca", type=Path | None, default=None, help="target: CA certificate, PEM")
+    parser.add_argument(
+        "--certificate", type=Path | None, default=None, help="target: client certificate, PEM"
+    )
+    parser.add_argument(
+        "--key", type=Path | None, default=None, help="target: key of the client certificate, PEM"
+    )
+    parser.add_argument(
+        "--server_name", type=str | None, default=None, help="target: name in its certificate"
+    )
+    parser.add_argument(
+        "--token_file", type=Path | None, default=None, help="target: file with the access token"
+    )
 
 
 def evaluate_vqav2(options: Namespace) -> None:
@@ -80,12 +93,12 @@ def evaluate_vqav2(options: Namespace) -> None:
     with state.main_process_first():
         split = VqaSplit(options.data, options.split, options.out / "data", options.questions)
     with ExitStack() as stack:
-        plans, asking = _plans(options, state.device, stack)
-        writer = RowWriter(split, options.out, asking) if state.is_main_process else None
+        plans, settings = _plans(options, state.device, stack)
+        writer = RowWriter(split, options.out, settings) if state.is_main_process else None
         if writer is not None and not options.json:
             print(writer.head())
         for plan in plans:
-            answer_row(plan, split, asking, options.out, state)
+            answer_row(plan, split, settings, options.out, state)
             if writer is not None:
                 row = writer.write(plan)
                 print(json.dumps(row.to_dict()) if options.json else row.line(), flush=True)
@@ -95,17 +108,21 @@ def evaluate_vqav2(options: Namespace) -> None:
 
 
 def _check(options: Namespace) -> None:
-    """ConfigError where options are missing, or are another benchmark's."""
+    """Raise ConfigError if options are missing or belong to another benchmark."""
     if options.data is None or options.out is None:
         raise ConfigError(
-            "expected --data, the folder of VQA-v2's files, and --out, where answers are kept, got "
+            "expected --data, the folder of VQA-v2's files, and --out, the folder for answers, got "
             "one of them at most; give both"
         )
     for name in ("runs", "baselines"):
         if options[name]:
-            raise ConfigError(f"--{name} is of --benchmark reference, got vqav2; leave it out")
+            raise ConfigError(
+                f"--{name} is of --benchmark reference, got --benchmark vqav2; leave it out"
+            )
     if options.target is not None and not options.bundles:
-        raise ConfigError("expected --bundles beside --target, got none; give those it serves")
+        raise ConfigError(
+            "expected --bundles with --target, got none; give the bundles that it serves"
+        )
     if options.max_tokens < 1:
         raise ConfigError(f"max_tokens must be 1 or more, got {options.max_tokens}")
 
@@ -113,15 +130,15 @@ def _check(options: Namespace) -> None:
 def _plans(
     options: Namespace, device: torch.device, stack: ExitStack
 ) -> tuple[list[RowPlan], JobSettings]:
-    """The rows to ask, and how; clients are closed with `stack`."""
+    """The rows to evaluate and their common settings; `stack` closes the clients."""
     from aligned_vq.codec.bundle_files import read_manifest
     from aligned_vq.evaluation.vqav2.job import JobSettings
-    from aligned_vq.evaluation.vqav2.plans import ModelHere, cloud_plans
+    from aligned_vq.evaluation.vqav2.plans import LocalModel, cloud_plans
 
     if options.target is None:
         dtype = _dtype(options.dtype, device)
         source = checkpoint_source(options.checkpoint)
-        model = ModelHere(source, device, dtype, options.max_tokens)
+        model = LocalModel(source, device, dtype, options.max_tokens)
         plans = [model.unsplit(), *model.bundles(options.bundles)]
         settings, tower = model.checkpoint.processor(), model.checkpoint.tower
     else:
@@ -130,7 +147,7 @@ def _plans(
         manifest = read_manifest(options.bundles[0])
         settings, tower = manifest.processor, manifest.tower
     suffix = options.suffix
-    if suffix is None:  # the reference model was trained on its own wording
+    if suffix is None:  # the reference model was trained without a suffix
         suffix = "" if tower == read_manifest(BUNDLE).tower else LLAVA_SUFFIX
     return plans, JobSettings(
         suffix, options.max_tokens, settings.image_mean if options.pad else None
@@ -147,7 +164,7 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def _connect(options: Namespace, stack: ExitStack, bundle: Path) -> QuestionClient:
-    """An edge client of the target; the one place of this package that knows the edge."""
+    """A connected edge client of the target."""
     from edge_client import EdgeClient, EdgeConfig
 
     config = EdgeConfig(**{name: options[name] for name in _CREDENTIALS})
@@ -162,12 +179,12 @@ def reference_vqav2_parser() -> ArgumentParser:
         description="write the reference world's test questions in VQA-v2's file format"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--questions", type=int, default=500, help="at least 1")
+    parser.add_argument("--questions", type=int, default=500, help="number of questions")
     return parser
 
 
 def reference_vqav2(options: Namespace) -> None:
-    """Run the command."""
+    """Run `reference-vqav2`."""
     from aligned_vq.evaluation.vqav2.world import SPLIT, write_world
 
     if options.questions < 1:

@@ -1,1 +1,1 @@
-"""What training and evaluation read: examples by index, from several formats."""
+"""Data sources of training and evaluation, with random access to examples."""

@@ -1,4 +1,4 @@
-"""Batches that depend on the seed and the step alone, so that a resumed run sees the same."""
+"""Training batches that depend only on seed, stage and step, so that resumed runs see the same."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ BatchT = TypeVar("BatchT")
 
 
 class Batch(NamedTuple):
-    """One process's share of a step."""
+    """One process's part of a step's batch."""
 
     pixels: Tensor
     """`[B, 3, H, W]` float32."""
     text: PackedText | None
-    """None when there are no pairs, or the stage needs none."""
+    """None if there are no questions, or the stage needs none."""
     picked: Tensor
-    """Positions of these images within the whole step's, `[B]` int64."""
+    """int64 `[B]`: positions of these images in the batch of all processes."""
 
 
 @dataclass(frozen=True)
 class Steps(Dataset[Batch]):
-    """The batches of one training stage by step number, for one process of many."""
+    """The batches of one training stage by step number, for one of several processes."""
 
     source: ExampleSource
     settings: ProcessorSettings
-    """Of the checkpoint's image processor."""
+    """The checkpoint's image-processor settings."""
     packer: Packer | None
     batch_size: int
-    """Over all processes."""
+    """Images of all processes together."""
     pairs_per_image: int
     seed: int
     stage: int
@@ -51,31 +51,31 @@ class Steps(Dataset[Batch]):
     def __getitem__(self, step: int) -> Batch:
         """The batch of a step."""
         rng = np.random.default_rng([self.seed, self.stage, step])
-        chosen = rng.integers(0, len(self.source), self.batch_size)
-        own = np.arange(self.rank, self.batch_size, self.processes)
-        examples = [self.source[int(chosen[position])] for position in own]
+        indices = rng.integers(0, len(self.source), self.batch_size)
+        positions = np.arange(self.rank, self.batch_size, self.processes)
+        examples = [self.source[int(indices[position])] for position in positions]
         pixels = preprocess_batch((example.image for example in examples), self.settings)
         return Batch(
             torch.from_numpy(pixels),
-            self._text(examples, step, own),
-            torch.from_numpy(own),
+            self._text(examples, step, positions),
+            torch.from_numpy(positions),
         )
 
     def _text(
-        self, examples: list[Example], step: int, own: NDArray[np.int64]
+        self, examples: list[Example], step: int, positions: NDArray[np.int64]
     ) -> PackedText | None:
         if self.packer is None or not any(example.pairs for example in examples):
             return None
         rows = []
-        for example, position in zip(examples, own, strict=True):
-            # By the place in the step, so that any number of processes asks the same.
+        for example, position in zip(examples, positions, strict=True):
+            # Seeded by the position, so that questions do not depend on the number of processes.
             rng = np.random.default_rng([self.seed, self.stage, step, 2, int(position)])
             order = rng.permutation(len(example.pairs))[: self.pairs_per_image]
             rows.append([example.pairs[i] for i in order])
         return self.packer.pack(rows)
 
     def loader(self, first: int, end: int, workers: int) -> Iterator[Batch]:
-        """The batches of steps `first` to `end`, made ahead by `workers` processes."""
+        """The batches of steps `first` to `end`, exclusive, prefetched by `workers` processes."""
         return iter(
             DataLoader(
                 self,

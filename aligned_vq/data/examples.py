@@ -1,7 +1,7 @@
-"""What training reads: images with questions and answers, by index.
+"""Training examples, images with questions and answers, and the interface of their sources.
 
-Sources are random access, so a batch depends on the seed and the step alone and a resumed run sees
-exactly what the interrupted one would have seen.
+Sources have random access, so that a batch depends only on the seed and the step, and a resumed run
+sees the examples of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from PIL import Image
 
 
 class QuestionAnswer(NamedTuple):
-    """One question as a person asks it, without image marker, and its answer; both plain text."""
+    """A question, without an image marker, and its answer; both plain text."""
 
     text: str
     answer: str
 
 
 class Example(NamedTuple):
-    """An upright 8-bit RGB picture of any size, and what is asked about it.
+    """An upright 8-bit RGB image of any size with questions and answers.
 
-    `pairs` is in the order of the conversation and may be empty: a picture without labels.
+    `pairs` are in the order of the conversation; empty for images without labels.
     """
 
     image: Image.Image
@@ -31,20 +31,20 @@ class Example(NamedTuple):
 class ExampleSource(Protocol):
     """A fixed, ordered collection of examples.
 
-    Sources pickle in little space, hold no open file position, and may be read by several threads
-    and by forked processes at once. The same index gives the same example every time.
+    An index always gives the same example. Sources are cheap to pickle, keep no file open, and may
+    be used by several threads and by forked processes at once.
     """
 
     def __len__(self) -> int:
-        """How many examples there are, at least one."""
+        """Number of examples, at least one."""
         ...
 
     def __getitem__(self, index: int) -> Example:
-        """Example `index`, counted from 0.
+        """Example `index`, from 0.
 
         Raises:
             IndexError: There is no such example.
-            ConfigError: The file behind it is gone or has changed.
-            InvalidInput: Its picture is damaged.
+            ConfigError: Its file is missing or has changed.
+            InvalidInput: Its image is damaged.
         """
         ...

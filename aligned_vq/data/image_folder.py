@@ -1,4 +1,4 @@
-"""Image files as training reads them, and a folder of them as examples without questions."""
+"""Loading of training images, and a folder of images as examples without questions."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ from aligned_vq.images.load import load_image
 
 
 def open_image(path: Path, owner: str, remedy: str) -> Image.Image:
-    """The image at `path` as `load_image` opens it, so that training sees the pixels that are
-    served: upright 8-bit RGB.
+    """The image at `path`, upright 8-bit RGB, loaded as images of requests are.
 
     Args:
         path: An image file.
-        owner: What needs it, to begin an error with: `file.json, record 3`.
-        remedy: What to do where it is missing, to end that error with.
+        owner: Start of error messages: what refers to the image, such as `file.json, record 3`.
+        remedy: End of the error message for a missing file.
 
     Raises:
-        ConfigError: There is no such file.
+        ConfigError: The file does not exist.
         InvalidInput: The file is not an image or is damaged.
     """
     if not os.path.isfile(path):  # unlike Path.is_file, never raises
@@ -36,12 +35,12 @@ def open_image(path: Path, owner: str, remedy: str) -> Image.Image:
 
 
 class ImageFolder:
-    """Every image below a folder as an example without questions, ordered by path.
+    """All images below a folder, ordered by path, as examples without questions.
 
-    Symbolic links are followed; names that begin with a dot are passed over.
+    Symbolic links are followed; names that start with a dot are skipped.
 
     Raises:
-        ConfigError: The folder is missing, unreadable or holds no image.
+        ConfigError: The folder does not exist, cannot be read, or has no image in it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -50,38 +49,38 @@ class ImageFolder:
         if not self._names:
             raise ConfigError(
                 f"expected images ({' '.join(SUFFIXES)}) below {folder}, found none; "
-                "name a folder that holds some"
+                "name a folder with images"
             )
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """Number of images."""
         return len(self._names)
 
     def __getitem__(self, index: int) -> Example:
         """Image `index`, without questions; see `ExampleSource`."""
         path = self._folder / self._names[index]
-        remedy = "it was there at the start: leave the folder alone while training"
+        remedy = "it existed at the start: do not change the folder while training"
         return Example(open_image(path, f"image {index}", remedy), ())
 
 
 def _image_names(folder: Path) -> list[str]:
     names: list[str] = []
-    seen: set[str] = set()
-    for root, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
+    visited: set[str] = set()
+    for root, folders, files in os.walk(folder, onerror=_raise_unreadable, followlinks=True):
         real = os.path.realpath(root)
-        # A link may lead back up: walk every real folder once, in an order that repeats.
-        folders[:] = [] if real in seen else sorted(n for n in folders if not n.startswith("."))
-        if real not in seen:
+        # Links may form a cycle: every real folder is visited once, in a deterministic order.
+        folders[:] = [] if real in visited else sorted(n for n in folders if not n.startswith("."))
+        if real not in visited:
             names += (
                 os.path.relpath(os.path.join(root, name), folder)
                 for name in files
                 if not name.startswith(".") and name.lower().endswith(SUFFIXES)
             )
-        seen.add(real)
+        visited.add(real)
     return names
 
 
-def _refuse(error: OSError) -> NoReturn:
+def _raise_unreadable(error: OSError) -> NoReturn:
     raise ConfigError(
         f"expected a readable folder of images, got {error}; check path and permissions"
     ) from error

@@ -1,7 +1,7 @@
-"""The records of a large JSON file one after the other, with the bytes they lie at.
+"""Streaming of the records of a large JSON file, with their byte offsets.
 
-The file is read through a window, and the JSON parser itself says where a record ends: no quote,
-escape or brace inside a string can mislead it, and every record is known to parse.
+The file is read in windows, and the JSON parser determines where a record ends. Quotes, escapes and
+braces inside strings are therefore handled correctly, and every record is valid JSON.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn
 from aligned_vq.errors import ConfigError
 
 WINDOW_BYTES = 2**18
-"""Read at a time; the window grows to hold a longer record."""
+"""Minimum read size; the window grows to contain a longer record."""
 MAX_RECORD_CHARS = 2**24
-"""Where no record ends within this length, the file is damaged."""
+"""Maximum length of a record; a longer one means that the file is damaged."""
 _SPACE = re.compile(r"[ \t\n\r]*")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Record(NamedTuple):
-    """One object of the array: its number counted from 0, and `[start, end)` in bytes."""
+    """One object of the array: its number, from 0, and byte offsets `[start, end)`."""
 
     path: Path
     number: int
@@ -34,31 +34,33 @@ class Record(NamedTuple):
 
     @property
     def name(self) -> str:
-        """How messages call it: file, number and id."""
+        """File, number and id of the record, for messages."""
         ids = [repr(self.fields[key]) for key in ("id", "question_id") if key in self.fields]
         return f"{self.path}, record {self.number}" + (f" (id {ids[0]})" if ids else "")
 
     def text(self, value: object, what: str) -> str:
-        """`value`, if it is text that can be encoded.
+        """`value`, checked to be text that can be encoded.
 
         Raises:
-            ConfigError: It is not a string, or holds half of a surrogate pair.
+            ConfigError: It is not a string, or contains half of a surrogate pair.
         """
         if isinstance(value, str) and not _SURROGATE.search(value):
             return value
         raise ConfigError(
-            f"{self.name}: expected {what} to be text, got {value!r:.80}; mend the record or "
-            "take it out"
+            f"{self.name}: expected {what} to be text, got {value!r:.80}; correct or remove "
+            "the record"
         )
 
 
 def stream_records(path: Path, member: str | None = None) -> Iterator[Record]:
-    """Every record of the array that the file is, or that it holds as `member` of an object.
+    """The records of a JSON array of objects; only one window of the file is in memory.
 
-    Holds one window of the file at a time.
+    Args:
+        path: The JSON file.
+        member: Key of the array in the file's object; None if the file is the array.
 
     Raises:
-        ConfigError: The file cannot be read, is not UTF-8, is not such JSON, or ends too early.
+        ConfigError: The file cannot be read, is not UTF-8, is not such JSON, or is truncated.
     """
     try:
         with path.open("rb") as file:
@@ -67,16 +69,16 @@ def stream_records(path: Path, member: str | None = None) -> Iterator[Record]:
                 _find_member(window, member)
             window.take("[")
             number = 0
-            follows = window.take("]") if window.peek() == "]" else ","
-            while follows == ",":
+            delimiter = window.take("]") if window.peek() == "]" else ","
+            while delimiter == ",":
                 if window.peek() != "{":
-                    window.refuse("a record in braces")
+                    window.fail("a record in braces")
                 start, end, fields = window.value()
                 yield Record(path, number, start, end, fields)
                 number += 1
-                follows = window.take(",]")
+                delimiter = window.take(",]")
             if member is None and window.peek():
-                window.refuse("the end of the file after its array")
+                window.fail("the end of the file after its array")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"expected a readable JSON file in UTF-8 at {path}, got {error}; check path, "
@@ -85,11 +87,11 @@ def stream_records(path: Path, member: str | None = None) -> Iterator[Record]:
 
 
 def _find_member(window: _ReadWindow, member: str) -> None:
-    """Move to the value of one key of the outermost object."""
+    """Advance to the value of a key of the outermost object."""
     window.take("{")
     while True:
         if window.peek() != '"':
-            window.refuse(f"the key {member!r}")
+            window.fail(f"the key {member!r}")
         _, _, key = window.value()
         window.take(":")
         if key == member:
@@ -97,11 +99,11 @@ def _find_member(window: _ReadWindow, member: str) -> None:
         window.peek()
         window.value()
         if window.take(",}") == "}":
-            window.refuse(f"the key {member!r} before the object's end")
+            window.fail(f"the key {member!r} before the object's end")
 
 
 class _ReadWindow:
-    """A stretch of the file as text, the place in it, and that place in bytes."""
+    """A part of the file as text, with the position in that text and its byte offset."""
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
         self._file = file
@@ -114,7 +116,7 @@ class _ReadWindow:
         file.seek(self._byte)
 
     def peek(self) -> str:
-        """The next character that is not space, which becomes the place; empty at the end."""
+        """Advance to the next character that is not white space and return it; empty at the end."""
         while True:
             spaces = _SPACE.match(self._text, self._at)
             self._advance(self._at if spaces is None else spaces.end())
@@ -124,15 +126,15 @@ class _ReadWindow:
                 return ""
 
     def take(self, allowed: str) -> str:
-        """Step over the next character, which must be one of `allowed`."""
-        found = self.peek()
-        if not found or found not in allowed:
-            self.refuse(" or ".join(map(repr, allowed)))
+        """Consume and return the next character, which must be one of `allowed`."""
+        character = self.peek()
+        if not character or character not in allowed:
+            self.fail(" or ".join(map(repr, allowed)))
         self._advance(self._at + 1)
-        return found
+        return character
 
     def value(self) -> tuple[int, int, Any]:
-        """The JSON value here, and where it lies in bytes: start, end, value."""
+        """Consume the JSON value at the position: start and end in bytes, and the value."""
         value: Any = None
         while True:
             fault = ""
@@ -142,34 +144,35 @@ class _ReadWindow:
                 fault, end = f"{error.msg} {error.pos - self._at} characters on", len(self._text)
             except (ValueError, RecursionError) as error:  # too many digits, too many brackets
                 fault, end = str(error), len(self._text)
-            # Cut off by the window, or whole only because the window ends here, as 12 is of 123.
+            # A value that ends with the window may be incomplete, such as 12 of 123: read on.
             too_long = len(self._text) - self._at > MAX_RECORD_CHARS
             if end < len(self._text) or too_long or not self._fill():
                 break
         if fault:
-            self.refuse(f"valid JSON ({fault})")
+            self.fail(f"valid JSON ({fault})")
         start = self._byte
         self._advance(end)
         return start, self._byte, value
 
-    def refuse(self, expected: str) -> NoReturn:
-        """Raise what is wrong here."""
-        found = self._text[self._at : self._at + 40]
+    def fail(self, expected: str) -> NoReturn:
+        """Raise ConfigError for the text at the position."""
+        actual = self._text[self._at : self._at + 40]
         raise ConfigError(
             f"{self._path}, byte {self._byte}: expected {expected}, got "
-            f"{repr(found) if found else 'the end of the file'}; "
-            "fetch the file again or mend it"
+            f"{repr(actual) if actual else 'the end of the file'}; "
+            "fetch the file again or correct it"
         )
 
-    def _advance(self, place: int) -> None:
-        passed = self._text[self._at : place]
+    def _advance(self, position: int) -> None:
+        passed = self._text[self._at : position]
         self._byte += len(passed) if passed.isascii() else len(passed.encode())
-        self._at = place
+        self._at = position
 
     def _fill(self) -> bool:
-        """Read on, dropping what lies before the place; False at the end of the file."""
+        """Read on and drop the text before the position; False at the end of the file."""
         rest = self._text[self._at :]
-        data = self._file.read(max(WINDOW_BYTES, len(rest)))  # doubled: linear for long records
+        # At least doubled each time, so that the time for a long record is linear in its length.
+        data = self._file.read(max(WINDOW_BYTES, len(rest)))
         more = self._decoder.decode(data, final=not data)
         if data:
             self._text, self._at = rest + more, 0

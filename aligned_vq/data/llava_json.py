@@ -1,4 +1,4 @@
-"""LLaVA's conversations: LLaVA-Instruct and LLaVA-665K JSON files with their image folders.
+"""LLaVA's training conversations: JSON files of LLaVA-Instruct or LLaVA-665K, and their images.
 
 [{"id": ..., "image": "coco/train2017/000000033471.jpg",
   "conversations": [{"from": "human", "value": "<image>\\nWhat ...?"},
@@ -19,22 +19,21 @@ from aligned_vq.errors import ConfigError
 
 _log = logging.getLogger(__name__)
 
-# Where the image goes is the prompt's business. Only a marker that begins or ends a turn is one;
-# elsewhere it is what somebody wrote.
+# The image marker is removed, because the chat template adds it. Only at the start or end of a turn
+# is it a marker; elsewhere it belongs to the text.
 _MARKER = re.compile(r"\A\s*<image>\s*|\s*<image>\s*\Z")
-_MEND = "mend the record or take it out"
+_REMEDY = "correct or remove the record"
 
 
 class LlavaJson:
-    """The records of a LLaVA JSON file that have an image; text-only ones are left out.
+    """The records with an image in a LLaVA JSON file.
 
-    The file is checked and indexed at the first start and never
-    held: see `RecordFile`.
+    The file is checked and indexed on first use, and not kept in memory; see `RecordFile`.
 
     Args:
         path: The JSON file.
-        images: The folder that the records' image paths start from; None: where the file lies.
-        workdir: Where the index is kept.
+        images: Base folder of the records' image paths; None: the file's folder.
+        workdir: Folder for the index.
 
     Raises:
         ConfigError: The file cannot be read or parsed, a record with an image is malformed, or
@@ -52,7 +51,7 @@ class LlavaJson:
         )
 
     def __len__(self) -> int:
-        """How many records with an image there are."""
+        """Number of records with an image."""
         return len(self._records)
 
     def __getitem__(self, index: int) -> Example:
@@ -73,7 +72,7 @@ def _summary(record: Record) -> tuple[int, ...] | None:
     if not isinstance(image, str) or not image:
         raise ConfigError(
             f"{record.name}: expected 'image' to be the path of one file, got "
-            f"{image!r:.80}; {_MEND}"
+            f"{image!r:.80}; {_REMEDY}"
         )
     _pairs(record)
     return ()
@@ -84,13 +83,13 @@ def _pairs(record: Record) -> tuple[QuestionAnswer, ...]:
     if not isinstance(turns, list) or not turns or not all(isinstance(t, dict) for t in turns):
         raise ConfigError(
             f"{record.name}: expected 'conversations' to be a list of turns, got "
-            f"{turns!s:.80}; {_MEND}"
+            f"{turns!s:.80}; {_REMEDY}"
         )
     speakers = [turn.get("from") for turn in turns]
     if speakers != ["human", "gpt"] * (len(turns) // 2):
         raise ConfigError(
             f"{record.name}: expected turns from human and gpt in alternation, human first and "
-            f"gpt last, got {speakers!s:.80}; {_MEND}"
+            f"gpt last, got {speakers!s:.80}; {_REMEDY}"
         )
     texts = [record.text(t.get("value"), f"'value' of turn {n}") for n, t in enumerate(turns)]
     return tuple(

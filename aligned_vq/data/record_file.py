@@ -1,7 +1,7 @@
-"""Random access to the records of a JSON file too large to hold.
+"""Random access to the records of a JSON file that is too large for memory.
 
-One streamed pass notes where every record lies; the table is kept for the next start, and each
-access parses its own records.
+The first pass streams the file and saves the byte offsets of all records in an index. An access
+parses only the requested records.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ _log = logging.getLogger(__name__)
 
 Table = NDArray[np.int64]
 Summary = Callable[[Record], tuple[int, ...] | None]
-"""Checks a record; gives the numbers to keep of it, or None to leave it out."""
-_PLACE = ("number", "start", "end")
+"""Checks a record and returns the numbers to store with it, or None to leave it out."""
+_LOCATION_COLUMNS = ("number", "start", "end")
 _TABLE_FORMAT = 1
 
 
 class RecordFile:
-    """The records of a JSON array that `summary` lets pass, by row, in the file's order.
+    """The records of a JSON array for which `summary` is not None, by row, in the file's order.
 
     Args:
         path: The JSON file.
-        workdir: Where the table is kept, under a name made from `path` and `kind`.
-        kind: Names `summary` and its version: another kind makes another table.
-        summary: Called once per record while the table is made, so it also is the place to refuse
-            a malformed one before training starts.
-        columns: How many numbers `summary` gives.
-        member: The key the array lies under; None where the file itself is the array.
+        workdir: Folder for the index, whose name is derived from `path` and `kind`.
+        kind: Identifies `summary` and its version: each kind has an index.
+        summary: Called once per record while the index is built. It may raise ConfigError for a
+            malformed record, so that training does not start.
+        columns: Number of values that `summary` returns.
+        member: Key of the array in the file's object; None if the file is the array.
 
     Raises:
-        ConfigError: The file cannot be read or parsed, holds no record that passes, or the table
-            cannot be written.
+        ConfigError: The file cannot be read or parsed, has no record to use, or the index cannot be
+            written.
     """
 
     def __init__(
@@ -65,80 +65,82 @@ class RecordFile:
                 f"expected a JSON file at {path}, got {error}; check path and permissions"
             ) from error
         name = hashlib.sha256(f"{kind}\n{path.resolve()}".encode()).hexdigest()[:16]
-        kept = workdir / f"records-{name}.npz"
+        index_path = workdir / f"records-{name}.npz"
         key = json.dumps([_TABLE_FORMAT, kind, str(path.resolve()), *self._stamp])
-        known = _load(kept, key)
-        if known is None:
+        index = _load(index_path, key)
+        if index is None:
             _log.info("indexing %s, %.0f MB", path, self._stamp[0] / 1e6)
-            known = _build(path, summary, columns, member)
-            _save(kept, key, *known)
-        table, left_out = known
+            index = _build(path, summary, columns, member)
+            _save(index_path, key, *index)
+        table, left_out = index
         self.left_out = left_out
-        """How many records `summary` left out."""
+        """Number of records for which `summary` was None."""
         if not len(table):
             raise ConfigError(
                 f"expected records to use in {path}, found none among {self.left_out}; "
                 "name another file"
             )
-        self._places: Table = table[:, : len(_PLACE)]
-        self.columns: Table = table[:, len(_PLACE) :]
-        """What `summary` gave, `[rows, columns]` int64."""
+        self._locations: Table = table[:, : len(_LOCATION_COLUMNS)]
+        self.columns: Table = table[:, len(_LOCATION_COLUMNS) :]
+        """The values of `summary`, int64 `[rows, columns]`."""
 
     def __len__(self) -> int:
-        """How many rows there are."""
-        return len(self._places)
+        """Number of rows."""
+        return len(self._locations)
 
     def read(self, rows: Iterable[int]) -> list[Record]:
         """The records of some rows, parsed from the file.
 
         Raises:
             IndexError: There is no such row.
-            ConfigError: The file is gone, or is not the one the table was made of.
+            ConfigError: The file is missing or has changed since it was indexed.
         """
         records = []
         try:
-            # Opened anew each time: no position to share between threads and processes.
+            # Opened for every call: a shared file position would be a race between threads and
+            # between forked processes.
             with self.path.open("rb") as file:
                 if _stamp(os.fstat(file.fileno())) != self._stamp:
                     raise ConfigError(
                         f"expected {self.path} as it was at the start, but it has changed since; "
-                        "start again, and leave the file alone meanwhile"
+                        "start again, and do not change the file while it is used"
                     )
                 for row in rows:
-                    number, start, end = self._places[row].tolist()
+                    number, start, end = self._locations[row].tolist()
                     file.seek(start)
                     fields = json.loads(file.read(end - start))
                     records.append(Record(self.path, number, start, end, fields))
         except OSError as error:
             raise ConfigError(
-                f"expected {self.path} as it was at the start, got {error}; leave the file where "
-                "it is meanwhile"
+                f"expected {self.path} as it was at the start, got {error}; do not move the file "
+                "while it is used"
             ) from error
         return records
 
 
 def _stamp(status: os.stat_result) -> tuple[int, int]:
-    """Size in bytes and time of change in ns: what tells a file from its successor."""
+    """Size in bytes and modification time in ns, to detect a changed file."""
     return status.st_size, status.st_mtime_ns
 
 
 def _build(path: Path, summary: Summary, columns: int, member: str | None) -> tuple[Table, int]:
-    numbers = array("q")  # 8 bytes a number while it grows, not an object each
+    """The index of a file and the number of records left out."""
+    numbers = array("q")  # 8 bytes per number; a list of integers takes several times as much
     left_out = 0
     for record in stream_records(path, member):
-        kept = summary(record)
-        if kept is None:
+        values = summary(record)
+        if values is None:
             left_out += 1
         else:
-            numbers.extend((record.number, record.start, record.end, *kept))
-    table = np.array(numbers, np.int64).reshape(-1, len(_PLACE) + columns)
+            numbers.extend((record.number, record.start, record.end, *values))
+    table = np.array(numbers, np.int64).reshape(-1, len(_LOCATION_COLUMNS) + columns)
     return table, left_out
 
 
-def _load(kept: Path, key: str) -> tuple[Table, int] | None:
-    """The table, if it is there, whole and made of the same file."""
+def _load(index_path: Path, key: str) -> tuple[Table, int] | None:
+    """The saved index; None if it is missing, damaged or of another file."""
     try:
-        with kept.open("rb") as file, np.load(file) as arrays:
+        with index_path.open("rb") as file, np.load(file) as arrays:
             if str(arrays["key"]) != key:
                 return None
             table: Table = arrays["table"]
@@ -147,13 +149,14 @@ def _load(kept: Path, key: str) -> tuple[Table, int] | None:
         return None
 
 
-def _save(kept: Path, key: str, table: Table, left_out: int) -> None:
+def _save(index_path: Path, key: str, table: Table, left_out: int) -> None:
     try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with new_file(kept) as part, part.open("wb") as file:  # another run may start meanwhile
+        index_path.parent.mkdir(parents=True, exist_ok=True)
+        # Atomically, because another process may read the index at the same time.
+        with new_file(index_path) as temporary, temporary.open("wb") as file:
             np.savez(file, key=np.array(key), table=table, left_out=np.array(left_out))
     except OSError as error:
         raise ConfigError(
-            f"expected to keep an index in the work directory, got {error}; name a directory that "
+            f"expected to write an index in the work directory, got {error}; name a directory that "
             "can be written"
         ) from error

@@ -11,13 +11,13 @@ from aligned_vq.data.scenes.pool import ScenePool
 from aligned_vq.data.scenes.questions import describe, short_questions
 
 SHORT_QUESTIONS = 8
-"""Per scene, before the request for a description."""
+"""Maximum number of short questions per scene, in addition to the description."""
 
 
 class ReferenceWorld:
-    """The first `count` scenes of the codec split, rendered into `workdir` at the first use.
+    """The first `count` scenes of the codec split, rendered into `workdir` on first use.
 
-    Each has up to `SHORT_QUESTIONS` short questions and a description, the same at every visit.
+    Each has up to `SHORT_QUESTIONS` short questions and a description, always the same.
     """
 
     def __init__(self, workdir: Path, count: int) -> None:
@@ -25,11 +25,11 @@ class ReferenceWorld:
         self._pool = ScenePool(workdir, "codec", count)
 
     def __reduce__(self) -> tuple[type[ReferenceWorld], tuple[Path, int]]:
-        # A pickled memory map would carry all of its pixels: open the pool again instead.
+        # Pickling a memory map would copy its pixels, so the pool is opened again instead.
         return ReferenceWorld, (self._workdir, self._pool.count)
 
     def __len__(self) -> int:
-        """How many scenes there are."""
+        """Number of scenes."""
         return self._pool.count
 
     def __getitem__(self, index: int) -> Example:

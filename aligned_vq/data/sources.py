@@ -1,4 +1,4 @@
-"""Opens a source of examples by its name, such as `llava:FILE.json`."""
+"""Opening of example sources by specification, such as `llava:FILE.json`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aligned_vq.data.vqav2 import VQAv2
 from aligned_vq.errors import ConfigError
 
 CHECKED_AT_START = 16
-"""Examples that `open_source` reads at once, so that a wrong folder fails before training."""
+"""Examples that `open_source` reads, so that a wrong image folder is reported before training."""
 _FORMS = (
     "reference:SCENES, llava:FILE.json, llava:FILE.json#IMAGE_FOLDER, vqav2:FOLDER, "
     "vqav2:FOLDER#val2014 or images:FOLDER"
@@ -20,35 +20,36 @@ _FORMS = (
 
 
 def open_source(spec: str, workdir: Path) -> ExampleSource:
-    """The examples that `spec` names, with the first `CHECKED_AT_START` read as a trial.
+    """The source that `spec` names; its first `CHECKED_AT_START` examples are read as a check.
 
     Args:
-        spec: `reference:6000`, that many scenes of the reference world's codec split;
-            `llava:/folder/file.json`, LLaVA's conversations, images relative to the file's folder
-            or to the one after a `#`; `vqav2:/folder`, the official VQAv2 files of `train2014`, or
-            of the split after a `#`; `images:/folder`, every picture below it, without questions.
-            `~` is the home directory; a path cannot hold a `#`.
-        workdir: Where indices and rendered scenes are kept for the next start; made if missing.
+        spec: One of the following; `~` is the home directory, and paths must not contain `#`.
+            `reference:6000`: that many scenes of the reference world's codec split.
+            `llava:/folder/file.json`: LLaVA's conversations, with images relative to the file's
+            folder, or to the folder after a `#`.
+            `vqav2:/folder`: the official VQAv2 files of `train2014`, or of the split after a `#`.
+            `images:/folder`: all images below the folder, without questions.
+        workdir: Folder for indices and rendered scenes, created if missing.
 
     Raises:
         ConfigError: The spec is not of these forms, files are missing, or a record is malformed.
-        InvalidInput: One of the first pictures is damaged.
+        InvalidInput: One of the first images is damaged.
     """
     kind, _, rest = spec.partition(":")
-    place, hash_sign, choice = rest.partition("#")
-    takes_choice = kind in ("llava", "vqav2")
-    if not place or (hash_sign and not (takes_choice and choice)):
+    location, hash_sign, option = rest.partition("#")
+    takes_option = kind in ("llava", "vqav2")
+    if not location or (hash_sign and not (takes_option and option)):
         raise _unknown(spec)
-    path = Path(place).expanduser()
+    path = Path(location).expanduser()
     match kind:
         case "reference":
-            if not (place.isascii() and place.isdecimal() and int(place) > 0):
+            if not (location.isascii() and location.isdecimal() and int(location) > 0):
                 raise _unknown(spec)
-            source: ExampleSource = ReferenceWorld(workdir, int(place))
+            source: ExampleSource = ReferenceWorld(workdir, int(location))
         case "llava":
-            source = LlavaJson(path, Path(choice).expanduser() if choice else None, workdir)
+            source = LlavaJson(path, Path(option).expanduser() if option else None, workdir)
         case "vqav2":
-            source = VQAv2(path, choice or "train2014", workdir)
+            source = VQAv2(path, option or "train2014", workdir)
         case "images":
             source = ImageFolder(path)
         case _:
@@ -59,4 +60,4 @@ def open_source(spec: str, workdir: Path) -> ExampleSource:
 
 
 def _unknown(spec: str) -> ConfigError:
-    return ConfigError(f"expected training data as {_FORMS}, got {spec!r}: write it like one")
+    return ConfigError(f"expected training data as {_FORMS}, got {spec!r}: use one of these forms")

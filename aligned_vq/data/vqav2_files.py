@@ -1,11 +1,10 @@
-"""VQA-v2's official files: their names, and questions brought together with their annotations.
+"""VQA-v2's official files: their names, and the matching of questions with annotations.
 
 FOLDER/v2_OpenEnded_mscoco_train2014_questions.json
 FOLDER/v2_mscoco_train2014_annotations.json
 FOLDER/train2014/COCO_train2014_000000000009.jpg ...
 
-The question files of both test splits ask about the pictures of test2015, and nobody outside has
-their annotations.
+Both test splits use the images of test2015; their annotations are not public.
 """
 
 from __future__ import annotations
@@ -24,40 +23,40 @@ from aligned_vq.errors import ConfigError
 ANSWERED_SPLITS = ("train2014", "val2014")
 TEST_SPLITS = ("test-dev2015", "test2015")
 QUESTION_ID, IMAGE_ID = range(2)
-"""Columns of both files' tables."""
+"""Columns of both files' indices."""
 _COLUMNS = ("question_id", "image_id")
-_PICTURES = {"test-dev2015": "test2015"}
+_IMAGE_FOLDERS = {"test-dev2015": "test2015"}
 
 
 def questions_path(folder: Path, split: str) -> Path:
-    """Where a split's questions lie."""
+    """Path of a split's questions."""
     return folder / f"v2_OpenEnded_mscoco_{split}_questions.json"
 
 
 def annotations_path(folder: Path, split: str) -> Path:
-    """Where people's answers to them lie."""
+    """Path of a split's annotations."""
     return folder / f"v2_mscoco_{split}_annotations.json"
 
 
-def picture_path(folder: Path, split: str, image_id: int) -> Path:
-    """Where one of a split's pictures lies."""
-    pictures = _PICTURES.get(split, split)
-    return folder / pictures / f"COCO_{pictures}_{image_id:012d}.jpg"
+def image_path(folder: Path, split: str, image_id: int) -> Path:
+    """Path of one of a split's images."""
+    name = _IMAGE_FOLDERS.get(split, split)
+    return folder / name / f"COCO_{name}_{image_id:012d}.jpg"
 
 
-def load_picture(folder: Path, split: str, image_id: int, owner: str) -> Image.Image:
-    """One of a split's pictures, upright RGB; `owner` asks for it, to begin an error with.
+def load_split_image(folder: Path, split: str, image_id: int, owner: str) -> Image.Image:
+    """One of a split's images, upright RGB; `owner` starts error messages, see `open_image`.
 
     Raises:
-        ConfigError: there is no such file.
-        InvalidInput: it is damaged.
+        ConfigError: the file does not exist.
+        InvalidInput: the file is damaged.
     """
-    path = picture_path(folder, split, image_id)
+    path = image_path(folder, split, image_id)
     return open_image(path, owner, f"unpack COCO's {path.parent.name}.zip into {folder}")
 
 
 def open_questions(folder: Path, split: str, workdir: Path) -> RecordFile:
-    """A split's questions, each with its text checked; columns are question and image id.
+    """A split's questions, with their texts checked; the columns are question and image id.
 
     Raises:
         ConfigError: the file is missing or malformed.
@@ -72,14 +71,14 @@ def open_questions(folder: Path, split: str, workdir: Path) -> RecordFile:
 def open_annotations(
     folder: Path, split: str, workdir: Path, kind: str, check: Callable[[Record], object]
 ) -> RecordFile:
-    """A split's annotations with the same columns.
+    """A split's annotations, with the same columns as the questions.
 
     Args:
-        folder: what holds the files.
+        folder: with the files.
         split: one of `ANSWERED_SPLITS`.
-        workdir: where the index is kept.
-        kind: names `check`, in the index.
-        check: raises ConfigError where an annotation lacks what its reader wants.
+        workdir: folder for the index.
+        kind: identifies `check` in the index.
+        check: raises ConfigError if an annotation lacks a field that the caller needs.
 
     Raises:
         ConfigError: the file is missing or malformed.
@@ -91,25 +90,26 @@ def rows_of_annotations(questions: RecordFile, annotations: RecordFile) -> Table
     """For every question, in the file's order, the row of its annotation.
 
     Raises:
-        ConfigError: the two files are not of the same questions about the same pictures.
+        ConfigError: the two files have different questions or images.
     """
-    asked, answered = questions.columns, annotations.columns
-    ask, answer = order(questions, QUESTION_ID), order(annotations, QUESTION_ID)
-    if not np.array_equal(asked[ask], answered[answer]):
-        lone = np.setxor1d(asked[:, QUESTION_ID], answered[:, QUESTION_ID])
+    question_columns, annotation_columns = questions.columns, annotations.columns
+    by_question = order(questions, QUESTION_ID)
+    by_annotation = order(annotations, QUESTION_ID)
+    if not np.array_equal(question_columns[by_question], annotation_columns[by_annotation]):
+        single = np.setxor1d(question_columns[:, QUESTION_ID], annotation_columns[:, QUESTION_ID])
         raise ConfigError(
             f"expected the same questions about the same images in {questions.path} "
-            f"({len(asked)} questions) and {annotations.path} ({len(answered)}), but "
-            f"{len(lone)} ids are in one only{f', such as {lone[0]}' if len(lone) else ''}; "
+            f"({len(questions)} questions) and {annotations.path} ({len(annotations)}), but "
+            f"{len(single)} ids are in one only{f', such as {single[0]}' if len(single) else ''}; "
             "take both from one release"
         )
-    rows = np.empty(len(asked), np.int64)
-    rows[ask] = answer
+    rows = np.empty(len(question_columns), np.int64)
+    rows[by_question] = by_annotation
     return rows
 
 
 def order(records: RecordFile, column: int) -> Table:
-    """Rows sorted by a column; where it ties, as in the file."""
+    """Rows sorted by a column; ties in the file's order."""
     return np.argsort(records.columns[:, column], kind="stable")
 
 
@@ -134,6 +134,6 @@ def _number(record: Record, column: str) -> int:
     if type(number) is not int or not 0 <= number < 2**63:
         raise ConfigError(
             f"{record.name}: expected {column!r} to be a whole number from 0, got "
-            f"{number!r:.40}; mend the record or take it out"
+            f"{number!r:.40}; correct or remove the record"
         )
     return number

@@ -1,7 +1,7 @@
-"""What every way of sending an image costs and answers, on the same questions.
+"""Evaluation of ways to send an image, by their cost and by a model's accuracy on fixed questions.
 
-`examiner` asks the questions under any `FeaturePath`; `image_baselines`, `feature_baselines` and
-`codec_path` are the paths; `results` turns what came out into rows that can be compared, with the
-intervals of `bootstrap` and the codebook figures of `usage`. `vqav2` asks VQA-v2's questions over
-the same paths and lets the model write its answers.
+A `FeaturePath` is one way to send images: `codec_path` and `baselines` implement it. `examiner`
+evaluates a path on the reference world's questions; `results` formats rows, with confidence
+intervals of `bootstrap` and codebook statistics of `usage`. `vqav2` evaluates paths on VQA-v2 with
+generated answers.
 """

@@ -1,7 +1,7 @@
-"""How sure a difference between two ways of sending the same images is.
+"""Confidence intervals of the difference between two ways of sending the same images.
 
-Questions about one image are not independent: they are right and wrong together when the image's
-features are good or bad. So whole images are resampled, never single questions.
+Answers about one image are correlated, because all depend on the quality of its features.
+Therefore whole images are resampled, not single questions.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 2000
-_TAILS = (2.5, 97.5)  # percentiles that enclose 95 %
-_DRAWN_AT_ONCE = 2**22  # images, 8 bytes each
+_PERCENTILES = (2.5, 97.5)
+_IMAGES_PER_BATCH = 2**22  # 8 bytes each, bounds the memory of the resampling
 
 
 class Interval(NamedTuple):
-    """A difference of two shares and its 95 % interval."""
+    """A difference of two accuracies with its 95 % confidence interval."""
 
     mean: float
-    """As observed."""
+    """The observed difference."""
     low: float
     high: float
 
@@ -32,17 +32,17 @@ def paired_difference(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """Share of `ours` minus share of `reference`, with a percentile bootstrap over clusters.
+    """Accuracy of `ours` minus that of `reference`, with a percentile bootstrap over clusters.
 
     Args:
         ours: verdicts `[Q]` of one path.
-        reference: verdicts `[Q]` of the other on the same questions, in the same order.
-        clusters: the image `[Q]` that each question is about, any integers.
-        resamples: of the bootstrap.
-        seed: of the bootstrap; the same seed gives the same interval.
+        reference: verdicts `[Q]` of another path on the same questions.
+        clusters: the image of each question `[Q]`, any integers.
+        resamples: number of bootstrap samples.
+        seed: of the bootstrap.
 
     Raises:
-        ValueError: there are no questions, or the arrays are not of one length.
+        ValueError: there are no questions, or the lengths differ.
     """
     if not ours.shape == reference.shape == clusters.shape:
         raise ValueError(
@@ -50,40 +50,40 @@ def paired_difference(
             f"and {clusters.shape}"
         )
     _, image = np.unique(clusters, return_inverse=True)
-    gained = np.bincount(image, weights=ours.astype(np.float64) - reference)
-    return count_difference(gained, np.bincount(image), resamples, seed)
+    differences = np.bincount(image, weights=ours.astype(np.float64) - reference)
+    return count_difference(differences, np.bincount(image), resamples, seed)
 
 
 def count_difference(
-    gained: NDArray[np.floating] | NDArray[np.integer],
-    asked: NDArray[np.integer],
+    differences: NDArray[np.floating] | NDArray[np.integer],
+    questions: NDArray[np.integer],
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """The same where every image has counts already.
+    """As `paired_difference`, from counts per image.
 
     Args:
-        gained: per image `[M]` how many more `ours` has right than the reference.
-        asked: per image `[M]` how many were asked.
-        resamples: of the bootstrap.
+        differences: correct answers minus those of the reference, per image `[M]`.
+        questions: number of questions per image `[M]`.
+        resamples: number of bootstrap samples.
         seed: of the bootstrap.
 
     Raises:
-        ValueError: nothing was asked, or the arrays are not of one length.
+        ValueError: there are no questions, or the lengths differ.
     """
-    if gained.shape != asked.shape or not asked.sum():
+    if differences.shape != questions.shape or not questions.sum():
         raise ValueError(
-            f"expected counts of the same images, and some, got {gained.shape} and {asked.shape} "
-            f"with {asked.sum()} asked"
+            f"expected counts of the same images, and some questions, got {differences.shape} and "
+            f"{questions.shape} with {questions.sum()} questions"
         )
-    count = len(asked)
+    count = len(questions)
     rng = np.random.default_rng(seed)
-    step = max(1, _DRAWN_AT_ONCE // count)
+    batch_size = max(1, _IMAGES_PER_BATCH // count)
     parts = []
-    for start in range(0, resamples, step):
-        drawn = rng.integers(count, size=(min(step, resamples - start), count))
-        totals = asked[drawn].sum(1)
-        # A resample of images without questions says nothing; at least one image has some.
-        parts.append(gained[drawn].sum(1)[totals > 0] / totals[totals > 0])
-    low, high = np.percentile(np.concatenate(parts), _TAILS)
-    return Interval(float(gained.sum() / asked.sum()), float(low), float(high))
+    for start in range(0, resamples, batch_size):
+        sample = rng.integers(count, size=(min(batch_size, resamples - start), count))
+        totals = questions[sample].sum(1)
+        # A sample may consist of images without questions and then has no mean.
+        parts.append(differences[sample].sum(1)[totals > 0] / totals[totals > 0])
+    low, high = np.percentile(np.concatenate(parts), _PERCENTILES)
+    return Interval(float(differences.sum() / questions.sum()), float(low), float(high))

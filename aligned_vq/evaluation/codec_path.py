@@ -1,9 +1,9 @@
-"""A codec at a cut as a way of sending images: through a real payload and back."""
+"""Sending images with a codec: prefix, payload and suffix, as between edge and cloud."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,74 +23,81 @@ from aligned_vq.split.vision import VisionPrefix
 from aligned_vq.types import Encoded, OperatingPoint, Payload, QuantizerConfig, SplitPoint
 
 
-class CodecPath:
-    """A `FeaturePath`: prefix, compress, payload, decompress, suffix.
+@dataclass(frozen=True)
+class CutCodec:
+    """A codec with the prefix in front of it; the codec stays on its device."""
 
-    Bytes are those of the payload's body. Time on the edge is prefix, codec and packing; preparing
-    the picture is not in it. The cloud sees the payload alone.
+    split: SplitPoint
+    prefix: VisionPrefix
+    edge: EdgeCodec
+    cloud: CloudCodec
+    settings: Mapping[str, Any]
+    """A description for result files, as JSON values."""
+
+
+class CodecPath:
+    """A `FeaturePath`: prefix, compression, payload, decompression, suffix.
+
+    Sizes are those of payload bodies. Edge times include prefix, codec and packing, but not the
+    preparation of images. The cloud half receives nothing but the payload.
 
     Args:
-        llava: whose suffix and language model receive.
-        name: for people.
-        split: the cut.
-        prefix: the edge half of the tower.
-        edge: compresses; it stays on the device it is on.
-        cloud: decompresses; likewise.
-        how: given on to `compress`, such as `{"point": "low"}`.
-        settings: what else the row should tell, JSON-able.
+        llava: the model that receives the features.
+        name: of the path in tables.
+        codec: codec and prefix.
+        compress_options: arguments for `compress`, such as `{"point": "low"}`.
     """
 
     def __init__(
         self,
         llava: LoadedLlava,
         name: str,
-        split: SplitPoint,
-        prefix: VisionPrefix,
-        edge: EdgeCodec,
-        cloud: CloudCodec,
-        how: Mapping[str, Any] | None = None,
-        settings: Mapping[str, Any] | None = None,
+        codec: CutCodec,
+        compress_options: Mapping[str, Any] | None = None,
     ) -> None:
         self.name = name
-        self.split = split
-        self._how = dict(how or {})
-        told = {k: asdict(v) if isinstance(v, OperatingPoint) else v for k, v in self._how.items()}
-        self.settings: dict[str, Any] = {"cut": str(split), **(settings or {}), **told}
+        self.split = codec.split
+        self._options = dict(compress_options or {})
+        options = {
+            option: asdict(value) if isinstance(value, OperatingPoint) else value
+            for option, value in self._options.items()
+        }
+        self.settings: dict[str, Any] = {"cut": str(codec.split), **codec.settings, **options}
         self._device = llava.device
-        self._prefix = prefix.to(self._device)
-        self._edge = edge
-        self._cloud = cloud
-        self._suffix = load_suffix(llava.checkpoint, split).to(self._device)
+        self._prefix = codec.prefix.to(self._device)
+        self._edge = codec.edge
+        self._cloud = codec.cloud
+        self._suffix = load_suffix(llava.checkpoint, codec.split).to(self._device)
 
     @property
     def quantizer(self) -> QuantizerConfig | None:
-        """The codec's codebooks; None for the identity quantizer."""
+        """The geometry of the codebooks; None for the identity quantizer."""
         config = self._edge.spec.quantizer
         return None if config.kind == "identity" else config
 
     @torch.inference_mode()
-    def __call__(self, pictures: Sequence[Image.Image], pixels: Tensor) -> PathOutput:
-        """See `FeaturePath`; `pictures` is not looked at. Raises as `compress` and `unpack`."""
+    def __call__(self, images: Sequence[Image.Image], pixels: Tensor) -> PathOutput:
+        """See `FeaturePath`; `images` is not used. Raises as `compress` and `unpack`."""
         payloads, milliseconds = on_edge(pixels, self._send)
         encoded = [self._cloud.unpack(payload) for payload in payloads]
-        decoded = [self._cloud.decode(own) for own in encoded]
+        decoded = [self._cloud.decode(image) for image in encoded]
         features, residual = (
-            torch.stack(part).to(self._device) for part in zip(*decoded, strict=True)
+            torch.stack(tensors).to(self._device) for tensors in zip(*decoded, strict=True)
         )
         states = self._suffix(features, residual)
         sent = [len(payload.body) for payload in payloads]
         if self.quantizer is None:
             return PathOutput(states, sent, None, None, milliseconds)
-        fixed = [self._fixed_bytes(own) for own in encoded]
+        fixed = [self._fixed_bytes(image) for image in encoded]
         return PathOutput(states, sent, fixed, encoded, milliseconds)
 
     def _send(self, pixels: Tensor) -> Payload:
-        features, residual = (part[0] for part in self._prefix(pixels))
+        features, residual = (batch[0] for batch in self._prefix(pixels))
         quantizer = self._edge.quantizer
         if quantizer is not None:
             device = quantizer.project_down.weight.device
             features, residual = features.to(device), residual.to(device)
-        return self._edge.compress(features, residual, **self._how)
+        return self._edge.compress(features, residual, **self._options)
 
     def _fixed_bytes(self, encoded: Encoded) -> int:
         spec = self._edge.spec
@@ -101,25 +108,32 @@ def calibrated_path(
     llava: LoadedLlava,
     name: str,
     calibrated: CalibratedCodec,
-    how: Mapping[str, Any] | None = None,
+    compress_options: Mapping[str, Any] | None = None,
 ) -> CodecPath:
-    """The path of a codec that was never written, over the model's own prefix."""
+    """The path of a codec in memory, with the prefix of the model's checkpoint."""
     manifest, codec = calibrated.manifest, calibrated.codec
     prefix = load_prefix(llava.checkpoint, manifest.split)
     settings = _settings(manifest.link, manifest.quantizer)
-    return CodecPath(llava, name, manifest.split, prefix, codec, codec, how, settings)
+    cut_codec = CutCodec(manifest.split, prefix, codec, codec, settings)
+    return CodecPath(llava, name, cut_codec, compress_options)
 
 
 def bundle_path(
     llava: LoadedLlava,
     directory: str | Path,
     name: str | None = None,
-    how: Mapping[str, Any] | None = None,
+    compress_options: Mapping[str, Any] | None = None,
 ) -> CodecPath:
-    """The path of a bundle as edge and cloud open it; its name is the directory's by default.
+    """The path of a bundle, opened as edge and cloud do.
+
+    Args:
+        llava: the model that receives the features.
+        directory: of the bundle.
+        name: of the path; None: that of the directory.
+        compress_options: see `CodecPath`.
 
     Raises:
-        ConfigError: the bundle cannot be used, or is of another tower than the model's.
+        ConfigError: the bundle is invalid, or of a vision tower other than the model's.
     """
     folder = Path(directory)
     edge, cloud = open_edge_bundle(folder), open_cloud_bundle(folder)
@@ -128,19 +142,11 @@ def bundle_path(
     if manifest.vision_digest != checkpoint.vision_digest(names):
         raise ConfigError(
             f"{folder}: expected a bundle of {checkpoint.source}, got one of {manifest.model_id} "
-            "with other vision weights; examine it with its own checkpoint"
+            "with other vision weights; evaluate it with the checkpoint that it was made from"
         )
     settings = _settings(manifest.link, manifest.quantizer)
-    return CodecPath(
-        llava,
-        name or folder.resolve().name,
-        manifest.split,
-        edge.prefix,
-        edge.codec,
-        cloud.codec,
-        how,
-        settings,
-    )
+    cut_codec = CutCodec(manifest.split, edge.prefix, edge.codec, cloud.codec, settings)
+    return CodecPath(llava, name or folder.resolve().name, cut_codec, compress_options)
 
 
 def _settings(link: str, quantizer: QuantizerConfig) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Asks the reference world's questions under any way of bringing an image to the language model.
+"""Evaluation of paths on the reference world's questions.
 
-All questions of an image are examined in one forward pass: greedy decoding gives exactly the
-expected answer if and only if the expected token has the largest logit at every place of it.
+All questions about an image are evaluated in one forward pass, without generation: greedy decoding
+gives the expected answer if and only if the expected token has the largest logit at each position.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -31,106 +30,102 @@ SentT = TypeVar("SentT")
 
 
 class NamedPath(Protocol):
-    """A path that says what it is."""
+    """A `FeaturePath` with a description."""
 
     @property
     def name(self) -> str:
-        """For people: short, and different for every path of an evaluation."""
+        """A short name, distinct from those of other paths."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """For machines: JSON-able, what the path was built with."""
+        """The parameters of the path as JSON values."""
 
     @property
     def quantizer(self) -> QuantizerConfig | None:
-        """Codebooks whose use is to be counted; None where there are none."""
+        """Geometry of the codebooks whose usage is reported; None: the path has none."""
 
-    def __call__(self, pictures: Sequence[Image.Image], pixels: Tensor) -> PathOutput:
-        """As `FeaturePath`."""
+    def __call__(self, images: Sequence[Image.Image], pixels: Tensor) -> PathOutput:
+        """See `FeaturePath`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Examination:
-    """Everything that came out of one path."""
+    """The results of one path."""
 
     verdicts: Verdicts
     costs: Costs
     encoded: tuple[Encoded, ...]
-    """Empty where the path sends no indices."""
+    """Empty if the path sends no indices."""
 
 
 class Evaluator(LoadedLlava):
-    """A LLaVA and the questions it is asked.
+    """A LLaVA with a set of questions.
 
     Args:
-        source: checkpoint directory or hub id; the model is held in float32.
-        exam: pictures with their questions, as `exam_images` gives them.
-        device: where the model runs; paths that hold halves of the tower take it from here.
-        bf16: run projector and language model under bfloat16 autocast. Paths are left alone, so
-            that what crosses stays the same.
+        llava: the model.
+        exam: images with questions, from `exam_images`.
+        bf16: run projector and language model with bfloat16 autocast. Paths are not affected, so
+            payloads stay the same.
 
     Raises:
-        ValueError: the exam has no pictures.
-        ConfigError: the checkpoint cannot be used.
+        ValueError: the exam has no images.
     """
 
     def __init__(
-        self,
-        source: str | Path,
-        exam: Sequence[ExamImage],
-        *,
-        device: torch.device | str = "cpu",
-        bf16: bool = False,
+        self, llava: LoadedLlava, exam: Sequence[ExamImage], *, bf16: bool = False
     ) -> None:
         if not exam:
-            raise ValueError("expected an exam with at least one picture")
-        super().__init__(source, device=device)
+            raise ValueError("expected an exam with at least one image, got none")
+        super().__init__(llava.checkpoint, llava.model, llava.processor)
         self.exam = tuple(exam)
         self._bf16 = bf16
 
     @torch.inference_mode()
     def examine(self, path: FeaturePath, label: str = "exam") -> Examination:
-        """Ask everything, image by image in the exam's order, with a progress bar.
+        """The results of a path on all questions; shows a progress bar named `label`.
 
         Raises:
-            ValueError: the exam has no short question or no description at all.
+            ValueError: the exam has no short question or no description.
         """
-        notes = _Notes()
+        results = _Results()
         with tqdm(total=len(self.exam), desc=label, unit="image") as bar:
-            for images in _batches(self.exam):
-                pictures = [image.picture for image in images]
-                output = path(pictures, self.pixels(pictures))
-                notes.paid(output)
-                self._ask(output.states, images, notes)
-                bar.update(len(images))
-        return notes.examination()
+            for batch in _batches(self.exam):
+                images = [exam_image.image for exam_image in batch]
+                output = path(images, self.pixels(images))
+                results.add_costs(output)
+                self._evaluate(output.states, batch, results)
+                bar.update(len(batch))
+        return results.examination()
 
     def row(self, path: NamedPath, reference: Verdicts) -> ExamRow:
-        """A path's figures beside the unsplit model's verdicts on the same exam (`ExamRow.of`)."""
-        found = self.examine(path, path.name)
+        """A path's row; `reference` are the unsplit model's verdicts on the same exam."""
+        result = self.examine(path, path.name)
+        config = path.quantizer
         usage = (
-            codebook_usage(found.encoded, path.quantizer.codebook_sizes, path.quantizer.num_groups)
-            if path.quantizer is not None and found.encoded
+            codebook_usage(result.encoded, config.codebook_sizes, config.num_groups)
+            if config is not None and result.encoded
             else ()
         )
-        return ExamRow.of(path.name, path.settings, found.verdicts, reference, found.costs, usage)
+        costs = result.costs
+        return ExamRow.of(path.name, path.settings, result.verdicts, reference, costs, usage)
 
-    def _ask(self, states: Tensor, images: Sequence[ExamImage], notes: _Notes) -> None:
+    def _evaluate(self, states: Tensor, images: Sequence[ExamImage], results: _Results) -> None:
         text = self.packer.pack([image.questions for image in images])
         with self._autocast():
             embeds = self.model.model.multi_modal_projector(states)
             logits = packed_logits(self.model, self.packer, embeds, text)
-        # The last question of an image asks for its description: its words are counted one by one.
+        # The last question of an image asks for its description, whose tokens are counted.
         last = text.segments == text.segments.max(1, keepdim=True).values
         words = last & (text.labels != IGNORED)
-        hits = (logits.argmax(-1).cpu() == text.labels) & words
+        correct_words = (logits.argmax(-1).cpu() == text.labels) & words
         verdicts = right_answers(logits, text)
-        for image, own, asked, right in zip(
-            images, verdicts, words.sum(1).tolist(), hits.sum(1).tolist(), strict=True
+        for image, image_verdicts, num_words, num_correct in zip(
+            images, verdicts, words.sum(1).tolist(), correct_words.sum(1).tolist(), strict=True
         ):
-            notes.answered([question.kind for question in image.questions[:-1]], own[:-1])
-            notes.words_asked.append(asked)
-            notes.words_right.append(right)
+            kinds = [question.kind for question in image.questions[:-1]]
+            results.add_answers(kinds, image_verdicts[:-1])
+            results.words_asked.append(num_words)
+            results.words_right.append(num_correct)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if not self._bf16:
@@ -139,23 +134,23 @@ class Evaluator(LoadedLlava):
 
 
 def on_edge(pixels: Tensor, send: Callable[[Tensor], SentT]) -> tuple[list[SentT], list[float]]:
-    """What `send` makes of each image's pixels `[1, 3, H, W]`, and its milliseconds.
+    """The result of `send` for each image's pixels `[1, 3, H, W]`, and its time in milliseconds.
 
-    One image at a time, as a camera has them. `send` must end with its result in main memory, so
-    that the clock does not stop before the device does.
+    Images are processed one at a time, as on a device. `send` must return data in main memory:
+    otherwise the time would not include the work of a GPU, which is asynchronous.
     """
     sent: list[SentT] = []
     milliseconds: list[float] = []
-    for own in torch.split(pixels, 1):
+    for image_pixels in torch.split(pixels, 1):
         start = time.perf_counter_ns()
-        sent.append(send(own))
+        sent.append(send(image_pixels))
         milliseconds.append((time.perf_counter_ns() - start) / 1e6)
     return sent, milliseconds
 
 
 @dataclass
-class _Notes:
-    """What accumulates over an examination."""
+class _Results:
+    """Accumulates the results of an examination."""
 
     right: list[bool] = field(default_factory=list)
     kinds: list[str] = field(default_factory=list)
@@ -167,14 +162,14 @@ class _Notes:
     edge_ms: list[float] = field(default_factory=list)
     encoded: list[Encoded] = field(default_factory=list)
 
-    def paid(self, output: PathOutput) -> None:
+    def add_costs(self, output: PathOutput) -> None:
         self.sent_bytes += output.sent_bytes
         self.fixed_bytes += output.fixed_bytes or []
         self.edge_ms += output.edge_ms
         self.encoded += output.encoded or []
 
-    def answered(self, kinds: Sequence[str], right: Sequence[bool]) -> None:
-        """The short questions of the next image, before its words."""
+    def add_answers(self, kinds: Sequence[str], right: Sequence[bool]) -> None:
+        """Add the short questions of the next image; call before adding its words."""
         self.right += right
         self.kinds += kinds
         self.images += [len(self.words_asked)] * len(kinds)

@@ -1,4 +1,4 @@
-"""A bundle at each of its operating points, and the checkpoint a run is to be examined with."""
+"""Evaluation of all operating points of a bundle, and the checkpoint of a training run."""
 
 from __future__ import annotations
 
@@ -14,21 +14,28 @@ from aligned_vq.evaluation.results import ExamRow, Verdicts
 def bundle_rows(
     examiner: Evaluator, folder: Path, reference: Verdicts, name: str | None = None
 ) -> Iterator[ExamRow]:
-    """A row for every operating point of a bundle; one for a bundle of raw features.
+    """A row for every operating point of a bundle, or one row for the identity quantizer.
+
+    Args:
+        examiner: the model and its questions.
+        folder: the bundle.
+        reference: the unsplit model's verdicts.
+        name: start of the rows' names; None: that of the folder.
 
     Raises:
-        ConfigError: the bundle cannot be used, or is of another tower than the examiner's.
+        ConfigError: the bundle is invalid, or of a vision tower other than the examiner's.
     """
-    shown = name or folder.resolve().name
+    bundle_name = name or folder.resolve().name
     points = read_manifest(folder).operating_points
     if not points:
-        yield examiner.row(bundle_path(examiner, folder, shown), reference)
+        yield examiner.row(bundle_path(examiner, folder, bundle_name), reference)
     for point in points:
-        path = bundle_path(examiner, folder, f"{shown} {point.name}", {"point": point.name})
+        path_name = f"{bundle_name} {point.name}"
+        path = bundle_path(examiner, folder, path_name, {"point": point.name})
         yield examiner.row(path, reference)
 
 
 def checkpoint_of(run: Path) -> Path | None:
-    """The LLaVA that a training run's adapters were merged into, None if it had none."""
+    """The checkpoint with a training run's merged adapters; None if the run trained none."""
     folder = run / "checkpoint"
     return folder if folder.is_dir() else None

@@ -1,10 +1,10 @@
-"""A LLaVA in one piece, and what a way of bringing images to its language model looks like."""
+"""A loaded LLaVA, and the interface of ways to send images to its language model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -17,73 +17,87 @@ from aligned_vq.types import Encoded
 
 
 class PathOutput(NamedTuple):
-    """What B images became and what that cost; one entry per image in every list."""
+    """The features of B images and the costs of sending them; lists have an item per image."""
 
     states: Tensor
-    """`[B, N', D]`: what LLaVA's projector reads."""
+    """`[B, N', D]`: input of LLaVA's projector."""
     sent_bytes: list[int]
-    """Length of what really crossed from edge to cloud."""
+    """Bytes sent from edge to cloud."""
     fixed_bytes: list[int] | None
-    """Length of the same indices in fixed coding; None where there are no indices."""
+    """Bytes of the same indices in fixed coding; None if the path sends no indices."""
     encoded: list[Encoded] | None
-    """The indices as the cloud unpacked them; None where there are none."""
+    """The indices that the cloud unpacked; None if the path sends no indices."""
     edge_ms: list[float]
-    """Milliseconds on the edge, image by image."""
+    """Time on the edge in milliseconds."""
 
 
 FeaturePath = Callable[[Sequence[Image.Image], Tensor], PathOutput]
-"""Pictures and the same pictures prepared `[B, 3, H, W]` float32, to what became of them.
+"""A way to send images: from images, and the same images prepared, float32 `[B, 3, H, W]`.
 
-A path that sends a picture starts from the picture, one that sends features from the pixels."""
+Paths that send images use the former, paths that send features the latter."""
 
 
 class LoadedLlava:
     """A LLaVA with its processor and tokenizer.
 
     Args:
-        source: checkpoint directory or hub id.
-        device: where the model runs; paths that hold halves of the tower take it from here.
-        dtype: of the model's weights.
-
-    Raises:
-        ConfigError: the checkpoint cannot be used.
+        checkpoint: of the model.
+        model: transformers' `LlavaForConditionalGeneration`, in eval mode; paths run their halves
+            of the tower on its device.
+        processor: transformers' `LlavaProcessor` of the checkpoint.
     """
 
-    def __init__(
-        self,
+    def __init__(self, checkpoint: LlavaCheckpoint, model: Any, processor: Any) -> None:
+        self.checkpoint = checkpoint
+        self.model = model
+        self.processor = processor
+        self.device: torch.device = model.device
+        self.tokenizer = processor.tokenizer
+        self.packer = Packer(processor, checkpoint.tower.num_selected_tokens)
+        self._settings = checkpoint.processor()
+
+    @classmethod
+    def load(
+        cls,
         source: str | Path,
         *,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
-    ) -> None:
+    ) -> LoadedLlava:
+        """The LLaVA of a checkpoint directory or hub id.
+
+        Args:
+            source: directory or hub id.
+            device: on which the model runs.
+            dtype: of the model's weights.
+
+        Raises:
+            ConfigError: the checkpoint is invalid.
+        """
         from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-        self.checkpoint = LlavaCheckpoint(source)
-        self.device = torch.device(device)
-        directory = self.checkpoint.directory()
+        checkpoint = LlavaCheckpoint(source)
+        directory = checkpoint.directory()
         model = LlavaForConditionalGeneration.from_pretrained(directory, dtype=dtype)
-        self.model = model.to(self.device).eval().requires_grad_(False)
-        self._settings = self.checkpoint.processor()
+        model = model.to(torch.device(device)).eval().requires_grad_(False)
         processor = AutoProcessor.from_pretrained(directory, use_fast=False)
-        self.tokenizer = processor.tokenizer
-        self.packer = Packer(processor, self.checkpoint.tower.num_selected_tokens)
+        return LoadedLlava(checkpoint, model, processor)
 
     def pixels(self, images: Sequence[Image.Image]) -> Tensor:
-        """Images prepared by the checkpoint's processor settings, `[B, 3, H, W]` float32 on
-        `device`."""
+        """Images prepared with the checkpoint's processor, float32 `[B, 3, H, W]` on `device`."""
         return torch.from_numpy(preprocess_batch(images, self._settings)).to(self.device)
 
     @torch.inference_mode()
     def tower_states(self, pixels: Tensor) -> Tensor:
-        """What the whole tower gives the projector, `[B, N', D]`, as transformers runs it."""
+        """The projector's input `[B, N', D]` from the whole tower, run by transformers."""
         tower = self.checkpoint.tower
         prepared = pixels.to(self.model.dtype)
         states = self.model.model.vision_tower(prepared, output_hidden_states=True).hidden_states
         selected = torch.cat([states[layer] for layer in tower.feature_layers], dim=-1)
         return selected[:, 1:] if tower.select_strategy == "default" else selected
 
-    def unsplit(self, pictures: Sequence[Image.Image], pixels: Tensor) -> PathOutput:
-        """The `FeaturePath` of the model in one piece: the prepared picture as raw 8-bit RGB."""
-        raw = pixels[0].numel()  # one byte per channel and pixel
+    def unsplit(self, images: Sequence[Image.Image], pixels: Tensor) -> PathOutput:
+        """The `FeaturePath` of the unsplit model, which receives prepared 8-bit RGB images."""
+        raw_bytes = pixels[0].numel()  # one per channel and pixel
         count = len(pixels)
-        return PathOutput(self.tower_states(pixels), [raw] * count, None, None, [0.0] * count)
+        return PathOutput(self.tower_states(pixels), [raw_bytes] * count, None, None, [0.0] * count)

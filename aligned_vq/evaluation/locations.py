@@ -1,9 +1,9 @@
-"""Where inside a transformer block features are the most even, and so the easiest to quantize.
+"""Statistics of feature magnitudes at all locations of a transformer block.
 
-In the manner of Figure 4 of the AlignedVQ paper (arXiv 2411.05961), whose argument for a cut behind
-a LayerNorm is that its outputs vary least. Magnitudes `|x|` are taken over all pictures, tokens and
-channels of a location; their coefficient of variation is `std(|x|) / mean(|x|)`, without a unit.
-Normally distributed values of mean 0 have 0.756.
+As in Figure 4 of the AlignedVQ paper (arXiv 2411.05961): it argues for a cut behind a LayerNorm,
+whose outputs vary least and are therefore easiest to quantize. Statistics are over the magnitudes
+`|x|` of all images, tokens and channels. Their coefficient of variation is `std(|x|) / mean(|x|)`;
+it is 0.756 for normally distributed values of mean 0.
 """
 
 from __future__ import annotations
@@ -40,26 +40,26 @@ LOCATIONS = {
     "mlp": "MLP output",
     "residual_out": "residual stream out of the block",
 }
-"""Locations of a block in the order of computation, and what they are called."""
+"""Locations of a block in the order of computation, with their titles."""
 NORMAL_CV = 0.756
-"""Coefficient of variation of the magnitudes of a centred normal distribution."""
-PICTURES = 64
+"""Coefficient of variation of the magnitudes of a normal distribution with mean 0."""
+NUM_IMAGES = 64
 BATCH = 8
-_BINS, _RANGE = 60, 6.0  # magnitudes over their mean
+_BINS, _RANGE = 60, 6.0  # of the histogram of magnitudes divided by their mean
 
 
 @dataclass(frozen=True)
 class LocationStatistics:
-    """Magnitudes at one location of one block.
+    """Statistics of the magnitudes at one location of one block.
 
     Args:
-        block: its number.
+        block: number of the block.
         location: a key of `LOCATIONS`.
-        mean: of the magnitudes.
-        deviation: their standard deviation.
-        largest: magnitude.
-        shares: of the magnitudes, in equal bins of their size over the mean, from 0 to 6.
-        beyond: share of magnitudes above 6 times the mean.
+        mean: mean magnitude.
+        deviation: standard deviation of the magnitudes.
+        largest: largest magnitude.
+        shares: fractions of magnitudes in equal bins from 0 to 6 times the mean.
+        beyond: fraction of magnitudes above 6 times the mean.
     """
 
     block: int
@@ -76,7 +76,7 @@ class LocationStatistics:
         return self.deviation / self.mean
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able figures, rounded."""
+        """Rounded figures as JSON values."""
         figures = asdict(self) | {"shares": [round(share, 6) for share in self.shares]}
         for name in ("mean", "deviation", "largest", "beyond"):
             figures[name] = round(figures[name], 6)
@@ -84,24 +84,24 @@ class LocationStatistics:
 
 
 def summarise(block: int, location: str, values: Tensor) -> LocationStatistics:
-    """Statistics of the magnitudes of `values`, float32 of any shape.
+    """Statistics of the magnitudes of float32 `values` of any shape.
 
     Raises:
         ConfigError: every value is zero.
     """
-    sizes = values.detach().abs().flatten()
-    mean = float(sizes.mean(dtype=torch.float64))
+    magnitudes = values.detach().abs().flatten()
+    mean = float(magnitudes.mean(dtype=torch.float64))
     if not mean > 0:
         raise ConfigError(f"expected features at {location} of block {block}, got zeros only")
-    counts = torch.histc(sizes / mean, _BINS, 0.0, _RANGE).double() / len(sizes)
+    shares = torch.histc(magnitudes / mean, _BINS, 0.0, _RANGE).double() / len(magnitudes)
     return LocationStatistics(
         block,
         location,
         mean,
-        float(sizes.double().std(unbiased=False)),
-        float(sizes.max()),
-        tuple(counts.tolist()),
-        float((sizes / mean > _RANGE).double().mean()),
+        float(magnitudes.double().std(unbiased=False)),
+        float(magnitudes.max()),
+        tuple(shares.tolist()),
+        float((magnitudes / mean > _RANGE).double().mean()),
     )
 
 
@@ -109,46 +109,46 @@ def summarise(block: int, location: str, values: Tensor) -> LocationStatistics:
 def location_statistics(
     checkpoint: LlavaCheckpoint, pixels: Sequence[Tensor]
 ) -> Iterator[LocationStatistics]:
-    """Statistics at every location of every block LLaVA runs, in the order of computation.
+    """Statistics at every location of every block that LLaVA uses, in the order of computation.
 
     Args:
-        checkpoint: its tower is run in float32.
-        pixels: batches of normalised pictures, `[B, 3, H, W]`.
+        checkpoint: its vision tower is run in float32.
+        pixels: batches of normalised images `[B, 3, H, W]`.
     """
-    # Cut at `pre` the suffix holds every block whole.
+    # With the cut `pre`, the suffix has all blocks completely.
     prefix = load_prefix(checkpoint, SplitPoint(0, "pre"))
     encoder = load_suffix(checkpoint, SplitPoint(0, "pre")).encoder
     states = [prefix(batch)[1] for batch in pixels]
     for number in tqdm(range(checkpoint.tower.last_block), desc="locations", unit="block"):
-        places = [_inside(encoder.block(number), batch) for batch in states]
+        batches = [_values_by_location(encoder.block(number), batch) for batch in states]
         for name in LOCATIONS:
-            yield summarise(number, name, torch.cat([place[name] for place in places]))
-        states = [place["residual_out"] for place in places]
+            yield summarise(number, name, torch.cat([values[name] for values in batches]))
+        states = [values["residual_out"] for values in batches]
 
 
-def _inside(block: Block, x: Tensor) -> dict[str, Tensor]:
-    """What a block computes of its residual stream `[B, N, D]`, by location."""
-    first = block.layer_norm1(x)
-    attended = block.self_attn(first)
-    middle = x + attended
-    second = block.layer_norm2(middle)
-    moved = block.mlp(second)
-    places = (x, first, attended, middle, second, moved, middle + moved)
-    return dict(zip(LOCATIONS, places, strict=True))
+def _values_by_location(block: Block, x: Tensor) -> dict[str, Tensor]:
+    """The values at every location of a block with the residual stream x, `[B, N, D]` each."""
+    ln1 = block.layer_norm1(x)
+    attention = block.self_attn(ln1)
+    after_attention = x + attention
+    ln2 = block.layer_norm2(after_attention)
+    mlp = block.mlp(ln2)
+    values = (x, ln1, attention, after_attention, ln2, mlp, after_attention + mlp)
+    return dict(zip(LOCATIONS, values, strict=True))
 
 
-def exam_pictures(count: int) -> Iterator[Image.Image]:
-    """Pictures of the reference world's test split."""
+def test_split_images(count: int) -> Iterator[Image.Image]:
+    """The first images of the reference world's test split."""
     for index in range(count):
         yield Image.fromarray(render(sample_scene(scene_rng("test", index))).pixels)
 
 
 def plot_locations(rows: Sequence[LocationStatistics], stem: Path) -> list[Path]:
-    """Histograms of every block, and the coefficient of variation over the blocks, as PNG and SVG.
+    """Plot a histogram per block and the coefficients of variation over blocks, as PNG and SVG.
 
     Args:
-        rows: as `location_statistics` gives them.
-        stem: path of the files without their suffix.
+        rows: from `location_statistics`.
+        stem: path of the files, without a suffix.
     """
     blocks = sorted({row.block for row in rows})
     columns = min(3, len(blocks) + 1)
@@ -166,8 +166,8 @@ def plot_locations(rows: Sequence[LocationStatistics], stem: Path) -> list[Path]
             ax.minorticks_off()
         ax = axes[len(blocks)]
         for number, (name, title) in enumerate(LOCATIONS.items()):
-            own = [row.variation for row in rows if row.location == name]
-            ax.plot(blocks, own, label=title, **_style(name, number))
+            variations = [row.variation for row in rows if row.location == name]
+            ax.plot(blocks, variations, label=title, **_style(name, number))
         ax.axhline(NORMAL_CV, color="0.6", lw=0.8, label="normal distribution")
         ax.set(title="coefficient of variation", xlabel="block", xticks=blocks)
         ax.set(ylabel="std / mean of magnitudes")
@@ -180,30 +180,30 @@ def plot_locations(rows: Sequence[LocationStatistics], stem: Path) -> list[Path]
 
 
 def _style(location: str, number: int, marker: bool = True) -> dict[str, Any]:
-    """A line's style: LayerNorms dashed, what is added to the stream dotted."""
-    added = location in ("attention", "mlp")
-    dash = "--" if location.startswith("ln") else ":" if added else "-"
+    """A line's style: dashed for LayerNorms, dotted for branches added to the residual stream."""
+    is_branch = location in ("attention", "mlp")
+    dash = "--" if location.startswith("ln") else ":" if is_branch else "-"
     return line_style(number, marker) | {"ls": dash}
 
 
 def main_locations(
-    out: Path, checkpoint: str = "reference", pictures: int = PICTURES
+    out: Path, checkpoint: str = "reference", num_images: int = NUM_IMAGES
 ) -> list[LocationStatistics]:
-    """Measure, write `locations.json`, `.png` and `.svg` into `out`, and return the figures.
+    """Measure all locations and write `locations.json`, `.png` and `.svg`; returns the statistics.
 
     Args:
-        out: folder to write into, made if absent.
+        out: folder to write to, created if missing.
         checkpoint: a directory, hub id, or 'reference'.
-        pictures: how many of the reference world's test pictures.
+        num_images: number of the reference world's test images.
 
     Raises:
-        ConfigError: an unusable checkpoint, or no picture.
+        ConfigError: the checkpoint is invalid, or there are no images.
     """
-    if pictures < 1:
-        raise ConfigError(f"pictures must be positive, got {pictures}")
+    if num_images < 1:
+        raise ConfigError(f"pictures must be positive, got {num_images}")
     model = LlavaCheckpoint(checkpoint_source(checkpoint))
     rows = list(
-        location_statistics(model, list(pixel_batches(model, exam_pictures(pictures), BATCH)))
+        location_statistics(model, list(pixel_batches(model, test_split_images(num_images), BATCH)))
     )
     out.mkdir(parents=True, exist_ok=True)
     figures = {
@@ -211,7 +211,7 @@ def main_locations(
         "normal_cv": NORMAL_CV,
         "histogram": f"{_BINS} equal bins of |x| / mean(|x|) from 0 to {_RANGE:g}",
         "checkpoint": checkpoint,
-        "pictures": pictures,
+        "pictures": num_images,
         "locations": [row.to_dict() for row in rows],
     }
     write_file(out / "locations.json", json.dumps(figures, indent=1) + "\n")
@@ -220,10 +220,10 @@ def main_locations(
 
 
 def locations_table(rows: Sequence[LocationStatistics]) -> str:
-    """The coefficients of variation: a line per location, a column per block."""
+    """The coefficients of variation, with a line per location and a column per block."""
     blocks = sorted({row.block for row in rows})
-    found = {(row.block, row.location): row.variation for row in rows}
+    variations = {(row.block, row.location): row.variation for row in rows}
     lines = [f"{'cv of magnitudes':<34}" + "".join(f"{f'block {b}':>9}" for b in blocks)]
     for name, title in LOCATIONS.items():
-        lines.append(f"{title:<34}" + "".join(f"{found[b, name]:>9.3f}" for b in blocks))
+        lines.append(f"{title:<34}" + "".join(f"{variations[b, name]:>9.3f}" for b in blocks))
     return "\n".join(lines)

@@ -1,7 +1,7 @@
-"""Figures of evaluations and sweeps, as PNG and SVG; the same figures give the same bytes of SVG.
+"""Plots of evaluations and sweeps, as PNG and SVG; equal data give equal bytes of SVG.
 
-Colours are those of Okabe and Ito, which colour-blind people tell apart; every line has a marker or
-a dash pattern of its own besides.
+Colours are those of Okabe and Ito, which colour-blind people can distinguish; lines also differ in
+their markers or dash patterns.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from aligned_vq.types import NORMS, Encoded, QuantizerConfig, SplitPoint
 
 MODEL = "reference model"
 CURVE_POINTS = 256
-"""Numbers kept of a codebook's use, at most."""
+"""Maximum number of points in the curve of a codebook's usage."""
 UNSPLIT = "unsplit"
 Row = Mapping[str, Any]
-"""What `results.Row.to_dict` gives; a sweep adds `x`, `point` and `usage`."""
+"""A result of `ExamRow.to_dict`; a sweep adds `x`, `point` and `usage`."""
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "osD^vPXd<>*h"
 _DASHES = ("-", "--", "-.", ":")
@@ -60,7 +60,7 @@ _TITLES = {
 
 
 def line_style(number: int, marker: bool = True) -> dict[str, Any]:
-    """Colour, dash and marker of line `number` of a figure; 28 are different."""
+    """Colour, dash pattern and marker of line `number` of a figure; 28 are distinct."""
     style: dict[str, Any] = {"color": _COLOURS[number % len(_COLOURS)]}
     style["ls"] = _DASHES[number // len(_COLOURS) % len(_DASHES)]
     return style | ({"marker": _MARKERS[number % len(_MARKERS)], "ms": 5} if marker else {})
@@ -74,18 +74,17 @@ def save_figure(
     with matplotlib.rc_context(_SETTINGS):
         figure = Figure(figsize=size, layout="constrained")  # without pyplot: no display, no state
         draw(figure)
-        with new_file(paths[0]) as part:
-            figure.savefig(part, dpi=150, metadata={"Software": None})
-        with new_file(paths[1]) as part:
-            figure.savefig(part, metadata={"Date": None, "Creator": None})
+        with new_file(paths[0]) as temporary:
+            figure.savefig(temporary, dpi=150, metadata={"Software": None})
+        with new_file(paths[1]) as temporary:
+            figure.savefig(temporary, metadata={"Date": None, "Creator": None})
     return paths
 
 
 def plot_sweep(folder: Path) -> list[Path]:
-    """Every figure that the JSON files of a sweep's folder are good for, written beside them.
+    """Plot the JSON files in a sweep's folder; returns the paths of the plots, if any.
 
-    `rate`: answers against bytes; `usage`: how evenly entries are used; and one of each group of
-    runs, by its name. A folder without results gives none.
+    `rate`: accuracy over bytes; `usage`: usage of codebook entries; and one per group of runs.
 
     Raises:
         ConfigError: a file is not JSON.
@@ -97,46 +96,46 @@ def plot_sweep(folder: Path) -> list[Path]:
     by_group: dict[str, list[Row]] = {}
     for record in records:
         by_group.setdefault(record["group"], []).extend(record["rows"])
-    named = {group: own for group, own in by_group.items() if group}
-    level = _unsplit_level(rows)
+    named = {group: members for group, members in by_group.items() if group}
+    level = _unsplit_accuracy(rows)
 
     def rate(figure: Figure) -> None:
         ax = figure.subplots()
-        for number, (group, own) in enumerate(by_group.items()):
-            ordered = all(isinstance(row["x"], int | float) for row in own)
-            _against_bytes(ax, own, group or "other", number, joined=ordered)
+        for number, (group, members) in enumerate(by_group.items()):
+            ordered = all(isinstance(row["x"], int | float) for row in members)
+            _over_bytes(ax, members, group or "other", number, joined=ordered)
         _finish(ax, level, "Answers against payload, test split")
         _bytes_axis(ax, "mean payload body, bytes per image")
 
     paths = save_figure(rate, folder / "rate")
-    for group, own in named.items():
+    for group, members in named.items():
         title = _TITLES.get(group, f"Answers by {group}")
         label = _X_LABELS.get(group, group)
         paths += save_figure(
-            lambda figure, own=own, title=title, label=label: _by_place(  # type: ignore[misc]
-                figure.subplots(), own, title, label, level
+            lambda figure, rows=members, title=title, label=label: _over_x(  # type: ignore[misc]
+                figure.subplots(), rows, title, label, level
             ),
             folder / group,
         )
     if any(row["usage"] for row in rows):
-        panels = {group: own for group, own in by_group.items() if any(r["usage"] for r in own)}
+        panels = {group: m for group, m in by_group.items() if any(row["usage"] for row in m)}
         size = (5.2 * min(2, len(panels)), 3.6 * -(-len(panels) // 2) + 0.4)
         paths += save_figure(lambda figure: _usage(figure, panels), folder / "usage", size)
     return paths
 
 
 def plot_rate_accuracy(rows: Iterable[Row], path: Path) -> list[Path]:
-    """Answers against bytes of every way of sending an image: pictures, raw features, codecs.
+    """Plot accuracy over bytes of all ways to send an image: image files, raw features, codecs.
 
-    A row named "unsplit" becomes a line across; without any other there is no figure.
+    The row named "unsplit" becomes a horizontal line; without other rows there is no plot.
 
     Args:
-        rows: as `results.Row.to_dict` gives them.
-        path: of the files; a suffix .png or .svg is taken off.
+        rows: from `ExamRow.to_dict`.
+        path: of the plots; a suffix .png or .svg is removed.
     """
     families: dict[str, list[Row]] = {}
-    every = list(rows)
-    for row in every:
+    all_rows = list(rows)
+    for row in all_rows:
         if row["name"] != UNSPLIT:
             families.setdefault(_family(row), []).append(row)
     if not families:
@@ -144,9 +143,9 @@ def plot_rate_accuracy(rows: Iterable[Row], path: Path) -> list[Path]:
 
     def draw(figure: Figure) -> None:
         ax = figure.subplots()
-        for number, (family, own) in enumerate(families.items()):
-            _against_bytes(ax, own, family, number, joined=True)
-        _finish(ax, _unsplit_level(every), "Answers against bytes sent, test split")
+        for number, (family, members) in enumerate(families.items()):
+            _over_bytes(ax, members, family, number, joined=True)
+        _finish(ax, _unsplit_accuracy(all_rows), "Answers against bytes sent, test split")
         _bytes_axis(ax, "mean bytes sent per image")
 
     stem = path.with_suffix("") if path.suffix in (".png", ".svg") else path
@@ -154,76 +153,77 @@ def plot_rate_accuracy(rows: Iterable[Row], path: Path) -> list[Path]:
 
 
 def usage_curves(encoded: Sequence[Encoded], config: QuantizerConfig) -> list[dict[str, Any]]:
-    """How often every entry of every codebook was chosen, most used first.
+    """Usage of the entries of every codebook, most used first.
 
     Args:
-        encoded: images as the codec saw them.
-        config: the codebooks.
+        encoded: encoded images.
+        config: geometry of the codebooks.
 
     Returns:
-        Per codebook that was used: stage, group, size, and `shares`, at most `CURVE_POINTS`
-        numbers: use over what even use would be, the mean of neighbours where entries are more.
+        For each codebook in use: stage, group, size, and `shares`, the usage divided by that of
+        uniform usage. For more than `CURVE_POINTS` entries, neighbours are averaged.
     """
     curves: list[dict[str, Any]] = []
     for stage, size in enumerate(config.codebook_sizes):
         rows = [image.stages[stage].indices for image in encoded if stage < len(image.stages)]
-        chosen = np.concatenate(rows) if rows else np.zeros((0, config.num_groups), np.int32)
-        for group in range(config.num_groups if len(chosen) else 0):
-            counts = np.bincount(chosen[:, group], minlength=size)
+        indices = np.concatenate(rows) if rows else np.zeros((0, config.num_groups), np.int32)
+        for group in range(config.num_groups if len(indices) else 0):
+            counts = np.bincount(indices[:, group], minlength=size)
             parts = np.array_split(np.sort(counts)[::-1], min(size, CURVE_POINTS))
-            shares = [round(float(part.mean()) * size / len(chosen), 4) for part in parts]
+            shares = [round(float(part.mean()) * size / len(indices), 4) for part in parts]
             curves.append({"stage": stage, "group": group, "size": size, "shares": shares})
     return curves
 
 
 def _records(folder: Path) -> list[dict[str, Any]]:
-    """The runs of a folder in the sweep's order."""
-    found = []
+    """The records of a folder's runs in the sweep's order."""
+    records = []
     for path in sorted(folder.glob("*.json")):
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ConfigError(f"{path} is not JSON ({error}); remove it") from error
         if isinstance(record, dict) and "rows" in record:
-            found.append(record)
-    return sorted(found, key=lambda record: int(record["number"]))
+            records.append(record)
+    return sorted(records, key=lambda record: int(record["number"]))
 
 
-def _by_place(ax: Axes, rows: Sequence[Row], title: str, label: str, level: float) -> None:
-    """Answers with intervals at each place `x`; a line for each link where there are several."""
-    places = list(dict.fromkeys(row["x"] for row in rows))
-    numeric = all(isinstance(place, int | float) for place in places)
-    places.sort(key=(lambda place: place) if numeric else _cut_order)
-    position = {place: place if numeric else n for n, place in enumerate(places)}
+def _over_x(ax: Axes, rows: Sequence[Row], title: str, label: str, level: float) -> None:
+    """Accuracy with intervals over `x`, with a line per residual link if there are several."""
+    ticks = list(dict.fromkeys(row["x"] for row in rows))
+    numeric = all(isinstance(tick, int | float) for tick in ticks)
+    ticks.sort(key=(lambda tick: tick) if numeric else _cut_order)
+    position = {tick: tick if numeric else n for n, tick in enumerate(ticks)}
     links = list(dict.fromkeys(row["settings"].get("link", "") for row in rows))
-    several = len(rows) > len(places) and len(links) > 1
+    several = len(rows) > len(ticks) and len(links) > 1
     for number, link in enumerate(links if several else [None]):
-        own = [row for row in rows if link is None or row["settings"].get("link", "") == link]
-        own.sort(key=lambda row: places.index(row["x"]))
-        aside = 0 if numeric else 0.06 * (number - (len(links) - 1) / 2) * several
-        at = [position[row["x"]] + aside for row in own]
-        _with_intervals(ax, at, own, link, number, joined=True)
-    if numeric and len(places) > 1 and min(places) > 0 and max(places) >= 8 * min(places):
+        line = [row for row in rows if link is None or row["settings"].get("link", "") == link]
+        line.sort(key=lambda row: ticks.index(row["x"]))
+        # Shifted, so that the intervals of different lines do not overlap.
+        shift = 0 if numeric else 0.06 * (number - (len(links) - 1) / 2) * several
+        x = [position[row["x"]] + shift for row in line]
+        _with_intervals(ax, x, line, link, number, joined=True)
+    if numeric and len(ticks) > 1 and min(ticks) > 0 and max(ticks) >= 8 * min(ticks):
         ax.set_xscale("log", base=2)
-    ax.set_xticks([position[place] for place in places], [str(place) for place in places])
+    ax.set_xticks([position[tick] for tick in ticks], [str(tick) for tick in ticks])
     _finish(ax, level, title)
     ax.set_xlabel(label)
 
 
-def _against_bytes(ax: Axes, rows: Sequence[Row], label: str, number: int, joined: bool) -> None:
-    own = sorted(rows, key=lambda row: float(row["mean_bytes"]))
-    _with_intervals(ax, [row["mean_bytes"] for row in own], own, label, number, joined)
+def _over_bytes(ax: Axes, rows: Sequence[Row], label: str, number: int, joined: bool) -> None:
+    line = sorted(rows, key=lambda row: float(row["mean_bytes"]))
+    _with_intervals(ax, [row["mean_bytes"] for row in line], line, label, number, joined)
 
 
 def _with_intervals(
     ax: Axes, x: Sequence[float], rows: Sequence[Row], label: str | None, number: int, joined: bool
 ) -> None:
-    """Points whose bars are the 95 % interval of the difference to the unsplit model."""
+    """Points with the 95 % intervals of the difference to the unsplit model as error bars."""
     y = [row["answers"] for row in rows]
-    found = [row["answers_difference"] for row in rows]
+    intervals = [row["answers_difference"] for row in rows]
     bars = [
-        [max(0.0, one["mean"] - one["low"]) for one in found],
-        [max(0.0, one["high"] - one["mean"]) for one in found],
+        [max(0.0, interval["mean"] - interval["low"]) for interval in intervals],
+        [max(0.0, interval["high"] - interval["mean"]) for interval in intervals],
     ]
     style = line_style(number) | ({} if joined else {"ls": ""})
     ax.errorbar(x, y, bars, label=label, capsize=2.5, elinewidth=0.9, lw=1.3, **style)
@@ -247,7 +247,7 @@ def _finish(ax: Axes, level: float, title: str) -> None:
 
 
 def _usage(figure: Figure, panels: Mapping[str, Sequence[Row]]) -> None:
-    """Sorted use of every entry; a panel per group of runs, a line per place and stage."""
+    """Sorted usage of entries, with a panel per group of runs and a line per run or stage."""
     columns = min(2, len(panels))
     axes = list(figure.subplots(-(-len(panels) // columns), columns, squeeze=False).flat)
     for ax, (group, rows) in zip(axes, panels.items(), strict=False):
@@ -255,10 +255,10 @@ def _usage(figure: Figure, panels: Mapping[str, Sequence[Row]]) -> None:
         several = len({curve["stage"] for row in rows for curve in row["usage"]}) > 1
         for row in rows:
             for stage in sorted({curve["stage"] for curve in row["usage"]}):
-                own = [curve["shares"] for curve in row["usage"] if curve["stage"] == stage]
-                # The points of one codec share codebooks: the first that uses one shows it.
+                curves = [curve["shares"] for curve in row["usage"] if curve["stage"] == stage]
+                # Operating points share codebooks: the first point with a stage represents it.
                 name = f"codebook {stage + 1}" if several else str(row["x"])
-                lines.setdefault(name, np.mean(own, axis=0).tolist())
+                lines.setdefault(name, np.mean(curves, axis=0).tolist())
         for number, (name, shares) in enumerate(lines.items()):
             rank = (np.arange(len(shares)) + 0.5) / len(shares)
             used = [share or float("nan") for share in shares]
@@ -275,21 +275,21 @@ def _usage(figure: Figure, panels: Mapping[str, Sequence[Row]]) -> None:
     figure.suptitle(f"Use of codebook entries, {MODEL}; a line ends where entries are dead")
 
 
-def _unsplit_level(rows: Sequence[Row]) -> float:
+def _unsplit_accuracy(rows: Sequence[Row]) -> float:
     return float(rows[0]["answers"] - rows[0]["answers_difference"]["mean"])
 
 
-def _cut_order(place: Any) -> tuple[int, int]:
-    """Cuts in the order of computation; other labels as they came."""
+def _cut_order(label: Any) -> tuple[int, int]:
+    """Sort key: cuts in the order of computation, other labels in their given order."""
     try:
-        cut = SplitPoint.parse(str(place))
+        cut = SplitPoint.parse(str(label))
     except ConfigError:
         return 0, 0
     return cut.block, NORMS.index(cut.norm)
 
 
 def _family(row: Row) -> str:
-    """What a row is a variant of: a file format and size, a coding of features, a codec."""
+    """The line that a row belongs to: a file format with a size, a coding of features, a codec."""
     settings = row["settings"]
     if "format" in settings:
         return f"{settings['format']} {settings['side']} px"

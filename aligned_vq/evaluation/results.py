@@ -1,7 +1,8 @@
-"""What an examination found, and rows of figures that can be laid side by side."""
+"""Results of an examination, and rows of a table."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,81 +13,97 @@ from numpy.typing import NDArray
 from aligned_vq.evaluation.bootstrap import Interval, count_difference, paired_difference
 from aligned_vq.evaluation.usage import CodebookUsage
 
+DIFFERENCE_TITLE = "accuracy difference to the unsplit model, points"
+"""Column title of a difference in percentage points, with its paired 95 % interval."""
 _DESCRIPTION = "description"
+_COUNTS = ("images", "words_right", "words_asked")
 
 
 class KindScore(NamedTuple):
-    """Questions of one kind, and how many were answered exactly."""
+    """Number of questions of one kind, and of correct answers to them."""
 
     questions: int
     right: int
 
     @property
     def share(self) -> float:
-        """Right answers, 0 to 1."""
+        """Accuracy, 0 to 1."""
         return self.right / self.questions
 
 
 @dataclass(frozen=True, eq=False)
 class Verdicts:
-    """Right and wrong on Q short questions and M descriptions, one per image.
+    """Which of Q short questions were answered correctly, and how much of M descriptions.
 
     Raises:
-        ValueError: the arrays do not belong together, or nothing was asked.
+        ValueError: the shapes do not match, or there are no questions or descriptions.
     """
 
     right: NDArray[np.bool_]
-    """`[Q]`: greedy decoding gives exactly the expected answer."""
+    """`[Q]`: whether greedy decoding gives exactly the expected answer."""
     kinds: tuple[str, ...]
-    """Q names."""
+    """Kind of each of the Q questions."""
     images: NDArray[np.int64]
-    """`[Q]`: which of the M images a question is about."""
+    """`[Q]`: number of the question's image, below M."""
     words_right: NDArray[np.int64]
-    """`[M]`: tokens of the description predicted right, each after the true ones before it."""
+    """`[M]`: correctly predicted tokens of each description, given the expected tokens before."""
     words_asked: NDArray[np.int64]
-    """`[M]`: tokens of the description, its end included."""
+    """`[M]`: tokens of each description, its end included."""
 
     def __post_init__(self) -> None:
-        """Holds the arrays to one another."""
+        """Check that the shapes match."""
         if not self.right.shape == self.images.shape == (len(self.kinds),) or not self.kinds:
             raise ValueError(
                 f"expected verdict, kind and image of at least one question, got {self.right.shape}"
                 f", {len(self.kinds)} and {self.images.shape}"
             )
         if self.words_right.shape != self.words_asked.shape or not self.words_asked.sum():
-            raise ValueError("expected words right and asked of the same images, and some")
+            raise ValueError("expected words_right and words_asked of the same images, not empty")
         if not 0 <= int(self.images.min()) <= int(self.images.max()) < len(self.words_asked):
             raise ValueError(f"expected image numbers below {len(self.words_asked)}")
 
     @property
     def answers(self) -> float:
-        """Share of the short questions answered exactly."""
+        """Accuracy on the short questions, 0 to 1."""
         return float(self.right.mean())
 
     @property
     def words(self) -> float:
-        """Share of the descriptions' tokens predicted right."""
+        """Fraction of the descriptions' tokens that were predicted correctly."""
         return float(self.words_right.sum() / self.words_asked.sum())
 
     def by_kind(self) -> dict[str, KindScore]:
-        """Scores of every kind, in order of first appearance; whole descriptions last."""
+        """Scores by kind, in order of first appearance; then those of complete descriptions."""
         kinds = np.array(self.kinds)
         table = {
             kind: KindScore(int((kinds == kind).sum()), int(self.right[kinds == kind].sum()))
             for kind in dict.fromkeys(self.kinds)
         }
-        whole = int((self.words_right == self.words_asked).sum())
-        return table | {_DESCRIPTION: KindScore(len(self.words_asked), whole)}
+        complete = int((self.words_right == self.words_asked).sum())
+        return table | {_DESCRIPTION: KindScore(len(self.words_asked), complete)}
 
     def answers_against(self, reference: Verdicts) -> Interval:
-        """How many more short answers are right than the reference's, with its 95 % interval."""
+        """The difference of `answers` to the reference's, with its 95 % interval."""
         self._check_same_exam(reference)
         return paired_difference(self.right, reference.right, self.images)
 
     def words_against(self, reference: Verdicts) -> Interval:
-        """The same for the words of descriptions."""
+        """The difference of `words` to the reference's, with its 95 % interval."""
         self._check_same_exam(reference)
         return count_difference(self.words_right - reference.words_right, self.words_asked)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The verdicts as JSON values; `right` is a string of 0 and 1."""
+        arrays = {name: getattr(self, name).tolist() for name in _COUNTS}
+        right = "".join("01"[int(verdict)] for verdict in self.right)
+        return {"right": right, "kinds": list(self.kinds), **arrays}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Verdicts:
+        """The verdicts in a result of `to_dict`."""
+        arrays = {name: np.array(fields[name], np.int64) for name in _COUNTS}
+        right = np.array([digit == "1" for digit in fields["right"]], np.bool_)
+        return cls(right, tuple(fields["kinds"]), **arrays)
 
     def _check_same_exam(self, other: Verdicts) -> None:
         if (
@@ -94,31 +111,31 @@ class Verdicts:
             or not np.array_equal(self.images, other.images)
             or not np.array_equal(self.words_asked, other.words_asked)
         ):
-            raise ValueError("expected verdicts on the same questions: examine both on one exam")
+            raise ValueError("expected verdicts on the same questions: use one exam for both")
 
 
 @dataclass(frozen=True, eq=False)
 class Costs:
-    """What M images cost under a path."""
+    """The costs of sending M images."""
 
     sent_bytes: NDArray[np.int64]
-    """`[M]`: what crossed."""
+    """`[M]`: bytes sent from edge to cloud."""
     fixed_bytes: NDArray[np.int64] | None
-    """`[M]`: the same indices in fixed coding; None where there are no indices."""
+    """`[M]`: bytes of the same indices in fixed coding; None without indices."""
     edge_ms: NDArray[np.float64]
-    """`[M]`: milliseconds on the edge, from prepared pixels (or the picture) to bytes."""
+    """`[M]`: time on the edge in milliseconds, from prepared pixels (or the image) to bytes."""
 
 
 @dataclass(frozen=True)
 class ExamRow:
-    """One way of sending images, with everything that is measured of it."""
+    """The figures of one path."""
 
     name: str
     settings: Mapping[str, Any]
     answers: float
-    """Share of short questions answered exactly."""
+    """Accuracy on the short questions."""
     words: float
-    """Share of descriptions' tokens predicted right."""
+    """Fraction of the descriptions' tokens that were predicted correctly."""
     kinds: Mapping[str, KindScore]
     answers_difference: Interval
     """To the unsplit model, with its paired 95 % interval."""
@@ -126,11 +143,11 @@ class ExamRow:
     mean_bytes: float
     max_bytes: int
     fixed_bytes: float | None
-    """Mean of the same indices in fixed coding."""
+    """Mean bytes of the same indices in fixed coding."""
     usage: tuple[CodebookUsage, ...]
-    """Per codebook, empty for paths without any."""
+    """Of each codebook; empty for paths without codebooks."""
     edge_ms: float
-    """Median over images: a mean would tell of the machine's other work."""
+    """Median over images, which is robust against other load on the machine."""
 
     @classmethod
     def of(
@@ -142,7 +159,7 @@ class ExamRow:
         costs: Costs,
         usage: tuple[CodebookUsage, ...] = (),
     ) -> ExamRow:
-        """A row of what one examination found; `reference` is the unsplit model's on the same exam.
+        """The row of an examination; `reference` are the unsplit model's verdicts.
 
         Raises:
             ValueError: the verdicts are not of the same exam.
@@ -164,7 +181,7 @@ class ExamRow:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able figures; shares and differences from 0 to 1."""
+        """The figures as JSON values; accuracies and differences are fractions."""
         return {
             "name": self.name,
             "settings": dict(self.settings),
@@ -185,8 +202,8 @@ class ExamRow:
         }
 
     def kinds_table(self, majority: Mapping[str, float]) -> str:
-        """A line per kind of question, beside the share that its most frequent answer gets."""
-        lines = [f"{'kind':<14}{'questions':>10}{'right':>8}{'majority':>10}"]
+        """Accuracies by kind of question, next to those of always giving its commonest answer."""
+        lines = [f"{'kind':<14}{'questions':>10}{'correct':>8}{'majority':>10}"]
         for kind, score in self.kinds.items():
             lines.append(
                 f"{kind:<14}{score.questions:>10}{score.share:>8.1%}{majority[kind]:>10.1%}"
@@ -195,32 +212,60 @@ class ExamRow:
         return "\n".join(lines)
 
     def line(self) -> str:
-        """One line of the table that `table_head` begins.
+        """The row as a line of the table below `table_head`.
 
-        Codebooks are parted by slashes; a dash is one of a stage that covered nothing.
+        Codebooks are separated by slashes; a dash stands for a stage that covers no token.
         """
         fixed = "" if self.fixed_bytes is None else f"{self.fixed_bytes:,.0f}"
         perplexity = "/".join(f"{u.perplexity:.0f}" if u.covered else "-" for u in self.usage)
         dead = "/".join(f"{u.dead_share:.0%}" if u.covered else "-" for u in self.usage)
         return (
-            f"{self.name:<30}{self.answers:>8.1%} {_points(self.answers_difference):<22}"
-            f"{self.words:>7.1%} {_points(self.words_difference):<22}"
+            f"{self.name:<30}{self.answers:>9.1%} {_points(self.answers_difference):<22}"
+            f"{self.words:>12.1%} {_points(self.words_difference):<22}"
             f"{self.mean_bytes:>9,.0f}{self.max_bytes:>9,}{fixed:>9}"
             f"{self.edge_ms:>9.1f}  {perplexity:>14}{dead:>14}"
         ).rstrip()
 
 
 def table_head() -> str:
-    """The line above the rows: differences to unsplit are in points, with 95 % intervals."""
-    return (
-        f"{'':<30}{'answers':>8} {'  to unsplit':<22}{'words':>7} {'  to unsplit':<22}"
-        f"{'mean B':>9}{'max B':>9}{'fixed B':>9}{'edge ms':>9}  {'perplexity':>14}{'dead':>14}"
+    """The header of the table; differences have 95 % intervals."""
+    return wrapped_header(
+        ("", "<30"),
+        ("accuracy", ">9"),
+        ("", "<1"),
+        (DIFFERENCE_TITLE, "<22"),
+        ("description words correct", ">12"),
+        ("", "<1"),
+        ("difference to the unsplit model, points", "<22"),
+        ("mean bytes", ">9"),
+        ("max bytes", ">9"),
+        ("fixed-coding bytes", ">9"),
+        ("edge time, ms", ">9"),
+        ("codebook perplexity", ">16"),
+        ("dead entries", ">14"),
     )
 
 
 def table(rows: Iterable[ExamRow]) -> str:
-    """All rows under their head."""
+    """The header and all rows."""
     return "\n".join([table_head(), *(row.line() for row in rows)])
+
+
+def wrapped_header(*columns: tuple[str, str]) -> str:
+    """Column titles, wrapped to the width of their column and aligned at the bottom.
+
+    Args:
+        columns: title and format, such as `<30`: alignment and width in characters.
+    """
+    # One character less than the width, so that titles of adjacent columns do not touch.
+    wrapped = [textwrap.wrap(title, max(1, int(form[1:]) - 1)) for title, form in columns]
+    height = max(len(lines) for lines in wrapped)
+    cells = [[""] * (height - len(lines)) + lines for lines in wrapped]
+    forms = [form for _, form in columns]
+    return "\n".join(
+        "".join(f"{text:{form}}" for text, form in zip(line, forms, strict=True)).rstrip()
+        for line in zip(*cells, strict=True)
+    )
 
 
 def _points(interval: Interval) -> str:

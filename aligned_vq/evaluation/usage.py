@@ -1,4 +1,4 @@
-"""How much of its codebooks a codec uses."""
+"""Statistics of codebook usage."""
 
 from __future__ import annotations
 
@@ -14,34 +14,32 @@ from aligned_vq.types import Encoded
 
 @dataclass(frozen=True)
 class CodebookUsage:
-    """What the indices of many images say about one codebook."""
+    """Usage of one codebook over many images."""
 
     stage: int
     group: int
     size: int
-    """Entries of the codebook."""
+    """Number of entries."""
     dead: int
-    """Entries that no token chose."""
+    """Number of entries that were never used."""
     covered: float
-    """Share of all tokens that the stage covers."""
+    """Fraction of all tokens that the stage covers."""
     perplexity: float
-    """2 to the entropy of the indices: entries used as if evenly. 0 where nothing was covered."""
+    """2 to the power of the indices' entropy: the effective number of entries; 0 if no token is
+    covered."""
 
     @property
     def dead_share(self) -> float:
-        """Share of the entries that no token chose."""
+        """Fraction of entries that were never used."""
         return self.dead / self.size
 
     @property
     def bits_per_token(self) -> float:
-        """Static entropy of the indices, averaged over all tokens, covered or not.
-
-        It is what an ideal coder with these very frequencies needs; masks are not counted.
-        """
+        """Entropy of the indices, averaged over all tokens, covered or not; without masks."""
         return self.covered * float(np.log2(self.perplexity)) if self.perplexity else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able figures."""
+        """The figures as JSON values."""
         figures = asdict(self) | {
             "dead_share": self.dead_share,
             "bits_per_token": self.bits_per_token,
@@ -52,15 +50,15 @@ class CodebookUsage:
 def codebook_usage(
     encoded: Iterable[Encoded], codebook_sizes: Sequence[int], num_groups: int = 1
 ) -> tuple[CodebookUsage, ...]:
-    """Usage of every codebook, stage by stage and in it group by group.
+    """Usage of every codebook, ordered by stage, then group.
 
     Args:
-        encoded: images as the codec saw them; one may have fewer stages than the codec.
+        encoded: encoded images; they may have fewer stages than the codec.
         codebook_sizes: entries per stage.
         num_groups: codebooks per stage.
 
     Raises:
-        ValueError: there is no image, or an index does not fit the codebooks.
+        ValueError: there is no image, or an index is out of range.
     """
     counts = [np.zeros((num_groups, size), np.int64) for size in codebook_sizes]
     tokens = 0
@@ -90,8 +88,9 @@ def _count(indices: NDArray[np.int32], total: NDArray[np.int64]) -> None:
 
 
 def _usage(stage: int, group: int, counts: NDArray[np.int64], tokens: int) -> CodebookUsage:
-    chosen = int(counts.sum())
-    shares = counts[counts > 0] / max(1, chosen)
-    perplexity = float(np.exp2(-(shares * np.log2(shares)).sum())) if chosen else 0.0
+    total = int(counts.sum())
+    probabilities = counts[counts > 0] / max(1, total)
+    entropy = -(probabilities * np.log2(probabilities)).sum()
+    perplexity = float(np.exp2(entropy)) if total else 0.0
     dead = int((counts == 0).sum())
-    return CodebookUsage(stage, group, len(counts), dead, chosen / tokens, perplexity)
+    return CodebookUsage(stage, group, len(counts), dead, total / tokens, perplexity)

@@ -1,1 +1,1 @@
-"""Logs and traces of every process that serves."""
+"""Logs and traces of all serving processes."""

@@ -1,8 +1,8 @@
-"""Logs of a process that serves: a line of text or a JSON object for each event, on stderr.
+"""Logging of serving processes: a line of text or a JSON object per event, on stderr.
 
-Nothing a user said may get there, whichever library logs: exceptions are told by type and place, as
-their words may quote what failed, and what does not print cannot begin a new line. Only gRPC's
-core writes lines of its own, one for each failed handshake; `quiet_grpc` leaves them out.
+User data must not reach the logs, whichever library writes them. Exceptions are logged by type and
+location, because their messages may quote input, and unprintable characters are escaped. Only
+gRPC's core bypasses this module, with a line per failed handshake; `quiet_grpc` silences it.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from aligned_vq.telemetry.log_limit import GRPC, LimitedHandler
 
 FORMATS = ("text", "json")
 EVENT = "event"
-"""Attribute of a log record that holds the fields of an event, which JSON logs write out."""
-_TOLD = (OSError,)
-"""Exceptions whose own words are logged: the system's, which quote paths and addresses at most."""
+"""Attribute of a log record with additional fields for JSON logs."""
+_SAFE_MESSAGES = (OSError,)
+"""Exceptions whose messages are logged: the system's, which contain paths and addresses only."""
 
 _log = logging.getLogger(__name__)
 
 
 class TextFormatter(logging.Formatter):
-    """A line for people: time, level, logger, message; below it where an exception came from."""
+    """A line with time, level, logger and message, followed by the location of an exception."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The lines of one record."""
-        head = (_time(record), record.levelname, record.name, printable(_message(record)))
-        return "\n".join((" ".join(head), *_exception(record)))
+        header = (_time(record), record.levelname, record.name, printable(_message(record)))
+        return "\n".join((" ".join(header), *_exception(record)))
 
 
 class JsonFormatter(logging.Formatter):
-    """A line for machines: time, level, logger, message, the event's fields, and `exception`."""
+    """A JSON object with time, level, logger, message, the event's fields, and `exception`."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The JSON object of one record."""
@@ -56,14 +56,14 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(level: str, form: str) -> bool:
-    """Send the logs of every library to stderr, unless the program did something of its own.
+    """Send all logs to stderr, unless the program has already configured logging.
 
     Args:
-        level: debug, info, warning or error; of ours and of libraries.
+        level: debug, info, warning or error; for libraries too.
         form: one of `FORMATS`.
 
     Returns:
-        Whether it did.
+        Whether logging was configured by this call.
     """
     handler = LimitedHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
@@ -76,21 +76,20 @@ def configure(level: str, form: str) -> bool:
 
 
 def quiet_grpc() -> None:
-    """Let gRPC's core write nothing, unless the environment's GRPC_VERBOSITY says what.
+    """Silence gRPC's core, unless the environment sets GRPC_VERBOSITY; call before importing gRPC.
 
-    It has to be called before gRPC is imported. A stranger decides how often a handshake fails, and
-    what such lines quote.
+    It logs every failed handshake, so any client could flood the logs and choose their content.
     """
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 def printable(text: str) -> str:
-    """One line that shows what does not print, such as line breaks and colours, as escapes."""
+    """The text with unprintable characters, such as line breaks and colour codes, escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _thread_ended(ended: threading.ExceptHookArgs) -> None:
-    """In place of Python's own words on stderr, which quote the exception's."""
+    """Replaces Python's hook, which prints the exception's message."""
     if ended.exc_type is SystemExit or ended.exc_value is None:
         return
     name = ended.thread.name if ended.thread else "unknown"
@@ -98,30 +97,35 @@ def _thread_ended(ended: threading.ExceptHookArgs) -> None:
 
 
 def _message(record: logging.LogRecord) -> str:
-    """What is logged; of asyncio the first line, as the others show tasks and what they hold; of
-    gRPC neither headers, among which are tokens, nor the path that a stranger called."""
+    """The record's message without the parts that may contain user data.
+
+    asyncio's further lines show tasks and their arguments. gRPC's arguments contain headers, which
+    may be tokens, and the called path.
+    """
     if record.name.startswith(GRPC):
         return str(record.msg).partition(" [/")[0]
-    words = record.getMessage()
-    return words.partition("\n")[0] if record.name == "asyncio" else words
+    message = record.getMessage()
+    return message.partition("\n")[0] if record.name == "asyncio" else message
 
 
 def _time(record: logging.LogRecord) -> str:
-    """ISO 8601, UTC, milliseconds."""
+    """The record's time in ISO 8601, UTC, with milliseconds."""
     moment = datetime.fromtimestamp(record.created, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _exception(record: logging.LogRecord) -> Iterator[str]:
-    """Types and places of an exception and of what led to it, oldest first."""
+    """Types and locations of an exception and of its causes, the first cause first."""
     error = record.exc_info[1] if record.exc_info else None
     chain: list[BaseException] = []
     while error is not None and error not in chain:
         chain.append(error)
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    for each in reversed(chain):
-        for frame in traceback.format_tb(each.__traceback__):
+    for cause in reversed(chain):
+        for frame in traceback.format_tb(cause.__traceback__):
             yield from frame.rstrip().splitlines()
-        told = isinstance(each, _TOLD) or type(each).__module__.split(".")[0] == "torch"
-        name = f"{type(each).__module__}.{type(each).__qualname__}"
-        yield f"{name}: {printable(str(each))}" if told else name
+        # torch's messages describe shapes and memory.
+        is_torch = type(cause).__module__.split(".")[0] == "torch"
+        name = f"{type(cause).__module__}.{type(cause).__qualname__}"
+        safe = isinstance(cause, _SAFE_MESSAGES) or is_torch
+        yield f"{name}: {printable(str(cause))}" if safe else name

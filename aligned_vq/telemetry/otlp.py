@@ -1,7 +1,7 @@
-"""Traces by OpenTelemetry's SDK, sent in batches over OTLP/gRPC. The only module that imports it.
+"""Traces with OpenTelemetry's SDK, sent in batches over OTLP/gRPC.
 
-The SDK's provider is ours alone: a program with another one keeps it, and libraries that find a
-global one do not send through ours.
+This is the only module that imports OpenTelemetry. Its tracer provider is not registered globally:
+the program's provider is left alone, and other libraries do not send through this one.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from aligned_vq import __version__
 from aligned_vq.telemetry.spans import CANCELLED, Fields, Kind, Metadata, Span, Traces
 
 CLOSE_SECONDS = 3.0
-"""Longest wait for a collector when traces are closed."""
+"""Maximum wait for the collector when traces are closed."""
 PREFIX = "avq."
-"""Of the names of attributes."""
+"""Prefix of attribute names."""
 _HEADER = "traceparent"
 _PROPAGATOR = TraceContextTextMapPropagator()
 _KINDS: Mapping[Kind, trace.SpanKind] = {
@@ -38,22 +38,23 @@ _KINDS: Mapping[Kind, trace.SpanKind] = {
 
 
 class OtlpTraces(Traces):
-    """Sends spans to a collector, from a thread of the SDK's.
+    """Sends spans to a collector, from a thread of the SDK.
 
     Args:
-        endpoint: URL of an OTLP/gRPC collector; https encrypts.
-        service: name of this side, unless the environment names it.
+        endpoint: URL of an OTLP/gRPC collector; TLS with https.
+        service: name of this service, unless the environment sets one.
     """
 
     def __init__(self, endpoint: str, service: str) -> None:
-        told = OTELResourceDetector().detect().attributes
+        environment = OTELResourceDetector().detect().attributes
         resource = Resource.create(
-            {"service.name": service, "service.version": __version__, **told}
+            {"service.name": service, "service.version": __version__, **environment}
         )
         self._exporter = OTLPSpanExporter(endpoint=endpoint)
         self._processor = BatchSpanProcessor(self._exporter)
         self._provider = TracerProvider(resource=resource)
-        self._provider.sampler = OwnSampler(self._provider.sampler)  # the environment's, wrapped
+        # The provider's is the sampler that the environment variables select.
+        self._provider.sampler = LocalSampler(self._provider.sampler)
         self._provider.add_span_processor(self._processor)
         self._tracer = self._provider.get_tracer("aligned_vq", __version__)
 
@@ -62,16 +63,16 @@ class OtlpTraces(Traces):
         return OtlpSpan(self._tracer, self._tracer.start_span(name))
 
     def join(self, name: str, metadata: Iterable[tuple[str, str | bytes]]) -> Span:
-        """See `Traces.join`. A header that cannot be read is as good as none."""
-        given = [str(value) for key, value in metadata if key == _HEADER]
-        carrier = {_HEADER: given[0]} if len(given) == 1 else {}
+        """See `Traces.join`. Invalid and repeated headers are ignored."""
+        headers = [str(value) for key, value in metadata if key == _HEADER]
+        carrier = {_HEADER: headers[0]} if len(headers) == 1 else {}
         context = _PROPAGATOR.extract(carrier, Context())
         span = self._tracer.start_span(name, context, trace.SpanKind.SERVER)
         return OtlpSpan(self._tracer, span)
 
     def close(self) -> None:
         """See `Traces.close`."""
-        # The SDK tries again and again for longer than anyone wants to wait.
+        # Flushing retries for long while the collector is unreachable: it is abandoned.
         flushing = threading.Thread(target=self._processor.force_flush, daemon=True)
         flushing.start()
         flushing.join(CLOSE_SECONDS)
@@ -81,7 +82,7 @@ class OtlpTraces(Traces):
 
 
 class OtlpSpan(Span):
-    """A span of the SDK; also of those that its sampler left out."""
+    """A span of the SDK, recorded or not."""
 
     def __init__(self, tracer: trace.Tracer, span: trace.Span) -> None:
         self._tracer = tracer
@@ -115,8 +116,8 @@ class OtlpSpan(Span):
     def end(self, error: BaseException | str | None = None) -> None:
         """See `Span.end`."""
         if not self._span.is_recording():
-            return  # ended before, or never meant to be
-        if error is not None and (name := _name(error)) == CANCELLED:
+            return  # already ended, or not sampled
+        if error is not None and (name := _error_name(error)) == CANCELLED:
             self.note({"outcome": name})
         elif error is not None:
             self._span.set_attribute("error.type", name)
@@ -124,23 +125,23 @@ class OtlpSpan(Span):
         self._span.end()
 
 
-def _name(error: BaseException | str) -> str:
-    """What ended a span; a caller that goes away is no error."""
+def _error_name(error: BaseException | str) -> str:
+    """The name of what ended a span; cancellation is not an error."""
     if isinstance(error, str):
         return error
     return type(error).__name__ if isinstance(error, Exception) else CANCELLED
 
 
-class OwnSampler(Sampler):
-    """The environment's sampler, which nobody outside can move to take more.
+class LocalSampler(Sampler):
+    """The sampler selected by the environment, protected against remote callers.
 
-    Another side's "sampled" flag counts for nothing, nor does the trace id that it chose: whether
-    its question is recorded is drawn here. Its "not sampled" is followed by a sampler that is named
-    `parentbased`. Spans below one of this process are recorded if that one is.
+    A caller can choose its "sampled" flag and trace id, and so could have every request recorded.
+    The decision is therefore made with a random id. Only "not sampled" is respected, by samplers
+    named `parentbased`. Spans with a local parent are recorded if the parent is.
     """
 
-    def __init__(self, own: Sampler) -> None:
-        self._own = own
+    def __init__(self, sampler: Sampler) -> None:
+        self._sampler = sampler
         self._ids = RandomIdGenerator()
 
     def should_sample(
@@ -153,20 +154,20 @@ class OwnSampler(Sampler):
         links: Sequence[trace.Link] | None = None,
         trace_state: trace.TraceState | None = None,
     ) -> SamplingResult:
-        """Record this span?"""
+        """Whether to record a span; see OpenTelemetry's `Sampler`."""
         parent = trace.get_current_span(parent_context).get_span_context()
         if parent.is_valid and not parent.is_remote:
             sampled = parent.trace_flags.sampled
             return SamplingResult(Decision.RECORD_AND_SAMPLE if sampled else Decision.DROP)
         if (
             parent.is_valid
-            and isinstance(self._own, ParentBased)
+            and isinstance(self._sampler, ParentBased)
             and not parent.trace_flags.sampled
         ):
             return SamplingResult(Decision.DROP)
-        drawn = self._ids.generate_trace_id() if parent.is_valid else trace_id
-        return self._own.should_sample(Context(), drawn, name, kind, attributes, links)
+        sampling_id = self._ids.generate_trace_id() if parent.is_valid else trace_id
+        return self._sampler.should_sample(Context(), sampling_id, name, kind, attributes, links)
 
     def get_description(self) -> str:
-        """Words for logs."""
-        return f"OwnSampler({self._own.get_description()})"
+        """A description for logs."""
+        return f"LocalSampler({self._sampler.get_description()})"

@@ -1,7 +1,7 @@
-"""Spans: how long each part of a question took, on both sides.
+"""The interface of traces, without a recording implementation.
 
-What is defined here records nothing; `otlp` does, and is imported only where an endpoint is given.
-A span holds times, counts and names, never a question, an answer, a payload or its digest.
+`otlp` records spans and is imported only if an endpoint is configured. Spans contain times, counts
+and names, never questions, answers, payloads or their digests.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ Fields = Mapping[str, str | int | float | bool]
 Metadata = tuple[tuple[str, str], ...]
 
 CANCELLED = "cancelled"
-"""How a span ends whose caller went away: not an error."""
+"""Outcome of a span whose caller disconnected or cancelled; not an error."""
 
 
 class Span:
-    """A stretch of work that `with` ends; this one is not recorded."""
+    """A timed operation, ended by `with`; this base class records nothing."""
 
     metadata: Metadata = ()
-    """Carries its context to the other side: W3C's traceparent, 66 bytes, or nothing."""
+    """Metadata that propagates the span's context: W3C's traceparent, 66 bytes, or empty."""
     trace_id: str = ""
-    """32 hex digits, or nothing."""
+    """32 hex digits, or empty."""
 
     def __enter__(self) -> Self:
         return self
@@ -38,32 +38,35 @@ class Span:
         self.end(error)
 
     def child(self, name: str, kind: Kind = "internal") -> Span:
-        """A part of this one that starts now."""
+        """A new child span that starts now."""
         return self
 
     def stages(self, stages_ns: Mapping[str, int]) -> None:
-        """Parts of this one that ran one after another; the last ended just now."""
+        """Add child spans of consecutive stages, the last of which ends now."""
 
     def note(self, fields: Fields) -> None:
-        """Attributes: numbers, and names of our own. What a user sent is none of them."""
+        """Set attributes; they must not contain user data."""
 
     def end(self, error: BaseException | str | None = None) -> None:
-        """End it, once. Of an error its kind is told and no more: its words may be a user's."""
+        """End the span; further calls have no effect.
+
+        Of an error only the type is recorded, because its message may contain user data.
+        """
 
 
 class Traces:
-    """Starts spans; this one records none."""
+    """Starts spans; this base class records none."""
 
     def start(self, name: str) -> Span:
-        """A span of our own, below the one that the program is in if there is one."""
+        """A new span, a child of the program's current span if there is one."""
         return Span()
 
     def join(self, name: str, metadata: Iterable[tuple[str, str | bytes]]) -> Span:
-        """A span that goes on where the caller's metadata says; without that, one of our own."""
+        """A new span in the trace that a caller's metadata names, or in a new trace."""
         return Span()
 
     def close(self) -> None:
-        """Send what is left, within a few seconds."""
+        """Send pending spans, within a few seconds."""
 
 
 NO_TRACES = Traces()

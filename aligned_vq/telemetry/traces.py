@@ -1,4 +1,4 @@
-"""Opens traces: to an OpenTelemetry collector where an endpoint is given, else nowhere."""
+"""Opening of traces to an OpenTelemetry collector, if one is configured."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from aligned_vq.telemetry.spans import NO_TRACES, Traces
 
 
 def check_endpoint(endpoint: str | None) -> None:
-    """ConfigError unless spans can be sent there: a URL with the extra installed, or None."""
+    """Raise ConfigError unless `endpoint` is None, or a URL and OpenTelemetry is installed."""
     if endpoint is None:
         return
     try:
@@ -24,21 +24,21 @@ def check_endpoint(endpoint: str | None) -> None:
             "http://HOST:4317, or https:// for TLS"
         )
     try:
-        found = find_spec("opentelemetry.exporter.otlp.proto.grpc")
+        exporter = find_spec("opentelemetry.exporter.otlp.proto.grpc")
     except ModuleNotFoundError:
-        found = None
-    if found is None:
+        exporter = None
+    if exporter is None:
         raise ConfigError(
-            "expected OpenTelemetry to be installed for traces, got none; run "
+            "expected OpenTelemetry to be installed for traces, got no installation; run "
             "`pip install 'aligned-vq[tracing]'`, or leave traces out"
         )
 
 
 def open_traces(endpoint: str | None, service: str) -> Traces:
-    """Traces that go to an OTLP/gRPC collector as those of `service`; None records none.
+    """Traces of `service`, sent to an OTLP/gRPC collector; `endpoint` None: not recorded.
 
-    What the endpoint does not say is read from OpenTelemetry's environment variables: sampler,
-    headers, certificate, resource attributes and so on.
+    Sampler, headers, certificate, resource attributes and other settings are read from
+    OpenTelemetry's environment variables.
     """
     if endpoint is None:
         return NO_TRACES

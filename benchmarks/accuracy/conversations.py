@@ -45,7 +45,7 @@ async def examine(
 
         async def ask(image: ExamImage, text: str, history: Sequence[tuple[str, str]]) -> str:
             answer = await client.ask(
-                image.picture, text, history, max_tokens=MAX_TOKENS, quality=quality
+                image.image, text, history, max_tokens=MAX_TOKENS, quality=quality
             )
             return str(answer).strip()
 

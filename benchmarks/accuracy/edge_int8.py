@@ -23,8 +23,9 @@ from torch import Tensor
 from aligned_vq.codec.bundle import open_cloud_bundle, open_edge_bundle
 from aligned_vq.codec.bundle_files import read_manifest
 from aligned_vq.data.scenes.exam import exam_images
-from aligned_vq.evaluation.codec_path import CodecPath
+from aligned_vq.evaluation.codec_path import CodecPath, CutCodec
 from aligned_vq.evaluation.examiner import Evaluator, Examination
+from aligned_vq.evaluation.llava import LoadedLlava
 from aligned_vq.files.atomic_file import write_file
 from aligned_vq.graph.writing import write_graph
 from aligned_vq.shipped import BUNDLE, CHECKPOINT
@@ -41,7 +42,8 @@ class BackendPath(CodecPath):
     def __init__(self, examiner: Evaluator, name: str, backend: Backend, quality: str) -> None:
         edge, cloud = open_edge_bundle(BUNDLE), open_cloud_bundle(BUNDLE)
         split = edge.manifest.split
-        super().__init__(examiner, name, split, edge.prefix, edge.codec, cloud.codec)
+        codec = CutCodec(split, edge.prefix, edge.codec, cloud.codec, settings={})
+        super().__init__(examiner, name, codec)
         self._backend, self._quality = backend, quality
 
     def _send(self, pixels: Tensor) -> Payload:
@@ -86,7 +88,7 @@ def main() -> int:
     parser.add_argument("--qualities", nargs="+", default=["medium"])
     parser.add_argument("--out", type=Path, help="JSON file to write")
     options = parser.parse_args()
-    examiner = Evaluator(CHECKPOINT, list(exam_images(options.questions)))
+    examiner = Evaluator(LoadedLlava.load(CHECKPOINT), list(exam_images(options.questions)))
     results: dict[str, Any] = {"questions": options.questions}
     with tempfile.TemporaryDirectory() as folder:
         int8 = Path(shutil.copytree(BUNDLE, Path(folder) / "bundle"))

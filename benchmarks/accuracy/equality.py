@@ -24,7 +24,7 @@ from aligned_vq.calibration.codec import (
     features_at,
     pixel_batches,
 )
-from aligned_vq.data.scenes.exam import exam_images, training_pictures
+from aligned_vq.data.scenes.exam import exam_images, training_images
 from aligned_vq.llava.checkpoint import LlavaCheckpoint
 from aligned_vq.shipped import CHECKPOINT
 from aligned_vq.split.loading import load_prefix
@@ -37,7 +37,7 @@ def identity_bundle(out: Path, split: SplitPoint) -> Path:
     """Write a lossless bundle of the reference model to `out`; returns `out`."""
     checkpoint = LlavaCheckpoint(CHECKPOINT)
     plan = CodecPlan(split, "statistics", codebook_sizes=(), identity=True)
-    pixels = pixel_batches(checkpoint, training_pictures(1))
+    pixels = pixel_batches(checkpoint, training_images(1))
     examples = features_at(load_prefix(checkpoint, split), pixels)
     export_bundle(checkpoint, calibrate_codec(checkpoint, plan, examples), out)
     return out
@@ -58,7 +58,7 @@ def main() -> int:
         bundle = identity_bundle(Path(folder), SplitPoint.parse(options.split))
         with CloudProcess(bundle, CHECKPOINT) as cloud, EdgeClient(cloud.target, bundle) as client:
             questions = [
-                (image.picture, question.text)
+                (image.image, question.text)
                 for image in exam_images(options.questions)
                 for question in image.questions
             ][: options.questions]

@@ -37,7 +37,7 @@ MAX_TOKENS = 64
 def answers(questions: int, *options: str) -> list[tuple[int, ...]]:
     """Token ids of the answers of a service with these options."""
     cases = [
-        (image.picture, question.text)
+        (image.image, question.text)
         for image in exam_images(questions)
         for question in image.questions
     ][:questions]
@@ -55,7 +55,7 @@ async def refusals() -> dict[str, bool]:
     """Whether the engine refused each invalid input and stayed healthy, and answers afterwards."""
     config = CloudConfig(BUNDLE, str(CHECKPOINT), engine="vllm", vllm={"enforce_eager": True})
     backend = make_backend(load(config), config, Metrics())
-    scene = next(iter(exam_images(1))).picture
+    scene = next(iter(exam_images(1))).image
     pixels = torch.from_numpy(np.asarray(scene.convert("RGB"))).permute(2, 0, 1)
     images: dict[str, Any] = {
         "picture": scene,

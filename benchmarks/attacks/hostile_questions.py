@@ -90,7 +90,7 @@ def over_grpc(target: str, images: Sequence[ExamImage]) -> list[Ask]:
     encoder = EdgeEncoder(BUNDLE)
 
     def ask_about(image: ExamImage) -> Ask:
-        payload = encoder.encode(image.picture).payload
+        payload = encoder.encode(image.image).payload
         (part,) = convert.payload_to_parts(payload)  # small enough for the first message
         channel = grpc.insecure_channel(target, (("grpc.use_local_subchannel_pool", 1),))
         return lambda case: outcome(channel, [wire_message(case, payload.manifest_digest, part)])
@@ -103,7 +103,7 @@ def over_http(port: int, images: Sequence[ExamImage]) -> list[Ask]:
 
     def ask_about(image: ExamImage) -> Ask:
         png = io.BytesIO()
-        image.picture.save(png, "PNG")
+        image.image.save(png, "PNG")
         url = f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
 
         def ask(case: QuestionCase) -> tuple[str, str]:

@@ -46,7 +46,7 @@ def clients(count: int, questions: int, kind: str = "mixed") -> list[LoadClient]
     bundle = open_edge_bundle(BUNDLE)
     # `exam_images` counts questions; an image has at most eight.
     images = list(exam_images(count * 8))[:count]
-    pixels = pixel_batches(LlavaCheckpoint(CHECKPOINT), (image.picture for image in images))
+    pixels = pixel_batches(LlavaCheckpoint(CHECKPOINT), (image.image for image in images))
     features, residual = features_at(bundle.prefix, pixels)
     load_clients = []
     for image, image_features, image_residual in zip(images, features, residual, strict=True):

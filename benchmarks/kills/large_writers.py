@@ -18,7 +18,7 @@ from aligned_vq.calibration.codec import (
 )
 from aligned_vq.codec.bundle import open_cloud_bundle, open_edge_bundle
 from aligned_vq.codec.bundle_files import read_manifest
-from aligned_vq.data.scenes.exam import training_pictures
+from aligned_vq.data.scenes.exam import training_images
 from aligned_vq.files.atomic_folder import recover
 from aligned_vq.graph.writing import write_graph
 from aligned_vq.llava.checkpoint import LlavaCheckpoint
@@ -49,7 +49,7 @@ class ExportWriter:
     def __init__(self, folder: Path) -> None:
         self._out = folder / "bundle"
         self._checkpoint = LlavaCheckpoint(CHECKPOINT)
-        pixels = pixel_batches(self._checkpoint, training_pictures(2))
+        pixels = pixel_batches(self._checkpoint, training_images(2))
         examples = features_at(load_prefix(self._checkpoint, _SPLIT), pixels)
         self._codecs = [calibrate_codec(self._checkpoint, _PLAN, examples, seed) for seed in (0, 1)]
         self._states = []

@@ -9,7 +9,7 @@ import numpy as np
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from aligned_vq.data.scenes.exam import training_pictures
+from aligned_vq.data.scenes.exam import training_images
 from aligned_vq.files.staging import is_unfinished
 from aligned_vq.shipped import BUNDLE
 from benchmarks.kills.killing import readable_by_others
@@ -131,7 +131,7 @@ class QueueWriter:
         self._open: OfflineQueue | None = None
         self._next = 0
         self._rows: list[int] = []
-        (image,) = training_pictures(1)
+        (image,) = training_images(1)
         self._payload = EdgeEncoder(BUNDLE, "onnx").encode(image).payload
 
     def start(self, rng: np.random.Generator) -> int:

@@ -160,7 +160,7 @@ def _images(settings: SocketBytesSettings) -> list[Image.Image]:
     """The image that opens each connection, then the images to compare."""
     if settings.scenes:
         scenes = list(exam_images(8 * settings.scenes))[: settings.scenes]
-        images = [image.picture.convert("RGB") for image in scenes]
+        images = [image.image.convert("RGB") for image in scenes]
     else:
         images = [photograph(name) for name in settings.photographs]
     return [ImageOps.mirror(images[0]), *images]

@@ -33,8 +33,8 @@ class Judge:
     def __init__(self, examiner: Evaluator, side: int, samples: int) -> None:
         self._examiner = examiner
         self._samples = samples
-        self.originals = shrunk((image.picture for image in examiner.exam), side)
-        pictures = [image.picture for image in examiner.exam]
+        self.originals = shrunk((image.image for image in examiner.exam), side)
+        pictures = [image.image for image in examiner.exam]
         self._reference = self._verdicts(pictures, "originals")
 
     def of_originals(self) -> Row:

@@ -17,10 +17,11 @@ from PIL import Image
 from aligned_vq.data.scenes.exam import (
     QUESTIONS_PER_IMAGE,
     exam_images,
-    training_pictures,
+    training_images,
 )
 from aligned_vq.evaluation.baselines.images import ImageCoding
 from aligned_vq.evaluation.examiner import Evaluator
+from aligned_vq.evaluation.llava import LoadedLlava
 from aligned_vq.shipped import CHECKPOINT
 from benchmarks.leakage.cloud_features import UNQUANTIZED, CloudFeatures, cloud_features
 from benchmarks.leakage.decoder import PixelDecoder, recover, train
@@ -43,12 +44,12 @@ def measure(settings: LeakageSettings) -> list[Row]:
     """
     count = settings.test_pictures
     exam = list(islice(exam_images(QUESTIONS_PER_IMAGE * count), count))
-    examiner = Evaluator(CHECKPOINT, exam)
+    examiner = Evaluator(LoadedLlava.load(CHECKPOINT), exam)
     vision = examiner.checkpoint.tower.vision
     grid = vision.image_size // vision.patch_size
     side = grid * settings.pixels_per_token
-    training_images = list(training_pictures(settings.first_pictures + settings.train_pictures))
-    known = shrunk(training_images[settings.first_pictures :], side)
+    known_images = list(training_images(settings.first_pictures + settings.train_pictures))
+    known = shrunk(known_images[settings.first_pictures :], side)
     mean = np.mean(known, axis=0).round().astype(np.uint8)
     judge = Judge(examiner, side, settings.samples)
     rows = [
@@ -59,7 +60,7 @@ def measure(settings: LeakageSettings) -> list[Row]:
         },
         {"name": MEAN, **judge.row([mean] * count, MEAN)},
     ]
-    images = [*training_images, *(image.picture for image in exam)]
+    images = [*known_images, *(image.image for image in exam)]
     for features in cloud_features(examiner.checkpoint, images, settings):
         row = _recovered(features, known, judge, grid, settings)
         rows.append(row)

@@ -35,7 +35,7 @@ def real_dimensions(layers: int, width: int = LANGUAGE_WIDTH) -> Iterator[tuple[
     """
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = LlavaCheckpoint(write_checkpoint(Path(folder) / "llava", layers, width=width))
-        pixels = pixel_batches(checkpoint, (image.picture for image in exam_images(_QUESTIONS)))
+        pixels = pixel_batches(checkpoint, (image.image for image in exam_images(_QUESTIONS)))
         features = features_at(load_prefix(checkpoint, SPLIT), pixels)
         codec = calibrate_codec(checkpoint, CodecPlan(SPLIT), features)
         bundle = Path(folder) / "bundle"

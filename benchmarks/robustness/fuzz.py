@@ -61,7 +61,7 @@ def run(cloud: CloudProcess, count: int, seed: int, memory: list[int]) -> Counte
     Status "WRONG" counts good questions that were answered differently.
     """
     bundle = open_edge_bundle(BUNDLE)
-    image = next(iter(exam_images(1))).picture
+    image = next(iter(exam_images(1))).image
     pixels = pixel_batches(LlavaCheckpoint(CHECKPOINT), [image])
     features, residual = features_at(bundle.prefix, pixels)
     codec = bundle.codec

@@ -231,7 +231,7 @@ def main() -> int:
     options = parser.parse_args()
     images = list(exam_images(IMAGES * 8))[:IMAGES]
     questions = [
-        ExpectedAnswer(image.picture, question.text)
+        ExpectedAnswer(image.image, question.text)
         for image in images
         for question in image.questions
     ]

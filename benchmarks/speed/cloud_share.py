@@ -96,4 +96,4 @@ def ask_one_by_one(cloud: CloudProcess, bundle: Path, images: list[ExamImage], k
                 for question in image.questions
                 if (question.kind == "description") == (kind == "description")
             ]
-            client.ask(image.picture, questions[0].text, max_tokens=48)
+            client.ask(image.image, questions[0].text, max_tokens=48)

@@ -43,7 +43,7 @@ def socket_bytes(cloud: CloudProcess, config: EdgeConfig) -> tuple[dict[str, flo
 
     The first image warms up the connection.
     """
-    images = [image.picture for image in exam_images(IMAGES * 8)][: IMAGES + 1]
+    images = [image.image for image in exam_images(IMAGES * 8)][: IMAGES + 1]
     around, follow_up, payloads = [], [], []
     with (
         CountingProxy(cloud.port) as proxy,

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from aligned_vq.data.scenes.exam import training_pictures
+from aligned_vq.data.scenes.exam import training_images
 from benchmarks.leakage.decoder import PixelDecoder, recover, train
 from benchmarks.leakage.jpeg import jpeg_within
 from benchmarks.leakage.judge import shrunk, stacked, unstacked
@@ -114,7 +114,7 @@ def test_ssim_is_the_papers_sum_over_a_gaussian_window() -> None:
 
 
 def test_jpeg_keeps_its_budget_and_uses_it() -> None:
-    picture = Image.fromarray(shrunk(training_pictures(1), 168)[0])
+    picture = Image.fromarray(shrunk(training_images(1), 168)[0])
     original = np.asarray(picture)
     found = []
     for budget in (300, 350, 500, 866, 2000, 9000):

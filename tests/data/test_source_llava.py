@@ -91,7 +91,12 @@ def test_a_malformed_conversation_is_named(llava: LlavaFolder, workdir: Path, ca
     llava.records += [llava.records[0] | fields | {"id": "bad-one"}]
     llava.write()
     assert_refused(
-        lambda: llava.open(workdir), llava.path, "record 3", "bad-one", word, "mend the record"
+        lambda: llava.open(workdir),
+        llava.path,
+        "record 3",
+        "bad-one",
+        word,
+        "correct or remove the record",
     )
 
 

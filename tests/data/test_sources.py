@@ -71,7 +71,7 @@ def test_a_folder_of_pictures(tmp_path: Path, workdir: Path) -> None:
         assert [shade(source, index) for index in range(len(source))] == [1, 2, 3, 4]
         assert source[0].pairs == ()
     (folder / "b.PNG").unlink()
-    assert_refused(lambda: opened[1], folder / "b.PNG", "leave the folder alone")
+    assert_refused(lambda: opened[1], folder / "b.PNG", "do not change the folder")
 
 
 def test_folders_without_pictures(tmp_path: Path, workdir: Path) -> None:
@@ -113,7 +113,7 @@ def test_the_reference_world(workdir: Path) -> None:
     for index, exam in zip(range(3), exam_images(24, "codec"), strict=False):
         for example in (source[index], copy[index], source[index]):
             assert example.pairs == tuple((q.text, q.answer) for q in exam.questions)
-            assert example.image.tobytes() == exam.picture.tobytes()
+            assert example.image.tobytes() == exam.image.tobytes()
     assert len(source) == 3
     with pytest.raises(IndexError):
         source[3]

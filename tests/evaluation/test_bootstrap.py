@@ -81,7 +81,7 @@ def test_images_without_questions_do_not_make_it_nan() -> None:
 def test_how_many_are_drawn_at_once_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     gained, asked = np.random.default_rng(13).integers(0, 4, (2, 90)) + 1
     whole = count_difference(gained, asked)
-    monkeypatch.setattr(bootstrap, "_DRAWN_AT_ONCE", 1000)
+    monkeypatch.setattr(bootstrap, "_IMAGES_PER_BATCH", 1000)
     assert count_difference(gained, asked) == whole
 
 

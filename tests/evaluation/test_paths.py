@@ -19,7 +19,7 @@ from aligned_vq.calibration.codec import (
     features_at,
     pixel_batches,
 )
-from aligned_vq.data.scenes.exam import exam_images, training_pictures
+from aligned_vq.data.scenes.exam import exam_images, training_images
 from aligned_vq.errors import ConfigError, CorruptPayload
 from aligned_vq.evaluation.baselines.features import (
     Int8PerToken,
@@ -30,6 +30,7 @@ from aligned_vq.evaluation.baselines.features import (
 from aligned_vq.evaluation.baselines.images import IMAGE_CODINGS, ImageBaseline, ImageCoding
 from aligned_vq.evaluation.codec_path import bundle_path, calibrated_path
 from aligned_vq.evaluation.examiner import Evaluator, Examination
+from aligned_vq.evaluation.llava import LoadedLlava
 from aligned_vq.evaluation.results import ExamRow
 from aligned_vq.shipped import CHECKPOINT
 from aligned_vq.split.loading import load_prefix
@@ -42,7 +43,7 @@ CUT = SplitPoint(0, "ln2")
 
 @pytest.fixture(scope="module")
 def examiner() -> Evaluator:
-    return Evaluator(CHECKPOINT, list(exam_images(QUESTIONS)))
+    return Evaluator(LoadedLlava.load(CHECKPOINT), list(exam_images(QUESTIONS)))
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def unsplit(examiner: Evaluator) -> Examination:
 
 @pytest.fixture(scope="module")
 def calibrated(examiner: Evaluator) -> CalibratedCodec:
-    pixels = pixel_batches(examiner.checkpoint, training_pictures(8))
+    pixels = pixel_batches(examiner.checkpoint, training_images(8))
     examples = features_at(load_prefix(examiner.checkpoint, CUT), pixels)
     plan = CodecPlan(CUT, codebook_sizes=(64, 32), codebook_dim=16)
     return calibrate_codec(examiner.checkpoint, plan, examples)
@@ -76,9 +77,9 @@ def test_raw_float16_gives_the_unsplit_answers(examiner: Evaluator, unsplit: Exa
     assert row.fixed_bytes is None
     assert row.usage == ()
     assert row.edge_ms > 0
-    pixels = examiner.pixels([examiner.exam[0].picture])
+    pixels = examiner.pixels([examiner.exam[0].image])
     with torch.inference_mode():
-        output = int8([examiner.exam[0].picture], pixels)
+        output = int8([examiner.exam[0].image], pixels)
         expected = examiner.tower_states(pixels)
     assert output.sent_bytes == [TOKENS * (DIM + 2)]
     assert (output.states - expected).norm() <= 0.05 * expected.norm()
@@ -86,9 +87,9 @@ def test_raw_float16_gives_the_unsplit_answers(examiner: Evaluator, unsplit: Exa
 
 @pytest.mark.parametrize("cut", ["pre", "ln1@0", "ln1@1"])
 def test_raw_float16_is_close_at_every_kind_of_cut(examiner: Evaluator, cut: str) -> None:
-    pixels = examiner.pixels([examiner.exam[0].picture])
+    pixels = examiner.pixels([examiner.exam[0].image])
     path = ResidualBaseline(examiner, SplitPoint.parse(cut), RawFloat16())
-    got = path([examiner.exam[0].picture], pixels).states
+    got = path([examiner.exam[0].image], pixels).states
     expected = examiner.tower_states(pixels)
     assert (got - expected).norm() <= 0.01 * expected.norm()
 
@@ -115,7 +116,7 @@ def test_streams_survive_their_bytes(
 def test_the_model_sees_the_picture_that_was_in_the_file(
     examiner: Evaluator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pictures = [image.picture for image in examiner.exam[:2]]
+    pictures = [image.image for image in examiner.exam[:2]]
     coding = ImageCoding("JPEG", 20, 112)
     path = ImageBaseline(examiner, coding)
     files = [coding.encode(picture) for picture in pictures]
@@ -141,7 +142,7 @@ def test_pictures_of_other_shapes_keep_their_proportions() -> None:
 
 
 def test_the_curve_of_image_codings_reaches_below_1500_bytes(examiner: Evaluator) -> None:
-    picture = examiner.exam[0].picture
+    picture = examiner.exam[0].image
     assert len({coding.name for coding in IMAGE_CODINGS}) == len(IMAGE_CODINGS)
     for kind in ("JPEG", "WEBP"):
         sizes = [len(c.encode(picture)) for c in IMAGE_CODINGS if c.format == kind]
@@ -159,7 +160,7 @@ def test_a_codec_crosses_as_a_payload(
     assert all(usage.covered == 1 and usage.perplexity > 1 for usage in row.usage)
     assert row.settings["coding"] == "range"
     assert row.settings["codebook_sizes"] == [64, 32]
-    pictures = [examiner.exam[0].picture]
+    pictures = [examiner.exam[0].image]
     pixels = examiner.pixels(pictures)
     ranged, fixed = (
         calibrated_path(examiner, coding, calibrated, {"coding": coding})(pictures, pixels)
@@ -174,7 +175,7 @@ def test_a_codec_crosses_as_a_payload(
 
 
 def test_operating_points_reach_the_codec(examiner: Evaluator, calibrated: CalibratedCodec) -> None:
-    pictures = [examiner.exam[0].picture]
+    pictures = [examiner.exam[0].image]
     pixels = examiner.pixels(pictures)
     whole = calibrated_path(examiner, "whole", calibrated)(pictures, pixels)
     first = calibrated_path(examiner, "first", calibrated, {"point": "fixed-1"})(pictures, pixels)
@@ -190,30 +191,30 @@ def test_a_bundle_sends_and_shows_the_same(
     export_bundle(examiner.checkpoint, calibrated, tmp_path / "small")
     path = bundle_path(examiner, tmp_path / "small")
     assert path.name == "small"
-    pictures = [examiner.exam[0].picture]
+    pictures = [examiner.exam[0].image]
     pixels = examiner.pixels(pictures)
     expected = calibrated_path(examiner, "same", calibrated)(pictures, pixels)
     assert torch.equal(path(pictures, pixels).states, expected.states)
     manifest = replace(calibrated.manifest, vision_digest="0" * 64)
     other = tmp_path / "other"
     export_bundle(examiner.checkpoint, calibrated._replace(manifest=manifest), other)
-    with pytest.raises(ConfigError, match="its own checkpoint"):
+    with pytest.raises(ConfigError, match="checkpoint that it was made from"):
         bundle_path(examiner, other)
 
 
 def test_bfloat16_changes_the_arithmetic_not_what_crosses(
     examiner: Evaluator, unsplit: Examination
 ) -> None:
-    fast = Evaluator(CHECKPOINT, examiner.exam[:2], bf16=True)
+    fast = Evaluator(examiner, examiner.exam[:2], bf16=True)
     found = fast.examine(fast.unsplit)
     asked = len(found.verdicts.right)
     assert (found.verdicts.right == unsplit.verdicts.right[:asked]).mean() >= 0.8
     assert found.costs.sent_bytes.tolist() == unsplit.costs.sent_bytes[:2].tolist()
 
 
-def test_an_empty_exam_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least one picture"):
-        Evaluator(CHECKPOINT, [])
+def test_an_empty_exam_is_refused(examiner: Evaluator) -> None:
+    with pytest.raises(ValueError, match="at least one image"):
+        Evaluator(examiner, [])
 
 
 def test_a_row_of_the_unsplit_model_is_its_own_reference(unsplit: Examination) -> None:

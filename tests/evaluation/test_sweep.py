@@ -52,7 +52,7 @@ def test_a_run_is_its_base_with_overrides() -> None:
     assert second.config.codec.codebook_sizes == (64, 64)
     assert first.config.codec.codebook_dim == second.config.codec.codebook_dim == 16
     assert first.config.seed == second.config.seed == 4
-    assert (second.points, second.place("a"), second.place("b")) == (("a",), 1, "b")
+    assert (second.points, second.x_value("a"), second.x_value("b")) == (("a",), 1, "b")
 
 
 @pytest.mark.parametrize(

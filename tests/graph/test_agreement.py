@@ -73,7 +73,7 @@ def assert_alike(pair: Pair, images: list[NDArray[np.float32]]) -> None:
 def test_the_shipped_bundle_at_every_point() -> None:
     pair = Pair(BUNDLE)
     pictures = [Image.open(SCENE).convert("RGB")]
-    pictures += [own.picture for own in list(exam_images(48))[:5]]
+    pictures += [own.image for own in list(exam_images(48))[:5]]
     rng = np.random.default_rng(2)
     pictures.append(Image.fromarray(rng.integers(0, 256, (300, 200, 3), np.uint8)))
     pictures.append(Image.new("RGB", (40, 900), (7, 200, 90)))

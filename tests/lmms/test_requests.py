@@ -127,7 +127,7 @@ def test_a_service_tells_no_probabilities_and_cuts_no_answer_silently() -> None:
     place = (lambda document: document, 0, "seedbench", "test")
     with CloudProcess(BUNDLE, CHECKPOINT, "--max_answer_tokens=2") as service:
         model = AlignedVQModel.create_from_arg_string(f"target={service.target},bundle=reference")
-        model.task_dict = {"seedbench": {"test": [next(exam_images(1)).picture]}}
+        model.task_dict = {"seedbench": {"test": [next(exam_images(1)).image]}}
         asked = _instance("loglikelihood", "Is it so?", " yes", *place)
         with pytest.raises(InvalidInput, match="which a service does not return; give checkpoint="):
             model.loglikelihood([asked])

@@ -40,7 +40,7 @@ _GREEDY = {"max_new_tokens": 16, "temperature": 0, "top_p": 1.0, "num_beams": 1,
 def documents() -> list[dict[str, Any]]:
     """Pictures with short questions of all kinds and their answers, `QUESTIONS` of them."""
     return [
-        {"images": [image.picture], "question": question.text, "answer": question.answer}
+        {"images": [image.image], "question": question.text, "answer": question.answer}
         for image in exam_images(QUESTIONS)
         for question in image.questions[:-1]
     ]

@@ -22,6 +22,7 @@ from aligned_vq.data.scenes.exam import (
 from aligned_vq.data.scenes.questions import DESCRIBE
 from aligned_vq.evaluation.codec_path import bundle_path
 from aligned_vq.evaluation.examiner import Evaluator
+from aligned_vq.evaluation.llava import LoadedLlava
 from aligned_vq.llava.checkpoint import LlavaCheckpoint
 from aligned_vq.shipped import BUNDLE, CHECKPOINT
 from aligned_vq.split.loading import suffix_names
@@ -36,12 +37,12 @@ SCENE = Path(__file__).parents[2] / "examples" / "scene.png"
 
 @pytest.fixture(scope="module")
 def examiner() -> Evaluator:
-    return Evaluator(CHECKPOINT, list(exam_images(200)))
+    return Evaluator(LoadedLlava.load(CHECKPOINT), list(exam_images(200)))
 
 
 @pytest.fixture(scope="module")
 def pixels(examiner: Evaluator) -> Tensor:
-    return examiner.pixels([image.picture for image in examiner.exam[:3]])
+    return examiner.pixels([image.image for image in examiner.exam[:3]])
 
 
 @pytest.fixture(scope="module")
@@ -121,10 +122,10 @@ def test_it_answers_far_above_the_majority(examiner: Evaluator) -> None:
 def test_verdicts_of_the_examination_are_those_of_real_answers(served: EdgeClient) -> None:
     """One pass over all questions of a picture against asking each over the wire."""
     exam = list(exam_images(24))
-    examiner = Evaluator(CHECKPOINT, exam)
+    examiner = Evaluator(LoadedLlava.load(CHECKPOINT), exam)
     verdicts = examiner.examine(bundle_path(examiner, BUNDLE)).verdicts
     asked = [(image, question) for image in exam for question in image.questions[:-1]]
-    real = [served.ask(image.picture, item.text) == item.answer for image, item in asked]
+    real = [served.ask(image.image, item.text) == item.answer for image, item in asked]
     assert real == verdicts.right.tolist()
 
 
@@ -154,10 +155,10 @@ def test_later_turns_are_answered_as_alone(served: EdgeClient) -> None:
     for image in exam_conversations(24, 5, "validation"):
         history: list[tuple[str, str]] = []
         for question in image.questions:
-            answer = str(served.ask(image.picture, question.text, history, max_tokens=96))
+            answer = str(served.ask(image.image, question.text, history, max_tokens=96))
             if history and question.kind != DESCRIBE:
                 said.append(answer == question.answer)
-                alone.append(str(served.ask(image.picture, question.text)) == question.answer)
+                alone.append(str(served.ask(image.image, question.text)) == question.answer)
             history.append((question.text, answer))
     assert len(said) > 60
     assert sum(said) >= sum(alone) - 5

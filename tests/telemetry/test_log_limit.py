@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from aligned_vq.telemetry.log_limit import LIMIT, MOST_KINDS, LimitedHandler
+from aligned_vq.telemetry.log_limit import LIMIT, MAX_KINDS, LimitedHandler
 from aligned_vq.telemetry.logs import JsonFormatter, TextFormatter
 
 WORDS = "what a user said"
@@ -82,7 +82,7 @@ def test_json_stays_json(opened: Opened) -> None:
 
 def test_messages_made_up_anew_share_one_limit(opened: Opened) -> None:
     logger, handler, written = opened(60)
-    for number in range(2 * MOST_KINDS):
+    for number in range(2 * MAX_KINDS):
         logger.info(f"hostile {number}")
     handler.close()
-    assert len(written.getvalue().splitlines()) <= MOST_KINDS + 4
+    assert len(written.getvalue().splitlines()) <= MAX_KINDS + 4

@@ -53,7 +53,7 @@ def vllm(run: Run) -> Iterator[ServingBackend]:
 def images() -> dict[str, list[Tensor]]:
     """Three test pictures for each engine: indices for vLLM, embeddings for transformers."""
     encoder = EdgeEncoder(BUNDLE)
-    payloads = [encoder.encode(image.picture).payload for image in exam_images(24)][:3]
+    payloads = [encoder.encode(image.image).payload for image in exam_images(24)][:3]
     found = {}
     for engine in ("vllm", "transformers"):
         decoded = backend(engine).decode_many(payloads)

@@ -1,1 +1,1 @@
-"""The reference world: rendered scenes, and questions about them with one right answer each."""
+"""The reference world: rendered scenes, and questions about them with one correct answer each."""

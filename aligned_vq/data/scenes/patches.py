@@ -1,7 +1,7 @@
-"""What each of the 24 x 24 patches shows: the dense targets that teach the vision tower.
+"""Dense training targets of the vision tower: the object shown in each of the 24 x 24 patches.
 
-Question answering alone is too thin a signal for a tower with random weights; telling it the shape,
-colour, size and place of the object under every patch makes it learn in minutes.
+Question answering is too weak a signal for a tower with random weights. With the shape, colour,
+size and position of the object in every patch as targets, it learns in minutes.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from aligned_vq.data.scenes.scene import COLOURS, IMAGE_SIZE_PX, MAX_OBJECTS, SH
 PATCH_PX = 14
 GRID = IMAGE_SIZE_PX // PATCH_PX
 NUM_PATCHES = GRID * GRID
-MIN_COVER = 0.25  # of a patch's pixels, for the patch to belong to an object
-PLACE_RATES = (1.0, 2.0, 4.0)
+MIN_COVER = 0.25  # fraction of a patch's pixels that makes it part of an object
+PLACE_RATES = (1.0, 2.0, 4.0)  # frequencies of the sines that encode positions
 _CLASSES = (len(SHAPES) + 1, len(COLOURS) + 1, len(SIZES) + 1)  # 0 is background
 PLACE_DIM = 4 * len(PLACE_RATES)
 TARGET_DIM = sum(_CLASSES) + 1 + PLACE_DIM
@@ -31,34 +31,34 @@ class SceneLabels(NamedTuple):
     """Compact labels of one scene."""
 
     owner: NDArray[np.int8]
-    """Object seen in each patch, -1 for background, `[576]`."""
+    """`[576]`: number of the object in each patch; -1: background."""
     centre: NDArray[np.bool_]
-    """Whether an object's centre lies in the patch, `[576]`."""
+    """`[576]`: whether the centre of an object lies in the patch."""
     attributes: NDArray[np.int8]
-    """Class of shape, colour and size per object, from 1, `[5, 3]`."""
+    """`[5, 3]`: classes of shape, colour and size of each object, from 1."""
     place: NDArray[np.float32]
-    """Centre of each object as x, y in 0 to 1, `[5, 2]`."""
+    """`[5, 2]`: centre of each object, x and y from 0 to 1."""
 
 
 class PatchTargets(NamedTuple):
-    """Dense targets of a batch; class 0 is background."""
+    """Dense targets of a batch, `[B, P]` each; class 0 is background."""
 
     shape: Tensor
     colour: Tensor
     size: Tensor
     centre: Tensor
     place: Tensor
-    """Sines and cosines of the owner's centre, zero for background, `[B, P, 12]`."""
+    """`[B, P, 12]`: sines and cosines of the object's centre, 0 for background."""
 
     def vector(self) -> Tensor:
-        """All targets as one vector per patch, `[B, P, TARGET_DIM]` float32."""
+        """All targets as one vector per patch, float32 `[B, P, TARGET_DIM]`."""
         classes = (self.shape, self.colour, self.size)
         parts = [F.one_hot(c, n).float() for c, n in zip(classes, _CLASSES, strict=True)]
         return torch.cat([*parts, self.centre[..., None].float(), self.place], dim=-1)
 
 
 def label_scene(scene: Scene, object_map: NDArray[np.int8] | None) -> SceneLabels:
-    """Labels from a rendering's object map, or from geometry alone when it is None."""
+    """Labels of a scene, from a rendering's object map, or approximated by discs if it is None."""
     owner = _owner_by_discs(scene) if object_map is None else _owner_by_pixels(object_map)
     centre = np.zeros(NUM_PATCHES, np.bool_)
     attributes = np.zeros((MAX_OBJECTS, 3), np.int8)
@@ -67,7 +67,7 @@ def label_scene(scene: Scene, object_map: NDArray[np.int8] | None) -> SceneLabel
     for number, item in enumerate(scene.objects):
         patch = int(item.y_px // PATCH_PX) * GRID + int(item.x_px // PATCH_PX)
         centre[patch] = True
-        owner[patch] = number  # the centre counts even where a ring is hollow
+        owner[patch] = number  # even if the object is a ring, whose centre is empty
         attributes[number] = (
             SHAPES.index(item.shape) + 1,
             colours.index(item.colour) + 1,
@@ -78,31 +78,35 @@ def label_scene(scene: Scene, object_map: NDArray[np.int8] | None) -> SceneLabel
 
 
 def patch_targets(labels: SceneLabels) -> PatchTargets:
-    """Targets of a batch from stacked labels (every field with a leading batch axis)."""
+    """Targets of a batch from stacked labels, whose fields have a leading batch axis."""
     owner = torch.from_numpy(labels.owner).long()
-    inside = owner >= 0
+    has_object = owner >= 0
     index = owner.clamp(min=0)
     attributes = torch.from_numpy(labels.attributes).long()
-    picked = torch.gather(attributes, 1, index[..., None].expand(-1, -1, 3)) * inside[..., None]
+    classes = torch.gather(attributes, 1, index[..., None].expand(-1, -1, 3))
+    classes = classes * has_object[..., None]
     xy = torch.gather(torch.from_numpy(labels.place), 1, index[..., None].expand(-1, -1, 2))
     waves = torch.cat(
         [f(xy * rate * math.pi) for rate in PLACE_RATES for f in (torch.sin, torch.cos)], -1
     )
     return PatchTargets(
-        shape=picked[..., 0],
-        colour=picked[..., 1],
-        size=picked[..., 2],
+        shape=classes[..., 0],
+        colour=classes[..., 1],
+        size=classes[..., 2],
         centre=torch.from_numpy(labels.centre),
-        place=waves * inside[..., None],
+        place=waves * has_object[..., None],
     )
 
 
 def dense_loss(
     logits: Tensor, targets: PatchTargets, weight: Tensor
 ) -> tuple[Tensor, dict[str, float]]:
-    """Loss of the dense heads and, for the log, accuracy on object patches.
+    """Loss of the dense heads, and metrics on object patches.
 
-    `logits` is `[B, P, TARGET_DIM]`, laid out as `PatchTargets.vector`; `weight` is `[B, P]`.
+    Args:
+        logits: `[B, P, TARGET_DIM]`, in the layout of `PatchTargets.vector`.
+        targets: of the batch.
+        weight: of each patch, `[B, P]`.
     """
     shape, colour, size, centre, place = torch.split(logits, [*_CLASSES, 1, PLACE_DIM], dim=-1)
     norm = weight.sum()
@@ -110,23 +114,25 @@ def dense_loss(
     metrics = {}
     on_object = (weight > 0) & (targets.shape > 0)
     for name, guess, truth, share in (
-        ("shape", shape, targets.shape, 2.0),  # the hardest by far
+        ("shape", shape, targets.shape, 2.0),  # the most difficult by far
         ("colour", colour, targets.colour, 1.0),
         ("size", size, targets.size, 1.0),
     ):
-        each = F.cross_entropy(guess.flatten(0, 1), truth.flatten(), reduction="none")
-        loss = loss + share * (each * weight.flatten()).sum() / norm
+        losses = F.cross_entropy(guess.flatten(0, 1), truth.flatten(), reduction="none")
+        loss = loss + share * (losses * weight.flatten()).sum() / norm
         metrics[name] = float((guess.argmax(-1) == truth)[on_object].float().mean())
-    flags = targets.centre.float()
-    each = F.binary_cross_entropy_with_logits(centre[..., 0], flags, reduction="none")
-    loss = loss + 2 * (each * weight * (1 + 4 * flags)).sum() / norm
+    is_centre = targets.centre.float()
+    losses = F.binary_cross_entropy_with_logits(centre[..., 0], is_centre, reduction="none")
+    # Centres are rare, so they weigh five times as much.
+    loss = loss + 2 * (losses * weight * (1 + 4 * is_centre)).sum() / norm
     distance = (place - targets.place).square().mean(-1)
-    owned = weight * (targets.shape > 0)
-    loss = loss + 5 * (distance * owned).sum() / norm
-    metrics["place"] = ((distance * owned).sum() / owned.sum()).item()
-    centres = (centre[..., 0] > 0) & (weight > 0)
-    both = (centres & targets.centre).sum()
-    metrics["centre"] = float(2 * both / (centres.sum() + (targets.centre & (weight > 0)).sum()))
+    object_weight = weight * (targets.shape > 0)
+    loss = loss + 5 * (distance * object_weight).sum() / norm
+    metrics["place"] = ((distance * object_weight).sum() / object_weight.sum()).item()
+    predicted = (centre[..., 0] > 0) & (weight > 0)
+    true_positives = (predicted & targets.centre).sum()
+    actual = (targets.centre & (weight > 0)).sum()
+    metrics["centre"] = float(2 * true_positives / (predicted.sum() + actual))  # F1 score
     return loss, metrics
 
 

@@ -1,4 +1,4 @@
-"""A pool of rendered training scenes on disk, drawn once by all cores and read as memory maps."""
+"""A pool of rendered scenes on disk, rendered once by all cores and read as memory maps."""
 
 from __future__ import annotations
 
@@ -35,20 +35,22 @@ _DONE = "done"
 
 
 class ScenePool:
-    """The first `count` scenes of a split: pixels `[H, W, 3]` uint8 and patch labels.
+    """The first `count` scenes of a split: pixels uint8 `[H, W, 3]` and patch labels.
 
-    Rendering is skipped when `directory` already holds a finished pool of the same size.
+    Scenes are rendered unless `directory` already has a finished pool of the same split and size.
     """
 
     def __init__(self, directory: Path, split: Split, count: int) -> None:
         self.split: Split = split
         self.count = count
         folder = directory / f"{split}-{count}"
-        if not (folder / _DONE).exists():  # an older release filled the folder where it lay
+        # The marker file tells finished pools from those that older releases, which did not write
+        # atomically, left unfinished.
+        if not (folder / _DONE).exists():
             directory.mkdir(parents=True, exist_ok=True)
             with new_folder(folder, ("*.npy", _DONE)) as new:
                 self._open(new, "w+")
-                self._draw()
+                self._render_all()
                 for array in self._arrays.values():
                     array.flush()
                 (new / _DONE).touch()
@@ -59,12 +61,12 @@ class ScenePool:
         return SceneLabels(*(self._arrays[name][indices] for name in SceneLabels._fields))
 
     def pixels(self, index: int) -> NDArray[np.uint8]:
-        """One picture `[H, W, 3]`."""
-        picture: NDArray[np.uint8] = self._arrays["pixels"][index]
-        return picture
+        """Pixels of one scene, uint8 `[H, W, 3]`."""
+        pixels: NDArray[np.uint8] = self._arrays["pixels"][index]
+        return pixels
 
     def scene(self, index: int) -> tuple[Scene, np.random.Generator]:
-        """The scene itself, and its generator as it stands after drawing it."""
+        """A scene, and its random generator in the state after sampling the scene."""
         rng = scene_rng(self.split, index)
         return sample_scene(rng), rng
 
@@ -79,18 +81,18 @@ class ScenePool:
             for name, (shape, dtype) in _FIELDS.items()
         }
 
-    def _draw(self) -> None:
+    def _render_all(self) -> None:
         jobs: Iterator[tuple[Split, int]] = ((self.split, index) for index in range(self.count))
         with ProcessPoolExecutor(os.cpu_count()) as workers:
-            drawn = workers.map(_draw_one, jobs, chunksize=32)
-            bar = tqdm(drawn, total=self.count, desc=f"render {self.split}", unit="scene")
+            results = workers.map(_render_one, jobs, chunksize=32)
+            bar = tqdm(results, total=self.count, desc=f"render {self.split}", unit="scene")
             for index, (pixels, labels) in enumerate(bar):
                 self._arrays["pixels"][index] = pixels
                 for name, value in zip(SceneLabels._fields, labels, strict=True):
                     self._arrays[name][index] = value
 
 
-def _draw_one(job: tuple[Split, int]) -> tuple[NDArray[np.uint8], SceneLabels]:
+def _render_one(job: tuple[Split, int]) -> tuple[NDArray[np.uint8], SceneLabels]:
     scene = sample_scene(scene_rng(*job))
     rendering = render(scene)
     return rendering.pixels, label_scene(scene, rendering.object_map)

@@ -1,7 +1,7 @@
-"""Questions about a scene, in varied wording, with their one right answer.
+"""Questions about a scene, in varied wording, with one correct answer each.
 
-A referent ("the large red star") is only used where it names exactly one object, so every answer
-follows from the picture alone. Answers are a word or a number, except the description's.
+A noun phrase such as "the large red star" is used only if it refers to exactly one object, so every
+answer follows from the image. Answers are one word or number, except for descriptions.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ Rng = np.random.Generator
 KINDS = ("colour", "shape", "count", "existence", "size", "relation")
 DESCRIBE = "description"
 CLEAR_DISTANCE_PX = 24.0
-# How often a kind is tried: the ones that many scenes cannot serve, and the harder ones, more.
+"""Minimum distance along an axis for a question about the relation of two objects."""
+# Relative sampling rates: higher for kinds that many scenes do not allow, and for difficult ones.
 _WEIGHTS = {"colour": 1, "shape": 1, "count": 1.2, "existence": 2, "size": 2, "relation": 2}
 _PLURALS = {"cross": "crosses"}
 
 
 @dataclass(frozen=True)
 class SceneQuestion:
-    """One question of one kind, with the answer that counts as right."""
+    """A question of one kind and its correct answer."""
 
     kind: str
     text: str
@@ -36,33 +37,33 @@ class SceneQuestion:
 def short_questions(
     scene: Scene, rng: Rng, count: int, kinds: Iterable[str] = KINDS
 ) -> list[SceneQuestion]:
-    """`count` different questions with short answers; kinds a scene cannot serve are left out."""
+    """`count` distinct questions with short answers, or fewer if the scene does not allow more."""
     pool = tuple(kinds)
     weights = np.array([_WEIGHTS[kind] for kind in pool])
-    found: dict[str, SceneQuestion] = {}
+    questions: dict[str, SceneQuestion] = {}
     for _ in range(20 * count):
-        if len(found) == count:
+        if len(questions) == count:
             break
         kind = str(rng.choice(pool, p=weights / weights.sum()))
-        question = _ASKERS[kind](scene, rng)
+        question = _GENERATORS[kind](scene, rng)
         if question is not None:
-            found.setdefault(question.text, question)
-    return list(found.values())
+            questions.setdefault(question.text, question)
+    return list(questions.values())
 
 
 def describe(scene: Scene, rng: Rng) -> SceneQuestion:
-    """The request for a description; the answer names every object from left to right."""
+    """The request for a description; the answer lists all objects from left to right."""
     items = sorted(scene.objects, key=lambda item: item.x_px)
-    named = [f"a {item.size} {item.colour} {item.shape}" for item in items]
-    if len(named) == 1:
-        answer = f"there is {named[0]}."
+    phrases = [f"a {item.size} {item.colour} {item.shape}" for item in items]
+    if len(phrases) == 1:
+        answer = f"there is {phrases[0]}."
     else:
-        answer = f"from left to right: {', '.join(named[:-1])} and {named[-1]}."
+        answer = f"from left to right: {', '.join(phrases[:-1])} and {phrases[-1]}."
     return SceneQuestion(DESCRIBE, str(rng.choice(wording.DESCRIBE)), answer)
 
 
 def referents(scene: Scene) -> dict[str, SceneObject]:
-    """Every noun phrase that names exactly one object of the scene."""
+    """All noun phrases that refer to exactly one object of the scene."""
     matches: dict[str, list[SceneObject]] = {}
     for item in scene.objects:
         for phrase in (
@@ -82,35 +83,36 @@ def referents(scene: Scene) -> dict[str, SceneObject]:
 def _pick_referent(
     scene: Scene, rng: Rng, allowed: Callable[[str], bool]
 ) -> tuple[str, SceneObject] | None:
-    named = [(phrase, item) for phrase, item in referents(scene).items() if allowed(phrase)]
-    return named[int(rng.integers(len(named)))] if named else None
+    candidates = [(phrase, item) for phrase, item in referents(scene).items() if allowed(phrase)]
+    return candidates[int(rng.integers(len(candidates)))] if candidates else None
 
 
 def _pick_pair(
     scene: Scene, rng: Rng
 ) -> tuple[tuple[str, SceneObject], tuple[str, SceneObject]] | None:
-    """Two phrases for two different objects."""
-    named = list(referents(scene).items())
-    if len({id(item) for _, item in named}) < 2:
+    """Phrases for two different objects."""
+    candidates = list(referents(scene).items())
+    if len({id(item) for _, item in candidates}) < 2:
         return None
-    first = named[int(rng.integers(len(named)))]
-    others = [entry for entry in named if entry[1] is not first[1]]
+    first = candidates[int(rng.integers(len(candidates)))]
+    others = [entry for entry in candidates if entry[1] is not first[1]]
     return first, others[int(rng.integers(len(others)))]
 
 
 def _ask_colour(scene: Scene, rng: Rng) -> SceneQuestion | None:
-    picked = _pick_referent(scene, rng, lambda phrase: not _mentions(phrase, COLOURS))
-    if picked is None:
+    referent = _pick_referent(scene, rng, lambda phrase: not _mentions(phrase, COLOURS))
+    if referent is None:
         return None
-    phrase, item = picked
-    return SceneQuestion("colour", _spelled(rng, _word(rng, wording.COLOUR, phrase)), item.colour)
+    phrase, item = referent
+    text = _vary_spelling(rng, _word(rng, wording.COLOUR, phrase))
+    return SceneQuestion("colour", text, item.colour)
 
 
 def _ask_shape(scene: Scene, rng: Rng) -> SceneQuestion | None:
-    picked = _pick_referent(scene, rng, lambda phrase: phrase.endswith("object"))
-    if picked is None:
+    referent = _pick_referent(scene, rng, lambda phrase: phrase.endswith("object"))
+    if referent is None:
         return None
-    phrase, item = picked
+    phrase, item = referent
     return SceneQuestion("shape", _word(rng, wording.SHAPE, phrase), item.shape)
 
 
@@ -123,13 +125,16 @@ def _ask_count(scene: Scene, rng: Rng) -> SceneQuestion:
         (f"{size} objects", {size}),
         (f"{size} {_plural(shape)}", {size, shape}),
     ]
-    phrase, wanted = forms[int(rng.choice(5, p=(0.3, 0.2, 0.2, 0.2, 0.1)))]
-    number = sum(wanted <= {item.size, item.colour, item.shape} for item in scene.objects)
+    phrase, attributes = forms[int(rng.choice(5, p=(0.3, 0.2, 0.2, 0.2, 0.1)))]
+    number = sum(attributes <= {item.size, item.colour, item.shape} for item in scene.objects)
     return SceneQuestion("count", _word(rng, wording.COUNT, phrase), str(number))
 
 
 def _ask_existence(scene: Scene, rng: Rng) -> SceneQuestion | None:
-    """Half the time about something that is there; else, mostly, a mix of what is there."""
+    """Whether an object exists; in half of the cases it does.
+
+    If not, its attributes are mostly those of different objects of the scene.
+    """
     present = bool(rng.random() < 0.5)
     form = int(rng.choice(4, p=(0.15, 0.15, 0.45, 0.25)))
     for _ in range(10):
@@ -137,26 +142,27 @@ def _ask_existence(scene: Scene, rng: Rng) -> SceneQuestion | None:
         if present:
             item = scene.objects[int(rng.integers(len(scene.objects)))]
             size, colour, shape = item.size, item.colour, item.shape
-        phrase, wanted = [
+        phrase, attributes = [
             (shape, {shape}),
             (f"{colour} object", {colour}),
             (f"{colour} {shape}", {colour, shape}),
             (f"{size} {shape}", {size, shape}),
         ][form]
-        there = any(wanted <= {item.size, item.colour, item.shape} for item in scene.objects)
-        if there == present:
+        exists = any(attributes <= {item.size, item.colour, item.shape} for item in scene.objects)
+        if exists == present:
             text = _word(rng, wording.EXISTENCE, _article(phrase))
             return SceneQuestion("existence", text, "yes" if present else "no")
     return None
 
 
 def _ask_size(scene: Scene, rng: Rng) -> SceneQuestion | None:
-    """Comparison of two sizes, or the size of one object."""
+    """The size of an object, or a comparison of two sizes."""
     if rng.random() < 0.3:
-        picked = _pick_referent(scene, rng, lambda phrase: not _mentions(phrase, SIZES))
-        if picked is None:
+        referent = _pick_referent(scene, rng, lambda phrase: not _mentions(phrase, SIZES))
+        if referent is None:
             return None
-        return SceneQuestion("size", _word(rng, wording.SIZE_OF, picked[0]), picked[1].size)
+        phrase, item = referent
+        return SceneQuestion("size", _word(rng, wording.SIZE_OF, phrase), item.size)
     pair = _pick_pair(scene, rng)
     if pair is None:
         return None
@@ -167,17 +173,17 @@ def _ask_size(scene: Scene, rng: Rng) -> SceneQuestion | None:
         same = "yes" if first.size == second.size else "no"
         return SceneQuestion("size", _word(rng, wording.SAME_SIZE, one, two), same)
     larger = bool(rng.random() < 0.5)
-    wanted, other = ("large", "small") if larger else ("small", "large")
+    size, opposite = ("large", "small") if larger else ("small", "large")
     if rng.random() < 0.5 and first.size != second.size and "object" not in one + two:
         templates = wording.WHICH_LARGER if larger else wording.WHICH_SMALLER
-        answer = first.shape if first.size == wanted else second.shape
+        answer = first.shape if first.size == size else second.shape
         if first.shape == second.shape:
-            answer = first.colour if first.size == wanted else second.colour
+            answer = first.colour if first.size == size else second.colour
         if first.shape == second.shape and first.colour == second.colour:
             return None
         return SceneQuestion("size", _word(rng, templates, one, two), answer)
     templates = wording.LARGER if larger else wording.SMALLER
-    answer = "yes" if first.size == wanted and second.size == other else "no"
+    answer = "yes" if first.size == size and second.size == opposite else "no"
     return SceneQuestion("size", _word(rng, templates, one, two), answer)
 
 
@@ -191,7 +197,7 @@ def _ask_relation(scene: Scene, rng: Rng) -> SceneQuestion | None:
     gap = first.x_px - second.x_px if horizontal else first.y_px - second.y_px
     if abs(gap) < CLEAR_DISTANCE_PX:
         return None
-    before = direction in ("left", "above")
+    is_negative = direction in ("left", "above")  # coordinates grow to the right and downwards
     if rng.random() < 0.25:
         opposite = wording.OPPOSITE[direction]
         templates = wording.SIDE_H if horizontal else wording.SIDE_V
@@ -202,17 +208,17 @@ def _ask_relation(scene: Scene, rng: Rng) -> SceneQuestion | None:
         rng.shuffle(options)
         text = _word(rng, templates, one, two).replace("$a", options[0]).replace("$b", options[1])
         return SceneQuestion("relation", text, answer)
-    answer = "yes" if (gap < 0) == before else "no"
+    answer = "yes" if (gap < 0) == is_negative else "no"
     phrase = str(rng.choice(wording.DIRECTIONS[direction]))
     text = _word(rng, wording.RELATION, one, two).replace("$d", phrase)
     return SceneQuestion("relation", text, answer)
 
 
 def _attributes(scene: Scene, rng: Rng) -> tuple[str, str, str]:
-    """A size, a colour and a shape, each seen in the scene three times out of four."""
+    """A size, a colour and a shape, each with a probability of at least 3/4 one of the scene's."""
 
-    def choose(seen: list[str], every: Iterable[str]) -> str:
-        return str(rng.choice(seen if rng.random() < 0.75 else list(every)))
+    def choose(in_scene: list[str], all_values: Iterable[str]) -> str:
+        return str(rng.choice(in_scene if rng.random() < 0.75 else list(all_values)))
 
     items = scene.objects
     return (
@@ -235,7 +241,7 @@ def _article(phrase: str) -> str:
 
 
 def _word(rng: Rng, templates: tuple[str, ...], one: str, two: str = "") -> str:
-    """A template filled with phrases, with synonyms swapped in now and then."""
+    """A random template filled with phrases, with some words replaced by synonyms."""
     text = str(rng.choice(templates)).replace("$1", one).replace("$2", two)
     words = [
         str(rng.choice(wording.SYNONYMS[word]))
@@ -246,11 +252,11 @@ def _word(rng: Rng, templates: tuple[str, ...], one: str, two: str = "") -> str:
     return " ".join(words)
 
 
-def _spelled(rng: Rng, text: str) -> str:
+def _vary_spelling(rng: Rng, text: str) -> str:
     return text.replace("colour", "color") if rng.random() < 0.4 else text
 
 
-_ASKERS: dict[str, Callable[[Scene, Rng], SceneQuestion | None]] = {
+_GENERATORS: dict[str, Callable[[Scene, Rng], SceneQuestion | None]] = {
     "colour": _ask_colour,
     "shape": _ask_shape,
     "count": _ask_count,

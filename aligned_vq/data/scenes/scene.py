@@ -1,7 +1,7 @@
-"""The reference world: one to five coloured shapes on a varied background, drawn from a seed.
+"""Scenes of the reference world: one to five coloured shapes on a textured background.
 
-A scene is a list of objects; `render` turns it into pixels and a map of which object each pixel
-shows. This module knows nothing of questions, tokens or models.
+A scene is a list of objects, sampled from a seed; `render` gives its pixels and the object that
+each pixel shows. This module is independent of questions, tokens and models.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ MIN_VISIBLE_SHARE = 0.7
 
 Split = Literal["train", "validation", "test", "codec"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test", "codec")
-"""Codecs learn from scenes of their own: on those it was trained on, the model answers too well."""
+"""Codecs are trained on a separate split, because the reference model's answers are nearly perfect
+on the scenes that it was trained on."""
 Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One shape: centre and radius in pixels, rotation in degrees."""
+    """A shape with its centre and radius in pixels and its rotation in degrees."""
 
     shape: str
     colour: str
@@ -53,7 +54,7 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """Objects from back to front, over a background drawn from `texture_seed`."""
+    """Objects from back to front, and a background sampled from `texture_seed`."""
 
     objects: tuple[SceneObject, ...]
     background: str
@@ -62,34 +63,35 @@ class Scene:
 
 @dataclass(frozen=True)
 class Rendering:
-    """Pixels `[H, W, 3]` and, per pixel, the index of the object seen there (-1: background)."""
+    """Pixels `[H, W, 3]`, and the number of the object at each pixel `[H, W]` (-1: background)."""
 
     pixels: Pixels
     object_map: NDArray[np.int8]
 
 
 def scene_rng(split: Split, index: int) -> np.random.Generator:
-    """A generator of its own for every scene of every split, so that splits never share a scene."""
+    """A random generator seeded by split and index, so that splits have different scenes."""
     return np.random.default_rng([SPLITS.index(split), index])
 
 
 def sample_scene(rng: np.random.Generator) -> Scene:
-    """One random scene; every object stays at least `MIN_VISIBLE_SHARE` visible."""
-    wanted = int(rng.integers(1, MAX_OBJECTS + 1))
+    """A random scene; at least `MIN_VISIBLE_SHARE` of every object is visible."""
+    count = int(rng.integers(1, MAX_OBJECTS + 1))
     background = str(rng.choice(BACKGROUNDS))
     texture_seed = int(rng.integers(2**31))
     objects: list[SceneObject] = []
-    while len(objects) < wanted:
+    while len(objects) < count:
         candidate = _sample_object(rng)
         if _all_visible([*objects, candidate]):
             objects.append(candidate)
-        elif rng.random() < 0.2:  # a crowded corner: start again rather than search for ever
+        elif rng.random() < 0.2:
+            # There may be no room for another object: start again.
             objects.clear()
     return Scene(tuple(objects), background, texture_seed)
 
 
 def render(scene: Scene) -> Rendering:
-    """The picture of a scene at `IMAGE_SIZE_PX`, with shading and sensor noise."""
+    """The image of a scene, `IMAGE_SIZE_PX` square, with shading and sensor noise."""
     rng = np.random.default_rng(scene.texture_seed)
     canvas = _background(scene.background, rng)
     object_map = np.full((IMAGE_SIZE_PX, IMAGE_SIZE_PX), -1, np.int8)
@@ -126,7 +128,7 @@ def _sample_object(rng: np.random.Generator) -> SceneObject:
 
 
 def _all_visible(objects: list[SceneObject]) -> bool:
-    """Whether later objects leave enough of the earlier ones, judged by their discs."""
+    """Whether enough of each object is visible below the later ones, approximated by discs."""
     for below, item in enumerate(objects):
         hidden = sum(_disc_overlap(item, above) for above in objects[below + 1 :])
         if hidden > 1 - MIN_VISIBLE_SHARE:
@@ -135,7 +137,7 @@ def _all_visible(objects: list[SceneObject]) -> bool:
 
 
 def _disc_overlap(item: SceneObject, above: SceneObject) -> float:
-    """Share of the disc of `item` covered by the disc of `above`."""
+    """Fraction of the disc of `item` that the disc of `above` covers."""
     r, s = item.radius_px, above.radius_px
     d = math.hypot(item.x_px - above.x_px, item.y_px - above.y_px)
     if d >= r + s:
@@ -149,7 +151,7 @@ def _disc_overlap(item: SceneObject, above: SceneObject) -> float:
 
 
 def _bounding_box(item: SceneObject) -> tuple[slice, slice]:
-    """Rows and columns that the object can touch."""
+    """Rows and columns that contain the object."""
 
     def span(centre: float) -> slice:
         low, high = centre - item.radius_px - 1, centre + item.radius_px + 2
@@ -161,7 +163,7 @@ def _bounding_box(item: SceneObject) -> tuple[slice, slice]:
 def _coverage(
     item: SceneObject, box: tuple[slice, slice], oversampling: int = 2
 ) -> NDArray[np.float32]:
-    """How much of each pixel of `box` the shape covers, 0 to 1."""
+    """Fraction of each pixel of `box` that the shape covers, float32 `[H, W]`."""
     rows, columns = box
     width, height = columns.stop - columns.start, rows.stop - rows.start
     mask = Image.new("L", (width * oversampling, height * oversampling))
@@ -177,8 +179,8 @@ def _coverage(
             ImageDraw.Draw(hole).ellipse((x - inner, y - inner, x + inner, y + inner), fill=0)
             mask = ImageChops.multiply(mask, hole)
     else:
-        turn = math.radians(item.rotation_deg)
-        cos, sin = math.cos(turn), math.sin(turn)
+        angle = math.radians(item.rotation_deg)
+        cos, sin = math.cos(angle), math.sin(angle)
         outline = [
             (x + r * (u * cos - v * sin), y + r * (u * sin + v * cos))
             for u, v in _OUTLINES[item.shape]
@@ -208,8 +210,8 @@ def _heart() -> list[tuple[float, float]]:
 
 def _cross(arm: float = 0.32) -> list[tuple[float, float]]:
     quarter = [(arm, -1.0), (arm, -arm), (1.0, -arm)]
-    turned = [(-v, u) for u, v in quarter]
-    half = quarter + turned
+    rotated = [(-v, u) for u, v in quarter]
+    half = quarter + rotated
     return half + [(-u, -v) for u, v in half]
 
 
@@ -223,11 +225,11 @@ _OUTLINES: dict[str, list[tuple[float, float]]] = {
 
 
 def _background(kind: str, rng: np.random.Generator) -> NDArray[np.float32]:
-    """A muted texture `[H, W, 3]`: never as saturated as an object."""
+    """A texture `[H, W, 3]` of two colours that are less saturated than objects."""
     first, second = (_muted(rng) for _ in range(2))
     yy, xx = np.mgrid[0:IMAGE_SIZE_PX, 0:IMAGE_SIZE_PX].astype(np.float32) / IMAGE_SIZE_PX
-    turn = rng.uniform(0, math.pi)
-    along = xx * math.cos(turn) + yy * math.sin(turn)
+    angle = rng.uniform(0, math.pi)
+    along = xx * math.cos(angle) + yy * math.sin(angle)
     if kind == "plain":
         mix = np.zeros_like(along)
     elif kind == "gradient":
@@ -239,8 +241,8 @@ def _background(kind: str, rng: np.random.Generator) -> NDArray[np.float32]:
         mix = (np.floor(xx * cells) + np.floor(yy * cells)) % 2
     else:
         coarse = rng.integers(0, 256, (6, 6), np.uint8)
-        grown = Image.fromarray(coarse).resize((IMAGE_SIZE_PX,) * 2, Image.Resampling.BICUBIC)
-        mix = np.asarray(grown, np.float32) / 255
+        clouds = Image.fromarray(coarse).resize((IMAGE_SIZE_PX,) * 2, Image.Resampling.BICUBIC)
+        mix = np.asarray(clouds, np.float32) / 255
     return np.asarray(first + mix[..., None] * (second - first), np.float32)
 
 

@@ -1,4 +1,4 @@
-"""The sentences of questions: `$1`, `$2` stand for objects; `$d`, `$a`, `$b` for sides."""
+"""Templates of questions: `$1` and `$2` are objects, `$d`, `$a` and `$b` are directions."""
 
 from __future__ import annotations
 

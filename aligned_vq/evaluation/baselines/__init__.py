@@ -1,1 +1,1 @@
-"""Other ways to send an image, measured beside the codec."""
+"""Other ways to send an image, for comparison with the codec."""

@@ -1,7 +1,6 @@
-"""Sending the residual stream at a cut without a codebook: float16, or int8 with a scale per token.
+"""Baselines that send the residual stream at a cut as float16, or as int8 with a scale per token.
 
-Both close the cut: the residual stream itself crosses and the cut LayerNorm is computed again in
-the cloud, so nothing but rounding is lost.
+The cloud computes the cut LayerNorm from the residual stream, so the only loss is rounding.
 """
 
 from __future__ import annotations
@@ -28,29 +27,29 @@ Stream = NDArray[np.float32]
 
 
 class StreamCoding(Protocol):
-    """The residual stream of one image as bytes, and back."""
+    """A conversion between the residual stream of one image and bytes."""
 
     @property
     def name(self) -> str:
-        """For people, such as `raw fp16`."""
+        """Name in tables, such as `raw fp16`."""
 
     def encode(self, stream: Stream) -> bytes:
         """The bytes of a stream `[N, D]`."""
 
     def decode(self, data: bytes, dim: int) -> Stream:
-        """The stream `[N, D]` in some bytes; CorruptPayload if they are not of whole tokens."""
+        """The stream `[N, D]` in the bytes; CorruptPayload if their length is invalid."""
 
 
 class RawFloat16:
-    """Every number as a little-endian float16: `2 N D` bytes."""
+    """Values as little-endian float16: `2 N D` bytes."""
 
     name = "raw fp16"
 
     def encode(self, stream: Stream) -> bytes:
-        """Numbers beyond float16's range become its largest."""
-        largest = np.finfo(np.float16).max
-        numbers: NDArray[np.float16] = stream.clip(-largest, largest).astype("<f2")
-        return numbers.tobytes()
+        """The bytes of a stream `[N, D]`, clipped to float16's range."""
+        limit = np.finfo(np.float16).max
+        values: NDArray[np.float16] = stream.clip(-limit, limit).astype("<f2")
+        return values.tobytes()
 
     def decode(self, data: bytes, dim: int) -> Stream:
         """See `StreamCoding`."""
@@ -59,19 +58,19 @@ class RawFloat16:
 
 
 class Int8PerToken:
-    """N scales in float16, then every number as an int8 multiple of its token's: `N (D + 2)` bytes.
+    """N scales in float16, then values as int8 multiples of their token's scale: `N (D + 2)` bytes.
 
-    Symmetric: the largest magnitude of a token becomes 127.
+    Quantization is symmetric: the largest magnitude of a token becomes 127.
     """
 
     name = "int8 per token"
 
     def encode(self, stream: Stream) -> bytes:
-        """Numbers beyond the scale's float16 range are clipped."""
-        widest = np.abs(stream).max(1, keepdims=True) / 127
-        # The smallest normal float16, so that a token of zeros divides by something.
+        """The bytes of a stream `[N, D]`; scales are clipped to float16's range."""
+        exact = np.abs(stream).max(1, keepdims=True) / 127
+        # At least the smallest normal float16: avoids a division by zero for tokens of zeros.
         limits = np.finfo(np.float16)
-        scales: NDArray[np.float16] = widest.clip(limits.smallest_normal, limits.max).astype("<f2")
+        scales: NDArray[np.float16] = exact.clip(limits.smallest_normal, limits.max).astype("<f2")
         steps = np.rint(stream / scales.astype(np.float32)).clip(-127, 127)
         return scales.tobytes() + steps.astype(np.int8).tobytes()
 
@@ -84,12 +83,12 @@ class Int8PerToken:
 
 
 class ResidualBaseline:
-    """A `FeaturePath`: the residual stream crosses a cut, and nothing else.
+    """A `FeaturePath` that sends only the residual stream at a cut.
 
     Args:
-        examiner: whose checkpoint is cut, and where its halves run.
+        examiner: its checkpoint is split, and both halves run on its device.
         split: the cut.
-        coding: how the stream becomes bytes.
+        coding: of the residual stream.
 
     Raises:
         ConfigError: the tower cannot be cut there.
@@ -106,15 +105,15 @@ class ResidualBaseline:
         self._suffix = load_suffix(checkpoint, split).to(device)
         self._eps = checkpoint.tower.vision.layer_norm_eps
         self._norm: tuple[Tensor, Tensor] | None = None
-        if split.norm != "pre":  # there the features are the residual stream
+        if split.norm != "pre":  # at the cut `pre`, the features are the residual stream
             names = [f"{cut_norm_name(split)}.{part}" for part in ("weight", "bias")]
             tensors = checkpoint.vision_tensors(names)
             weight, bias = (tensors[name].to(device, torch.float32) for name in names)
             self._norm = weight, bias
 
     @torch.inference_mode()
-    def __call__(self, pictures: Sequence[Image.Image], pixels: Tensor) -> PathOutput:
-        """See `FeaturePath`; `pictures` is not looked at."""
+    def __call__(self, images: Sequence[Image.Image], pixels: Tensor) -> PathOutput:
+        """See `FeaturePath`; `images` is not used."""
         bodies, milliseconds = on_edge(pixels, self._send)
         dim = self._prefix.pre_layrnorm.weight.shape[0]
         streams = np.stack([self._coding.decode(body, dim) for body in bodies])
@@ -132,12 +131,12 @@ class ResidualBaseline:
 
 
 def feature_baselines(examiner: Evaluator, split: SplitPoint) -> tuple[ResidualBaseline, ...]:
-    """Both codings at a cut."""
+    """The baselines with float16 and int8 at a cut."""
     return tuple(ResidualBaseline(examiner, split, c) for c in (RawFloat16(), Int8PerToken()))
 
 
 def _check_length(data: bytes, token_bytes: int) -> int:
-    """The number of tokens in some bytes."""
+    """The number of tokens; CorruptPayload if the length is not a multiple of `token_bytes`."""
     tokens, rest = divmod(len(data), token_bytes)
     if rest or not tokens:
         raise CorruptPayload(

@@ -1,8 +1,8 @@
-"""Finite scalar quantization at the published rate: four numbers of eight levels per token.
+"""Baseline with finite scalar quantization at AlignedVQ's rate: 4 values of 8 levels per token.
 
 After "Finite Scalar Quantization: VQ-VAE Made Simple" (arXiv 2309.15505): a few latents, each
-bounded by tanh and rounded, in place of a codebook. [8, 8, 8, 8] has 4,096 combinations, 12 bits.
-Calibrated like our codec (position mean, principal axes, least squares) and not trained.
+bounded by tanh and rounded, replace the codebook. [8, 8, 8, 8] has 4,096 combinations, or 12 bits.
+Calibrated as this project's codec (position mean, principal axes, least squares), not trained.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from aligned_vq.bitstream.bits import bits_to_bytes, bytes_to_bits, pack_fields, unpack_fields
 from aligned_vq.calibration.codec import features_at, pixel_batches
 from aligned_vq.calibration.quantizer import least_squares, principal_axes
-from aligned_vq.data.scenes.exam import training_pictures
+from aligned_vq.data.scenes.exam import training_images
 from aligned_vq.errors import ConfigError, CorruptPayload
 from aligned_vq.evaluation.baselines.features import ResidualBaseline, Stream
 from aligned_vq.evaluation.examiner import Evaluator
@@ -23,22 +23,25 @@ from aligned_vq.types import SplitPoint
 
 LEVELS, DIMENSIONS, LEVEL_BITS = 8, 4, 3
 BOUND = 2.0
-"""Standard deviations at which tanh has bent a latent to 0.76 of its bound."""
-CALIBRATION_PICTURES = 200
+"""Latents are divided by this many standard deviations before tanh."""
+CALIBRATION_IMAGES = 200
 
 
 class ScalarLevels:
     """A `StreamCoding` of 12 bits per token, fitted to examples `[M, N, D]` of the residual stream.
 
     Raises:
-        ConfigError: there are fewer examples than directions.
+        ConfigError: there are fewer tokens than dimensions D.
     """
 
     name = "FSQ 8x8x8x8"
 
     def __init__(self, examples: Tensor) -> None:
         if examples.shape[0] * examples.shape[1] < examples.shape[2]:
-            raise ConfigError(f"expected more examples than {examples.shape[2]} for FSQ's axes")
+            raise ConfigError(
+                f"expected at least {examples.shape[2]} tokens for FSQ, got "
+                f"{examples.shape[0] * examples.shape[1]}; give more images"
+            )
         self._mean = examples.mean(0)
         centred = (examples - self._mean).flatten(0, 1)
         axes = principal_axes(centred, DIMENSIONS)
@@ -47,12 +50,12 @@ class ScalarLevels:
         self._up = least_squares(self._latents(levels), centred)
 
     def encode(self, stream: Stream) -> bytes:
-        """Three bits per number, packed: `[N, D]` float32 to 1.5 N bytes."""
+        """The 1.5 N bytes of a stream float32 `[N, D]`."""
         levels = self._levels(torch.from_numpy(stream) - self._mean)
         return bits_to_bytes(pack_fields(levels.numpy().astype(np.int32), LEVEL_BITS))
 
     def decode(self, data: bytes, dim: int) -> Stream:
-        """The stream `[N, D]` float32; CorruptPayload when the length is not that of N tokens."""
+        """The stream float32 `[N, D]`; CorruptPayload if the length is not that of N tokens."""
         tokens = len(self._mean)
         bits = tokens * DIMENSIONS * LEVEL_BITS
         if len(data) != -(-bits // 8):
@@ -73,7 +76,7 @@ class ScalarLevels:
 
 @torch.inference_mode()
 def fsq_baseline(examiner: Evaluator, split: SplitPoint) -> ResidualBaseline:
-    """FSQ of the residual stream at a cut, calibrated on pictures the model was trained on."""
-    pixels = pixel_batches(examiner.checkpoint, training_pictures(CALIBRATION_PICTURES))
+    """FSQ of the residual stream at a cut, calibrated on images of the training split."""
+    pixels = pixel_batches(examiner.checkpoint, training_images(CALIBRATION_IMAGES))
     residual = features_at(load_prefix(examiner.checkpoint, split), pixels).residual
     return ResidualBaseline(examiner, split, ScalarLevels(residual))

@@ -1,7 +1,7 @@
-"""Sending the picture itself: JPEG and WebP at several qualities and sizes, to the unsplit model.
+"""Baselines that send the image to the unsplit model: JPEG and WebP at several qualities and sizes.
 
-Bytes are those of the whole file as Pillow writes it, tables and headers included: that is what a
-client would upload. Both encoders are asked for their smallest file of a quality.
+Sizes are those of whole files, as a client would upload them. Both encoders use the settings for
+the smallest files of a quality.
 """
 
 from __future__ import annotations
@@ -18,37 +18,37 @@ from torch import Tensor
 from aligned_vq.evaluation.examiner import Evaluator
 from aligned_vq.evaluation.llava import PathOutput
 
-_WRITE: dict[str, dict[str, Any]] = {
-    "JPEG": {"optimize": True},  # Huffman tables of this picture; chroma at half size
+_SAVE_OPTIONS: dict[str, dict[str, Any]] = {
+    "JPEG": {"optimize": True},  # Huffman tables for the image; chroma is subsampled by default
     "WEBP": {"method": 6},
 }
 
 
 @dataclass(frozen=True)
 class ImageCoding:
-    """A file format at a quality, of the picture at a size."""
+    """A file format with a quality and an image size."""
 
     format: Literal["JPEG", "WEBP"]
     quality: int
-    """Pillow's, 0 to 100; not comparable between formats."""
+    """Pillow's `quality`, 0 to 100; not comparable between formats."""
     side: int
-    """Pixels of the shorter side of what is sent."""
+    """Length of the shorter side of the sent image in pixels."""
 
     @property
     def name(self) -> str:
-        """Such as `JPEG-90 336px`."""
+        """A name such as `JPEG-90 336px`."""
         return f"{self.format}-{self.quality} {self.side}px"
 
-    def encode(self, picture: Image.Image) -> bytes:
-        """The file of a picture, made smaller first (bicubic) unless it is of that size."""
+    def encode(self, image: Image.Image) -> bytes:
+        """The file of an image, which is resized (bicubic) to `side` if necessary."""
         file = BytesIO()
-        small = resized(picture, self.side)
-        small.save(file, self.format, quality=self.quality, **_WRITE[self.format])
+        small = resized(image, self.side)
+        small.save(file, self.format, quality=self.quality, **_SAVE_OPTIONS[self.format])
         return file.getvalue()
 
     @staticmethod
     def decode(data: bytes, side: int) -> Image.Image:
-        """The picture in a file, brought back (bicubic) to `side` pixels of its shorter side."""
+        """The image in a file, resized (bicubic) to a shorter side of `side` pixels."""
         return resized(Image.open(BytesIO(data)).convert("RGB"), side)
 
 
@@ -63,14 +63,14 @@ IMAGE_CODINGS: tuple[ImageCoding, ...] = (
 
 
 class ImageBaseline:
-    """A `FeaturePath`: the picture crosses as a file, the unsplit model sees what was decoded.
+    """A `FeaturePath` that sends an image file to the unsplit model.
 
-    The sender first brings the picture to the model's own size, where it is larger or smaller:
-    no path here is charged for detail that the model cannot see.
+    The sender first resizes images to the size of the model's input, so that no bytes are spent on
+    details that the model does not receive.
 
     Args:
-        examiner: its whole tower and processor are the receiver.
-        coding: what is sent.
+        examiner: its vision tower and processor receive the decoded image.
+        coding: of the image.
     """
 
     quantizer = None
@@ -90,14 +90,14 @@ class ImageBaseline:
         """Format, quality and side."""
         return asdict(self._coding)
 
-    def __call__(self, pictures: Sequence[Image.Image], pixels: Tensor) -> PathOutput:
-        """See `FeaturePath`; `pixels` is not looked at. Time is that of resizing and encoding."""
+    def __call__(self, images: Sequence[Image.Image], pixels: Tensor) -> PathOutput:
+        """See `FeaturePath`; `pixels` is not used. Edge times are those of `ImageCoding.encode`."""
         files: list[bytes] = []
         milliseconds: list[float] = []
-        for picture in pictures:
-            seen = resized(picture.convert("RGB"), self._side)
+        for image in images:
+            model_sized = resized(image.convert("RGB"), self._side)
             start = time.perf_counter_ns()
-            files.append(self._coding.encode(seen))
+            files.append(self._coding.encode(model_sized))
             milliseconds.append((time.perf_counter_ns() - start) / 1e6)
         decoded = [self._coding.decode(file, self._side) for file in files]
         states = self._examiner.tower_states(self._examiner.pixels(decoded))
@@ -107,15 +107,15 @@ class ImageBaseline:
 def image_baselines(
     examiner: Evaluator, codings: Sequence[ImageCoding] = IMAGE_CODINGS
 ) -> Iterator[ImageBaseline]:
-    """A path for every coding."""
+    """A baseline for every coding."""
     for coding in codings:
         yield ImageBaseline(examiner, coding)
 
 
-def resized(picture: Image.Image, side: int) -> Image.Image:
-    """The picture with a shorter side of `side` pixels, in its proportions; itself if it has it."""
-    shorter = min(picture.size)
+def resized(image: Image.Image, side: int) -> Image.Image:
+    """The image with a shorter side of `side` pixels and the same aspect ratio."""
+    shorter = min(image.size)
     if shorter == side:
-        return picture
-    width, height = (max(1, round(length * side / shorter)) for length in picture.size)
-    return picture.resize((width, height), Image.Resampling.BICUBIC)
+        return image
+    width, height = (max(1, round(length * side / shorter)) for length in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC)

@@ -1,7 +1,7 @@
-"""VQA-v2 from its official files: the answers of a model, and the official accuracy of them.
+"""Evaluation on VQA-v2 from its official files, with the official accuracy.
 
-`files` reads questions and people's answers, `answerers` ask a model, `answer_log` keeps what it
-said across kills, `plans` says which rows there are and `job` answers one; `metric` scores,
-`report` and `rows` show, and `published` holds what others measured. `world` writes the reference
-world in the same format.
+`files` reads questions and human answers, `answerers` ask a model, and `answer_log` saves its
+answers so that a job can be resumed. `plans` defines the rows of a table, and `job` answers one.
+`metric` computes accuracies, `report` and `rows` format them, and `published` has the figures of
+others. `world` writes the reference world in the same format.
 """

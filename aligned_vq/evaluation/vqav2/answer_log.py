@@ -1,4 +1,4 @@
-"""A model's answers on disk, question by question, so that a job that was killed goes on."""
+"""A model's answers on disk, saved question by question, so that a killed job can be resumed."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from aligned_vq.errors import ConfigError
 from aligned_vq.files.atomic_file import write_file
 
 NAME = "checkpoint"
-"""In what a row says of itself, the name of its model: for people, and never compared."""
-_IDENTITY = "row.json"
+"""Key of the model's name in a row's identity: informative, not compared."""
+_IDENTITY_FILE = "row.json"
 
 
-class Answered(NamedTuple):
-    """One answer."""
+class AnswerRecord(NamedTuple):
+    """A model's answer to one question."""
 
     question_id: int
     image_id: int
     answer: str
-    """As the model wrote it."""
+    """Not normalised."""
     payload_bytes: int | None
-    """Body of the image's payload; None where no payload was sent."""
+    """Size of the image's payload body; None if no payload was sent."""
 
 
 class AnswerLog:
-    """Appends answers to a file of JSON lines, each whole or, after a kill, cut off at its end.
+    """Appends answers to a file of JSON lines.
 
-    A cut-off end is removed when the file is opened again.
+    A killed process may leave an incomplete last line, which is removed on opening.
 
     Raises:
         OSError: the file cannot be written.
@@ -48,94 +48,97 @@ class AnswerLog:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def add(self, answers: Iterable[Answered]) -> None:
-        """Write some answers; they survive the process from here on."""
+    def add(self, answers: Iterable[AnswerRecord]) -> None:
+        """Append answers; once this returns, they survive the end of the process."""
         lines = (json.dumps(answer._asdict()) + "\n" for answer in answers)
         self._file.write("".join(lines).encode())
         self._file.flush()
 
 
-def read_answers(folder: Path) -> dict[int, Answered]:
-    """Every whole answer below a row's folder, whichever process wrote it, by question id.
+def read_answers(folder: Path) -> dict[int, AnswerRecord]:
+    """All complete answers in a row's folder, of all processes, by question id.
 
     Raises:
-        ConfigError: a line other than the last of a file is none of `AnswerLog`'s.
+        ConfigError: a line before the last of a file is not an answer.
     """
-    found: dict[int, Answered] = {}
+    answers: dict[int, AnswerRecord] = {}
     for path in sorted(folder.glob("answers-*.jsonl")):
-        *lines, _ = path.read_bytes().split(b"\n")  # behind the last end of a line: cut off
+        *lines, _ = path.read_bytes().split(b"\n")  # the last part is empty or an incomplete line
         for number, line in enumerate(lines, 1):
-            answer = _parsed(line)
+            answer = _parse(line)
             if answer is None:
                 raise ConfigError(
                     f"{path}, line {number}: expected an answer, got {line[:60]!r}; remove the "
                     "line, and its question is asked again"
                 )
-            found.setdefault(answer.question_id, answer)
-    return found
+            answers.setdefault(answer.question_id, answer)
+    return answers
 
 
 def claim(folder: Path, identity: Mapping[str, Any], answered: bool) -> None:
-    """Make a row's folder, or check that what is there was asked in the same way. A folder without
-    answers is anybody's: what claimed it may have been mistaken. Nobody may write meanwhile.
+    """Create a row's folder, or check that its answers are those of the same row.
+
+    A folder without answers is claimed again, because an earlier claim may have had wrong settings.
+    No other process may write to the folder meanwhile.
 
     Args:
-        folder: the row's.
-        identity: how it is asked; JSON-able.
-        answered: whether the folder holds answers, as `read_answers` says.
+        folder: of the row.
+        identity: the row's settings as JSON values.
+        answered: whether the folder has answers.
 
     Raises:
-        ConfigError: it holds answers that were asked in another way.
+        ConfigError: the folder has answers with other settings.
     """
-    path = folder / _IDENTITY
+    path = folder / _IDENTITY_FILE
     folder.mkdir(parents=True, exist_ok=True)
     if not (answered and path.exists()):
         write_file(path, json.dumps(identity, indent=1) + "\n")
-    kept = _kept(folder)
-    different = _differences(kept, identity)
+    saved = _read_identity(folder)
+    different = _differences(saved, identity)
     if different:
         raise ConfigError(
-            f"{folder}: expected what the answers in it were asked with, "
-            f"{_words(kept, different)}, got {_words(identity, different)}; give that, or another "
-            "--out"
+            f"{folder}: expected the settings of the answers in it, "
+            f"{_describe(saved, different)}, got {_describe(identity, different)}; use the same "
+            "settings, or another --out"
         )
 
 
-def asked_alike(folder: Path, identity: Mapping[str, Any]) -> bool:
-    """Whether a row's folder was claimed, and by one that shares this.
+def has_identity(folder: Path, identity: Mapping[str, Any]) -> bool:
+    """Whether a row's folder was claimed with the same values for the keys of `identity`.
 
     Raises:
-        ConfigError: what the folder says of itself cannot be read.
+        ConfigError: the folder's identity file is damaged.
     """
-    return (folder / _IDENTITY).is_file() and not _differences(_kept(folder), identity)
+    claimed = (folder / _IDENTITY_FILE).is_file()
+    return claimed and not _differences(_read_identity(folder), identity)
 
 
-def _kept(folder: Path) -> dict[str, Any]:
-    path = folder / _IDENTITY
+def _read_identity(folder: Path) -> dict[str, Any]:
+    path = folder / _IDENTITY_FILE
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
+        identity = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ConfigError(f"{path} is not JSON ({error}); remove {folder}") from error
-    if not isinstance(kept, dict):
-        raise ConfigError(f"{path}: expected an object, got {kept!s:.60}; remove {folder}")
-    return kept
+    if not isinstance(identity, dict):
+        raise ConfigError(f"{path}: expected an object, got {identity!s:.60}; remove {folder}")
+    return identity
 
 
-def _differences(kept: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
-    return [key for key, value in identity.items() if key != NAME and kept.get(key) != value]
+def _differences(saved: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
+    return [key for key, value in identity.items() if key != NAME and saved.get(key) != value]
 
 
-def _words(identity: Mapping[str, Any], keys: Iterable[str]) -> str:
-    """Of a long text its two ends; what an older version did not keep is nothing."""
-    shown = {key: reprlib.repr(identity[key]) if key in identity else "untold" for key in keys}
+def _describe(identity: Mapping[str, Any], keys: Iterable[str]) -> str:
+    """Keys with shortened values; older versions did not save every key."""
+    shown = {key: reprlib.repr(identity[key]) if key in identity else "unknown" for key in keys}
     return ", ".join(f"{key} {value}" for key, value in shown.items())
 
 
-def _parsed(line: bytes) -> Answered | None:
+def _parse(line: bytes) -> AnswerRecord | None:
     try:
-        answer = Answered(**json.loads(line))
+        answer = AnswerRecord(**json.loads(line))
     except (TypeError, ValueError):
         return None
     numbers = (answer.question_id, answer.image_id)
-    whole = all(type(number) is int for number in numbers) and isinstance(answer.answer, str)
-    return answer if whole and isinstance(answer.payload_bytes, int | None) else None
+    valid = all(type(number) is int for number in numbers) and isinstance(answer.answer, str)
+    return answer if valid and isinstance(answer.payload_bytes, int | None) else None

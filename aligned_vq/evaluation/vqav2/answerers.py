@@ -1,4 +1,4 @@
-"""Who answers questions about a picture: a model in this process, or a cloud behind an edge."""
+"""Answering of questions about an image, by a model in this process or by a cloud service."""
 
 from __future__ import annotations
 
@@ -12,31 +12,32 @@ from torch import Tensor
 from aligned_vq.evaluation.llava import FeaturePath, LoadedLlava
 
 QUESTIONS_AT_ONCE = 8
-"""About one picture, in one batch: which ones go together must not depend on how work is shared."""
+"""Batch size for questions about one image. Batches are always formed alike, because rounding, and
+so an answer, may depend on the batch."""
 
 
-class PictureAnswers(NamedTuple):
-    """What was said about one picture."""
+class ImageAnswers(NamedTuple):
+    """The answers to questions about one image."""
 
     answers: list[str]
     payload_bytes: int | None
-    """Body of the payload that the answers came from; None where none was sent."""
+    """Size of the image's payload body; None if no payload was sent."""
 
 
 class ImageAnswerer(Protocol):
-    """Answers questions about one picture, the same whatever was asked before."""
+    """Answers questions about one image, independently of earlier questions."""
 
-    def __call__(self, picture: Image.Image, questions: Sequence[str]) -> PictureAnswers:
-        """Greedy answers, one for each question, without space around them."""
+    def __call__(self, image: Image.Image, questions: Sequence[str]) -> ImageAnswers:
+        """Greedy answers, one for each question, without surrounding white space."""
 
 
 class LocalAnswerer:
-    """A LLaVA that reads what a path brought it.
+    """Answers with a LLaVA in this process.
 
     Args:
         llava: the model.
-        path: from a picture to what the projector reads; None: the unsplit model.
-        max_tokens: of an answer.
+        path: from an image to the projector's input; None: the unsplit model.
+        max_tokens: maximum tokens of an answer.
     """
 
     def __init__(self, llava: LoadedLlava, path: FeaturePath | None, max_tokens: int) -> None:
@@ -45,63 +46,64 @@ class LocalAnswerer:
         self._max_tokens = max_tokens
 
     @torch.inference_mode()
-    def __call__(self, picture: Image.Image, questions: Sequence[str]) -> PictureAnswers:
-        """See `ImageAnswerer`; InvalidInput where a question holds a special token's text."""
+    def __call__(self, image: Image.Image, questions: Sequence[str]) -> ImageAnswers:
+        """See `ImageAnswerer`; InvalidInput if a question contains a special token."""
         path = self._path or self._llava.unsplit
-        output = path([picture], self._llava.pixels([picture]))
+        output = path([image], self._llava.pixels([image]))
         model = self._llava.model
-        image = model.model.multi_modal_projector(output.states.to(model.dtype))[0]
+        embeds = model.model.multi_modal_projector(output.states.to(model.dtype))[0]
         answers: list[str] = []
         for start in range(0, len(questions), QUESTIONS_AT_ONCE):
-            answers += self._answer(image, questions[start : start + QUESTIONS_AT_ONCE])
-        return PictureAnswers(answers, None if self._path is None else output.sent_bytes[0])
+            answers += self._answer(embeds, questions[start : start + QUESTIONS_AT_ONCE])
+        return ImageAnswers(answers, None if self._path is None else output.sent_bytes[0])
 
-    def _answer(self, image: Tensor, questions: Sequence[str]) -> list[str]:
+    def _answer(self, image_embeds: Tensor, questions: Sequence[str]) -> list[str]:
+        """Answers to a batch of questions about the image with these embeddings `[P, H]`."""
         llava = self._llava
-        embed, tokenizer = llava.model.get_input_embeddings(), llava.tokenizer
+        embedding, tokenizer = llava.model.get_input_embeddings(), llava.tokenizer
         prompts = llava.packer.prompts(questions)
-        blank = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         longest = max(map(len, prompts))
 
-        def embedded(ids: Sequence[int]) -> Tensor:
-            found: Tensor = embed(torch.tensor(ids, dtype=torch.int64, device=llava.device))
-            return found
+        def embed(ids: Sequence[int]) -> Tensor:
+            embeds: Tensor = embedding(torch.tensor(ids, dtype=torch.int64, device=llava.device))
+            return embeds
 
-        lead = torch.cat([embedded(llava.packer.prefix_ids), image])
-        rows, seen = [], []
+        prefix = torch.cat([embed(llava.packer.prefix_ids), image_embeds])
+        rows, mask = [], []
         for ids in prompts:
-            missing = longest - len(ids)  # on the left: answers begin side by side
-            rows.append(torch.cat([embedded([blank] * missing), lead, embedded(ids)]))
-            seen.append([0] * missing + [1] * (len(lead) + len(ids)))
+            padding = longest - len(ids)  # on the left, so that all answers start at one position
+            rows.append(torch.cat([embed([pad] * padding), prefix, embed(ids)]))
+            mask.append([0] * padding + [1] * (len(prefix) + len(ids)))
         tokens = llava.model.generate(
             inputs_embeds=torch.stack(rows),
-            attention_mask=torch.tensor(seen, device=llava.device),
+            attention_mask=torch.tensor(mask, device=llava.device),
             max_new_tokens=self._max_tokens,
             do_sample=False,
             num_beams=1,
-            pad_token_id=blank,
+            pad_token_id=pad,
         )
         texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return [text.strip() for text in texts]
 
 
 class QuestionClient(Protocol):
-    """What is wanted of `edge_client.EdgeClient`, which this package does not know."""
+    """The required interface of `edge_client.EdgeClient`, which this package must not import."""
 
     def compress(self, image: Image.Image, *, quality: str | None = None) -> Any:
-        """An encoded image, with a `payload`."""
+        """An encoded image with an attribute `payload`."""
 
     def ask(self, image: Any, question: str, *, max_tokens: int) -> str:
-        """The whole answer."""
+        """The complete answer."""
 
 
 class CloudAnswerer:
-    """A cloud that serves the bundle, asked through an edge client, one question after the other.
+    """Answers with a cloud service that has the bundle, one question at a time.
 
     Args:
-        client: connected or ready to be.
-        point: operating point of the bundle; None: its default.
-        max_tokens: of an answer.
+        client: an edge client of the service.
+        point: name of an operating point of the bundle; None: its default.
+        max_tokens: maximum tokens of an answer.
     """
 
     def __init__(self, client: QuestionClient, point: str | None, max_tokens: int) -> None:
@@ -109,25 +111,25 @@ class CloudAnswerer:
         self._point = point
         self._max_tokens = max_tokens
 
-    def __call__(self, picture: Image.Image, questions: Sequence[str]) -> PictureAnswers:
-        """See `ImageAnswerer`. Raises as `EdgeClient.ask`."""
-        payload = self._client.compress(picture, quality=self._point).payload
+    def __call__(self, image: Image.Image, questions: Sequence[str]) -> ImageAnswers:
+        """See `ImageAnswerer`; raises as `EdgeClient.ask`."""
+        payload = self._client.compress(image, quality=self._point).payload
         answers = [
             str(self._client.ask(payload, question, max_tokens=self._max_tokens)).strip()
             for question in questions
         ]
-        return PictureAnswers(answers, len(payload.body))
+        return ImageAnswers(answers, len(payload.body))
 
 
-def padded(picture: Image.Image, mean: Sequence[float]) -> Image.Image:
-    """The picture in the middle of a square of its longer side, on the processor's mean colour.
+def padded(image: Image.Image, mean: Sequence[float]) -> Image.Image:
+    """The image centred in a square of its longer side, on the processor's mean colour.
 
-    LLaVA-1.5 was trained and examined so, while the processors of its conversions crop.
+    LLaVA-1.5 was trained and evaluated this way, but the processors of its conversions crop.
     """
-    side = max(picture.size)
-    if picture.size == (side, side):
-        return picture
+    side = max(image.size)
+    if image.size == (side, side):
+        return image
     red, green, blue = (int(channel * 255) for channel in mean)
     square = Image.new("RGB", (side, side), (red, green, blue))
-    square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
     return square

@@ -1,4 +1,4 @@
-"""One row of the evaluation: every question answered once, by any number of processes."""
+"""Answering of all questions for one row of the table, by any number of processes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from accelerate import PartialState
 from tqdm import tqdm
 
 from aligned_vq.evaluation.vqav2.answer_log import (
-    Answered,
     AnswerLog,
-    asked_alike,
+    AnswerRecord,
     claim,
+    has_identity,
     read_answers,
 )
 from aligned_vq.evaluation.vqav2.answerers import ImageAnswerer, padded
@@ -29,18 +29,18 @@ _NOT_IN_NAMES = re.compile(r"[^\w.@+-]+")
 
 @dataclass(frozen=True)
 class JobSettings:
-    """How every row of an evaluation asks."""
+    """The settings that all rows of an evaluation share."""
 
     suffix: str
-    """Put behind every question."""
+    """Text appended to every question."""
     max_tokens: int
-    """Of an answer."""
+    """Maximum tokens of an answer."""
     mean: tuple[float, float, float] | None
-    """Pictures are padded to a square with this colour (0 to 1 per channel); None: as they are."""
+    """Colour, 0 to 1 per channel, with which images are padded to a square; None: no padding."""
 
     @property
     def identity(self) -> dict[str, Any]:
-        """JSON-able; answers that were asked otherwise are not of the same row."""
+        """The settings as JSON values; a row's answers must all have the same."""
         return {
             "suffix": self.suffix,
             "max_tokens": self.max_tokens,
@@ -50,104 +50,106 @@ class JobSettings:
 
 @dataclass(frozen=True)
 class RowPlan:
-    """Who is to answer, and how to get hold of them once there is something to ask."""
+    """A row of the table: the model that answers, which is opened only if it is needed."""
 
     name: str
     identity: Callable[[], Mapping[str, Any]]
-    """JSON-able: what a row that goes on must share with the one that was stopped. It may take long
-    at the first call."""
+    """JSON values that must not change when the row is resumed. The first call may read all files
+    of a model."""
     open: Callable[[], ImageAnswerer]
 
     def folder(self, out: Path) -> Path:
-        """Where the row's answers lie."""
+        """The folder for the row's answers."""
         return _folder(out, self.name)
 
 
 def answer_row(
-    plan: RowPlan, split: VqaSplit, asking: JobSettings, out: Path, state: PartialState
+    plan: RowPlan, split: VqaSplit, settings: JobSettings, out: Path, state: PartialState
 ) -> None:
-    """Ask what has not been answered yet; returns when all processes are done.
+    """Answer the questions that have no saved answer; returns when all processes are done.
 
-    Images are dealt out to processes by their number, and all questions about one are asked in the
-    same way whoever does it and whatever was answered before: the answers do not depend on either.
+    Images are distributed to processes by number, and all questions about an image are always asked
+    in the same batches. Answers therefore depend neither on the number of processes nor on what was
+    answered before.
 
     Raises:
-        ConfigError: the row's folder holds answers that were asked in another way; a picture's
-            file is missing.
-        InvalidInput: a picture is damaged, or a question cannot be asked.
+        ConfigError: the row's folder has answers with other settings, or the file of an image is
+            missing.
+        InvalidInput: an image is damaged, or a question contains a special token.
     """
     folder = plan.folder(out)
-    known = read_answers(folder).keys()
-    if state.is_main_process:  # one for all: a model may have to be read whole
-        identity = {"questions": split.digest, **asking.identity, **plan.identity()}
-        claim(folder, identity, answered=bool(known))
-    state.wait_for_everyone()  # nobody writes before everybody has read
+    answered_ids = read_answers(folder).keys()
+    if state.is_main_process:  # only one process: `identity` may read a whole model
+        identity = {"questions": split.digest, **settings.identity, **plan.identity()}
+        claim(folder, identity, answered=bool(answered_ids))
+    # All processes must have read the saved answers before one appends to them.
+    state.wait_for_everyone()
     images = range(state.process_index, len(split.image_ids), state.num_processes)
     missing = {
-        image: own
+        image: ids
         for image in images
-        if (own := [number for number in split.question_ids(image) if number not in known])
+        if (ids := [id_ for id_ in split.question_ids(image) if id_ not in answered_ids])
     }
     if missing:
         total = sum(len(split.question_ids(image)) for image in images)
-        left = sum(map(len, missing.values()))
-        shared = "" if state.num_processes == 1 else f", 1 of {state.num_processes} processes"
+        num_missing = sum(map(len, missing.values()))
+        processes = "" if state.num_processes == 1 else f", 1 of {state.num_processes} processes"
         with (
             AnswerLog(folder, state.process_index) as log,
             tqdm(
-                desc=plan.name + shared,
+                desc=plan.name + processes,
                 total=total,
-                initial=total - left,
+                initial=total - num_missing,
                 unit="question",
                 disable=not state.is_main_process,
             ) as bar,
         ):
             answerer = plan.open()
-            for image, own in missing.items():
-                log.add(_answers(answerer, split, asking, image, own))
-                bar.update(len(own))
+            for image, ids in missing.items():
+                log.add(_answer_image(answerer, split, settings, image, ids))
+                bar.update(len(ids))
     state.wait_for_everyone()
 
 
-def row_answers(plan: RowPlan, split: VqaSplit, out: Path) -> dict[int, Answered]:
+def row_answers(plan: RowPlan, split: VqaSplit, out: Path) -> dict[int, AnswerRecord]:
     """All answers of a finished row, by question id, in the file's order."""
-    found = read_answers(plan.folder(out))
-    return {number: found[number] for number in split.ids_in_file()}
+    answers = read_answers(plan.folder(out))
+    return {id_: answers[id_] for id_ in split.ids_in_file()}
 
 
 def finished_answers(
-    name: str, split: VqaSplit, asking: JobSettings, out: Path
-) -> dict[int, Answered] | None:
-    """All answers of a row that an earlier job asked in the same way; None if there are none."""
+    name: str, split: VqaSplit, settings: JobSettings, out: Path
+) -> dict[int, AnswerRecord] | None:
+    """All answers of a row that an earlier job finished with these settings; None if none did."""
     folder = _folder(out, name)
-    identity = {"questions": split.digest, **asking.identity}
-    if not asked_alike(folder, identity):
+    identity = {"questions": split.digest, **settings.identity}
+    if not has_identity(folder, identity):
         return None
-    found = read_answers(folder)
-    wanted = split.ids_in_file()
-    return {number: found[number] for number in wanted} if found.keys() >= set(wanted) else None
+    answers = read_answers(folder)
+    ids = split.ids_in_file()
+    return {id_: answers[id_] for id_ in ids} if answers.keys() >= set(ids) else None
 
 
-def write_results(path: Path, split: VqaSplit, answers: Mapping[int, Answered]) -> None:
-    """The result file, as the official code and its server read it.
+def write_results(path: Path, split: VqaSplit, answers: Mapping[int, AnswerRecord]) -> None:
+    """Write the result file in the format of the official code and its evaluation server.
 
-    Answers are normalised: where all ten people wrote the same, the official code compares letter
-    by letter, and "Yes" would not be "yes". A question of test2015 that was not asked gets an empty
-    one, as the server wants them all.
+    Answers are normalised, because the official code does not do so if all ten people agree: "Yes"
+    would not match "yes". The server requires all questions of test2015: those that were not asked
+    get empty answers.
     """
-    numbers = (split.ids_to_upload() if split.is_whole else None) or split.ids_in_file()
+    ids = (split.ids_to_upload() if split.is_whole else None) or split.ids_in_file()
     results = [
         {
-            "question_id": number,
-            "answer": normalise(answers[number].answer) if number in answers else "",
+            "question_id": id_,
+            "answer": normalise(answers[id_].answer) if id_ in answers else "",
         }
-        for number in numbers
+        for id_ in ids
     ]
     write_file(path, json.dumps(results))
 
 
 def results_path(plan: RowPlan, split: VqaSplit, out: Path) -> Path:
-    """Where a row's result file goes, under the name that the official tools give it."""
+    """Path of a row's result file, named as the official tools require."""
     folder = plan.folder(out)
     return folder / f"v2_OpenEnded_mscoco_{split.split}_{folder.name}_results.json"
 
@@ -156,18 +158,21 @@ def _folder(out: Path, name: str) -> Path:
     return out / _NOT_IN_NAMES.sub("-", name)
 
 
-def _answers(
-    answerer: ImageAnswerer, split: VqaSplit, asking: JobSettings, image: int, own: list[int]
-) -> list[Answered]:
-    """About one image: all of its questions are asked, and those answers given that are missing."""
-    questions = split.questions(image)
-    picture = split.picture(image)
-    if asking.mean is not None:
-        picture = padded(picture, asking.mean)
-    said = answerer(picture, [question.text + asking.suffix for question in questions])
-    image_id = int(split.image_ids[image])
+def _answer_image(
+    answerer: ImageAnswerer, split: VqaSplit, settings: JobSettings, index: int, missing: list[int]
+) -> list[AnswerRecord]:
+    """The missing answers about one image.
+
+    All of its questions are asked, so that an answer does not depend on which ones were saved.
+    """
+    questions = split.questions(index)
+    image = split.image(index)
+    if settings.mean is not None:
+        image = padded(image, settings.mean)
+    result = answerer(image, [question.text + settings.suffix for question in questions])
+    image_id = int(split.image_ids[index])
     return [
-        Answered(question.question_id, image_id, answer, said.payload_bytes)
-        for question, answer in zip(questions, said.answers, strict=True)
-        if question.question_id in own
+        AnswerRecord(question.question_id, image_id, answer, result.payload_bytes)
+        for question, answer in zip(questions, result.answers, strict=True)
+        if question.question_id in missing
     ]

@@ -1,4 +1,4 @@
-"""The rows that can be asked: unsplit model and bundles in this process, bundles over a wire."""
+"""The rows of a table: the unsplit model and bundles in this process, bundles of a service."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from aligned_vq.llava.checkpoint import LlavaCheckpoint
 UNSPLIT = "unsplit"
 
 
-class ModelHere:
-    """Rows that a model in this process answers; it is loaded when the first of them has to be.
+class LocalModel:
+    """Rows of a model in this process, which is loaded when the first question is asked.
 
     Args:
         checkpoint: directory or hub id.
-        device: where it runs.
-        dtype: of its weights; codecs and halves of the tower stay in float32.
-        max_tokens: of an answer.
+        device: on which the model runs.
+        dtype: of the model's weights; codecs and halves of the tower are float32.
+        max_tokens: maximum tokens of an answer.
 
     Raises:
         ConfigError: the checkpoint cannot be used.
@@ -43,7 +43,7 @@ class ModelHere:
         self._max_tokens = max_tokens
 
     def unsplit(self) -> RowPlan:
-        """The row of the model in one piece."""
+        """The row of the unsplit model."""
         return RowPlan(
             UNSPLIT,
             lambda: self._identity,
@@ -54,14 +54,14 @@ class ModelHere:
         """A row for every operating point of every bundle.
 
         Raises:
-            ConfigError: a bundle cannot be used; when a row is opened, also if it is of another
+            ConfigError: a bundle is invalid; on opening of a row, also if the bundle is of another
                 tower.
         """
-        return [self._of_bundle(*found) for found in _points(folders)]
+        return [self._bundle_row(*row) for row in _bundle_rows(folders)]
 
     @cached_property
     def _llava(self) -> LoadedLlava:
-        return LoadedLlava(self.checkpoint.source, device=self._device, dtype=self._dtype)
+        return LoadedLlava.load(self.checkpoint.source, device=self._device, dtype=self._dtype)
 
     @cached_property
     def _identity(self) -> dict[str, Any]:
@@ -71,22 +71,27 @@ class ModelHere:
             "dtype": str(self._dtype).removeprefix("torch."),
         }
 
-    def _of_bundle(self, folder: Path, name: str, point: str | None) -> RowPlan:
-        def opened() -> LocalAnswerer:
-            how = {} if point is None else {"point": point}
-            path = bundle_path(self._llava, folder, how=how)
+    def _bundle_row(self, folder: Path, name: str, point: str | None) -> RowPlan:
+        def open_path() -> LocalAnswerer:
+            compress_options = {} if point is None else {"point": point}
+            path = bundle_path(self._llava, folder, compress_options=compress_options)
             return LocalAnswerer(self._llava, path, self._max_tokens)
 
-        return RowPlan(name, lambda: self._identity | _bundle_identity(folder, point), opened)
+        return RowPlan(name, lambda: self._identity | _bundle_identity(folder, point), open_path)
 
 
 def cloud_plans(
     folders: Sequence[Path], target: str, connect: Callable[[Path], QuestionClient], max_tokens: int
 ) -> list[RowPlan]:
-    """A row for every operating point of every bundle, asked of a cloud that serves it.
+    """A row for every operating point of every bundle, answered by a cloud service.
 
-    The cloud's address stands for its model, of which nothing is known here. `connect` gives the
-    edge client of a bundle; it is called when a row has something to ask.
+    The address stands for the service's model in a row's identity, because the model is unknown.
+
+    Args:
+        folders: the bundles.
+        target: host:port of the service.
+        connect: opens the edge client of a bundle; called when a row's first question is asked.
+        max_tokens: maximum tokens of an answer.
     """
 
     def plan(folder: Path, name: str, point: str | None) -> RowPlan:
@@ -96,22 +101,22 @@ def cloud_plans(
             lambda: CloudAnswerer(connect(folder), point, max_tokens),
         )
 
-    return [plan(*found) for found in _points(folders)]
+    return [plan(*row) for row in _bundle_rows(folders)]
 
 
-def _points(folders: Sequence[Path]) -> list[tuple[Path, str, str | None]]:
-    """Every bundle with every operating point, and a name that no other row has."""
+def _bundle_rows(folders: Sequence[Path]) -> list[tuple[Path, str, str | None]]:
+    """Folder, unique name of the row, and operating point, for every point of every bundle."""
     names = [folder.resolve().name for folder in folders]
-    often = Counter(names)
-    found: list[tuple[Path, str, str | None]] = []
+    occurrences = Counter(names)
+    rows: list[tuple[Path, str, str | None]] = []
     for folder, name in zip(folders, names, strict=True):
-        whole = folder.resolve()
-        shown = name if often[name] == 1 else f"{whole.parent.name}/{name}"
+        is_unique = occurrences[name] == 1
+        bundle = name if is_unique else f"{folder.resolve().parent.name}/{name}"
         points = read_manifest(folder).operating_points
-        found += [(folder, f"{shown} {point.name}", point.name) for point in points]
+        rows += [(folder, f"{bundle} {point.name}", point.name) for point in points]
         if not points:
-            found.append((folder, shown, None))
-    return found
+            rows.append((folder, bundle, None))
+    return rows
 
 
 def _bundle_identity(folder: Path, point: str | None) -> dict[str, Any]:

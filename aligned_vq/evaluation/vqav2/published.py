@@ -1,4 +1,4 @@
-"""What others published of VQA-v2. Nothing here was measured by this project."""
+"""Published figures on VQA-v2, none of which were measured by this project."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 
 class Published(NamedTuple):
-    """One figure of somebody else's."""
+    """A figure published by others."""
 
     name: str
     split: str
     accuracy: float
     """In percent."""
     payload_bytes: float | None
-    """Per image; None where whole pictures were used."""
+    """Per image; None for models that receive the whole image."""
     source: str
 
 

@@ -1,4 +1,4 @@
-"""A job's rows as they come: result files, the table, and the file of all figures."""
+"""Output of a job's rows: result files, the table, and a JSON file of all figures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aligned_vq.evaluation.vqav2.job import (
 )
 from aligned_vq.evaluation.vqav2.plans import UNSPLIT
 from aligned_vq.evaluation.vqav2.report import (
-    Scored,
+    RowScores,
     VqaRow,
     published_dicts,
     published_table,
@@ -24,45 +24,44 @@ from aligned_vq.evaluation.vqav2.report import (
     row_of,
     score,
     table_head,
-    upload_words,
+    upload_instructions,
 )
 from aligned_vq.files.atomic_file import write_file
 
 
 class RowWriter:
-    """Turns finished rows into files and lines.
+    """Writes the files of finished rows and formats the table.
 
-    Differences are to the unsplit model: to this job's row, or else to one that an earlier job left
-    in the same folder.
+    Differences are to the unsplit model's row in this job, or in an earlier job in the same folder.
 
     Args:
-        split: what was asked.
-        out: the job's folder.
-        asking: how.
+        split: the questions.
+        out: folder for the results.
+        settings: of the job.
     """
 
-    def __init__(self, split: VqaSplit, out: Path, asking: JobSettings) -> None:
+    def __init__(self, split: VqaSplit, out: Path, settings: JobSettings) -> None:
         self._split = split
         self._out = out
-        self._asking = asking
+        self._settings = settings
         self._rows: list[VqaRow] = []
-        self._unsplit: Scored | None = None
-        earlier = finished_answers(UNSPLIT, split, asking, out) if split.has_answers else None
+        self._unsplit: RowScores | None = None
+        earlier = finished_answers(UNSPLIT, split, settings, out) if split.has_answers else None
         if earlier is not None:
             self._unsplit = score(split, earlier)
 
     def head(self) -> str:
-        """What is asked and how, and the table's head."""
-        split, asking = self._split, self._asking
-        padding = "as they are" if asking.mean is None else "padded to squares"
+        """A line with the questions and settings, and the header of the table."""
+        split, settings = self._split, self._settings
+        padding = "not padded" if settings.mean is None else "padded to squares"
         return (
-            f"{split.label}: {len(split)} questions about {len(split.image_ids)} pictures, "
-            f"{padding}; greedy, at most {asking.max_tokens} tokens, suffix {asking.suffix!r}\n"
+            f"{split.label}: {len(split)} questions about {len(split.image_ids)} images, "
+            f"{padding}; greedy, at most {settings.max_tokens} tokens, suffix {settings.suffix!r}\n"
             f"{table_head()}"
         )
 
     def write(self, plan: RowPlan) -> VqaRow:
-        """The row's result file, and its figures.
+        """Write a row's result file; returns its figures.
 
         Raises:
             ConfigError: the annotations are missing or malformed.
@@ -71,20 +70,20 @@ class RowWriter:
         answers = row_answers(plan, self._split, self._out)
         results = results_path(plan, self._split, self._out)
         write_results(results, self._split, answers)
-        scored = score(self._split, answers) if self._split.has_answers else None
+        scores = score(self._split, answers) if self._split.has_answers else None
         if plan.name == UNSPLIT:
-            self._unsplit = scored
-        row = row_of(plan.name, self._split, answers, results, scored, self._unsplit)
+            self._unsplit = scores
+        row = row_of(plan.name, self._split, answers, results, scores, self._unsplit)
         self._rows.append(row)
         return row
 
     def end(self, *, question_types: bool, as_json: bool) -> str:
-        """What goes below the rows; `vqav2.json` is written too."""
+        """Write `vqav2.json`; returns the text below the table."""
         published = published_dicts()
         figures = {
             "data": self._split.label,
             "split": self._split.split,
-            **self._asking.identity,
+            **self._settings.identity,
             "rows": [row.to_dict() for row in self._rows],
             "published": published,
         }
@@ -96,5 +95,5 @@ class RowWriter:
         if question_types:
             parts.append(question_types_table(self._rows))
         if not self._split.has_answers:
-            parts.append(upload_words(self._split))
+            parts.append(upload_instructions(self._split))
         return "\n\n".join(part for part in parts if part)

@@ -1,12 +1,11 @@
-"""The reference world's test pictures in VQA-v2's file format, so that the whole job runs anywhere.
+"""The reference world's test images in VQA-v2's file format, so that the evaluation runs offline.
 
-The names are the official ones, so that the same code reads them, and the files say in `info` and
-`data_type` what they really are. Pictures are JPEG files of quality 95 without chroma subsampling.
+Files have the official names, so that the same code reads them; `info` and `data_type` state what
+they are. Images are JPEG files of quality 95 without chroma subsampling.
 
-Ten made-up people answer each question, seeded. For half of the questions all ten write the true
-answer alike. For the others six to nine of them do, and each of the rest either writes it in
-another way ("two" for "2", "a star", "Yes.") or is of another mind: another answer that the same
-kind of question gets in the world.
+Ten simulated people answer each question. For half of the questions, all give the correct answer in
+the same spelling. For the others, six to nine do; each of the rest gives it in another spelling
+("two" for "2", "a star", "Yes.") or gives a wrong answer of the same kind.
 """
 
 from __future__ import annotations
@@ -24,23 +23,23 @@ import aligned_vq
 from aligned_vq.data.scenes.exam import exam_images
 from aligned_vq.data.scenes.questions import SceneQuestion
 from aligned_vq.data.scenes.scene import COLOURS, MAX_OBJECTS, SHAPES, SIZES
-from aligned_vq.data.vqav2_files import annotations_path, picture_path, questions_path
+from aligned_vq.data.vqav2_files import annotations_path, image_path, questions_path
 from aligned_vq.evaluation.vqav2.files import PEOPLE
 from aligned_vq.files.atomic_file import new_file, write_file
 
 SPLIT = "val2014"
 DATA_TYPE = "reference_world"
 _SEED = 2014
-_UNANIMOUS = 0.5
-_FEWEST_PLAIN = 6
-"""Of ten people write the true answer alike, so that it stays the most frequent one."""
-_OTHERWISE_WRITTEN = 0.5
-_DATE = "2026-11-21 00:00:00"  # of the format, so that the same command writes the same bytes
+_UNANIMOUS_SHARE = 0.5
+_MIN_PLAIN = 6
+"""Least number of people with the same correct spelling, which is thus the most frequent answer."""
+_RESPELLED_SHARE = 0.5
+_DATE = "2026-11-21 00:00:00"  # constant, so that the same command writes the same bytes
 _WORDS = ("zero", "one", "two", "three", "four", "five")
 _NUMBERS = tuple(str(number) for number in range(MAX_OBJECTS + 1))
-_FAMILIES = (("yes", "no"), _NUMBERS, tuple(COLOURS), SHAPES, SIZES)
-_SIDES = (("left", "right"), ("above", "below"))
-_LOOKS: tuple[Callable[[str], str], ...] = (
+_ANSWER_SETS = (("yes", "no"), _NUMBERS, tuple(COLOURS), SHAPES, SIZES)
+_DIRECTIONS = (("left", "right"), ("above", "below"))
+_RESPELLINGS: tuple[Callable[[str], str], ...] = (
     str.upper,
     str.capitalize,
     lambda text: f"{text}.",
@@ -48,7 +47,7 @@ _LOOKS: tuple[Callable[[str], str], ...] = (
     lambda text: f"the {text}",
     lambda text: _WORDS[int(text)] if text in _NUMBERS else f"{text} ",
 )
-# Of the official list of first words, those that the world's questions begin with.
+# Those of the official question types with which the world's questions begin.
 _QUESTION_TYPES = (
     *("how many", "what color is the", "what is the", "what is the color of the", "what kind of"),
     *("what", "which", "is the", "is there a", "is there", "are the", "are there", "does the"),
@@ -58,7 +57,7 @@ _OTHER_TYPE = "none of the above"
 
 
 def write_world(folder: Path, num_questions: int) -> None:
-    """Write pictures, questions and annotations; the same number gives the same bytes.
+    """Write images, questions and annotations; deterministic for a number of questions.
 
     Raises:
         OSError: the folder cannot be written.
@@ -68,14 +67,14 @@ def write_world(folder: Path, num_questions: int) -> None:
     rng = np.random.default_rng(_SEED)
     with tqdm(total=num_questions, desc="write", unit="question") as bar:
         for image_id, image in enumerate(exam_images(num_questions), 1):
-            _save(image.picture, picture_path(folder, SPLIT, image_id))
+            _save(image.image, image_path(folder, SPLIT, image_id))
             short = image.questions[:-1]
             for number, question in enumerate(short):
                 ids = {"image_id": image_id, "question_id": 1000 * image_id + number}
                 questions.append({**ids, "question": question.text})
                 annotations.append(ids | _annotation(question, rng))
             bar.update(len(short))
-    head = {
+    header = {
         "info": {
             "description": "The reference world of aligned-vq in VQA v2.0's format: rendered "
             "scenes and made-up people, neither VQA v2.0 nor COCO.",
@@ -89,20 +88,20 @@ def write_world(folder: Path, num_questions: int) -> None:
         "data_subtype": SPLIT,
         "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
     }
-    asked = {**head, "task_type": "Open-Ended", "questions": questions}
-    write_file(questions_path(folder, SPLIT), json.dumps(asked))
-    answered = {**head, "annotations": annotations}
-    write_file(annotations_path(folder, SPLIT), json.dumps(answered))
+    questions_file = {**header, "task_type": "Open-Ended", "questions": questions}
+    write_file(questions_path(folder, SPLIT), json.dumps(questions_file))
+    annotations_file = {**header, "annotations": annotations}
+    write_file(annotations_path(folder, SPLIT), json.dumps(annotations_file))
 
 
-def _save(picture: Image.Image, path: Path) -> None:
+def _save(image: Image.Image, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with new_file(path) as part:
-        picture.save(part, "JPEG", quality=95, subsampling=0)
+    with new_file(path) as temporary:
+        image.save(temporary, "JPEG", quality=95, subsampling=0)
 
 
 def _annotation(question: SceneQuestion, rng: np.random.Generator) -> dict[str, Any]:
-    given = _given(question.answer, rng)
+    answers = _human_answers(question.answer, rng)
     confidence = rng.choice(("yes", "maybe", "no"), size=PEOPLE, p=(0.8, 0.15, 0.05)).tolist()
     return {
         "question_type": _question_type(question.text),
@@ -110,29 +109,29 @@ def _annotation(question: SceneQuestion, rng: np.random.Generator) -> dict[str, 
         "multiple_choice_answer": question.answer,
         "answers": [
             {"answer": text, "answer_confidence": sure, "answer_id": person}
-            for person, (text, sure) in enumerate(zip(given, confidence, strict=True), 1)
+            for person, (text, sure) in enumerate(zip(answers, confidence, strict=True), 1)
         ],
     }
 
 
-def _given(truth: str, rng: np.random.Generator) -> list[str]:
-    """What ten people wrote, in no order."""
-    plain = PEOPLE if rng.random() < _UNANIMOUS else int(rng.integers(_FEWEST_PLAIN, PEOPLE))
-    others = _others(truth)
-    given = [truth] * plain
+def _human_answers(truth: str, rng: np.random.Generator) -> list[str]:
+    """The answers of ten simulated people, in random order."""
+    plain = PEOPLE if rng.random() < _UNANIMOUS_SHARE else int(rng.integers(_MIN_PLAIN, PEOPLE))
+    wrong = _wrong_answers(truth)
+    answers = [truth] * plain
     for _ in range(PEOPLE - plain):
-        if rng.random() < _OTHERWISE_WRITTEN:
-            given.append(_LOOKS[int(rng.integers(len(_LOOKS)))](truth))
+        if rng.random() < _RESPELLED_SHARE:
+            answers.append(_RESPELLINGS[int(rng.integers(len(_RESPELLINGS)))](truth))
         else:
-            given.append(others[int(rng.integers(len(others)))])
-    return [given[place] for place in rng.permutation(PEOPLE)]
+            answers.append(wrong[int(rng.integers(len(wrong)))])
+    return [answers[index] for index in rng.permutation(PEOPLE)]
 
 
-def _others(truth: str) -> tuple[str, ...]:
-    """What else the same kind of question may be answered with."""
-    for family in (*_FAMILIES, *_SIDES):
-        if truth in family:
-            return tuple(text for text in family if text != truth)
+def _wrong_answers(truth: str) -> tuple[str, ...]:
+    """The other possible answers to the same kind of question."""
+    for answers in (*_ANSWER_SETS, *_DIRECTIONS):
+        if truth in answers:
+            return tuple(text for text in answers if text != truth)
     raise ValueError(f"expected an answer of the reference world, got {truth!r}")
 
 
@@ -143,7 +142,7 @@ def _answer_type(answer: str) -> str:
 
 
 def _question_type(text: str) -> str:
-    """The longest official type that the question begins with."""
+    """The longest official type with which the question begins."""
     words = f"{text.lower().replace('colour', 'color').rstrip('?.')} "
-    fitting = [kind for kind in _QUESTION_TYPES if words.startswith(f"{kind} ")]
-    return max(fitting, key=len, default=_OTHER_TYPE)
+    matches = [kind for kind in _QUESTION_TYPES if words.startswith(f"{kind} ")]
+    return max(matches, key=len, default=_OTHER_TYPE)

@@ -8,13 +8,13 @@ import sys
 from collections.abc import Iterable
 
 from aligned_vq.cli import main
-from aligned_vq.evaluation.vqav2.answer_log import Answered, AnswerLog
+from aligned_vq.evaluation.vqav2.answer_log import AnswerLog, AnswerRecord
 
 _left = int(sys.argv[1])
 _add = AnswerLog.add
 
 
-def add(self: AnswerLog, answers: Iterable[Answered]) -> None:
+def add(self: AnswerLog, answers: Iterable[AnswerRecord]) -> None:
     """One line after the other; the last one stays half written."""
     global _left
     for answer in answers:

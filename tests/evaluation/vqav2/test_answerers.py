@@ -30,7 +30,7 @@ MAX_TOKENS = 6
 
 @pytest.fixture(scope="module")
 def llava(llava_directory: Path) -> LoadedLlava:
-    return LoadedLlava(llava_directory)
+    return LoadedLlava.load(llava_directory)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_the_unsplit_model_answers_as_transformers_does(
     processor = AutoProcessor.from_pretrained(llava.checkpoint.source, use_fast=False)
     seen: set[str] = set()
     for index in range(2):
-        picture = split.picture(index)
+        picture = split.image(index)
         questions = [question.text for question in split.questions(index)]
         said = answerer(picture, questions)
         assert said.payload_bytes is None
@@ -72,22 +72,22 @@ def test_the_unsplit_model_answers_as_transformers_does(
 def test_many_questions_are_answered_as_few_are(
     llava: LoadedLlava, split: VqaSplit, bundle_directory: Path
 ) -> None:
-    path = bundle_path(llava, bundle_directory, how={"point": "adaptive"})
+    path = bundle_path(llava, bundle_directory, compress_options={"point": "adaptive"})
     answerer = LocalAnswerer(llava, path, MAX_TOKENS)
     questions = [question.text for index in (0, 1) for question in split.questions(index)]
     assert len(questions) > QUESTIONS_AT_ONCE
-    together = answerer(split.picture(0), questions)
+    together = answerer(split.image(0), questions)
     assert together.payload_bytes is not None
     assert together.payload_bytes > 0
     assert together.answers == [
-        answerer(split.picture(0), [question]).answers[0] for question in questions
+        answerer(split.image(0), [question]).answers[0] for question in questions
     ]
 
 
 def test_a_question_never_holds_a_special_token(llava: LoadedLlava, split: VqaSplit) -> None:
     answerer = LocalAnswerer(llava, None, MAX_TOKENS)
     with pytest.raises(InvalidInput, match="special token"):
-        answerer(split.picture(0), ["What is <image> this?"])
+        answerer(split.image(0), ["What is <image> this?"])
 
 
 @pytest.mark.parametrize("size", [(9, 4), (4, 9), (7, 4), (5, 5), (1, 1)])

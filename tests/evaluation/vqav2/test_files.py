@@ -14,7 +14,7 @@ from PIL import Image
 from aligned_vq.cli import main
 from aligned_vq.data.scenes.exam import exam_images
 from aligned_vq.data.sources import open_source
-from aligned_vq.data.vqav2_files import annotations_path, picture_path, questions_path
+from aligned_vq.data.vqav2_files import annotations_path, image_path, questions_path
 from aligned_vq.errors import ConfigError
 from aligned_vq.evaluation.vqav2.files import PEOPLE, VqaSplit
 from aligned_vq.evaluation.vqav2.metric import question_accuracy
@@ -54,7 +54,7 @@ def test_the_world_has_the_official_form(world: Path) -> None:
         for record in answered["annotations"]
     )
     assert QUESTIONS / 4 < unanimous < 3 * QUESTIONS / 4
-    with Image.open(picture_path(world, SPLIT, 1)) as picture:
+    with Image.open(image_path(world, SPLIT, 1)) as picture:
         assert (picture.format, picture.size) == ("JPEG", (336, 336))
 
 
@@ -76,15 +76,15 @@ def test_true_answers_are_right_and_training_reads_the_same(world: Path, tmp_pat
     source = open_source(f"vqav2:{world}#{SPLIT}", tmp_path)
     pairs = [pair for index in range(len(source)) for pair in source[index].pairs]
     assert [pair.text for pair in pairs] == [question.text for question in read]
-    judged = {judgement.question_id: judgement for judgement in split.judgements()}
+    judged = {judgement.question_id: judgement for judgement in split.human_answers()}
     for question, pair in zip(read, pairs, strict=True):
-        assert question_accuracy(pair.answer, judged[question.question_id].given) == 1
+        assert question_accuracy(pair.answer, judged[question.question_id].answers) == 1
     assert {pair.answer for pair in pairs} <= set(truths.values())
 
 
 def test_a_limit_takes_the_first_questions(world: Path, tmp_path: Path) -> None:
     split = VqaSplit(world, SPLIT, tmp_path, 10)
-    assert (len(split), len(list(split.judgements())), split.is_whole) == (10, 10, False)
+    assert (len(split), len(list(split.human_answers())), split.is_whole) == (10, 10, False)
     assert split.ids_in_file() == VqaSplit(world, SPLIT, tmp_path).ids_in_file()[:10]
 
 
@@ -117,7 +117,7 @@ def test_malformed_files_are_named(
 ) -> None:
     changed(own, member, 3, **fields)
     with pytest.raises(ConfigError, match=words) as caught:
-        list(VqaSplit(own, SPLIT, tmp_path / "work").judgements())
+        list(VqaSplit(own, SPLIT, tmp_path / "work").human_answers())
     assert f"{member}.json" in str(caught.value)
 
 
@@ -138,7 +138,7 @@ def test_what_is_missing_is_told_in_one_line(
     assert "--baselines" in refused("--baselines")
     assert "max_tokens" in refused("--max_tokens=0")
     assert "--out" in _without_out(own, capsys)
-    picture_path(own, SPLIT, 2).unlink()
+    image_path(own, SPLIT, 2).unlink()
     assert "val2014.zip" in refused()
     write_world(own, 20)  # another file of questions under answers that are there
     assert ", got questions '" in refused()
@@ -168,10 +168,10 @@ def test_a_test_split_is_made_ready_for_the_server(
     data = tmp_path / "data"
     asked = json.loads(questions_path(world, SPLIT).read_text()) | {"data_type": "mscoco"}
     for question in asked["questions"]:
-        path = picture_path(data, "test-dev2015", question["image_id"])
+        path = image_path(data, "test-dev2015", question["image_id"])
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.symlink_to(picture_path(world, SPLIT, question["image_id"]))
+            path.symlink_to(image_path(world, SPLIT, question["image_id"]))
     dev = asked | {"questions": asked["questions"][20:36]}
     questions_path(data, "test-dev2015").write_text(json.dumps(dev))
     common = (data, tmp_path / "out", llava_directory, "--bundles", "--split=test-dev2015")

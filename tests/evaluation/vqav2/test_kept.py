@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from aligned_vq.cli import main
 from aligned_vq.errors import ConfigError
 from aligned_vq.evaluation.vqav2.answer_log import (
-    Answered,
     AnswerLog,
+    AnswerRecord,
     claim,
     read_answers,
 )
@@ -64,7 +64,7 @@ def test_another_checkpoint_of_the_same_name_is_refused(
     for row in ("unsplit", f"{bundle_directory.name}-adaptive"):
         assert main(arguments(world, out, second, bundles, FEW)) == 1
         words = capsys.readouterr().err
-        assert f"{out / row}: expected what the answers in it were asked with, files '" in words
+        assert f"{out / row}: expected the settings of the answers in it, files '" in words
         for digest in (LlavaCheckpoint(first).digest(), LlavaCheckpoint(second).digest()):
             assert f"files '{digest[:10]}" in words
         assert logs(out)[row] == before[row]
@@ -104,7 +104,7 @@ def test_other_ways_of_asking_are_named_with_both_values(
     capsys.readouterr()
     assert main([*other, "--max_tokens=5"]) == 1
     words = capsys.readouterr().err
-    assert "expected what the answers in it were asked with, suffix '\\nAnswer" in words
+    assert "expected the settings of the answers in it, suffix '\\nAnswer" in words
     assert ", max_tokens 4, got suffix 'xxxx" in words
     assert "..." in words
     assert "x" * 30 not in words
@@ -130,7 +130,7 @@ def test_what_was_claimed_and_never_answered_is_anybodys(tmp_path: Path) -> None
     claim(folder, {"cloud": "clodu:50051"}, answered=bool(read_answers(folder)))
     claim(folder, {"cloud": "cloud:50051"}, answered=bool(read_answers(folder)))
     with AnswerLog(folder, 0) as log:
-        log.add([Answered(1, 1, "yes", 300)])
+        log.add([AnswerRecord(1, 1, "yes", 300)])
     claim(folder, {"cloud": "cloud:50051"}, answered=bool(read_answers(folder)))
-    with pytest.raises(ConfigError, match="with, cloud 'cloud:50051', got cloud 'clodu:50051'"):
+    with pytest.raises(ConfigError, match="in it, cloud 'cloud:50051', got cloud 'clodu:50051'"):
         claim(folder, {"cloud": "clodu:50051"}, answered=bool(read_answers(folder)))
