@@ -68,7 +68,9 @@ class SplitPoint:
         """The split point written as `pre`, `ln1@3` or `ln2@0`; ConfigError for other text."""
         norm, _, block = text.partition("@")
         if norm not in NORMS or not (block.isdecimal() or (norm == "pre" and not block)):
-            raise ConfigError(f"expected a split point like 'pre' or 'ln1@3', got {text!r}")
+            raise ConfigError(
+                f"expected a split point such as 'pre', 'ln1@3' or 'ln2@0', got {text!r}"
+            )
         return cls(int(block or 0), norm)
 
 

@@ -112,7 +112,7 @@ def test_export_writes_a_bundle_from_a_folder_of_pictures(
         (("--images=reference:2", "--split=ln3@0"), "expected a split point"),
         (("--images=reference:2", "--split=ln1@9"), "behind the last block"),
         (("--images=reference:none", "--split=pre"), "reference:COUNT"),
-        (("--images=nowhere", "--split=pre"), "found none in nowhere"),
+        (("--images=nowhere", "--split=pre"), "expected a readable folder of images"),
         (("--images=reference:2", "--split=ln1@1", "--link=identity"), "only the cut 'pre'"),
         (("--images=reference:1", "--split=ln1@1"), "give more images"),
     ],

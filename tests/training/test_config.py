@@ -130,7 +130,7 @@ def test_data_that_cannot_be_read_is_refused(llava_directory: Path, tmp_path: Pa
 
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(ConfigError, match=r"expected pictures .* found none"):
+    with pytest.raises(ConfigError, match=r"expected images .* found none"):
         start(f"images:{empty}")
     folder = tmp_path / "data"
     folder.mkdir()

@@ -108,7 +108,7 @@ def test_other_ways_of_asking_are_named_with_both_values(
     assert ", max_tokens 4, got suffix 'xxxx" in words
     assert "..." in words
     assert "x" * 30 not in words
-    assert ", max_tokens 5; give that, or another --out" in words
+    assert ", max_tokens 5; use the same settings, or another --out" in words
 
 
 def test_a_row_killed_before_it_was_claimed_is_one_without_answers(
