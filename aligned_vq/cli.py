@@ -29,6 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit status. Errors the user can mend are one line, no traceback."""
     parsed = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    # Their warnings would hide the output of a command.
     for library in ("transformers", "httpx"):
         logging.getLogger(library).setLevel(logging.ERROR)
     try:
@@ -38,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print("aligned-vq: interrupted; run the same command again to resume", file=sys.stderr)
-        return 130
+        return 130  # 128 + SIGINT, as shells report it
     return status or 0
 
 
