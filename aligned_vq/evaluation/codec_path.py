@@ -95,6 +95,7 @@ class CodecPath:
         features, residual = (batch[0] for batch in self._prefix(pixels))
         quantizer = self._edge.quantizer
         if quantizer is not None:
+            # The codec may be on another device than the prefix.
             device = quantizer.project_down.weight.device
             features, residual = features.to(device), residual.to(device)
         return self._edge.compress(features, residual, **self._options)

@@ -85,6 +85,7 @@ class Verdicts:
     def answers_against(self, reference: Verdicts) -> Interval:
         """The difference of `answers` to the reference's, with its 95 % interval."""
         self._check_same_exam(reference)
+        # Images are the clusters: answers about one image are correlated.
         return paired_difference(self.right, reference.right, self.images)
 
     def words_against(self, reference: Verdicts) -> Interval:

@@ -166,6 +166,7 @@ def git_commit(file: Path = Path(aligned_vq.__file__)) -> str | None:
     try:
         # Fails for an installed package that happens to be inside of another repository.
         git("ls-files", "--error-unmatch", file.name)
+        # Without tags, so that the description is always the commit's hash.
         return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
         return None
@@ -182,6 +183,7 @@ def _run(name: str, overrides: Any, base: Mapping[str, Any]) -> SweepRun:
     settings = {key: config_overrides.pop(key) for key in _RUN_KEYS if key in config_overrides}
     config = config_from(merged(base, config_overrides), where)
     plan = config.codec.plan()
+    # The identity quantizer has no operating points.
     available = [point.name for point in plan.operating_points] or ["raw"]
     points, x = settings.get("points") or (), settings.get("x")
     group = str(settings.get("group") or "")

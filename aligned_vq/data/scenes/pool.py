@@ -51,6 +51,7 @@ class ScenePool:
             with new_folder(folder, ("*.npy", _DONE)) as new:
                 self._open(new, "w+")
                 self._render_all()
+                # The marker comes last, because it declares the pool finished.
                 for array in self._arrays.values():
                     array.flush()
                 (new / _DONE).touch()
@@ -76,6 +77,7 @@ class ScenePool:
                 folder / f"{name}.npy",
                 mode=mode,
                 dtype=dtype,
+                # When a file is opened for reading, its header has the shape.
                 shape=(self.count, *shape) if mode == "w+" else None,
             )
             for name, (shape, dtype) in _FIELDS.items()
@@ -84,6 +86,7 @@ class ScenePool:
     def _render_all(self) -> None:
         jobs: Iterator[tuple[Split, int]] = ((self.split, index) for index in range(self.count))
         with ProcessPoolExecutor(os.cpu_count()) as workers:
+            # Chunks reduce the communication between processes.
             results = workers.map(_render_one, jobs, chunksize=32)
             bar = tqdm(results, total=self.count, desc=f"render {self.split}", unit="scene")
             for index, (pixels, labels) in enumerate(bar):

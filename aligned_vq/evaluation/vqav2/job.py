@@ -104,10 +104,12 @@ def answer_row(
                 disable=not state.is_main_process,
             ) as bar,
         ):
+            # Opened only if an answer is missing, because that may load a model.
             answerer = plan.open()
             for image, ids in missing.items():
                 log.add(_answer_image(answerer, split, settings, image, ids))
                 bar.update(len(ids))
+    # Answers are complete only when all processes have finished.
     state.wait_for_everyone()
 
 

@@ -106,6 +106,7 @@ def cloud_plans(
 
 def _bundle_rows(folders: Sequence[Path]) -> list[tuple[Path, str, str | None]]:
     """Folder, unique name of the row, and operating point, for every point of every bundle."""
+    # Resolved, because the name of `.` is empty.
     names = [folder.resolve().name for folder in folders]
     occurrences = Counter(names)
     rows: list[tuple[Path, str, str | None]] = []

@@ -110,6 +110,7 @@ def row_of(
     unsplit: RowScores | None,
 ) -> VqaRow:
     """The figures of a row; `scores` is None for test splits, `unsplit` if it was not evaluated."""
+    # All questions about an image share one payload.
     per_image = {answer.image_id: answer.payload_bytes for answer in answers.values()}
     sent = [size for size in per_image.values() if size is not None]
     return VqaRow(
