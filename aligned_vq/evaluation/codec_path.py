@@ -140,6 +140,7 @@ def bundle_path(
     edge, cloud = open_edge_bundle(folder), open_cloud_bundle(folder)
     manifest, checkpoint = edge.manifest, llava.checkpoint
     names = suffix_names(checkpoint, manifest.split)
+    # The name of a checkpoint does not prove its weights.
     if manifest.vision_digest != checkpoint.vision_digest(names):
         raise ConfigError(
             f"{folder}: expected a bundle of {checkpoint.source}, got one of {manifest.model_id} "

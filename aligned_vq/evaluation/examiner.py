@@ -118,7 +118,7 @@ class Evaluator(LoadedLlava):
         # The last question of an image asks for its description, whose tokens are counted.
         last = text.segments == text.segments.max(1, keepdim=True).values
         words = last & (text.labels != IGNORED)
-        correct_words = (logits.argmax(-1).cpu() == text.labels) & words
+        correct_words = (logits.argmax(-1).cpu() == text.labels) & words  # [B, S]
         verdicts = right_answers(logits, text)
         for image, image_verdicts, num_words, num_correct in zip(
             images, verdicts, words.sum(1).tolist(), correct_words.sum(1).tolist(), strict=True

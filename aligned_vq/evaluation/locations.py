@@ -120,7 +120,7 @@ def location_statistics(
     # With the cut `pre`, the suffix has all blocks completely.
     prefix = load_prefix(checkpoint, SplitPoint(0, "pre"))
     encoder = load_suffix(checkpoint, SplitPoint(0, "pre")).encoder
-    states = [prefix(batch)[1] for batch in pixels]
+    states = [prefix(batch)[1] for batch in pixels]  # residual streams
     for number in tqdm(range(checkpoint.tower.last_block), desc="locations", unit="block"):
         batches = [_values_by_location(encoder.block(number), batch) for batch in states]
         for name in LOCATIONS:

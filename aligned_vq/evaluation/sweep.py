@@ -194,6 +194,7 @@ class Sweep:
         config = run.config
         codec = config.codec
         limited = any(p.mean_bytes or p.max_bytes for p in codec.points.values())
+        # Training and byte limits depend on the link, so these runs share nothing.
         if config.align.steps or config.task.steps or codec.identity or limited:
             return self._trained(config)
         # The calibration of the quantizer does not depend on the link.

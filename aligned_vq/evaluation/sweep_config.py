@@ -181,6 +181,7 @@ def _run(name: str, overrides: Any, base: Mapping[str, Any]) -> SweepRun:
         )
     config_overrides = dict(mapping(overrides or {}, where))
     settings = {key: config_overrides.pop(key) for key in _RUN_KEYS if key in config_overrides}
+    # The other keys are fields of a TrainConfig.
     config = config_from(merged(base, config_overrides), where)
     plan = config.codec.plan()
     # The identity quantizer has no operating points.

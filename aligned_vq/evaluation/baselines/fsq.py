@@ -48,6 +48,7 @@ class ScalarLevels:
         # Each latent then has a standard deviation of 1 / BOUND.
         self._down = axes / (BOUND * (centred @ axes.T).std(0, keepdim=True).T)
         levels = self._levels(centred)
+        # Fitted to the rounded latents, which the receiver has.
         self._up = least_squares(self._latents(levels), centred)
 
     def encode(self, stream: Stream) -> bytes:
@@ -63,6 +64,7 @@ class ScalarLevels:
             raise CorruptPayload(
                 f"expected {-(-bits // 8)} bytes, got {len(data)}; send them again"
             )
+        # `[:bits]` cuts off the padding.
         fields = unpack_fields(bytes_to_bits(data)[:bits], LEVEL_BITS).reshape(tokens, DIMENSIONS)
         stream = self._latents(torch.from_numpy(fields)) @ self._up.T + self._mean
         return np.asarray(stream.numpy(), np.float32)

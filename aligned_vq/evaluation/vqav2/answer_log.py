@@ -40,6 +40,7 @@ class AnswerLog:
         path = folder / f"answers-{process:03}.jsonl"
         self._file = path.open("a+b")
         self._file.seek(0)
+        # Cuts off what follows the last line break; without any, `rfind` returns -1.
         self._file.truncate(self._file.read().rfind(b"\n") + 1)
 
     def __enter__(self) -> Self:

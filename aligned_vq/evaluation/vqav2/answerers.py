@@ -67,6 +67,7 @@ class LocalAnswerer:
         longest = max(map(len, prompts))
 
         def embed(ids: Sequence[int]) -> Tensor:
+            # The dtype is explicit, because an empty list would give floats.
             embeds: Tensor = embedding(torch.tensor(ids, dtype=torch.int64, device=llava.device))
             return embeds
 

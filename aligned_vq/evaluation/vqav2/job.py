@@ -24,6 +24,7 @@ from aligned_vq.evaluation.vqav2.files import VqaSplit
 from aligned_vq.evaluation.vqav2.metric import normalise
 from aligned_vq.files.atomic_file import write_file
 
+# Other characters become a dash in the name of a row's folder.
 _NOT_IN_NAMES = re.compile(r"[^\w.@+-]+")
 
 
@@ -139,6 +140,7 @@ def write_results(path: Path, split: VqaSplit, answers: Mapping[int, AnswerRecor
     would not match "yes". The server requires all questions of test2015: those that were not asked
     get empty answers.
     """
+    # A part of a split cannot be uploaded, so its file has only its questions.
     ids = (split.ids_to_upload() if split.is_whole else None) or split.ids_in_file()
     results = [
         {
