@@ -33,6 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     for library in ("transformers", "httpx"):
         logging.getLogger(library).setLevel(logging.ERROR)
     try:
+        # jsonargparse puts the options of a subcommand under its name.
         status = COMMANDS[parsed.subcommand][1](parsed[parsed.subcommand])
     except (AlignedVQError, OSError) as error:
         print(f"aligned-vq: {error}", file=sys.stderr)

@@ -79,7 +79,6 @@ class CodecPlan:
     def quantizer(self, dim: int) -> QuantizerConfig:
         """The quantizer's geometry for features of width `dim`."""
         if self.identity:
-            # One iterator for all batches: each `islice` continues where the last one ended.
             return QuantizerConfig(dim, dim, (), kind="identity")
         return QuantizerConfig(
             dim,
@@ -122,6 +121,7 @@ def pixel_batches(
 ) -> Iterator[Tensor]:
     """Batches of images prepared with the checkpoint's processor, float32 `[B, 3, H, W]`."""
     settings = checkpoint.processor()
+    # One iterator for all batches: each `islice` continues where the last one ended.
     remaining = iter(images)
     while batch := list(islice(remaining, size)):
         yield torch.from_numpy(preprocess_batch(batch, settings))

@@ -105,6 +105,7 @@ def _evaluate_reference(options: Namespace, questions: int) -> None:
     for folder in options.runs:
         checkpoint = checkpoint_of(folder)
         evaluator = examiner
+        # With adapters, the run changed the model that answers.
         if checkpoint is not None:
             evaluator = Evaluator(LoadedLlava.load(checkpoint), exam)
         for row in bundle_rows(evaluator, folder / "bundle", reference, folder.name):

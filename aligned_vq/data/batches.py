@@ -79,8 +79,8 @@ class Steps(Dataset[Batch]):
         """The batches of steps `first` to `end`, exclusive, prefetched by `workers` processes."""
         return iter(
             DataLoader(
-                self,  # an item is a batch
-                batch_size=None,
+                self,
+                batch_size=None,  # an item already is a batch
                 sampler=range(first, end),
                 num_workers=workers,
                 # Forked workers would inherit the state of threads and of CUDA.

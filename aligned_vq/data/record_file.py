@@ -66,7 +66,7 @@ class RecordFile:
             ) from error
         name = hashlib.sha256(f"{kind}\n{path.resolve()}".encode()).hexdigest()[:16]
         index_path = workdir / f"records-{name}.npz"
-        # The name cannot hold all of this, so the index contains it.
+        # Stored in the index, whose name identifies only the path and the kind.
         key = json.dumps([_TABLE_FORMAT, kind, str(path.resolve()), *self._stamp])
         index = _load(index_path, key)
         if index is None:

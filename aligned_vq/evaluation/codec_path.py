@@ -58,6 +58,7 @@ class CodecPath:
         self.name = name
         self.split = codec.split
         self._options = dict(compress_options or {})
+        # As JSON values, for result files.
         options = {
             option: asdict(value) if isinstance(value, OperatingPoint) else value
             for option, value in self._options.items()

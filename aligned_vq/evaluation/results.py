@@ -79,6 +79,7 @@ class Verdicts:
             kind: KindScore(int((kinds == kind).sum()), int(self.right[kinds == kind].sum()))
             for kind in dict.fromkeys(self.kinds)
         }
+        # A description counts as correct only as a whole.
         complete = int((self.words_right == self.words_asked).sum())
         return table | {_DESCRIPTION: KindScore(len(self.words_asked), complete)}
 

@@ -137,6 +137,7 @@ class Sweep:
             except Exception as error:  # noqa: BLE001 - other runs may still succeed
                 _log.exception("%s failed", run.name)
                 failed[run.name] = f"{type(error).__name__}: {error}"
+        # There is no record if every run failed before the unsplit model was evaluated.
         table = sweep_table(self._unsplit_record(), self._records, failed)
         write_file(self.out / "table.md", table)
         return SweepOutcome(table, failed)
@@ -258,6 +259,7 @@ def sweep_table(
     failed: Mapping[str, str],
 ) -> str:
     """A Markdown table of the unsplit model, all rows of all records, and failed runs."""
+    # The first two columns are texts; the others are numbers, aligned to the right.
     lines = [f"| {_COLUMNS} |", "|---|---|" + "---:|" * (_COLUMNS.count("|") - 1)]
     if unsplit is not None:
         cells = ["unsplit", "", f"{unsplit['mean_bytes']:,.0f}", "", ""]

@@ -169,6 +169,7 @@ def git_commit(file: Path = Path(aligned_vq.__file__)) -> str | None:
         # Without tags, so that the description is always the commit's hash.
         return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
+        # Not a repository, an untracked file, or git is not installed.
         return None
 
 

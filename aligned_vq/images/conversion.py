@@ -79,7 +79,6 @@ def rgb_from_array(array: NDArray[Any]) -> Image.Image:
             f"got shape {list(array.shape)}: move the channels last, send one image at a time"
         )
     if array.dtype == np.uint16:
-        # Floats of 0 to 1 and integers of 0 to 65535 both end at 8 bits.
         array = _uint8_from_uint16(array)
     elif np.issubdtype(array.dtype, np.floating):
         array = _uint8_from_float(array)

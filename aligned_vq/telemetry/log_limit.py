@@ -74,8 +74,8 @@ class LimitedHandler(logging.StreamHandler[TextIO]):
         if len(self._kinds) >= MAX_KINDS and kind not in self._kinds:
             self._close_ended(now)
             if len(self._kinds) >= MAX_KINDS:
-                kind = ""
-        window = self._kinds.get(kind)  # the shared window
+                kind = ""  # the shared window
+        window = self._kinds.get(kind)
         if window is None or now >= window.ends:
             if window is not None:
                 self._write_summary(window)

@@ -120,8 +120,7 @@ class CodebookUpdater(nn.Module):
                 state = self.states[number * groups + group]
                 assert isinstance(state, CodebookState)
                 self._update_averages(codebook, state, indices[:, group], parts[group])
-                # Importance belongs to the entries of the first stage in use, which covers every
-                # token.
+                # Importance belongs to entries of the first stage in use, which covers all tokens.
                 if number == stages[0] and sensitivity is not None and self.config.sensitivity:
                     chosen = choice.indices[..., group]
                     self._update_importance(codebook, state, chosen, sensitivity)

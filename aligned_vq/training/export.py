@@ -73,8 +73,8 @@ def trained_codec(run: TrainingRun, checkpoint: LlavaCheckpoint | None = None) -
 
 
 def export_run(run: TrainingRun, bundle: Path) -> SplitManifest:
-    # The manifest names the checkpoint whose weights the cloud must load.
     """Write the run's bundle; with adapters, first the checkpoint with the adapters merged."""
+    # The manifest names the checkpoint whose weights the cloud must load.
     checkpoint = merged_checkpoint(run) if run.config.lora.rank else run.checkpoint
     calibrated = trained_codec(run, checkpoint=checkpoint)
     return export_bundle(checkpoint, calibrated, bundle)

@@ -200,5 +200,5 @@ def _codebook_weight(codebooks: CodebookConfig, stage: StageConfig) -> float:
 def _relative(estimate: Tensor, target: Tensor) -> Tensor:
     """Squared error over the target's variance around its mean over batch and tokens."""
     target = target.float()
-    variance = (target - target.mean((0, 1))).square().mean()  # mean [D]
+    variance = (target - target.mean((0, 1))).square().mean()  # around a mean [D]
     return (estimate.float() - target).square().mean() / variance

@@ -36,7 +36,7 @@ class RateControl(nn.Module):
         self.stages = [tuple(point.stages) for point in points.values()]
         self.shares = np.array([point.share for point in points.values()])
         self.targets_bits = [targets_bits.get(name) for name in self.names]
-        # float64, so that many small steps add up exactly enough.
+        # float64, so that rounding does not swallow small steps.
         self.register_buffer("log_weights", torch.zeros(len(self.names), dtype=torch.float64))
 
     def chains(self) -> list[tuple[int, ...]]:

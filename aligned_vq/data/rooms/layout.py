@@ -85,8 +85,8 @@ class RoomLayout:
         width, depth, _ = self.size
         inside = footprint.left >= 0 and footprint.right <= width
         if not inside or footprint.front < 0 or footprint.back > depth:
-            # No check of heights: a piece may not stand under another one.
             return False
+        # Heights are not compared: a piece may not stand under another one.
         if any(footprint.overlaps(other) for other in self.footprints):
             return False
         self.furniture.append(Furniture(name, tuple(solids)))
@@ -151,7 +151,7 @@ class RoomLayout:
     def _grid(self, count: int) -> list[tuple[float, float]]:
         """`count` places in rows over the room's middle."""
         width, depth, _ = self.size
-        # As many columns per row as the room is wider than deep.
+        # The ratio of columns to rows is about that of width to depth.
         columns = max(1, min(count, round(math.sqrt(count * width / depth))))
         rows = math.ceil(count / columns)
         xs = [width * (column + 0.5) / columns for column in range(columns)]

@@ -45,8 +45,8 @@ class Material:
         dropped = np.abs(normals).argmax(-1)
         u = np.where(dropped == 0, points[..., 1], points[..., 0]) / self.scale_m
         v = np.where(dropped == 2, points[..., 1], points[..., 2]) / self.scale_m
-        # Three hashes give each spine a colour.
         if self.pattern == "spines":
+            # Three hashes give each spine a colour.
             tints = np.stack([_hash(np.floor(u), np.floor(v / 4) + n) for n in range(3)], -1)
             shaded: Floats = (colour * (1 - self.contrast) + tints * self.contrast).astype(
                 np.float32

@@ -104,8 +104,8 @@ class _Surfaces:
         self._emits = np.zeros_like(self.depth)
         self.celsius = np.zeros_like(self.depth)
         for number, name in enumerate(_SURFACES):
-            here = (axis == number // 2) & (ahead == _is_far(number))
             # `_SURFACES` lists the near and the far surface of each axis.
+            here = (axis == number // 2) & (ahead == _is_far(number))
             material = room.palette[name]
             self._colour[here] = material.shade(points[here], self._normals[here])
             self.celsius[here] = material.celsius

@@ -51,9 +51,9 @@ class ScenePool:
             with new_folder(folder, ("*.npy", _DONE)) as new:
                 self._open(new, "w+")
                 self._render_all()
-                # The marker comes last, because it declares the pool finished.
                 for array in self._arrays.values():
                     array.flush()
+                # The marker comes last, because it declares the pool finished.
                 (new / _DONE).touch()
         self._open(folder, "r")
 

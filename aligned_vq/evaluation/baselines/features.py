@@ -79,7 +79,7 @@ class Int8PerToken:
     def decode(self, data: bytes, dim: int) -> Stream:
         """See `StreamCoding`."""
         tokens = _check_length(data, dim + 2)
-        scales = np.frombuffer(data, "<f2", tokens).astype(np.float32)
+        scales = np.frombuffer(data, "<f2", tokens).astype(np.float32)  # the first 2 N bytes
         steps = np.frombuffer(data, np.int8, offset=2 * tokens).reshape(tokens, dim)
         return np.asarray(steps * scales[:, None], np.float32)
 

@@ -71,7 +71,7 @@ class LocalAnswerer:
             embeds: Tensor = embedding(torch.tensor(ids, dtype=torch.int64, device=llava.device))
             return embeds
 
-        prefix = torch.cat([embed(llava.packer.prefix_ids), image_embeds])
+        prefix = torch.cat([embed(llava.packer.prefix_ids), image_embeds])  # [P0 + P, H]
         rows, mask = [], []
         for ids in prompts:
             padding = longest - len(ids)  # on the left, so that all answers start at one position

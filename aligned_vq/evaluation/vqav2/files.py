@@ -80,7 +80,7 @@ class VqaSplit:
         columns = self._questions.columns[self._rows]
         # Rows are sorted by image, so those of an image are consecutive.
         self.image_ids, starts = np.unique(columns[:, IMAGE_ID], return_index=True)
-        self._bounds = np.append(starts, len(self._rows))
+        self._bounds = np.append(starts, len(self._rows))  # and the end of the last
         path = self._questions.path
         with path.open("rb") as file:
             self.digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -146,5 +146,6 @@ def _question_type(text: str) -> str:
     """The longest official type with which the question begins."""
     # The official types use the American spelling.
     words = f"{text.lower().replace('colour', 'color').rstrip('?.')} "
+    # With a space, so that a type matches whole words only.
     matches = [kind for kind in _QUESTION_TYPES if words.startswith(f"{kind} ")]
     return max(matches, key=len, default=_OTHER_TYPE)

@@ -60,7 +60,7 @@ def arcade(rng: np.random.Generator) -> list[Solid]:
         box((0, 0, 0), (0.66, 0.7, height), "accent"),
         box((0, -0.36, 1.1), (0.54, 0.02, 0.4), "screen"),
         shelf,
-        box((0, -0.37, height - 0.2), (0.6, 0.03, 0.15), "lamp"),  # lit title
+        box((0, -0.37, height - 0.2), (0.6, 0.03, 0.15), "lamp"),
     ]
 
 
@@ -169,7 +169,7 @@ def boiler(rng: np.random.Generator) -> list[Solid]:
     return [
         cylinder((0, 0, 0.1), 0.62, height - 0.1, "metal"),
         *pipes,
-        box((0, -0.32, 0.7), (0.25, 0.06, 0.3), "accent"),  # control box
+        box((0, -0.32, 0.7), (0.25, 0.06, 0.3), "accent"),
     ]
 
 
