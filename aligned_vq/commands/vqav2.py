@@ -107,7 +107,6 @@ def evaluate_vqav2(options: Namespace) -> None:
                 print(json.dumps(row.to_dict()) if options.json else row.line(), flush=True)
     if writer is not None:
         print(writer.end(question_types=options.kinds, as_json=options.json))
-    # Before the exit, at which torch warns of a group that is not destroyed.
     state.destroy_process_group()
 
 
