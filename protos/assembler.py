@@ -151,7 +151,7 @@ class PayloadAssembler:
                 num_stages=header.num_stages,
                 masked_stages=header.masked_stages,
                 coding=coding,
-                # The body follows; creating the payload now checks all other fields.
+                # The body follows; creating the payload checks all other fields.
                 body=b"",
                 crc32=header.crc32,
             )
