@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from aligned_vq.public_names import lazy_names
 
+# For type checkers; at run time `__getattr__` imports a name when it is first used.
 if TYPE_CHECKING:
     from aligned_vq.answers import Sampling, Timings, TokenChunk, Usage
     from aligned_vq.bitstream import EntropyTables, from_frame, pack, to_frame, unpack

@@ -59,6 +59,7 @@ class TokenChunk:
 
     def followed_by(self, later: TokenChunk) -> TokenChunk:
         """This chunk and a later one as one chunk; this one must not be the last of its answer."""
+        # The later chunk may be the last one, so its other fields count.
         return replace(
             later, text=self.text + later.text, token_ids=self.token_ids + later.token_ids
         )

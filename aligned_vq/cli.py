@@ -29,16 +29,18 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit status. Errors the user can mend are one line, no traceback."""
     parsed = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    # Their warnings would hide the output of a command.
     for library in ("transformers", "httpx"):
         logging.getLogger(library).setLevel(logging.ERROR)
     try:
+        # jsonargparse puts the options of a subcommand under its name.
         status = COMMANDS[parsed.subcommand][1](parsed[parsed.subcommand])
     except (AlignedVQError, OSError) as error:
         print(f"aligned-vq: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("aligned-vq: interrupted; run the same command again to resume", file=sys.stderr)
-        return 130
+        return 130  # 128 + SIGINT, as shells report it
     return status or 0
 
 

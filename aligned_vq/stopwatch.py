@@ -12,7 +12,7 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self._laps: dict[str, int] = {}
-        self._mark = time.perf_counter_ns()
+        self._mark = time.perf_counter_ns()  # monotonic
 
     def lap(self, stage: str) -> None:
         """End the current stage under this name; durations of equal names are added."""

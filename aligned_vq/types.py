@@ -28,14 +28,15 @@ Indices = NDArray[np.int32]
 Mask = NDArray[np.bool_]
 
 DIGEST_BYTES = 16
-MAX_TOKENS = 65_535
-MAX_STAGES = 32
+MAX_TOKENS = 65_535  # two bytes in the file format
+MAX_STAGES = 32  # bits of `masked_stages`
 
 
 def digest_of(*parts: bytes) -> bytes:
     """The first 16 bytes of SHA-256 over length-prefixed parts."""
     state = hashlib.sha256()
     for part in parts:
+        # Lengths are hashed too, so that other parts with the same concatenation differ.
         state.update(len(part).to_bytes(8, "little"))
         state.update(part)
     return state.digest()[:DIGEST_BYTES]
@@ -125,6 +126,7 @@ class QuantizerConfig:
         stages = len(self.codebook_sizes)
         if not 1 <= stages <= MAX_STAGES:
             raise ConfigError(f"give 1 to {MAX_STAGES} codebook sizes, got {stages}")
+        # An index has at most 16 bits in fixed coding.
         if any(not 2 <= size <= 65_536 for size in self.codebook_sizes):
             raise ConfigError(f"codebook sizes must be 2 to 65536, got {self.codebook_sizes}")
         width, groups = self.codebook_dim, self.num_groups
@@ -183,6 +185,7 @@ class OperatingPoint:
 
     def __post_init__(self) -> None:
         ascending = list(self.stages) == sorted({s for s in self.stages if s >= 0})
+        # `or` treats 0 like None, so 0 is excluded separately below.
         limits = 0 <= self.rate_weight < math.inf and (self.max_bytes or 1) >= 1
         if not (self.name and self.stages and ascending and limits and self.max_bytes != 0):
             raise ConfigError(
@@ -255,6 +258,7 @@ class Payload:
                 f"expected 1 to {MAX_TOKENS} tokens in 0 to {MAX_STAGES} stages, "
                 f"got {self.num_tokens} tokens in {self.num_stages} stages"
             )
+        # One bit per stage that is present.
         if not 0 <= self.masked_stages < 1 << self.num_stages or not 0 <= self.crc32 < 1 << 32:
             raise ValueError(
                 f"expected masked_stages of {self.num_stages} bits and a crc32 of 32, "

@@ -132,6 +132,7 @@ def run(options: argparse.Namespace) -> None:
             records = {
                 each.name: records[each.name] for each in experiment.parts if each.name in records
             }
+            # After each part, so that an interrupted run loses only the current one.
             write_record(path, {"experiment": options.experiment.stem, "parts": records})
         elif part.name not in records:
             raise ConfigError(f"{path}: nothing was measured of {part.name}; leave out --draw")

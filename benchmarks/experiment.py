@@ -99,6 +99,7 @@ def parse_experiment(document: Any) -> Experiment:
     """Build an experiment from a parsed YAML document; raises ConfigError as `read_experiment`."""
     top = mapping(document, "an experiment", _TOP_KEYS)
     seed = top.get("seed", 0)
+    # Not `isinstance`: `yes` in YAML is True, which is an int.
     if type(seed) is not int or seed < 0:
         raise ConfigError(f"seed: expected a whole number of 0 or more, got {seed!r}")
     parts = mapping(top.get("parts") or {}, "parts")

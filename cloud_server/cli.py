@@ -33,11 +33,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _serve(options: Namespace) -> None:
+    # First, as the default limit on connections follows from it.
     raise_limit()
     logs.configure(options.log_level, options.log_format)
     config = _config(options)
 
     def announce(port: int, http_port: int | None) -> None:
+        # Flushed: whoever started the process waits for this line, perhaps on a pipe.
         print(f"serving on {address(config.host, port)}", flush=True)
         if http_port is not None:
             print(f"operators on http://{address(config.http_host, http_port)}", flush=True)
@@ -57,6 +59,7 @@ def _config(options: Namespace) -> CloudConfig:
 def _certs(options: Namespace) -> None:
     if revoked := _names(options.revoke):
         print(revoke(options.out, revoked, options.days))
+        # A revocation alone issues nothing.
         if options.hosts is None and options.clients is None:
             return
     written = issuing.make(

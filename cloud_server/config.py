@@ -161,6 +161,7 @@ class CloudConfig:
 
     def __post_init__(self) -> None:
         for name in ("port", "http_port"):
+            # `http_port` may be None.
             if not 0 <= (getattr(self, name) or 0) <= 65_535:
                 raise ConfigError(
                     f"expected {name} from 0 to 65535, got {getattr(self, name)}; choose a TCP port"
@@ -184,6 +185,7 @@ class CloudConfig:
             "payload_seconds",
             "max_connection_seconds",
         ):
+            # Not `<= 0`, which NaN would pass.
             if not getattr(self, name) > 0:
                 raise ConfigError(
                     f"expected {name} above 0, got {getattr(self, name)}; choose a positive number"
@@ -237,6 +239,7 @@ class CloudConfig:
                 "expected tls_clients together with tls_refused, got only tls_refused; without "
                 "tls_clients no client presents a certificate: set both"
             )
+        # Plain text needs an explicit setting: forgotten certificates must not go unnoticed.
         if self.tls_certificate is None and not (self.plaintext or is_loopback(self.host)):
             raise ConfigError(
                 f"expected TLS to listen beyond loopback, got host {self.host!r} without "

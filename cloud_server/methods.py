@@ -75,6 +75,7 @@ class Methods(grpc.GenericRpcHandler):
     def add_split_inference(self, servicer: SplitInference) -> None:
         """Add `GetManifest`, and `Ask`, which counts its calls itself."""
         name = pb.DESCRIPTOR.services_by_name["SplitInference"].full_name
+        # No deserialiser: the caller is authenticated before its bytes are parsed.
         manifest: _AnyHandler = grpc.unary_unary_rpc_method_handler(
             servicer.GetManifest, None, pb.GetManifestResponse.SerializeToString
         )
@@ -85,11 +86,13 @@ class Methods(grpc.GenericRpcHandler):
 
     def service(self, details: grpc.HandlerCallDetails) -> _AnyHandler:
         """See `grpc.GenericRpcHandler.service`."""
+        # Not None: gRPC would then answer by itself, and the call would count nowhere.
         return self._handlers.get(details.method, self._unimplemented)
 
     def _counted(self, handler: _AnyHandler) -> _AnyHandler:
         async def serve(_: object, context: Context) -> None:
             if self._connections.is_closing(peer := context.peer()):
+                # Nobody reads a status on a connection that is being closed.
                 raise asyncio.CancelledError
             call = _CountedCall(context, self._message_seconds)
             # These calls are counted by address: they are identified later or not at all.
@@ -118,6 +121,7 @@ class Methods(grpc.GenericRpcHandler):
         )
 
     async def _no_such_method(self, _: object, context: Context) -> None:
+        # It carries no question, and costs as much as a call that was given up.
         self._connections.call_abandoned(context.peer())
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details(

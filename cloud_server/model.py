@@ -57,6 +57,7 @@ def load_cloud_model(config: CloudConfig) -> CloudModel:
     dtype = chosen_dtype(config.dtype, device)
     bundles = [open_cloud_bundle(path, device) for path in config.bundles]
     checkpoint = LlavaCheckpoint(config.model, config.revision)
+    # Before the model is loaded, which may take minutes.
     for bundle in bundles:
         check_vision_weights(bundle.manifest, checkpoint)
     suffixes = load_suffixes(

@@ -165,6 +165,7 @@ class PromptBuilder:
     def _encode(self, texts: Sequence[str], text_only: bool) -> list[int]:
         """Token ids with one placeholder for the image, if there is one."""
         literals = self._template.literals(len(texts) // 2, text_only)
+        # One literal more than texts: the last one follows the last text.
         parts = [part for pair in zip(literals, texts, strict=False) for part in pair]
         ids: list[int] = self._tokenizer("".join([*parts, literals[-1]]))["input_ids"]
         return ids

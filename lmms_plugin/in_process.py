@@ -85,6 +85,7 @@ class InProcessResponder:
         self._engine = TransformersEngine(
             llava,
             processor.tokenizer,
+            # A full context for every row, so that no request waits for memory.
             EngineCapacity(batch_size, batch_size * in_blocks(context), PREFIX_CACHE_BYTES),
             compute_lock=compute_lock_for(llava.device),
         )
@@ -120,6 +121,7 @@ class InProcessResponder:
     def _embed(self, requests: Sequence[ModelRequest]) -> list[TowerOutput | None]:
         """Embeddings by request; None for a text-only one."""
         images = [request.image for request in requests if request.image is not None]
+        # Text-only requests have no output, so the two lists differ in length.
         outputs = iter(self._tower.embed(images))
         return [None if request.image is None else next(outputs) for request in requests]
 

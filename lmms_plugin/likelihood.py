@@ -49,11 +49,11 @@ class LikelihoodReader:
         llava = self._llava
         # Without the last token: the logits at each position predict the next token.
         ids = torch.tensor([*prompt_ids, *targets[:-1]], device=llava.device)
-        embeds: Tensor = llava.get_input_embeddings()(ids)
+        embeds: Tensor = llava.get_input_embeddings()(ids)  # [P + T - 1, H]
         # In the order of the placeholders, as the processor of LLaVA does it.
         if image is not None:
             embeds[ids == llava.config.image_token_id] = image.to(embeds)
-        logits = llava(inputs_embeds=embeds[None], logits_to_keep=len(targets)).logits[0]
+        logits = llava(inputs_embeds=embeds[None], logits_to_keep=len(targets)).logits[0]  # [T, V]
         # In float32: sums over a large vocabulary lose precision in half precision.
         log_probabilities = torch.log_softmax(logits.float(), dim=-1)
         target_ids = torch.tensor(targets, device=log_probabilities.device)

@@ -211,6 +211,7 @@ class AlignedVQModel(lmms):
 
 
 def _location(request: Any) -> DocumentLocation:
+    # The location is last in the arguments of every request type.
     return DocumentLocation(*request.args[-3:])
 
 

@@ -57,7 +57,7 @@ def open_responder(
         raise ConfigError(
             "expected bundle=... with target=..., got none; give the service's bundle"
         )
-    assert target is not None
+    assert target is not None  # exactly one of the two is given
     # Without a cache of images every question sends its payload, which so counts for each.
     edge_config = _parse_config(EdgeConfig, {"remembered_images": 0, **options})
     return ServiceResponder(target, folder, point, edge_config, batch_size)

@@ -81,6 +81,7 @@ def sampling_of(settings: Mapping[str, Any]) -> Sampling:
         max_tokens=settings.get("max_new_tokens") or DEFAULT_TOKENS,
         temperature=(1.0 if temperature is None else temperature) if do_sample else 0.0,
         top_p=settings.get("top_p") or 1.0,
+        # 63 bits, as the engines of vLLM take seeds modulo 2**63.
         seed=settings.get("seed", random.getrandbits(63)) if do_sample else None,
         stop=() if stop == _BLANK_LINE else tuple(stop),
     )

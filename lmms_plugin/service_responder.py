@@ -42,6 +42,7 @@ class ServiceResponder:
 
     def answer(self, requests: Sequence[ModelRequest]) -> list[ModelResponse]:
         """See `Responder.answer`."""
+        # `map` returns the answers in the order of the requests, whichever ends first.
         return list(self._pool.map(self._answer, requests))
 
     def log_likelihood(self, request: ModelRequest, continuation: str) -> tuple[float, bool]:

@@ -97,6 +97,7 @@ class UnsplitTower:
 
     def _embed(self, image: Image.Image) -> TowerOutput:
         prepared = preprocess(image, self._settings)
+        # [1, 3, S, S]
         pixels = torch.from_numpy(prepared)[None].to(self.llava.device, self.llava.dtype)
         output = self.llava.model.get_image_features(pixel_values=pixels)
         return TowerOutput(output.pooler_output[0], digest_of(prepared.tobytes()), None)

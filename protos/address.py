@@ -34,6 +34,7 @@ def names_this_machine(authority: str) -> bool:
     """Whether HTTP's `Host` is `localhost`, an address in 127.0.0.0/8 or `[::1]`, with or without a
     port. False for anything that some proxy or browser might take for one of these."""
     match = _AUTHORITY.fullmatch(authority)
+    # The port may be empty after the colon (RFC 3986, section 3.2.3).
     if match is None or int(match["port"] or 0) > 65_535:
         return False
     if match["name"] is not None and match["name"].lower() == "localhost":
@@ -41,6 +42,7 @@ def names_this_machine(authority: str) -> bool:
     try:
         if match["v6"] is not None:
             return ipaddress.IPv6Address(match["v6"]) == ipaddress.IPv6Address("::1")
+        # Four decimal numbers only: resolvers also read 127.1 and 0x7f.0.0.1 as addresses.
         return ipaddress.IPv4Address(match["name"]) in _LOOPBACK_V4
     except ValueError:
         return False

@@ -29,6 +29,7 @@ def coding_from_proto(value: int) -> Coding:
     Raises:
         CorruptPayload: the number is unknown or unspecified.
     """
+    # Enums of proto3 are open: unknown numbers arrive as they are.
     coding = _CODING_OF_NUMBER.get(value)
     if coding is None:
         raise CorruptPayload(
@@ -55,6 +56,7 @@ def payload_to_parts(payload: Payload, max_chunk_bytes: int = 32_768) -> Iterato
         body_bytes=len(payload.body),
         crc32=payload.crc32,
     )
+    # Header and bytes together, so that a small payload is one message.
     yield pb.PayloadPart(header=header, chunk=payload.body[:max_chunk_bytes])
     for start in range(max_chunk_bytes, len(payload.body), max_chunk_bytes):
         yield pb.PayloadPart(chunk=payload.body[start : start + max_chunk_bytes])
@@ -103,6 +105,7 @@ class PayloadAssembler:
             raise CorruptPayload(
                 "expected a header in the first payload part, got none; send the payload again"
             )
+        # Checked before the bytes are added: the body never exceeds what was announced.
         received = len(self._body) + len(part.chunk)
         if received > self._body_bytes:
             raise CorruptPayload(
@@ -134,6 +137,7 @@ class PayloadAssembler:
                 "expected a header in the first payload part only, got another; send one payload "
                 "per question"
             )
+        # Refused by the announced size, before any more of the body arrives.
         if header.body_bytes > self._max_body_bytes:
             raise CorruptPayload(
                 f"expected a payload body of at most {self._max_body_bytes} bytes, got one of "
@@ -147,6 +151,7 @@ class PayloadAssembler:
                 num_stages=header.num_stages,
                 masked_stages=header.masked_stages,
                 coding=coding,
+                # The body follows; creating the payload checks all other fields.
                 body=b"",
                 crc32=header.crc32,
             )

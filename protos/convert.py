@@ -58,7 +58,7 @@ FINISH_REASONS: dict[FinishReason, pb.FinishReason.ValueType] = {
 _FINISH_REASON_OF_NUMBER: dict[int, FinishReason] = {
     value: reason for reason, value in FINISH_REASONS.items()
 }
-_MAX_UINT64 = (1 << 64) - 1
+_MAX_UINT64 = (1 << 64) - 1  # of `StageTiming.duration_ns`
 
 
 def finish_reason_to_proto(reason: FinishReason) -> pb.FinishReason.ValueType:
@@ -108,6 +108,7 @@ def sampling_from_proto(message: pb.SamplingParams) -> Sampling:
         max_tokens=message.max_tokens,
         temperature=_shortest(message.temperature),
         top_p=1.0 if message.top_p == 0 else _shortest(message.top_p),
+        # The field is optional on the wire, as 0 is a valid seed.
         seed=message.seed if message.HasField("seed") else None,
         stop=tuple(message.stop),
     )
@@ -117,6 +118,7 @@ def sampling_from_proto(message: pb.SamplingParams) -> Sampling:
 
 def _shortest(value: float) -> float:
     """The shortest decimal of a float32, such as 0.7, so that both sides use the user's number."""
+    # In float64, the type of Python, the float32 0.7 is 0.699999988.
     return float(str(np.float32(value)))
 
 
@@ -222,6 +224,7 @@ def chunk_to_responses(chunk: TokenChunk, image_digest: bytes = b"") -> Iterator
         chunk: a piece of the answer; only one with a finish reason may carry usage and timings.
         image_digest: 16 bytes under which the service holds the image, or empty; sent on the last.
     """
+    # A token without text counts too: it may be a part of a character.
     if chunk.text or chunk.token_ids:
         yield pb.AskResponse(chunk=pb.TextChunk(text=chunk.text, token_ids=chunk.token_ids))
     if chunk.finish_reason is None:

@@ -43,6 +43,7 @@ def config(app: Any, max_connections: int, **further: Any) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        # Counts connections, idle ones included; `_Protocol` makes room before it is reached.
         limit_concurrency=max_connections,
         backlog=ACCEPTED_AT_ONCE,
         **further,
@@ -77,6 +78,7 @@ class HttpServer(uvicorn.Server):
         """Stop gracefully at the first signal, at once at the second."""
         loop = asyncio.get_running_loop()
         for number in self._signals:
+            # uvicorn's version raises caught signals again after the shutdown.
             loop.add_signal_handler(number, self.handle_exit, number, None)
         try:
             yield
@@ -98,9 +100,11 @@ class _Protocol(H11Protocol):
         # uvicorn answers 503 at its limit, so make room before a request is read.
         if len(self.connections) >= (self.limit_concurrency or 0):
             others = (each for each in self.connections if isinstance(each, _Protocol))
+            # Never empty: this connection is idle, and `super()` has added it.
             longest = min(
                 (each for each in others if each._idle), key=lambda each: each._idle_since
             )
+            # `connection_lost` follows in a later step of the loop, too late for uvicorn's count.
             self.connections.discard(longest)
             longest.transport.abort()
 
@@ -110,6 +114,7 @@ class _Protocol(H11Protocol):
         if not self._idle:
             self._receiving_head = False
             self._close_after(None)
+        # Only the first bytes start the timer: more of them do not extend the time.
         elif not self._receiving_head:
             self._receiving_head = True
             self._close_after(HEAD_SECONDS)

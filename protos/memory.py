@@ -27,6 +27,7 @@ def keep_freed(max_bytes: int) -> None:
 
 def release_free_memory() -> None:
     """Return free memory between used blocks to the system; takes milliseconds."""
+    # The symbols of this process; other C libraries, such as musl, lack this function.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -22,7 +22,7 @@ MIN_TEMPERATURE = 0.01
 MAX_TEMPERATURE = 2.0
 MIN_TOP_P = 1e-6
 """Below the probability of any most likely token; float32 represents it and its complement."""
-MAX_SEED = (1 << 64) - 1
+MAX_SEED = (1 << 64) - 1  # of a uint64 on the wire
 MAX_STOPS = 4
 MAX_STOP_CHARS = 256
 
@@ -93,6 +93,7 @@ def check_sampling(sampling: Sampling) -> None:
     if not all(isinstance(text, str) for text in sampling.stop):
         raise InvalidInput("expected stop texts of type str, got another type; convert them")
     lengths = [len(text) for text in sampling.stop]
+    # Errors name lengths only: they are logged, and stop texts are a user's content.
     if len(lengths) > MAX_STOPS or any(not 1 <= length <= MAX_STOP_CHARS for length in lengths):
         raise InvalidInput(
             f"expected at most {MAX_STOPS} stop texts of 1 to {MAX_STOP_CHARS} characters, "
@@ -169,6 +170,7 @@ class Question:
                 f"{len(self.image_digest)}; send the digest of the last answer, or none and the "
                 "payload"
             )
+        # Either would decide the prompt, so both together are ambiguous.
         if self.text_only and self.image_digest:
             raise InvalidInput(
                 "expected no image digest in a text-only question, got one; leave one of the two "
@@ -212,6 +214,7 @@ class ServiceInfo:
 
 def _format_number(number: float) -> str:
     """A number for an error message. Python refuses to format integers of thousands of digits."""
+    # Infinity and NaN are floats, which always print.
     if 10**30 < abs(number) < math.inf:
         return "a number of more than 30 digits"
     return str(number)

@@ -32,6 +32,7 @@ from aligned_vq.errors import (
 ERROR_KEY = "alignedvq-error"
 RETRY_KEY = "retry-after-ms"
 MAX_RETRY_MS = 3_600_000
+# gRPC limits headers to 8 KiB by default, and percent-encoding may triple these bytes.
 MAX_DETAILS_BYTES = 1_000
 
 StatusCode = grpc.StatusCode
@@ -174,6 +175,7 @@ def _unnamed(row: _Unnamed, code: grpc.StatusCode | None, details: str) -> Align
 
 
 def _value(metadata: object, key: str) -> str | None:
+    # A tuple in `grpc`, `Metadata` in `grpc.aio`, None before the call has ended.
     for item in metadata if isinstance(metadata, (tuple, grpc.aio.Metadata)) else ():
         name, value = item
         if name == key and isinstance(value, str):
@@ -185,11 +187,13 @@ def _retry_metadata(error: BaseException) -> tuple[tuple[str, str], ...]:
     seconds = error.retry_after_seconds if isinstance(error, Overloaded) else None
     if seconds is None:
         return ()
+    # Rounded up: a retry a fraction too early would be refused again.
     return ((RETRY_KEY, str(min(max(0, math.ceil(1e3 * seconds)), MAX_RETRY_MS))),)
 
 
 def _retry_seconds(text: str | None) -> float | None:
     """Seconds from untrusted metadata: a number of milliseconds, capped at an hour, or None."""
+    # Nine digits hold every valid value; a peer could send thousands.
     if text is None or not text.isascii() or not text.isdecimal() or len(text) > 9:
         return None
     return min(int(text), MAX_RETRY_MS) / 1e3
@@ -201,4 +205,5 @@ def _printable(text: str) -> str:
     encoded = line.encode("utf-8", "replace")
     if len(encoded) <= MAX_DETAILS_BYTES:
         return encoded.decode()
+    # "ignore" drops a character that the cut has split.
     return encoded[: MAX_DETAILS_BYTES - 3].decode("utf-8", "ignore") + "..."

@@ -13,6 +13,7 @@ from aligned_vq.types import Indices
 
 Bits = NDArray[np.uint8]
 
+# Values pass through uint16.
 MAX_WIDTH_BITS = 16
 
 
@@ -29,7 +30,9 @@ def pack_fields(values: NDArray[np.integer], width_bits: int) -> Bits:
             f"expected values of {width_bits} bits, 0 to {(1 << width_bits) - 1}, "
             f"got {int(flat.min())} to {int(flat.max())}"
         )
+    # Big-endian: `unpackbits` starts with the most significant bit of the first byte.
     octets = flat.astype(">u2").view(np.uint8).reshape(-1, 2)
+    # [n, 16] to [n, width]: the leading zeros are dropped.
     return np.unpackbits(octets, axis=1)[:, MAX_WIDTH_BITS - width_bits :].reshape(-1)
 
 

@@ -113,6 +113,7 @@ def pack(
     coding, body = _choose(encoded, config, tables, coding)
     layout = Layout.of(encoded, config)
     limit = max_body_bytes(config, encoded.num_tokens, layout.statistics)
+    # Only with a given coding: its tables may expand an unusual image beyond fixed coding.
     if len(body) > limit:
         raise InvalidInput(
             f"expected at most {limit} bytes, got {len(body)} from {coding} coding; "
@@ -149,13 +150,16 @@ def unpack(
     if tables is not None:
         tables.check(config)
     codec = CODECS[payload.coding]
+    # Before decoding, because the header's numbers determine the shapes of all arrays.
     layout = _layout(payload, config, num_tokens, statistics)
     if missing := codec.missing(tables):
+        # Both sides have the same bundle, so no correct sender chooses this coding.
         raise CorruptPayload(
             f"expected a coding that needs no {missing}, got {payload.coding!r}; "
             "send it with coding 'fixed'"
         )
     encoded = codec.decode(payload.body, layout, tables)
+    # Damaged words can be the canonical coding of other indices; only the CRC detects that.
     computed = _crc32(encoded, config, payload.coding, payload.body)
     if computed != payload.crc32:
         raise CorruptPayload(
@@ -204,6 +208,7 @@ def _choose(
         if missing := codec.missing(tables):
             raise ConfigError(f"coding {coding!r} needs {missing}, got none; use 'fixed'")
         return coding, codec.encode(encoded, config, tables)
+    # The sizes are known only after encoding, so all codings are tried.
     bodies = [
         (name, codec.encode(encoded, config, tables))
         for name, codec in CODECS.items()
@@ -243,6 +248,7 @@ def _check_encoded(encoded: Encoded, config: QuantizerConfig) -> None:
     identity = config.kind == "identity"
     if identity != (encoded.features is not None):
         raise ValueError("expected features for the identity quantizer and only for it")
+    # float16 with codebooks, where payloads are small; raw features are float32 anyway.
     float_dtype = np.float32 if identity else np.float16
     for name, array, width, dtype in (
         ("features", encoded.features, config.dim, np.float32),
@@ -260,6 +266,7 @@ def _check_encoded(encoded: Encoded, config: QuantizerConfig) -> None:
 
 
 def _require(tables: _Tables | None) -> _Tables:
+    # Callers check `missing` first; this narrows the type.
     if tables is None:
         raise ConfigError("this coding needs learned tables, got none; use coding 'fixed'")
     return tables

@@ -64,6 +64,7 @@ def compiled() -> Coder | None:
         "constriction",
         queue.RangeEncoder,
         queue.RangeDecoder,
+        # `perfect=False` is the fast quantization of probabilities, which `range_coder` repeats.
         lambda weights: model.Categorical(weights, perfect=False),
         model.Uniform,
         lambda probability: model.Bernoulli(probability, perfect=False),
@@ -88,6 +89,7 @@ def reading(coded: bytes) -> Iterator[Any]:
     Raises:
         CorruptPayload: the bytes are not whole words, or no encoder writes these words.
     """
+    # Checked first: `frombuffer` would raise a ValueError that does not name the payload.
     if len(coded) % _WORD_BYTES:
         raise CorruptPayload(
             f"expected a multiple of {_WORD_BYTES} bytes from the range coder, got {len(coded)}; "

@@ -17,6 +17,7 @@ from aligned_vq.errors import ConfigError
 
 Counts = NDArray[np.uint32]
 
+# The range coder's probabilities have 24 bits: larger counts would add no resolution.
 MAX_COUNT = 1 << 24
 RELEARN = "learn the tables again with this quantizer"
 
@@ -37,6 +38,7 @@ class Models(dict[int, Any]):
         super().__init__()
         self._rows = rows
 
+    # A hook of dict: cached models are found without a Python call.
     def __missing__(self, row: int) -> Any:
         model = self[row] = categorical(self._rows[row])
         return model
@@ -64,9 +66,10 @@ def check_counts(name: str, counts: Counts, axes: Sequence[str]) -> None:
 
 def smooth(occurrences: NDArray[np.int64]) -> Counts:
     """Counts `2 c + 1` of symbols that occurred c times; a symbol that never did can be coded."""
+    # Krichevsky-Trofimov: c + 1/2 for each symbol, doubled to remain an integer.
     counts = 2 * occurrences + 1
     while int(counts.max()) > MAX_COUNT:
-        counts = (counts + 1) // 2
+        counts = (counts + 1) // 2  # rounded up, so that none becomes 0
     return counts.astype(np.uint32)
 
 
@@ -77,10 +80,11 @@ def blend(occurrences: NDArray[np.int64]) -> Counts:
     practically the distribution of its occurrences.
     """
     overall = 2 * occurrences.sum(axis=0) + 1
+    # Floor division of integers gives the same tables on any machine.
     prior = np.maximum(1, PRIOR_SYMBOLS * _UNITS_PER_SYMBOL * overall // overall.sum())
     counts = _UNITS_PER_SYMBOL * occurrences + prior
     while (large := counts.max(axis=1) > MAX_COUNT).any():
-        counts[large] = (counts[large] + 1) // 2
+        counts[large] = (counts[large] + 1) // 2  # only rows that are too large
     return np.asarray(counts, np.uint32)
 
 

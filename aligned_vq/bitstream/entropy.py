@@ -54,6 +54,7 @@ def _encode_stages(
     for number, stage in enumerate(stages):
         if stage.mask is not None:
             covered = len(stage.indices)
+            # The number first: it determines the probability of the mask bits.
             encoder.encode(np.array([covered], np.int32), _covered_model(num_tokens))
             encoder.encode(stage.mask.astype(np.int32), _mask_model(covered, num_tokens))
         for group in range(stage.indices.shape[1]):
@@ -74,11 +75,13 @@ def _decode_stage(
         covered = int(decoder.decode(_covered_model(layout.num_tokens), 1)[0])
         bits = decoder.decode(_mask_model(covered, layout.num_tokens), layout.num_tokens)
         mask = bits.astype(np.bool_)
+        # Damage only: the encoder announces the number of ones in the mask.
         if int(mask.sum()) != covered:
             raise CorruptPayload(
                 f"expected a mask of {covered} tokens for stage {number}, "
                 f"got {int(mask.sum())}; {RESEND}"
             )
+    # The model of `covered` has no value above N, so the array is bounded.
     indices = np.empty((covered, layout.config.num_groups), np.int32)
     for group in range(layout.config.num_groups):
         indices[:, group] = decoder.decode(tables.model(number, group), covered)
@@ -90,4 +93,5 @@ def _covered_model(num_tokens: int) -> Any:
 
 
 def _mask_model(covered: int, num_tokens: int) -> Any:
+    # The halves keep both bits possible if no token or every token is covered.
     return coders.CODER.bernoulli((covered + 0.5) / (num_tokens + 1))

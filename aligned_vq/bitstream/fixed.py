@@ -31,6 +31,7 @@ def encode_fixed(encoded: Encoded, config: QuantizerConfig) -> bytes:
             bits.append(stage.mask.astype(np.uint8))
         bits.append(pack_fields(stage.indices, config.bits_per_index(number)))
     prefix = b"" if encoded.statistics is None else encoded.statistics.astype("<f2").tobytes()
+    # Concatenated before packing: stages need not start at whole bytes.
     return prefix + bits_to_bytes(np.concatenate(bits))
 
 
@@ -53,6 +54,7 @@ def decode_fixed(body: bytes, layout: Layout) -> Encoded:
         fields = reader.take(covered * layout.config.num_groups * width)
         indices = unpack_fields(fields, width).reshape(covered, layout.config.num_groups)
         size = layout.config.codebook_sizes[number]
+        # The width allows larger values unless the size is a power of two.
         if indices.size and int(indices.max()) >= size:
             raise CorruptPayload(
                 f"expected indices of stage {number} below {size}, got {int(indices.max())}; "
@@ -83,10 +85,12 @@ class _BitReader:
 
     def finish(self) -> None:
         rest = self._bits[self._position :]
+        # A whole byte cannot be padding.
         if rest.size >= 8:
             raise CorruptPayload(
                 f"expected {-(-self._position // 8)} bytes of indices, got {self._bits.size // 8}; "
                 f"{RESEND}"
             )
+        # A body has one valid form, so that equal indices have equal bytes.
         if rest.any():
             raise CorruptPayload(f"expected zero bits after the last index, got ones; {RESEND}")

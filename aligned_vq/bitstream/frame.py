@@ -23,10 +23,12 @@ from aligned_vq.errors import CorruptPayload
 from aligned_vq.types import Coding, Payload
 
 BITSTREAM_VERSION = 1
+# Part of the format: a number is never changed or used again.
 CODING_NUMBERS: dict[Coding, int] = {"fixed": 0, "range": 1, "raw": 2, "context": 3}
 
 # The first byte is not ASCII, so that a transfer in text mode is detected.
 MAGIC = b"\x93AVQ"
+# "<": little-endian and without alignment gaps.
 _HEADER = struct.Struct("<4sBBHBII16sI")
 HEADER_BYTES = _HEADER.size
 
@@ -57,12 +59,14 @@ def from_frame(data: bytes) -> Payload:
         CorruptPayload: wrong magic or version, an unknown coding, a field out of range, a truncated
             file, or bytes after the body.
     """
+    # Slices, because the file may be shorter than the header.
     magic, version = data[: len(MAGIC)], data[len(MAGIC) : len(MAGIC) + 1]
     if magic != MAGIC:
         raise CorruptPayload(
             f"expected an .avq file that begins with {MAGIC.hex(' ')}, got {magic.hex(' ')!r}; "
             "check the file name"
         )
+    # Before the length of the header, which another version may change.
     if version and version[0] != BITSTREAM_VERSION:
         raise CorruptPayload(
             f"expected bitstream version {BITSTREAM_VERSION}, got version {version[0]}; "
@@ -92,4 +96,5 @@ def from_frame(data: bytes) -> Payload:
             crc32=crc32,
         )
     except ValueError as error:
+        # Payload raises ValueError for a caller's mistake; here the file is at fault.
         raise CorruptPayload(f"expected a valid header, got: {error}; {_REWRITE}") from error

@@ -12,7 +12,7 @@ from aligned_vq.errors import CorruptPayload
 from aligned_vq.types import Encoded, QuantizerConfig
 
 RESEND = "send the payload again"
-STATISTICS_BYTES_PER_TOKEN = 4
+STATISTICS_BYTES_PER_TOKEN = 4  # two float16
 _FLOAT32_BYTES = 4
 
 
@@ -58,6 +58,7 @@ class Layout:
             raise CorruptPayload(
                 f"expected {self.statistics_bytes} bytes of statistics, got {len(body)}; {RESEND}"
             )
+        # With a count, or `frombuffer` would go on into the indices.
         pairs = np.frombuffer(body, "<f2", 2 * self.num_tokens).reshape(self.num_tokens, 2)
         statistics = pairs.astype(np.float16)
         if fault := statistics_fault(statistics):
@@ -69,6 +70,7 @@ def statistics_fault(statistics: NDArray[np.floating]) -> str | None:
     """The fault of means and standard deviations `[N, 2]` as a text; None if they are valid."""
     if not np.isfinite(statistics).all():
         return "expected finite statistics, got an infinity or NaN"
+    # sqrt(variance + eps) is above 0; float16 could still round it to 0.
     if not (statistics[:, 1] > 0).all():
         return "expected standard deviations above 0, got 0 or less"
     return None
@@ -83,6 +85,6 @@ def max_body_bytes(config: QuantizerConfig, num_tokens: int, statistics: bool) -
     if config.kind == "identity":
         floats_per_token = config.dim + (2 if statistics else 0)
         return num_tokens * floats_per_token * _FLOAT32_BYTES
-    mask_bits = config.num_quantizers
+    mask_bits = config.num_quantizers  # one bit per token and stage
     index_bytes = math.ceil(num_tokens * (config.bits_per_token + mask_bits) / 8)
     return index_bytes + (num_tokens * STATISTICS_BYTES_PER_TOKEN if statistics else 0)

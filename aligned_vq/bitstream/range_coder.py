@@ -50,6 +50,7 @@ def categorical(weights: NDArray[np.float64]) -> Model:
     ends = np.cumsum(weights, dtype=np.float64)
     scale = (_TOTAL - len(weights)) / float(ends[-1])
     shares = (ends[:-1] * scale).astype(np.int64)
+    # S units are set apart, and adding s to the s-th start gives one of them to each symbol.
     return Model([0, *(shares + np.arange(1, len(weights))).tolist(), _TOTAL])
 
 
@@ -85,12 +86,15 @@ class RangeEncoder:
             self._add(starts[symbol], starts[symbol + 1])
 
     def _add(self, start: int, end: int) -> None:
+        # The interval is divided into 2**24 equal units; the remainder is not used.
         unit = self._range >> PRECISION_BITS
         self._low += unit * start
         self._range = width = unit * (end - start)
+        # A carry out of the 64 bits belongs to the words that are already written.
         if self._low > _MAX_STATE:
             self._low &= _MAX_STATE
             _carry(self._words)
+        # At most 32 bits remain: one word moves out, so that `unit` never becomes 0.
         if width <= _MAX_WORD:
             self._words.append(self._low >> _WORD_BITS)
             self._low = (self._low & _MAX_WORD) << _WORD_BITS
@@ -115,6 +119,7 @@ class RangeEncoder:
 def _carry(words: list[int]) -> None:
     """Add one to the number whose digits are the words, most significant first."""
     index = len(words) - 1
+    # The number stays below one, so a word below the maximum exists.
     while words[index] == _MAX_WORD:
         words[index] = 0
         index -= 1
@@ -155,6 +160,7 @@ class RangeDecoder:
         quantile = self._point // unit
         if quantile >= _TOTAL:  # the remainder of `range / 2**24`, which no symbol uses
             raise InvalidWords("expected words from an encoder, got words that no encoder writes")
+        # The last start that is not above the quantile.
         symbol = bisect_right(starts, quantile) - 1
         start = starts[symbol]
         self._point -= unit * start

@@ -37,6 +37,7 @@ def decode_raw(body: bytes, layout: Layout) -> Encoded:
     if len(body) != expected:
         raise CorruptPayload(f"expected {expected} bytes of features, got {len(body)}; {RESEND}")
     tokens, dim = layout.num_tokens, layout.config.dim
+    # A copy, because the view of received bytes is read-only.
     values = np.frombuffer(body, "<f4").astype(np.float32)
     features = values[: tokens * dim].reshape(tokens, dim)
     if not np.isfinite(features).all():

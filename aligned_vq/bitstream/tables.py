@@ -58,7 +58,7 @@ class EntropyTables:
         """
         shapes = _shapes(config)
         occurrences = [np.zeros(shape, np.int64) for shape in shapes]
-        images = list(examples)
+        images = list(examples)  # iterated twice for context tables
         for encoded in images:
             if len(encoded.stages) > len(shapes):
                 raise ConfigError(
@@ -92,6 +92,7 @@ class EntropyTables:
     def digest(self) -> bytes:
         """16 bytes that identify these tables."""
         shapes = repr([counts.shape for counts in self.counts]).encode()
+        # A fixed byte order gives the same digest on any machine.
         counts = digest_of(b"counts", shapes, *(c.astype("<u4").tobytes() for c in self.counts))
         if self.contexts is None:
             return counts
@@ -150,4 +151,5 @@ def _count(indices: NDArray[np.int32], total: NDArray[np.int64]) -> None:
             f"{' out of range' if outside else ''}; encode them with this quantizer"
         )
     for group in range(groups):
+        # `total[group][indices] += 1` would count repeated indices once.
         total[group] += np.bincount(indices[:, group], minlength=size)

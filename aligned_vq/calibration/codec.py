@@ -62,6 +62,7 @@ class CodecPlan:
     def chains(self) -> tuple[tuple[int, ...], ...]:
         """The stage sequences of the operating points that are not a prefix of another, the longest
         last."""
+        # Longest first, so that a prefix is compared with the chain that contains it.
         longest_first = sorted(
             {point.stages for point in self.operating_points}, key=lambda s: (-len(s), s)
         )
@@ -120,6 +121,7 @@ def pixel_batches(
 ) -> Iterator[Tensor]:
     """Batches of images prepared with the checkpoint's processor, float32 `[B, 3, H, W]`."""
     settings = checkpoint.processor()
+    # One iterator for all batches: each `islice` continues where the last one ended.
     remaining = iter(images)
     while batch := list(islice(remaining, size)):
         yield torch.from_numpy(preprocess_batch(batch, settings))
@@ -150,6 +152,7 @@ def calibrate_codec(
     calibrated = assemble(checkpoint, plan, parts, plan.operating_points)
     codec = calibrated.codec
     if quantizer is not None:
+        # All operating points share one set of tables.
         encoded = [
             codec.encode(features, residual, point)
             for point in plan.operating_points
@@ -190,12 +193,14 @@ def assemble(
         split=plan.split,
         quantizer=plan.quantizer(tower.vision.hidden_size),
         link=plan.link,
+        # Digests are filled in when the bundle is written.
         edge_weights_digest="",
         cloud_weights_digest="",
         entropy_digest=None,
         operating_points=points,
     )
     spec = CodecSpec(
+        # Provisional, because the manifest's digests of weights are still empty.
         digest=manifest.digest(),
         features=manifest.features,
         quantizer=manifest.quantizer,
@@ -231,6 +236,7 @@ def export_bundle(
     `finish` and errors are those of `write_bundle`.
     """
     manifest = calibrated.manifest
+    # As stored, so that the bundle has the checkpoint's precision.
     prefix = load_prefix(checkpoint, manifest.split, dtype=None)
     codec = calibrated.codec
     content = BundleContent(

@@ -76,20 +76,21 @@ def calibrate(
             "expected finite calibration features, got NaN or infinity: check the checkpoint"
         )
     with torch.no_grad():
-        quantizer.position_mean.copy_(features.mean(0))
-        centred = (features - quantizer.position_mean).flatten(0, 1)
+        quantizer.position_mean.copy_(features.mean(0))  # [N, D]
+        centred = (features - quantizer.position_mean).flatten(0, 1)  # [M * N, D]
         quantizer.project_down.weight.copy_(principal_axes(centred, config.codebook_dim))
         latents = quantizer.latents(features).flatten(0, 1)
         if quantizer.refiner is not None:
             quantizer.refiner.scale.copy_(latents.std(0))
         remaining = latents
         for chain in chains:
-            remaining = latents.clone()
+            remaining = latents.clone()  # changed in place below
             for number in chain:
                 stage_books = quantizer.codebooks.stage(number)
                 rows = remaining.square().sum(1).topk(num_fitted[number]).indices
                 fill_stage(stage_books, remaining[rows], settings.seed, settings.iterations)
                 remaining[rows] -= stage_books.decode(stage_books.encode(remaining[rows]))
+        # Of the last chain, which is the longest of a `CodecPlan`.
         latents_hat = latents - remaining
         quantizer.project_up.weight.copy_(least_squares(latents_hat, centred))
         if isinstance(link, LearnedLink):
@@ -112,9 +113,10 @@ def fill_stage(stage: GroupedCodebook, latents: Tensor, seed: int, iterations: i
 
 def principal_axes(centred: Tensor, count: int) -> Tensor:
     """The `count` directions of largest variance `[count, D]` of centred rows `[M, D]`."""
+    # In float64: a float32 sum over all tokens would lose digits.
     covariance = centred.T.double() @ centred.double() / len(centred)
     _, vectors = torch.linalg.eigh(covariance)
-    axes: Tensor = vectors[:, -count:].flip(1).T
+    axes: Tensor = vectors[:, -count:].flip(1).T  # eigenvalues ascend
     return axes.to(centred.dtype)
 
 
@@ -127,6 +129,7 @@ def cluster_centres(
         count,
         niter=iterations,
         seed=seed,
+        # Below this number faiss prints a warning; callers check the number of points.
         min_points_per_centroid=1,
         max_points_per_centroid=VECTORS_PER_ENTRY,
     )

@@ -18,6 +18,7 @@ from aligned_vq.codec.feature_codec import FeatureCodec
 from aligned_vq.quantizer.aligned import AlignedVQ
 from aligned_vq.types import Encoded, OperatingPoint
 
+# The format allows 64 symbols. The number of contexts grows with the square of CLASSES.
 SYMBOLS, CLASSES = 64, 16
 STEPS = 12
 """Bisections of the logarithm of a rate weight over the full range."""
@@ -86,6 +87,7 @@ def mean_rate_bits(quantizer: AlignedVQ, latents: Tensor, point: OperatingPoint)
     codebooks = quantizer.codebooks
     rates = [
         codebooks.rate_bits(codebooks.encode(part, point.stages, point.rate_weight))
+        # A few images at a time bound the memory for the scores of the search.
         for part in torch.split(latents, 16)
     ]
     return float(torch.cat(rates).mean())
@@ -110,12 +112,13 @@ def fit_rate_weight(
     """
     low, high = log_range
     for _ in range(steps):
+        # Bisects the logarithm, because useful weights span many orders of magnitude.
         middle = (low + high) / 2
         if measure(replace(point, rate_weight=math.exp(middle))) > target:
             low = middle
         else:
             high = middle
-    return replace(point, rate_weight=math.exp(high))
+    return replace(point, rate_weight=math.exp(high))  # measured at most `target`
 
 
 def fit_points(
@@ -151,6 +154,7 @@ def fit_points(
             )
     for _ in range(rounds):
         codec.spec = replace(codec.spec, operating_points=tuple(fitted))
+        # Tables before rates: payload sizes depend on the tables.
         codec.spec = replace(codec.spec, tables=learn_tables(codec, table_examples))
         for number, point in enumerate(fitted):
             if point.name in targets_bytes:

@@ -23,6 +23,7 @@ def checkpoint_digest(directory: Path) -> str:
     """
     paths = {path for pattern in FILES for path in directory.glob(pattern) if not path.is_dir()}
     state = hashlib.sha256()
+    # Sorted, because the order of `glob` depends on the file system.
     for path in sorted(paths):
         state.update(f"{path.name} {_content_digest(path)}\n".encode())
     return state.hexdigest()

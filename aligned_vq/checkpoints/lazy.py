@@ -58,6 +58,7 @@ class LazyCheckpoint:
 
     def processor(self) -> ProcessorSettings:
         """The image processor's settings."""
+        # Newer releases of transformers write the first name; it may lack the image settings.
         for name in ("processor_config.json", "preprocessor_config.json"):
             settings = self._read_json(name, optional=True)
             if settings and ("image_processor" in settings or "image_mean" in settings):
@@ -103,6 +104,7 @@ class LazyCheckpoint:
     def directory(self) -> Path:
         """A local directory with the whole checkpoint; fetched from the hub if it has to be."""
         if self._directory is None:
+            # Imported here, because directories do not need it.
             from huggingface_hub import snapshot_download
             from huggingface_hub.errors import HfHubHTTPError
 
@@ -186,5 +188,6 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     state = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         state.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        # A view as bytes, because numpy has no bfloat16.
         state.update(tensor.contiguous().view(torch.uint8).numpy().data)
     return state.hexdigest()

@@ -98,11 +98,13 @@ def open_edge_bundle(directory: str | Path, dtype: torch.dtype = torch.float32) 
     folder = Path(directory)
     manifest = read_manifest(folder)
     tensors = _read_tensors(folder / EDGE, manifest.edge_weights_digest)
+    # Only the prefix: the search for entries needs float32.
     prefix_tensors = {name: t.to(dtype) for name, t in _subset("prefix.", tensors).items()}
     try:
         prefix = build_prefix(manifest.tower.vision, manifest.split, prefix_tensors)
         quantizer = _build_quantizer(manifest, _subset("codec.", tensors), _EDGE_CODEC)
     except RuntimeError as error:
+        # `load_state_dict` raises RuntimeError for missing, unknown and misshapen tensors.
         raise ConfigError(f"{folder / EDGE}: does not fit its manifest ({error})") from error
     return EdgeBundle(manifest, prefix, EdgeCodec(read_spec(folder, manifest), quantizer))
 
@@ -124,6 +126,7 @@ def open_cloud_bundle(directory: str | Path, device: torch.device | str = "cpu")
         )
         link.load_state_dict(_subset("link.", tensors), strict=True)
     except (RuntimeError, KeyError) as error:
+        # KeyError: the LayerNorm tensors that the link needs are missing.
         raise ConfigError(f"{folder / CLOUD}: does not fit its manifest ({error})") from error
     if quantizer is not None:
         # Not `quantizer.to`: the edge side's weights are on the meta device and cannot move.
@@ -163,6 +166,7 @@ def write_bundle(
             save_file(copies, folder / name)
         if tables is not None:
             tables.save(folder / ENTROPY)
+        # Digests of the files as written, so that the manifest cannot describe other bytes.
         written = replace(
             content.manifest,
             edge_weights_digest=file_digest((folder / EDGE).read_bytes()),
@@ -171,6 +175,7 @@ def write_bundle(
             edge_graph_digest=None,
         )
         write_manifest(folder, written)
+        # After the manifest, to which `finish` may add the digest of the graph.
         if finish is not None:
             finish(folder)
     return written
@@ -188,6 +193,7 @@ def _build_quantizer(
         return None
     with torch.device("meta"):
         quantizer = AlignedVQ(manifest.features, manifest.quantizer)
+    # Not strict, because the other side's tensors are missing; the check below covers this side's.
     loaded = quantizer.load_state_dict(dict(tensors), strict=False, assign=True)
     missing = [name for name in loaded.missing_keys if name.startswith(parts)]
     if missing or loaded.unexpected_keys:
@@ -199,7 +205,7 @@ def _to_device(
     part: torch.nn.Module | torch.nn.Parameter | None, device: torch.device | str
 ) -> object:
     if part is None or isinstance(part, torch.nn.Module):
-        return part and part.to(device)
+        return part and part.to(device)  # None: the codec has no refiner
     return torch.nn.Parameter(part.to(device), requires_grad=False)
 
 

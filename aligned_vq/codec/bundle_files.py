@@ -35,7 +35,9 @@ BUNDLE_FILES = (MANIFEST, EDGE, GRAPH, CLOUD, ENTROPY)
 def read_manifest(directory: str | Path) -> SplitManifest:
     """The manifest of a bundle; ConfigError if it is missing or invalid."""
     path = Path(directory) / MANIFEST
+    # An interrupted replacement may have left the bundle under a temporary name.
     recover(directory)
+    # Damaged bytes are replaced and then fail as JSON, in an error that names the file.
     return SplitManifest.from_json(_read(path).decode("utf-8", "replace").strip(), str(path))
 
 
@@ -65,10 +67,11 @@ def read_spec(directory: str | Path, manifest: SplitManifest) -> CodecSpec:
     tables = None
     if manifest.entropy_digest is not None:
         path = Path(directory) / ENTROPY
-        _read(path)
+        _read(path)  # only for its error if the file is missing
         try:
             tables = EntropyTables.load(path, manifest.quantizer)
         except ConfigError as error:
+            # A readable file with invalid tables has the same remedy as one with a wrong digest.
             raise ConfigError(_digest_mismatch(path)) from error
         if tables.digest().hex() != manifest.entropy_digest:
             raise ConfigError(_digest_mismatch(path))

@@ -39,12 +39,14 @@ class EdgeCodec:
         statistics = None
         if self.spec.statistics:
             pair = token_statistics(residual.float(), self.spec.layer_norm_eps).cpu().numpy()
+            # float16 halves the bytes; raw features are float32, so that saving would not matter.
             statistics = pair if self.quantizer is None else pair.astype(np.float16)
         if self.quantizer is None:
             raw = features.float().cpu().numpy()
             return Encoded(len(raw), statistics=statistics, features=raw)
         point = point or self.spec.point()
         stages = []
+        # The batch has one image: [1, N, D], and choices [1, N, G].
         for choice in self.quantizer.encode(features[None], point.stages, point.rate_weight):
             mask = None if choice.mask is None else choice.mask[0].cpu().numpy()
             indices = choice.indices[0].cpu().numpy().astype(np.int32)
@@ -94,6 +96,7 @@ class CloudCodec:
             CorruptPayload: the bytes are not a payload of this manifest.
         """
         spec = self.spec
+        # First of all: indices of another codebook could be decoded without an error.
         if payload.manifest_digest != spec.digest:
             raise ManifestMismatch(
                 f"expected a payload of manifest {spec.digest.hex()}, got one of "
@@ -117,6 +120,7 @@ class CloudCodec:
             features_hat = torch.from_numpy(np.stack(raw))
             return features_hat, self.link(features_hat, None, statistics)
         indices, masks = [], []
+        # Images of different operating points differ in their number of stages.
         for stage in range(max(len(image.stages) for image in images)):
             stage_indices, mask = _stack_stage(images, stage, self.quantizer.config.num_groups)
             indices.append(stage_indices)
@@ -143,6 +147,7 @@ class CloudCodec:
         quantizer = self.quantizer
         if quantizer is None:
             raise ConfigError("expected a codec with codebooks, got the identity quantizer")
+        # `project_up` is held by the cloud; the edge side's weights stay on the meta device.
         device = quantizer.project_up.weight.device
         latents_hat = quantizer.codebooks.decode(
             [stage_indices.to(device) for stage_indices in indices],
@@ -180,10 +185,12 @@ def _stack_stage(
     """
     indices = np.zeros((len(images), images[0].num_tokens, groups), np.int64)
     masks = np.zeros(indices.shape[:2], np.bool_)
+    # Iteration yields views, so writing to them fills the arrays.
     for image, image_indices, mask in zip(images, indices, masks, strict=True):
         if number < len(image.stages):
             stage = image.stages[number]
             mask[:] = True if stage.mask is None else stage.mask
             image_indices[mask] = stage.indices
     all_covered = bool(masks.all())
+    # With None, `decode` skips the product with the mask.
     return torch.from_numpy(indices), None if all_covered else torch.from_numpy(masks)

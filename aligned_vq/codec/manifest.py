@@ -73,6 +73,7 @@ class SplitManifest:
                 f"without codebooks must have none, got {names}"
             )
         for point in self.operating_points:
+            # Stages ascend, so the last one is the largest.
             if point.stages[-1] >= self.quantizer.num_quantizers:
                 raise ConfigError(
                     f"operating point {point.name!r}: expected stages below "
@@ -92,6 +93,7 @@ class SplitManifest:
         """The fields as JSON values, in order; `edge_graph_digest` only if it is set."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         if self.edge_graph_digest is None:
+            # Absent rather than null: a manifest written without this field has the same digest.
             del values["edge_graph_digest"]
         return {
             **values,
@@ -104,6 +106,7 @@ class SplitManifest:
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no spaces."""
+        # Every byte counts: the digest covers this text, and payloads carry the digest.
         return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
     def digest(self) -> bytes:
@@ -115,11 +118,12 @@ class SplitManifest:
         """The manifest in a JSON text; a ConfigError names `source` and the fault."""
         try:
             raw = json.loads(text, parse_constant=_reject_constant)
-        except (ValueError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # RecursionError: deep nesting
             raise ConfigError(f"{source}: not JSON ({error}); export the bundle again") from error
         if not isinstance(raw, dict) or "schema_version" not in raw:
             raise ConfigError(f"{source}: expected a manifest with a schema_version, got none")
         schema = raw["schema_version"]
+        # Before all fields, because another schema may have others.
         if schema != SCHEMA_VERSION:
             advice = "upgrade this program" if _is_newer(schema) else "export the bundle again"
             raise ConfigError(
@@ -130,6 +134,7 @@ class SplitManifest:
         except AlignedVQError as error:
             raise ConfigError(f"{source}: {error}") from error
         except (AttributeError, KeyError, TypeError, ValueError) as error:
+            # The fields come from unchecked JSON: each of these errors means a malformed one.
             raise ConfigError(
                 f"{source}: a field is missing, unknown or of the wrong type ({error!r}); "
                 "export the bundle again"
@@ -138,6 +143,7 @@ class SplitManifest:
     @classmethod
     def _from_dict(cls, raw: Mapping[str, Any]) -> SplitManifest:
         quantizer = dict(raw["quantizer"])
+        # JSON has no tuples, and a frozen dataclass needs hashable fields.
         quantizer["codebook_sizes"] = tuple(quantizer["codebook_sizes"])
         manifest = cls(
             **{
@@ -149,6 +155,7 @@ class SplitManifest:
                 "operating_points": tuple(map(_point, raw["operating_points"])),
             }
         )
+        # Dataclasses do not check types: JSON may hold a string for a declared number.
         check_declared(manifest)
         return manifest
 

@@ -108,11 +108,14 @@ def _fit_to_limit(
         encode_at: the payload at a rate weight.
     """
     limit = point.max_bytes or 0
+    # The middle of the accepted range, so that small errors of the model do no harm.
     target = limit * (1 + MIN_FILL) / 2
+    # A weight of 0 cannot grow by a factor.
     low, low_bytes = max(point.rate_weight, MIN_RATE_WEIGHT), excess_bytes
     exponent = TYPICAL_EXPONENT
     min_growth = 1.1
     while True:
+        # The model solved for the weight; the factor is bounded in case the model fits badly.
         high = low * min(max((low_bytes / target) ** (1 / exponent), min_growth), 4.0)
         # Near the size of the first stage bytes hardly fall, and the model's steps become tiny.
         min_growth *= 2
@@ -128,6 +131,7 @@ def _fit_to_limit(
         exponent = max(math.log(low_bytes / len(best.body)) / math.log(high / low), 0.1)
         low, low_bytes = high, len(best.body)
     for _ in range(MAX_BISECTIONS):
+        # Full enough: another encoding costs more time than its bytes are worth.
         if len(best.body) >= MIN_FILL * limit:
             break
         # Interpolated in log-log scale; bounded, so that the interval shrinks in any case.
@@ -137,5 +141,6 @@ def _fit_to_limit(
         if len(payload.body) > limit:
             low, low_bytes = middle, len(payload.body)
         else:
+            # Bytes need not fall steadily with the weight, so the larger fitting payload wins.
             best, high = max(best, payload, key=lambda fitting: len(fitting.body)), middle
     return best

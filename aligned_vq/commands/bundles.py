@@ -44,6 +44,7 @@ def export_parser() -> ArgumentParser:
 
 def export(options: Namespace) -> None:
     """Run `export`."""
+    # Imported here: other subcommands and the help need no torch.
     from aligned_vq.calibration.codec import (
         CodecPlan,
         calibrate_codec,
@@ -55,6 +56,7 @@ def export(options: Namespace) -> None:
     from aligned_vq.split.loading import load_prefix
 
     check_replaceable(options.out, BUNDLE_FILES)  # before the calibration, which takes long
+    # Before the calibration, too: onnx may be missing.
     finish = _graph_writer() if options.onnx else None
     plan = CodecPlan(
         split=SplitPoint.parse(options.split),
@@ -99,6 +101,7 @@ def _graph_writer() -> Callable[..., Path]:
     try:
         from aligned_vq.graph.writing import write_graph
     except ModuleNotFoundError as error:
+        # Only onnx is optional; another missing module is a fault.
         if error.name != "onnx":
             raise
         raise ConfigError(
@@ -166,5 +169,5 @@ def _payload_fields(path: Path) -> dict[str, Any]:
         "body_bytes": len(payload.body),
         "digest": payload.digest().hex(),
     }
-    fields.pop("body")
+    fields.pop("body")  # binary
     return fields

@@ -72,6 +72,7 @@ def evaluate(options: Namespace) -> None:
 
 
 def _evaluate_reference(options: Namespace, questions: int) -> None:
+    # Imported here: other subcommands and the help need no torch.
     from aligned_vq.data.scenes.exam import exam_images, majority_answers
     from aligned_vq.evaluation.baselines.features import feature_baselines
     from aligned_vq.evaluation.baselines.fsq import fsq_baseline
@@ -91,6 +92,7 @@ def _evaluate_reference(options: Namespace, questions: int) -> None:
 
     def show(row: ExamRow) -> None:
         rows.append(row)
+        # Flushed, so that rows appear at once in a pipe, too.
         print(json.dumps(row.to_dict()) if options.json else row.line(), flush=True)
 
     if not options.json:
@@ -103,11 +105,13 @@ def _evaluate_reference(options: Namespace, questions: int) -> None:
     for folder in options.runs:
         checkpoint = checkpoint_of(folder)
         evaluator = examiner
+        # With adapters, the run changed the model that answers.
         if checkpoint is not None:
             evaluator = Evaluator(LoadedLlava.load(checkpoint), exam)
         for row in bundle_rows(evaluator, folder / "bundle", reference, folder.name):
             show(row)
     if options.baselines:
+        # The baselines use the cut of the first bundle.
         split = bundle_path(examiner, options.bundles[0]).split
         for features in (*feature_baselines(examiner, split), fsq_baseline(examiner, split)):
             show(examiner.row(features, reference))

@@ -25,6 +25,7 @@ def train_parser() -> ArgumentParser:
 
 def train(options: Namespace) -> None:
     """Run `train`."""
+    # Imported here: other subcommands and the help need no torch.
     from aligned_vq.training.config_file import read_config
     from aligned_vq.training.export import export_run
     from aligned_vq.training.run import TrainingRun
@@ -32,6 +33,7 @@ def train(options: Namespace) -> None:
     check_replaceable(options.out / "bundle", BUNDLE_FILES)  # before the hours of training
     run = TrainingRun.open(read_config(options.config, options.set), options.out)
     run.train()
+    # The other processes would write the same bundle.
     if run.accelerator.is_main_process:
         manifest = export_run(run, options.out / "bundle")
         points = ", ".join(point.name for point in manifest.operating_points) or "raw features"

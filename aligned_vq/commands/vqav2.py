@@ -81,6 +81,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 def evaluate_vqav2(options: Namespace) -> None:
     """Run the benchmark; see `aligned_vq.evaluation.vqav2`."""
+    # Imported here: other subcommands and the help need no torch.
     import torch
     from accelerate import PartialState
 
@@ -89,7 +90,9 @@ def evaluate_vqav2(options: Namespace) -> None:
     from aligned_vq.evaluation.vqav2.rows import RowWriter
 
     _check(options)
+    # Explicit, because processes without a GPU would form no group otherwise.
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=WAIT_HOURS))
+    # One process indexes the files; the others read its index.
     with state.main_process_first():
         split = VqaSplit(options.data, options.split, options.out / "data", options.questions)
     with ExitStack() as stack:
@@ -165,6 +168,7 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
 
 def _connect(options: Namespace, stack: ExitStack, bundle: Path) -> QuestionClient:
     """A connected edge client of the target."""
+    # Imported here: an evaluation without a service needs no edge client.
     from edge_client import EdgeClient, EdgeConfig
 
     config = EdgeConfig(**{name: options[name] for name in _CREDENTIALS})

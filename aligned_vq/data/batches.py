@@ -50,6 +50,7 @@ class Steps(Dataset[Batch]):
 
     def __getitem__(self, step: int) -> Batch:
         """The batch of a step."""
+        # All processes draw the whole step, and each loads its positions.
         rng = np.random.default_rng([self.seed, self.stage, step])
         indices = rng.integers(0, len(self.source), self.batch_size)
         positions = np.arange(self.rank, self.batch_size, self.processes)
@@ -79,9 +80,10 @@ class Steps(Dataset[Batch]):
         return iter(
             DataLoader(
                 self,
-                batch_size=None,
+                batch_size=None,  # an item already is a batch
                 sampler=range(first, end),
                 num_workers=workers,
+                # Forked workers would inherit the state of threads and of CUDA.
                 multiprocessing_context="spawn" if workers else None,
             )
         )
@@ -98,5 +100,6 @@ def prefetched(
         upcoming = (thread.submit(batch_of, step) for step in range(first, end))
         current = next(upcoming, None)
         while current is not None:
+            # The next batch is made while the caller uses this one.
             batch, current = current.result(), next(upcoming, None)
             yield batch

@@ -20,6 +20,7 @@ WINDOW_BYTES = 2**18
 MAX_RECORD_CHARS = 2**24
 """Maximum length of a record; a longer one means that the file is damaged."""
 _SPACE = re.compile(r"[ \t\n\r]*")
+# JSON can escape half of a surrogate pair, which UTF-8 cannot encode.
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -69,6 +70,7 @@ def stream_records(path: Path, member: str | None = None) -> Iterator[Record]:
                 _find_member(window, member)
             window.take("[")
             number = 0
+            # An empty array has no record before its bracket.
             delimiter = window.take("]") if window.peek() == "]" else ","
             while delimiter == ",":
                 if window.peek() != "{":
@@ -77,6 +79,7 @@ def stream_records(path: Path, member: str | None = None) -> Iterator[Record]:
                 yield Record(path, number, start, end, fields)
                 number += 1
                 delimiter = window.take(",]")
+            # Other keys may follow the array if it is a member.
             if member is None and window.peek():
                 window.fail("the end of the file after its array")
     except (OSError, UnicodeDecodeError) as error:
@@ -96,7 +99,7 @@ def _find_member(window: _ReadWindow, member: str) -> None:
         window.take(":")
         if key == member:
             return
-        window.peek()
+        window.peek()  # `raw_decode` skips no white space
         window.value()
         if window.take(",}") == "}":
             window.fail(f"the key {member!r} before the object's end")
@@ -112,6 +115,7 @@ class _ReadWindow:
         self._parser = json.JSONDecoder()
         self._text = ""
         self._at = 0
+        # A byte order mark is not JSON, but offsets count it.
         self._byte = len(codecs.BOM_UTF8) if file.read(3) == codecs.BOM_UTF8 else 0
         file.seek(self._byte)
 
@@ -165,6 +169,7 @@ class _ReadWindow:
 
     def _advance(self, position: int) -> None:
         passed = self._text[self._at : position]
+        # Bytes are counted; ASCII text has as many as characters.
         self._byte += len(passed) if passed.isascii() else len(passed.encode())
         self._at = position
 
@@ -173,6 +178,7 @@ class _ReadWindow:
         rest = self._text[self._at :]
         # At least doubled each time, so that the time for a long record is linear in its length.
         data = self._file.read(max(WINDOW_BYTES, len(rest)))
+        # The incremental decoder holds back a character that the window cuts.
         more = self._decoder.decode(data, final=not data)
         if data:
             self._text, self._at = rest + more, 0

@@ -74,7 +74,7 @@ def _summary(record: Record) -> tuple[int, ...] | None:
             f"{record.name}: expected 'image' to be the path of one file, got "
             f"{image!r:.80}; {_REMEDY}"
         )
-    _pairs(record)
+    _pairs(record)  # a check only
     return ()
 
 

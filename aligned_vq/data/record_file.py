@@ -66,6 +66,7 @@ class RecordFile:
             ) from error
         name = hashlib.sha256(f"{kind}\n{path.resolve()}".encode()).hexdigest()[:16]
         index_path = workdir / f"records-{name}.npz"
+        # Stored in the index, whose name identifies only the path and the kind.
         key = json.dumps([_TABLE_FORMAT, kind, str(path.resolve()), *self._stamp])
         index = _load(index_path, key)
         if index is None:
@@ -100,6 +101,7 @@ class RecordFile:
             # Opened for every call: a shared file position would be a race between threads and
             # between forked processes.
             with self.path.open("rb") as file:
+                # Of the open file, which cannot be exchanged after the check.
                 if _stamp(os.fstat(file.fileno())) != self._stamp:
                     raise ConfigError(
                         f"expected {self.path} as it was at the start, but it has changed since; "
@@ -146,6 +148,7 @@ def _load(index_path: Path, key: str) -> tuple[Table, int] | None:
             table: Table = arrays["table"]
             return table, int(arrays["left_out"])
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+        # A damaged index costs another pass over the file, no more.
         return None
 
 

@@ -34,6 +34,7 @@ class ReferenceWorld:
 
     def __getitem__(self, index: int) -> Example:
         """Scene `index`; see `ExampleSource`."""
+        # As for a list: negative indices, and IndexError beyond the end.
         index = range(len(self))[index]
         scene, rng = self._pool.scene(index)
         questions = [*short_questions(scene, rng, SHORT_QUESTIONS), describe(scene, rng)]

@@ -43,6 +43,7 @@ def open_source(spec: str, workdir: Path) -> ExampleSource:
     path = Path(location).expanduser()
     match kind:
         case "reference":
+            # `isdecimal` alone accepts the digits of all scripts.
             if not (location.isascii() and location.isdecimal() and int(location) > 0):
                 raise _unknown(spec)
             source: ExampleSource = ReferenceWorld(workdir, int(location))

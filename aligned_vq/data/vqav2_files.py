@@ -104,6 +104,7 @@ def rows_of_annotations(questions: RecordFile, annotations: RecordFile) -> Table
             "take both from one release"
         )
     rows = np.empty(len(question_columns), np.int64)
+    # Both orders sort by id, so equal positions are the same question.
     rows[by_question] = by_annotation
     return rows
 
@@ -131,6 +132,7 @@ def _open(
 
 def _number(record: Record, column: str) -> int:
     number = record.fields.get(column)
+    # Columns are int64; bool is a subclass of int.
     if type(number) is not int or not 0 <= number < 2**63:
         raise ConfigError(
             f"{record.name}: expected {column!r} to be a whole number from 0, got "

@@ -50,6 +50,7 @@ def paired_difference(
             f"and {clusters.shape}"
         )
     _, image = np.unique(clusters, return_inverse=True)
+    # In float64, because numpy does not subtract booleans.
     differences = np.bincount(image, weights=ours.astype(np.float64) - reference)
     return count_difference(differences, np.bincount(image), resamples, seed)
 
@@ -77,11 +78,12 @@ def count_difference(
             f"{questions.shape} with {questions.sum()} questions"
         )
     count = len(questions)
+    # A fixed seed gives the same verdicts the same interval.
     rng = np.random.default_rng(seed)
     batch_size = max(1, _IMAGES_PER_BATCH // count)
     parts = []
     for start in range(0, resamples, batch_size):
-        sample = rng.integers(count, size=(min(batch_size, resamples - start), count))
+        sample = rng.integers(count, size=(min(batch_size, resamples - start), count))  # [R, M]
         totals = questions[sample].sum(1)
         # A sample may consist of images without questions and then has no mean.
         parts.append(differences[sample].sum(1)[totals > 0] / totals[totals > 0])

@@ -58,6 +58,7 @@ class CodecPath:
         self.name = name
         self.split = codec.split
         self._options = dict(compress_options or {})
+        # As JSON values, for result files.
         options = {
             option: asdict(value) if isinstance(value, OperatingPoint) else value
             for option, value in self._options.items()
@@ -95,6 +96,7 @@ class CodecPath:
         features, residual = (batch[0] for batch in self._prefix(pixels))
         quantizer = self._edge.quantizer
         if quantizer is not None:
+            # The codec may be on another device than the prefix.
             device = quantizer.project_down.weight.device
             features, residual = features.to(device), residual.to(device)
         return self._edge.compress(features, residual, **self._options)
@@ -139,6 +141,7 @@ def bundle_path(
     edge, cloud = open_edge_bundle(folder), open_cloud_bundle(folder)
     manifest, checkpoint = edge.manifest, llava.checkpoint
     names = suffix_names(checkpoint, manifest.split)
+    # The name of a checkpoint does not prove its weights.
     if manifest.vision_digest != checkpoint.vision_digest(names):
         raise ConfigError(
             f"{folder}: expected a bundle of {checkpoint.source}, got one of {manifest.model_id} "

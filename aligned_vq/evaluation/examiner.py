@@ -91,6 +91,7 @@ class Evaluator(LoadedLlava):
         with tqdm(total=len(self.exam), desc=label, unit="image") as bar:
             for batch in _batches(self.exam):
                 images = [exam_image.image for exam_image in batch]
+                # Outside of autocast, on which payloads must not depend.
                 output = path(images, self.pixels(images))
                 results.add_costs(output)
                 self._evaluate(output.states, batch, results)
@@ -117,12 +118,12 @@ class Evaluator(LoadedLlava):
         # The last question of an image asks for its description, whose tokens are counted.
         last = text.segments == text.segments.max(1, keepdim=True).values
         words = last & (text.labels != IGNORED)
-        correct_words = (logits.argmax(-1).cpu() == text.labels) & words
+        correct_words = (logits.argmax(-1).cpu() == text.labels) & words  # [B, S]
         verdicts = right_answers(logits, text)
         for image, image_verdicts, num_words, num_correct in zip(
             images, verdicts, words.sum(1).tolist(), correct_words.sum(1).tolist(), strict=True
         ):
-            kinds = [question.kind for question in image.questions[:-1]]
+            kinds = [question.kind for question in image.questions[:-1]]  # not the description
             results.add_answers(kinds, image_verdicts[:-1])
             results.words_asked.append(num_words)
             results.words_right.append(num_correct)
@@ -172,6 +173,7 @@ class _Results:
         """Add the short questions of the next image; call before adding its words."""
         self.right += right
         self.kinds += kinds
+        # The number of words added so far is the number of this image.
         self.images += [len(self.words_asked)] * len(kinds)
 
     def examination(self) -> Examination:

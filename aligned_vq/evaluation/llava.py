@@ -94,6 +94,7 @@ class LoadedLlava:
         prepared = pixels.to(self.model.dtype)
         states = self.model.model.vision_tower(prepared, output_hidden_states=True).hidden_states
         selected = torch.cat([states[layer] for layer in tower.feature_layers], dim=-1)
+        # Token 0 is the class token.
         return selected[:, 1:] if tower.select_strategy == "default" else selected
 
     def unsplit(self, images: Sequence[Image.Image], pixels: Tensor) -> PathOutput:

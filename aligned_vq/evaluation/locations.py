@@ -90,9 +90,11 @@ def summarise(block: int, location: str, values: Tensor) -> LocationStatistics:
         ConfigError: every value is zero.
     """
     magnitudes = values.detach().abs().flatten()
+    # In float64: a float32 sum of millions of values would lose digits.
     mean = float(magnitudes.mean(dtype=torch.float64))
     if not mean > 0:
         raise ConfigError(f"expected features at {location} of block {block}, got zeros only")
+    # `histc` ignores magnitudes beyond its range, which `beyond` counts.
     shares = torch.histc(magnitudes / mean, _BINS, 0.0, _RANGE).double() / len(magnitudes)
     return LocationStatistics(
         block,
@@ -118,7 +120,7 @@ def location_statistics(
     # With the cut `pre`, the suffix has all blocks completely.
     prefix = load_prefix(checkpoint, SplitPoint(0, "pre"))
     encoder = load_suffix(checkpoint, SplitPoint(0, "pre")).encoder
-    states = [prefix(batch)[1] for batch in pixels]
+    states = [prefix(batch)[1] for batch in pixels]  # residual streams
     for number in tqdm(range(checkpoint.tower.last_block), desc="locations", unit="block"):
         batches = [_values_by_location(encoder.block(number), batch) for batch in states]
         for name in LOCATIONS:
@@ -152,6 +154,7 @@ def plot_locations(rows: Sequence[LocationStatistics], stem: Path) -> list[Path]
     """
     blocks = sorted({row.block for row in rows})
     columns = min(3, len(blocks) + 1)
+    # One more panel for the coefficients of variation; `-(-a // b)` rounds up.
     lines = -(-(len(blocks) + 1) // columns)
 
     def draw(figure: Figure) -> None:
@@ -159,6 +162,7 @@ def plot_locations(rows: Sequence[LocationStatistics], stem: Path) -> list[Path]
         centres = [(bin_ + 0.5) * _RANGE / _BINS for bin_ in range(_BINS)]
         for block, ax in zip(blocks, axes, strict=False):
             for number, row in enumerate(row for row in rows if row.block == block):
+                # NaN leaves a gap in the line: 0 has no place on a logarithmic axis.
                 density = [share * _BINS / _RANGE or float("nan") for share in row.shares]
                 ax.plot(centres, density, **_style(row.location, number, marker=False), lw=1.4)
             ax.set(title=f"block {block}", yscale="log", ylim=(1e-4, 3))

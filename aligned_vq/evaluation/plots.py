@@ -261,7 +261,7 @@ def _usage(figure: Figure, panels: Mapping[str, Sequence[Row]]) -> None:
                 lines.setdefault(name, np.mean(curves, axis=0).tolist())
         for number, (name, shares) in enumerate(lines.items()):
             rank = (np.arange(len(shares)) + 0.5) / len(shares)
-            used = [share or float("nan") for share in shares]
+            used = [share or float("nan") for share in shares]  # a gap, as 0 has no logarithm
             ax.plot(rank, used, lw=1.3, label=name, **line_style(number, marker=False))
         ax.axhline(1.0, color="0.6", lw=0.8, ls=":")
         ax.set(title=group or "other", yscale="log", xlim=(0, 1))

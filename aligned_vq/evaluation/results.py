@@ -79,12 +79,14 @@ class Verdicts:
             kind: KindScore(int((kinds == kind).sum()), int(self.right[kinds == kind].sum()))
             for kind in dict.fromkeys(self.kinds)
         }
+        # A description counts as correct only as a whole.
         complete = int((self.words_right == self.words_asked).sum())
         return table | {_DESCRIPTION: KindScore(len(self.words_asked), complete)}
 
     def answers_against(self, reference: Verdicts) -> Interval:
         """The difference of `answers` to the reference's, with its 95 % interval."""
         self._check_same_exam(reference)
+        # Images are the clusters: answers about one image are correlated.
         return paired_difference(self.right, reference.right, self.images)
 
     def words_against(self, reference: Verdicts) -> Interval:

@@ -137,6 +137,7 @@ class Sweep:
             except Exception as error:  # noqa: BLE001 - other runs may still succeed
                 _log.exception("%s failed", run.name)
                 failed[run.name] = f"{type(error).__name__}: {error}"
+        # There is no record if every run failed before the unsplit model was evaluated.
         table = sweep_table(self._unsplit_record(), self._records, failed)
         write_file(self.out / "table.md", table)
         return SweepOutcome(table, failed)
@@ -148,6 +149,7 @@ class Sweep:
         identity |= {"questions": self.config.questions, "model": self._model}
         path = self.out / f"{run.name}.json"
         saved = read_record(path)
+        # A run of another name may have the same settings.
         for earlier in (saved, *self._records):
             if earlier is not None and all(earlier.get(k) == identity[k] for k in _IDENTITY):
                 _log.info("%s is already finished", run.name)
@@ -157,6 +159,7 @@ class Sweep:
             start = time.monotonic()
             record = provenance() | identity | {"rows": self._rows(run), "seed": run.config.seed}
             record["seconds"] = round(time.monotonic() - start, 1)
+        # After the search, because an equivalent run has another name and number.
         record |= {"run": run.name, "group": run.group, "number": number}
         record["rows"] = [
             row | {"name": _row_name(run, row["point"]), "x": run.x_value(row["point"])}
@@ -192,8 +195,10 @@ class Sweep:
         config = run.config
         codec = config.codec
         limited = any(p.mean_bytes or p.max_bytes for p in codec.points.values())
+        # Training and byte limits depend on the link, so these runs share nothing.
         if config.align.steps or config.task.steps or codec.identity or limited:
             return self._trained(config)
+        # The calibration of the quantizer does not depend on the link.
         shared = replace(config, codec=replace(codec, link="learned"))
         if self._calibrated is None or self._calibrated[0] != shared:
             self._calibrated = shared, self._trained(shared)
@@ -210,6 +215,7 @@ class Sweep:
         data.mkdir(exist_ok=True)
         link = folder / "data"
         if not link.is_symlink():
+            # Relative, so that the results can be moved.
             link.symlink_to(Path("..") / data.name, target_is_directory=True)
         run = TrainingRun.open(config, folder)
         run.train()
@@ -253,6 +259,7 @@ def sweep_table(
     failed: Mapping[str, str],
 ) -> str:
     """A Markdown table of the unsplit model, all rows of all records, and failed runs."""
+    # The first two columns are texts; the others are numbers, aligned to the right.
     lines = [f"| {_COLUMNS} |", "|---|---|" + "---:|" * (_COLUMNS.count("|") - 1)]
     if unsplit is not None:
         cells = ["unsplit", "", f"{unsplit['mean_bytes']:,.0f}", "", ""]

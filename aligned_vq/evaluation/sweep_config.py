@@ -166,8 +166,10 @@ def git_commit(file: Path = Path(aligned_vq.__file__)) -> str | None:
     try:
         # Fails for an installed package that happens to be inside of another repository.
         git("ls-files", "--error-unmatch", file.name)
+        # Without tags, so that the description is always the commit's hash.
         return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
+        # Not a repository, an untracked file, or git is not installed.
         return None
 
 
@@ -180,8 +182,10 @@ def _run(name: str, overrides: Any, base: Mapping[str, Any]) -> SweepRun:
         )
     config_overrides = dict(mapping(overrides or {}, where))
     settings = {key: config_overrides.pop(key) for key in _RUN_KEYS if key in config_overrides}
+    # The other keys are fields of a TrainConfig.
     config = config_from(merged(base, config_overrides), where)
     plan = config.codec.plan()
+    # The identity quantizer has no operating points.
     available = [point.name for point in plan.operating_points] or ["raw"]
     points, x = settings.get("points") or (), settings.get("x")
     group = str(settings.get("group") or "")

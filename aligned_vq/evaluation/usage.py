@@ -66,7 +66,7 @@ def codebook_usage(
         tokens += image.num_tokens
         if len(image.stages) > len(counts):
             raise ValueError(f"expected at most {len(counts)} stages, got {len(image.stages)}")
-        for stage, total in zip(image.stages, counts, strict=False):
+        for stage, total in zip(image.stages, counts, strict=False):  # images may have fewer
             _count(stage.indices, total)
     if not tokens:
         raise ValueError("expected at least one encoded image, got none")
@@ -89,6 +89,7 @@ def _count(indices: NDArray[np.int32], total: NDArray[np.int64]) -> None:
 
 def _usage(stage: int, group: int, counts: NDArray[np.int64], tokens: int) -> CodebookUsage:
     total = int(counts.sum())
+    # Entries that are not used contribute nothing: p log p tends to 0.
     probabilities = counts[counts > 0] / max(1, total)
     entropy = -(probabilities * np.log2(probabilities)).sum()
     perplexity = float(np.exp2(entropy)) if total else 0.0

@@ -39,11 +39,13 @@ class Linear:
         rows, scale, zero = graph.add_many("DynamicQuantizeLinear", 3, x)
         outputs = []
         for layer in layers:
-            weight = self.int8_tensors[f"{layer}.weight"].float().numpy()
+            weight = self.int8_tensors[f"{layer}.weight"].float().numpy()  # [out, in]
+            # Symmetric, from -127 to 127; the lower bound is for rows of zeros.
             scales = np.maximum(np.abs(weight).max(1), 1e-12) / 127
             quantized = np.rint(weight / scales[:, None]).astype(np.int8)
             product = graph.add("MatMulInteger", rows, graph.constant(quantized.T.copy()), zero)
             product = graph.add("Cast", product, to=TensorProto.FLOAT)
+            # The sum of integer products times both scales is the product of the floats.
             product = graph.add("Mul", product, graph.add("Mul", scale, graph.constant(scales)))
             outputs.append(graph.add("Add", product, graph.weight(f"{layer}.bias")))
         return outputs

@@ -75,10 +75,11 @@ class PrefixWriter:
         ]
         q, v = (graph.add("Transpose", projected[i], perm=[0, 2, 1, 3]) for i in (0, 2))
         k = graph.add("Transpose", projected[1], perm=[0, 2, 3, 1])  # already transposed
+        # Scales the queries, which are fewer numbers than the scores.
         scores = graph.add("MatMul", graph.add("Mul", q, graph.floats(width**-0.5)), k)
         attended = graph.add("MatMul", graph.add("Softmax", scores, axis=-1), v)
         attended = graph.add("Transpose", attended, perm=[0, 2, 1, 3])
-        rows = graph.add("Reshape", attended, graph.ints(-1, config.hidden_size))
+        rows = graph.add("Reshape", attended, graph.ints(-1, config.hidden_size))  # [B * N, D]
         return graph.add("Add", x, self.linear(rows, f"{layer}.out_proj"))
 
     def _add_mlp(self, x: str, block: int) -> str:

@@ -81,6 +81,7 @@ class QuantizerWriter:
         state = _State(graph.add("Reshape", latents, rows), token_weight)
         outputs = []
         for stage in range(self.config.num_quantizers):
+            # A scalar index gives a scalar, as a condition must be.
             stage_cover = graph.add("Gather", cover, graph.constant(np.array(stage)))
             groups = range(self.config.num_groups)
             codebooks = [self._codebook(graph, stage, group) for group in groups]
@@ -96,9 +97,11 @@ class QuantizerWriter:
     def _codebook(self, graph: GraphBuilder, stage: int, group: int) -> _Codebook:
         name = f"codec.codebooks.stages.{stage}.groups.{group}"
         entries = graph.weight(f"{name}.entries")
+        # As in `Codebook.length_bits`.
         usage = graph.add("Max", graph.weight(f"{name}.usage"), graph.floats(1e-3))
         probability = graph.add("Div", usage, graph.add("ReduceSum", usage))
         log_probability = graph.add("Log", probability)
+        # Negative and half, because `_search` multiplies it by -2.
         minus_half_length = graph.add("Mul", log_probability, graph.floats(0.5 / math.log(2)))
         minus_half_length = graph.add("Unsqueeze", minus_half_length, graph.ints(1))
         return _Codebook(
@@ -110,6 +113,7 @@ class QuantizerWriter:
 
     def _unused_stage(self, state: _State, graph: GraphBuilder) -> Sequence[str]:
         no_indices = np.zeros((0, self.config.num_groups), np.int64)
+        # The comparison gives an empty bool array.
         return graph.constant(no_indices), graph.constant(no_indices[:, 0] > 0), *state
 
     def _used_stage(
@@ -123,10 +127,11 @@ class QuantizerWriter:
             lambda _: [state.rate_weight],
         )
         nearest = _search(graph, codebooks, state.remaining, rate_weight)
+        # As in `ResidualCodebooks.encode`: `costs` lack |x|^2.
         worth_bits = graph.add("Less", graph.add("Sum", *nearest.costs), graph.floats(0.0))
         covered = graph.add("Or", worth_bits, all_covered)
         parts = [
-            graph.add("GatherND", codebook.entries, indices)
+            graph.add("GatherND", codebook.entries, indices)  # [N, w]
             for codebook, indices in zip(codebooks, nearest.indices, strict=True)
         ]
         entries = graph.add("Concat", *parts, axis=1)
@@ -143,6 +148,7 @@ def _divide_by_importance(
     codebooks: Sequence[_Codebook], state: _State, graph: GraphBuilder
 ) -> Sequence[str]:
     """The rate weight over each token's importance, see `ResidualCodebooks.encode`."""
+    # A zero of the shape `[N, 1]`.
     zero = graph.add("Mul", state.rate_weight, graph.floats(0.0))
     nearest = _search(graph, codebooks, state.remaining, zero)
     importance = [

@@ -31,6 +31,7 @@ def stored_tensors(location: str, content: bytes) -> dict[str, TensorProto]:
 
 def _external(name: str, location: str, start: int, entry: Mapping[str, Any]) -> TensorProto:
     first, end = entry["data_offsets"]
+    # ONNX stores all values of external data as text.
     reference = {"location": location, "offset": str(start + first), "length": str(end - first)}
     return TensorProto(
         name=name,

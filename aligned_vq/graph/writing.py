@@ -72,6 +72,7 @@ def write_graph(directory: str | Path, *, int8: bool = False) -> Path:
             dirs_exist_ok=True,
         )
         write_file(new / GRAPH, model)
+        # Before the manifest refers to the graph.
         checker.check_model(new / GRAPH)
         write_manifest(new, replace(manifest, edge_graph_digest=file_digest(model)))
     return folder / GRAPH
@@ -90,6 +91,7 @@ def edge_model(manifest: SplitManifest, content: bytes, int8: bool = False) -> M
     if manifest.link == "statistics":
         outputs.append(_typed(terms.STATISTICS, "tokens", 2))
         values.append(_statistics(graph, residual, vision.layer_norm_eps))
+    # Either has one image and the other none.
     image = graph.add("Concat", latents, terms.KNOWN_LATENTS, axis=0)
     stage_outputs = quantizer.stages(graph, image, terms.COVER, terms.RATE_WEIGHT)
     for stage, (indices, covered) in enumerate(stage_outputs):
@@ -100,6 +102,7 @@ def edge_model(manifest: SplitManifest, content: bytes, int8: bool = False) -> M
         outputs.append(_typed(terms.covered_name(stage), rows, kind=TensorProto.BOOL))
         values += (indices, covered)
     for output, value in zip(outputs, values, strict=True):
+        # Values have generated names, outputs have fixed ones.
         graph.nodes.append(helper.make_node("Identity", [value], [output.name]))
     height, width = manifest.processor.output_size
     inputs = [

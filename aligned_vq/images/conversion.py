@@ -13,6 +13,7 @@ from aligned_vq.errors import InvalidInput
 STRIP_PIXELS = 2**19
 """Larger images are converted in strips of this many pixels, which bounds temporary memory."""
 
+# Pillow converts premultiplied modes to these only.
 _PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
 _DEEP_MODES = ("F", "I")
 
@@ -54,6 +55,7 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     _check_uint16(values, image.mode)
     gray = _uint8_from_uint16(values)
     transparent = image.info.get("transparency")
+    # A gray level that marks transparent pixels becomes white.
     if isinstance(transparent, int):
         gray[values == transparent] = 255
     return Image.fromarray(gray)
@@ -100,6 +102,7 @@ def to_single_channel(image: Image.Image) -> Image.Image:
         values = np.asarray(image)
         _check_uint16(values, image.mode)
         return Image.fromarray(values.astype(np.uint16))
+    # Not converted to L, which would clip the values of mode F.
     single = image.copy() if image.mode == "F" else image.convert("L")
     single.info = {}
     return single

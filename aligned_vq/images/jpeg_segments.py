@@ -20,7 +20,7 @@ MAX_METADATA_SEGMENTS = 1000
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 """A marker with a length field, or the end of the image; not stuffing and restart markers."""
 _END, _SCAN = 0xD9, 0xDA
-_METADATA = frozenset((*range(0xE0, 0xF0), 0xFE))
+_METADATA = frozenset((*range(0xE0, 0xF0), 0xFE))  # APP0 to APP15, COM
 
 
 def check_jpeg(data: bytes, name: str) -> None:
@@ -37,7 +37,7 @@ def check_jpeg(data: bytes, name: str) -> None:
     """
     if not data.startswith(b"\xff\xd8"):
         return
-    position, scans = 2, 0
+    position, scans = 2, 0  # behind the start marker
     sizes: dict[int, int] = {}
     counts: dict[int, int] = {}
     while match := _MARKER.search(data, position):
@@ -61,4 +61,6 @@ def check_jpeg(data: bytes, name: str) -> None:
                 f"expected at most {MAX_SCANS} scans in a JPEG, {name} has more: save it as a "
                 "baseline JPEG"
             )
+        # A length counts its two bytes. Behind a scan's header, the search passes over the coded
+        # data, where 0xff precedes 0 or a restart marker only.
         position = start + length

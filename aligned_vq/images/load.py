@@ -91,7 +91,7 @@ def load_image(
     """
     limits = _OpeningLimits(max_pixels, max_bytes, tuple(formats), admit)
     if isinstance(source, np.ndarray):
-        if source.ndim > 1:
+        if source.ndim > 1:  # otherwise `rgb_from_array` rejects the shape
             _check_pixels((source.shape[1], source.shape[0]), "the array", max_pixels)
         return rgb_from_array(source)
     return _load(source, name, limits, to_rgb)
@@ -182,6 +182,7 @@ def read_image_file(source: str | os.PathLike[str], max_bytes: int = MAX_ENCODED
             )
         if not path.exists():
             raise InvalidInput(f"expected an image file, but {path} does not exist: check the path")
+        # Opening a pipe would wait for a writer.
         if not path.is_file():
             raise InvalidInput(f"expected an image file, got the device or pipe {path}: send bytes")
         with path.open("rb") as file:
@@ -202,6 +203,7 @@ def _open(data: bytes, name: str, limits: _OpeningLimits, convert: _Convert) -> 
             f"expected at most {max_bytes} bytes of encoded image, {name} has more: "
             "send a smaller image"
         )
+    # Both read the bytes only: Pillow opens nothing before they pass.
     check_format(data, name, formats)
     check_jpeg(data, name)
     try:
@@ -233,7 +235,9 @@ def _decode(
     """
     try:
         image.load()
+        # Before the conversion, whose result has no EXIF.
         transpose = _TRANSPOSES.get(_orientation(image))
+        # An RGB PNG may declare one colour transparent.
         plain = image.mode == "RGB" and image.info.get("transparency") is None
         if opened_here and plain and convert is to_rgb:
             image.info = {}

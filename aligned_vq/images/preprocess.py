@@ -33,6 +33,7 @@ MAX_PADDED_SIDE = 32_768
 """Maximum length in pixels of the longer side of an image that is padded to a square."""
 STRIP_PIXELS = 4 * 2**20
 
+# Support in source pixels of Lanczos, bilinear and bicubic, by Pillow's number.
 _FILTER_RADIUS = {1: 3.0, 2: 1.0, 3: 2.0}
 
 _Color = tuple[int, int, int]
@@ -62,7 +63,7 @@ class View:
     @cached_property
     def digest(self) -> bytes:
         """32 bytes that identify the pixels."""
-        return hashlib.sha256(self.pixels.data).digest()
+        return hashlib.sha256(self.pixels.data).digest()  # without a copy
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, View) and other.digest == self.digest
@@ -155,6 +156,7 @@ def _visible(
         image = _resize_padded(image, size, settings)
     elif settings.do_pad:
         left, top = (width - image.width) // 2, (height - image.height) // 2
+        # Without resizing, only the crop is built, not the whole square.
         window = Image.new("RGB", (columns.length, rows.length), _pad_color(settings))
         window.paste(image, (left - columns.start, top - rows.start))
         return window
@@ -177,6 +179,7 @@ def _resized_size(height: int, width: int, settings: ProcessorSettings) -> Heigh
         return settings.size
     short = settings.size
     if width <= height:
+        # Truncated, as in the reference.
         return int(short * height / width), short
     return short, int(short * width / height)
 
@@ -207,6 +210,7 @@ def _resize_padded(
         square = Image.new("RGB", (side, side), color)
         square.paste(image, (left, top))
         return square.resize((width, height), resample)
+    # Along rows first: strips of rows do not depend on each other.
     narrow = Image.new("RGB", (width, side), color)
     step = max(1, STRIP_PIXELS // side)
     for row in range(0, image.height, step):
@@ -241,6 +245,6 @@ def _source_span(
     scale = source / resized
     support = radius * max(scale, 1.0)  # filters widen when they reduce
     start, end = crop.start * scale, min((crop.start + crop.length) * scale, float(source))
-    low = max(0, math.floor(start - support) - 1)
+    low = max(0, math.floor(start - support) - 1)  # one more for rounding
     high = min(source, math.ceil(end + support) + 1)
     return low, high, start - low, end - low

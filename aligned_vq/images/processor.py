@@ -93,6 +93,7 @@ class ProcessorSettings:
                 raise _unsupported(name, values, "three finite numbers, one per channel")
         if min(self.image_std) <= 0:
             raise _unsupported("image_std", self.image_std, "three positive numbers")
+        # The mean times 255 is the padding colour, which has 8 bits.
         if self.do_pad and not all(0 <= mean <= 1 for mean in self.image_mean):
             raise _unsupported("image_mean", self.image_mean, "0 to 1 where do_pad is true")
         if not self.do_center_crop and not self.do_resize:
@@ -123,12 +124,14 @@ class ProcessorSettings:
         """
         if not isinstance(config, Mapping):
             raise _unsupported("the configuration", config, "a JSON object")
+        # `processor_config.json` nests the settings, `preprocessor_config.json` does not.
         section = config.get("image_processor", config)
         if not isinstance(section, Mapping):
             raise _unsupported("image_processor", section, "a JSON object")
         settings = {name: value for name, value in section.items() if value is not None}
         _check_kind(settings)
         supported = cls.__dataclass_fields__
+        # A step that is not supported is accepted if it is switched off.
         for name, value in settings.items():
             if (
                 (name.startswith("do_") or name == "use_square_size")
@@ -160,6 +163,7 @@ class ProcessorSettings:
         else:
             result["size"] = {"shortest_edge": self.size}
         result["crop_size"] = {"height": self.crop_size[0], "width": self.crop_size[1]}
+        # An integer would change the JSON text and so the digest.
         result["image_mean"] = [float(value) for value in self.image_mean]
         result["image_std"] = [float(value) for value in self.image_std]
         result["rescale_factor"] = float(self.rescale_factor)
@@ -192,6 +196,7 @@ def _check_kind(settings: Mapping[str, Any]) -> None:
     kind = settings.get("image_processor_type", settings.get("feature_extractor_type"))
     if kind is None:
         return
+    # These suffixes name implementations of the same processor.
     base = str(kind).removesuffix("Fast").removesuffix("Pil")
     if base not in _CLIP + _LLAVA:
         raise _unsupported("image_processor_type", kind, ", ".join(_CLIP + _LLAVA))
@@ -205,6 +210,7 @@ def _read_size(value: object) -> ResizeSize:
         return value
     sides = _read_sides(value)
     match sides:
+        # Only these keys: a mapping pattern alone would accept others.
         case {"shortest_edge": int(edge), **rest} if not rest:
             return edge
         case {"height": int(height), "width": int(width), **rest} if not rest:

@@ -41,6 +41,7 @@ def prepare(image: Image.Image) -> Header:
     """The header of an opened image, whose decoder is set to reduce a large JPEG."""
     form, (width, height) = image.format or "", image.size
     _reduce(image)
+    # `draft` changes the size that the image reports.
     pixels = image.width * image.height
     pixel_bytes = WEBP_BYTES_PER_PIXEL if form == "WEBP" else BYTES_PER_PIXEL
     memory_bytes = pixel_bytes * pixels + _coefficient_bytes(image, width, height)
@@ -55,7 +56,7 @@ def _reduce(image: Image.Image) -> None:
     while (
         divisor < 8
         and width * height > WHOLE_JPEG_PIXELS * divisor**2
-        and min(width, height) >= MIN_SIDE * 2 * divisor
+        and min(width, height) >= MIN_SIDE * 2 * divisor  # of the next divisor
     ):
         divisor *= 2
     if divisor > 1:

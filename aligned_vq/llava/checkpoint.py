@@ -66,7 +66,7 @@ class LlavaCheckpoint(LazyCheckpoint):
 
 def _check_is_llava(config: Any, source: str) -> None:
     """Raise ConfigError unless the model is transformers' LLaVA with a CLIP vision tower."""
-    config = config if isinstance(config, dict) else {}
+    config = config if isinstance(config, dict) else {}  # any JSON value
     kind = config.get("model_type")
     if kind in ("llava_llama", "llava_mistral", "llava_mpt") or "mm_vision_tower" in config:
         raise ConfigError(
@@ -83,7 +83,7 @@ def _check_is_llava(config: Any, source: str) -> None:
             f"{source}: expected a vision_config in config.json, got {vision!r}; expected that of "
             f"{CONVERTED_EXAMPLE}"
         )
-    tower = vision.get("model_type", "clip_vision_model")
+    tower = vision.get("model_type", "clip_vision_model")  # transformers' default
     if tower != "clip_vision_model":
         raise ConfigError(
             f"{source} has a vision tower of type {tower!r}; expected 'clip_vision_model'"

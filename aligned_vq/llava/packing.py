@@ -19,7 +19,7 @@ from transformers import LlavaForConditionalGeneration
 
 from aligned_vq.errors import ConfigError, InvalidInput
 
-IGNORED = -100
+IGNORED = -100  # ignored by cross_entropy by default
 _PREFIX_SEGMENT, _PADDING_SEGMENT = 0, -1
 _PROBE = "0a1b2c3d"  # placeholder for texts, to find them in a rendered chat template
 
@@ -127,7 +127,7 @@ class Packer:
         before, after = f"{self._image}{self._before_question}", self._after_question
         texts = [before + question + after for question in questions]
         encoded = self._fast.encode_batch(texts, add_special_tokens=False)
-        prompts = [text.ids[1:] for text in encoded]
+        prompts = [text.ids[1:] for text in encoded]  # without the image token
         for question, ids in zip(questions, prompts, strict=True):
             self._check_specials(question, ids)
         return prompts
@@ -256,7 +256,7 @@ def answer_loss(logits: Tensor, text: PackedText) -> tuple[Tensor, dict[str, flo
     """
     labels = text.labels.to(logits.device)
     has_label = labels != IGNORED
-    weight = _answer_lengths(text).to(logits.device).rsqrt() * has_label
+    weight = _answer_lengths(text).to(logits.device).rsqrt() * has_label  # [B, S]
     token_losses = F.cross_entropy(
         logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="none"
     )
@@ -273,8 +273,8 @@ def answer_loss(logits: Tensor, text: PackedText) -> tuple[Tensor, dict[str, flo
 def _answer_lengths(text: PackedText) -> Tensor:
     """Number of label tokens of every token's answer, at least 1; float32 `[B, S]`."""
     counts = torch.zeros(len(text.answers), int(text.answers.max()) + 1)
-    counts.scatter_add_(1, text.answers, (text.labels != IGNORED).float())
-    return counts.gather(1, text.answers).clamp(min=1)
+    counts.scatter_add_(1, text.answers, (text.labels != IGNORED).float())  # tokens per answer
+    return counts.gather(1, text.answers).clamp(min=1)  # 0 for answer 0
 
 
 def right_answers(logits: Tensor, text: PackedText) -> list[list[bool]]:
@@ -295,6 +295,6 @@ def _block_mask(segments: Tensor) -> Tensor:
     """Attention mask `[B, 1, L, L]`: true for earlier tokens of the prefix or the same segment."""
     length = segments.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
-    same_segment = segments[:, :, None] == segments[:, None, :]
-    is_prefix = (segments == _PREFIX_SEGMENT)[:, None, :]
+    same_segment = segments[:, :, None] == segments[:, None, :]  # [B, L, L]
+    is_prefix = (segments == _PREFIX_SEGMENT)[:, None, :]  # [B, 1, L]
     return (causal & (same_segment | is_prefix))[:, None]

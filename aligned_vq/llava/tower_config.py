@@ -40,6 +40,7 @@ class VisionConfig:
     def __post_init__(self) -> None:
         for name in _COUNTS:
             value = getattr(self, name)
+            # Not `isinstance`: bool is a subclass of int.
             if type(value) is not int or value < 1:
                 raise ConfigError(f"vision_config.{name} must be 1 or more, got {value!r}")
         if self.hidden_act not in _ACTIVATIONS:
@@ -94,6 +95,7 @@ class TowerConfig:
                 f"vision_config must be an object, got {config['vision_config']!r:.80}"
             )
         vision = VisionConfig.from_dict(config["vision_config"])
+        # The defaults here are those of transformers' `LlavaConfig`.
         setting = config.get("vision_feature_layer", -2)
         layers = tuple(setting) if isinstance(setting, list) else (setting,)
         states = vision.num_hidden_layers + 1
@@ -106,7 +108,7 @@ class TowerConfig:
             raise ConfigError(
                 f"vision_feature_select_strategy must be 'default' or 'full', got {strategy!r}"
             )
-        non_negative = tuple(layer % states for layer in layers)
+        non_negative = tuple(layer % states for layer in layers)  # -1 is the last state
         return cls(vision, non_negative, cast(SelectStrategy, strategy))
 
     @classmethod
@@ -129,6 +131,7 @@ class TowerConfig:
     @property
     def last_block(self) -> int:
         """Number of blocks that LLaVA needs; later blocks never run."""
+        # Hidden state k is the input of block k, so k blocks compute it.
         return max(self.feature_layers)
 
     @property
@@ -147,6 +150,7 @@ class TowerConfig:
                 f"split {split} lies behind the last block LLaVA uses: with hidden states "
                 f"{list(self.feature_layers)} the block must be 0 to {self.last_block - 1}"
             )
+        # At ln2, attention has been added to hidden state `block`, which is lost.
         first = split.block + (split.norm == "ln2")
         if min(self.feature_layers) < first:
             raise ConfigError(

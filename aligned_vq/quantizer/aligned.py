@@ -55,6 +55,7 @@ class AlignedVQ(nn.Module):
 
     def latents(self, features: Tensor) -> Tensor:
         """Latents `[B, N, d]` float32 of features `[B, N, D]`."""
+        # Autocast would round the latents to half precision, and other entries would be nearest.
         with torch.autocast(features.device.type, enabled=False):
             out: Tensor = self.project_down(features.float() - self.position_mean)
             return out
@@ -106,13 +107,15 @@ class AlignedVQ(nn.Module):
         if estimator == "rotation":
             latents_hat = _rotate_to(latents, detached)
         else:
+            # Straight-through: the gradient is copied to the latents (VQ-VAE, arXiv 1711.00937).
             latents_hat = latents + (detached - latents).detach()
         if entries_learn:
-            latents_hat = latents_hat + (chosen - detached)
+            latents_hat = latents_hat + (chosen - detached)  # zero in value
         return QuantizedLatents(
             latents_hat=latents_hat,
             latents=latents,
             choices=choices,
+            # The third and second term of the loss in VQ-VAE (arXiv 1711.00937, equation 3).
             commitment=(latents - detached).square().mean(),
             codebook=(chosen - latents.detach()).square().mean(),
             rate_bits=self.codebooks.rate_bits(choices),
@@ -124,12 +127,13 @@ def _rotate_to(latents: Tensor, chosen: Tensor) -> Tensor:
 
     The gradient to the latents is therefore rotated and scaled too, instead of copied.
     """
-    latent_norm = latents.norm(dim=-1, keepdim=True).clamp(min=1e-6)
+    latent_norm = latents.norm(dim=-1, keepdim=True).clamp(min=1e-6)  # zero has no direction
     chosen_norm = chosen.norm(dim=-1, keepdim=True)
     start = (latents / latent_norm).detach()
     end = chosen / chosen_norm.clamp(min=1e-6)
     # The rotation in the plane of both vectors, as two Householder reflections without matrices.
     middle = torch.nn.functional.normalize(start + end, dim=-1)
+    # R = I - 2 m m^T + 2 e s^T, with the unit vectors s (start), e (end) and m (middle).
     along = (latents * middle).sum(-1, keepdim=True) * middle
     across = (latents * start).sum(-1, keepdim=True) * end
     rotated = (latents - 2 * along + 2 * across) * (chosen_norm / latent_norm).detach()

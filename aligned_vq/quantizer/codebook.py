@@ -41,6 +41,7 @@ class Codebook(nn.Module):
 
     def length_bits(self) -> Tensor:
         """Ideal code length of every entry in bits, float32 `[size]`."""
+        # An entry that never occurs gets a long code instead of an infinite one.
         usage = self.usage.clamp(min=1e-3)
         return torch.log2(usage.sum() / usage)
 
@@ -49,8 +50,10 @@ class Codebook(nn.Module):
         with torch.autocast(latents.device.type, enabled=False), torch.no_grad():
             entries = self.entries.float()
             flat = latents.detach().float().reshape(-1, entries.shape[1])
+            # |c|^2 - 2 x.c, [M, size]; |x|^2 is left out, because it is the same for all entries.
             scores = torch.addmm(entries.square().sum(1), flat, entries.T, alpha=-2)
             if rate_weight is not None:
+                # Adds the outer product in place: `scores` is the largest tensor of the search.
                 scores.addr_(rate_weight.reshape(-1).float(), self.length_bits())
             indices, cost = _argmin(scores)
         shape = latents.shape[:-1]
@@ -73,8 +76,8 @@ def _argmin(scores: Tensor) -> tuple[Tensor, Tensor]:
         return index, value
     # On CPUs `amin` is vectorised and `argmin` is not, so argmin runs on two short axes only: the
     # minima of the blocks, then the block with the least one.
-    blocks = scores.reshape(len(scores), -1, BLOCK)
+    blocks = scores.reshape(len(scores), -1, BLOCK)  # [M, size / BLOCK, BLOCK]
     block = blocks.amin(2).argmin(1)
-    block_scores = blocks[torch.arange(len(scores), device=scores.device), block]
+    block_scores = blocks[torch.arange(len(scores), device=scores.device), block]  # [M, BLOCK]
     value, offset = block_scores.min(1)
     return block * BLOCK + offset, value

@@ -40,6 +40,7 @@ class Refiner(nn.Module):
                 f"{config.refiner_blocks} of width {width}"
             )
         self.project_in = nn.Linear(config.codebook_dim, width)
+        # 0.02 is the usual initial standard deviation of position embeddings.
         self.position = nn.Parameter(0.02 * torch.randn(num_tokens, width))
         self.blocks = nn.ModuleList(
             nn.TransformerEncoderLayer(
@@ -49,7 +50,7 @@ class Refiner(nn.Module):
                 dropout=0.0,
                 activation="gelu",
                 batch_first=True,
-                norm_first=True,
+                norm_first=True,  # pre-LN, as in the vision tower
             )
             for _ in range(config.refiner_blocks)
         )
@@ -62,7 +63,7 @@ class Refiner(nn.Module):
 
     def forward(self, latents_hat: Tensor) -> Tensor:
         """Corrected latents `[B, N, d]`."""
-        tokens = self.project_in(latents_hat / self.scale) + self.position
+        tokens = self.project_in(latents_hat / self.scale) + self.position  # [B, N, width]
         for block in self.blocks:
             tokens = block(tokens)
         corrected: Tensor = latents_hat + self.project_out(self.norm(tokens)) * self.scale

@@ -28,10 +28,11 @@ class GroupedCodebook(nn.Module):
 
     def search(self, latents: Tensor, rate_weight: Tensor | None = None) -> Nearest:
         """Indices `[..., G]` of latents `[..., d]` and their summed cost `[...]`."""
-        parts = latents.chunk(len(self.groups), dim=-1)
+        parts = latents.chunk(len(self.groups), dim=-1)  # G tensors [..., d / G]
         pairs = zip(self.codebooks(), parts, strict=True)
         matches = [codebook.search(part, rate_weight) for codebook, part in pairs]
         indices = torch.stack([nearest.indices for nearest in matches], dim=-1)
+        # The groups' squared errors add up, because their dimensions are disjoint.
         return Nearest(indices, torch.stack([nearest.cost for nearest in matches]).sum(0))
 
     def encode(self, latents: Tensor) -> Tensor:
@@ -105,10 +106,11 @@ class ResidualCodebooks(nn.Module):
         remaining = latents.detach().float()
         ignore_rate = not isinstance(rate_weight, Tensor) and rate_weight == 0
         token_weight = torch.as_tensor(rate_weight, dtype=torch.float32, device=latents.device)
-        token_weight = token_weight.reshape(-1, 1).expand(remaining.shape[:2])
+        token_weight = token_weight.reshape(-1, 1).expand(remaining.shape[:2])  # [B, N]
         choices: list[StageChoice] = []
         for number in range(max(used) + 1):
             if number not in used:
+                # A placeholder, because the position in the list is the number of the stage.
                 choices.append(self._unused_stage(remaining))
                 continue
             stage = self.stage(number)
@@ -145,6 +147,7 @@ class ResidualCodebooks(nn.Module):
         total: Tensor | None = None
         for number, (stage_indices, mask) in enumerate(zip(indices, masks, strict=True)):
             entries = self.stage(number).decode(stage_indices)
+            # Tokens that are not covered have arbitrary indices, whose entries must not count.
             entries = entries if mask is None else entries * mask[..., None]
             total = entries if total is None else total + entries
         if total is None:
@@ -157,9 +160,10 @@ class ResidualCodebooks(nn.Module):
         for number, choice in enumerate(choices):
             lengths = self.stage(number).length_bits(choice.indices)
             if choice.mask is None:
-                bits = bits + lengths.sum(1)
+                bits = bits + lengths.sum(1)  # [B, N] to [B]
                 continue
             share = choice.mask.float().mean(1).clamp(1e-6, 1 - 1e-6)  # keeps log2 finite
+            # Bits of one mask bit if the bits are independent.
             entropy = -(share * share.log2() + (1 - share) * (1 - share).log2())
             bits = bits + (lengths * choice.mask).sum(1) + entropy * choice.mask.shape[1]
         return bits

@@ -89,7 +89,7 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
         vision_feature_select_strategy="default",
         chat_template=CHAT_TEMPLATE,
         image_token=IMAGE_TOKEN,
-        num_additional_image_tokens=1,
+        num_additional_image_tokens=1,  # the class token
     )
 
 
@@ -100,7 +100,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> LlavaForCo
         hidden_size=VISION_WIDTH,
         intermediate_size=4 * VISION_WIDTH,
         num_hidden_layers=VISION_BLOCKS,
-        num_attention_heads=VISION_WIDTH // 48,
+        num_attention_heads=VISION_WIDTH // 48,  # heads of width 48
         image_size=scene.IMAGE_SIZE_PX,
         patch_size=14,
         projection_dim=VISION_WIDTH,
@@ -122,7 +122,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> LlavaForCo
         vision_config=vision,
         text_config=text,
         image_token_id=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
-        image_seq_length=576,
+        image_seq_length=576,  # 24 x 24 patches
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
         projector_hidden_act="gelu",
@@ -134,7 +134,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> LlavaForCo
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     embeddings = model.model.vision_tower.embeddings
     with torch.no_grad():
-        embeddings.position_embedding.weight[1:] = _sinusoids(24, VISION_WIDTH)
+        embeddings.position_embedding.weight[1:] = _sinusoids(24, VISION_WIDTH)  # 0: class token
         embeddings.patch_embedding.weight.normal_(std=0.04)
         for layer in model.model.vision_tower.encoder.layers:
             _start_local(layer.self_attn)
@@ -164,6 +164,7 @@ def _start_local(attention: CLIPAttention) -> None:
 
     def factors(noise: float, identity: float, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
         product = noise * torch.randn(width, width) / width**0.5 + identity * eye
+        # The best factors of this rank: their product approximates `product`.
         left, scale, right = torch.linalg.svd(product)
         root = scale[:rank].sqrt()
         return (left[:, :rank] * root).T, right[:rank] * root[:, None]

@@ -97,11 +97,14 @@ def train_symbols(
     reader.train()
 
     def batch_of(step: int) -> LanguageBatch:
+        # The first number of a seed differs between stages.
         rng = np.random.default_rng([3, step])
         scenes = [sample_scene(rng) for _ in range(stage.batch_size)]
+        # Discs approximate the patches of objects, so that nothing is rendered.
         stacked = _stack([label_scene(scene, None) for scene in scenes])
         patches = torch.from_numpy(_few_patches(stacked, rng, SYMBOL_PATCHES, 20))
         vectors = patch_targets(stacked).vector()
+        # [B, 576, TARGET_DIM] to [B, 32, TARGET_DIM].
         vectors = vectors.gather(1, patches[..., None].expand(-1, -1, TARGET_DIM))
         noise = torch.from_numpy(rng.normal(0, SYMBOL_NOISE, vectors.shape)).float()
         text = packer.pack([_questions(scene, rng) for scene in scenes])
@@ -181,7 +184,7 @@ def train_language_model(
         rng = np.random.default_rng([5, seed, step])
         indices = rng.integers(0, pool.count, stage.batch_size)
         if stage.num_patches == NUM_PATCHES:
-            chosen = np.tile(np.arange(NUM_PATCHES), (stage.batch_size, 1))
+            chosen = np.tile(np.arange(NUM_PATCHES), (stage.batch_size, 1))  # [B, 576]
         else:
             labels = pool.labels(indices)
             chosen = _few_patches(labels, rng, stage.num_patches, stage.num_patches)
@@ -246,11 +249,13 @@ def _few_patches(
     """
     chosen = np.empty((len(labels.owner), count), np.int64)
     for row, (owner, centre) in enumerate(zip(labels.owner, labels.centre, strict=True)):
+        # A random order in which object centres, then preferred patches, come first.
         rank = rng.random(NUM_PATCHES)
         owned = rng.permutation(np.flatnonzero((owner >= 0) & ~centre))
         preferred = owned[: int(rng.integers(0, max_owned + 1))] if max_owned < count else owned
         rank[preferred] -= 1
         rank[centre] -= 2
+        # In the order of the patches in a whole image.
         chosen[row] = np.sort(np.argsort(rank)[:count])
     return chosen
 

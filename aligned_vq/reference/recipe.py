@@ -120,6 +120,7 @@ def train_reference(
         dense = train_vision(tower, pool, recipe.windows, recipe.whole, workdir)
     else:
         dense = DenseTower(tower).to(device).eval()
+    # The cached features must remain those of this tower.
     tower.requires_grad_(False)
     features = cache_features(dense, pool, workdir)
     if start is None:

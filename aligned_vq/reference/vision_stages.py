@@ -28,6 +28,7 @@ from aligned_vq.data.scenes.pool import ScenePool
 from aligned_vq.reference.stage import Stage, train_stage
 from aligned_vq.training.loop import Loss
 
+# CLIP's mean and standard deviation of each channel, 0 to 1.
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(1, 3, 1, 1)
 STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(1, 3, 1, 1)
 BACKGROUND_WEIGHT = 0.15
@@ -49,11 +50,13 @@ class DenseTower(nn.Module):
         `positions` `[B, P]` names each patch's place in the 24 x 24 grid (default: all).
         """
         embeddings = self.tower.embeddings
-        patches = embeddings.patch_embedding(pixels).flatten(2).transpose(1, 2)
+        patches = embeddings.patch_embedding(pixels).flatten(2).transpose(1, 2)  # [B, P, D]
         table = embeddings.position_embedding.weight
+        # Row 0 of the table belongs to the class token.
         placed = table[1:][None] if positions is None else table[1:][positions]
         first = (embeddings.class_embedding + table[0]).expand(len(pixels), 1, -1)
         hidden = self.tower.pre_layrnorm(torch.cat([first, patches + placed], dim=1))
+        # LLaVA selects hidden state -2, for which the last layer need not run.
         for layer in self.tower.encoder.layers[:-1]:
             hidden = layer(hidden, None)
         patches_only: Tensor = hidden[:, 1:]
@@ -117,9 +120,11 @@ def _window_batch(
     """Windows around random objects; patches of objects centred outside have weight 0."""
     indices = rng.integers(0, pool.count, count)
     labels = pool.labels(indices)
+    # Classes count from 1, and a scene with fewer objects ends with zeros.
     numbers = (labels.attributes[:, :, 0] > 0).sum(1)
     chosen = rng.integers(0, numbers)
     middle = labels.place * GRID  # x, y in patches
+    # (x, y) reversed to (row, column), centred on the object and shifted at random.
     about = middle[np.arange(count), chosen, ::-1] - side / 2 + rng.uniform(-3, 3, (count, 2))
     corners = np.clip(about.round().astype(int), 0, GRID - side)
     cut, positions = [], []
@@ -134,10 +139,12 @@ def _window_batch(
     targets = PatchTargets(
         *(torch.stack([field[row, place] for row, place in enumerate(places)]) for field in whole)
     )
+    # Whether the centre of each object lies in the window, [B, 5].
     inside = np.all(
         (middle >= corners[:, None, ::-1]) & (middle < corners[:, None, ::-1] + side), -1
     )
     owner = np.take_along_axis(labels.owner, places.numpy(), 1).astype(np.int64)
+    # -1 cannot be an index; background gets another weight below.
     judged = np.take_along_axis(inside, np.maximum(owner, 0), 1)
     weight = np.where(owner < 0, BACKGROUND_WEIGHT, judged.astype(np.float32))
     return DenseBatch(_normalised(np.stack(cut)), places, targets, torch.from_numpy(weight).float())

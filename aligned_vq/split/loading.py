@@ -23,6 +23,7 @@ def load_prefix(
 ) -> VisionPrefix:
     """The edge half of a checkpoint's tower; `dtype` None: as stored."""
     checkpoint.tower.check_split(split)
+    # The names follow from the modules, which allocate no weights on the meta device.
     with torch.device("meta"):
         names = tensor_names(VisionPrefix(checkpoint.tower.vision, split))
     tensors = _read(checkpoint, names, dtype, "cpu")
@@ -47,6 +48,7 @@ def load_suffixes(
 ) -> list[VisionSuffix]:
     """The cloud halves of several cuts, which share the memory of their common tensors."""
     names_by_split = [suffix_names(checkpoint, split) for split in splits]
+    # One read for all cuts: most of their tensors are the same.
     tensors = _read(checkpoint, sorted(set().union(*names_by_split)), dtype, device)
     return [
         build_suffix(checkpoint.tower, split, {name: tensors[name] for name in names})

@@ -69,7 +69,7 @@ class LearnedLink(ResidualLink):
         if latents_hat is None:
             raise ConfigError("the learned link needs latents: use it with the aligned quantizer")
         projected: Tensor = self.project(latents_hat)
-        return projected + self.position_mean
+        return projected + self.position_mean  # [B, N, D] + [N, D]
 
 
 class StatisticsLink(ResidualLink):
@@ -84,6 +84,7 @@ class StatisticsLink(ResidualLink):
                 "expected a cut LayerNorm without zero gains, which cannot be inverted; "
                 "use another cut or the learned link"
             )
+        # Buffers are saved with the link but not trained.
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
 
@@ -93,7 +94,7 @@ class StatisticsLink(ResidualLink):
         """`(features - bias) / weight * deviation + mean`."""
         if statistics is None:
             raise ConfigError("the statistics link needs the payload's statistics")
-        mean, deviation = statistics[..., :1], statistics[..., 1:]
+        mean, deviation = statistics[..., :1], statistics[..., 1:]  # [B, N, 1] each
         normalised = (features_hat - self.get_buffer("bias")) / self.get_buffer("weight")
         return normalised * deviation + mean
 
@@ -134,8 +135,9 @@ class ClosedFormLink(ResidualLink):
         p = scaled - scaled.mean(-1, keepdim=True) / inverse.mean() * inverse
         q = offset.mean() / inverse.mean() * inverse - offset
         a, b, c = (p * p).mean(-1), 2 * (p * q).mean(-1), (q * q).mean() - 1
+        # Decoded features need not satisfy both conditions: b * b - 4 * a * c may be negative.
         root = (b * b - 4 * a * c).clamp(min=0).sqrt()
-        s = ((root - b) / (2 * a.clamp(min=1e-12)))[..., None]
+        s = ((root - b) / (2 * a.clamp(min=1e-12)))[..., None]  # a is 0 where p is 0
         m = (offset.mean() - s * scaled.mean(-1, keepdim=True)) / inverse.mean()
         return (s * z + m).to(features_hat.dtype)
 
@@ -175,6 +177,7 @@ def build_link(
         ConfigError: the link does not support this cut, quantizer or checkpoint.
     """
     check_link(kind, split, identity_quantizer=codebook_dim is None)
+    # The checkpoint may store half precision; links compute in float32.
     tensors = {name: tensor.float() for name, tensor in norms.items()}
     match kind:
         case "identity":
@@ -182,6 +185,7 @@ def build_link(
         case "dropped":
             return DroppedLink()
         case "learned":
+            # `check_link` rejects the identity quantizer, the only one without a width.
             assert codebook_dim is not None
             return LearnedLink(features, codebook_dim)
         case "statistics":
@@ -201,6 +205,7 @@ def cut_norm_name(split: SplitPoint) -> str:
 
 def link_norm_names(split: SplitPoint) -> list[str]:
     """Names of the tower's LayerNorm tensors that a link may need."""
+    # A set: at the cut `pre` both norms are the same.
     names = {*_affine("pre_layrnorm"), *_affine(cut_norm_name(split))}
     return sorted(names)
 
@@ -208,6 +213,7 @@ def link_norm_names(split: SplitPoint) -> list[str]:
 def token_statistics(residual: Tensor, eps: float) -> Tensor:
     """Each token's mean and `sqrt(variance + eps)`, `[B, N, 2]`, as LayerNorm computes them."""
     mean = residual.mean(-1)
+    # Biased, because LayerNorm divides by D.
     deviation = (residual.var(-1, unbiased=False) + eps).sqrt()
     return torch.stack([mean, deviation], dim=-1)
 

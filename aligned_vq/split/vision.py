@@ -67,6 +67,7 @@ class VisionSuffix(nn.Module):
         tower.check_split(split)
         self.tower = tower
         self.split = split
+        # Blocks from `last_block` on produce hidden states that LLaVA does not use.
         parts = dict.fromkeys(range(split.block, tower.last_block), _WHOLE_BLOCK)
         parts[split.block] = _WHOLE_BLOCK - _BEFORE_CUT[split.norm]
         self.encoder = _Encoder(tower.vision, parts)
@@ -94,6 +95,7 @@ class VisionSuffix(nn.Module):
             x = self.encoder.block(block)(x)
             states[block + 1] = x
         selected = torch.cat([states[layer] for layer in self.tower.feature_layers], dim=-1)
+        # Token 0 is the class token.
         return selected[:, 1:] if self.tower.select_strategy == "default" else selected
 
 
@@ -122,6 +124,7 @@ def build_suffix(
 
 
 def _assign(half: HalfT, tensors: Mapping[str, Tensor]) -> HalfT:
+    # With `assign`, the tensors become the parameters; copying into meta tensors does nothing.
     half.load_state_dict(dict(tensors), strict=True, assign=True)
     return half.eval().requires_grad_(False)
 
@@ -154,6 +157,7 @@ class Embeddings(nn.Module):
         # times faster on a CPU.
         patches = F.unfold(pixel_values, self.patch_size, stride=self.patch_size).transpose(1, 2)
         embedded = F.linear(patches, self.patch_embedding.weight.flatten(1))
+        # patches [B, N - 1, C * p * p], embedded [B, N - 1, D], class_token [B, 1, D]
         class_token = self.class_embedding.expand(len(pixel_values), 1, -1)
         return torch.cat([class_token, embedded], dim=1) + self.position_embedding.weight
 
@@ -172,12 +176,13 @@ class Attention(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Attention output `[B, N, D]`, to be added to the residual stream."""
+        # Heads become a batch dimension: [B, N, D] to [B, heads, N, D / heads].
         q, k, v = (
             projection(features).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         heads = F.scaled_dot_product_attention(q, k, v)
-        out: Tensor = self.out_proj(heads.transpose(1, 2).flatten(2))
+        out: Tensor = self.out_proj(heads.transpose(1, 2).flatten(2))  # [B, N, D]
         return out
 
 
@@ -222,6 +227,7 @@ class _Encoder(nn.Module):
 
     def __init__(self, config: VisionConfig, parts: Mapping[int, frozenset[str]]) -> None:
         super().__init__()
+        # At the cut `pre`, the prefix runs no part of block 0.
         self.layers = nn.ModuleDict(
             {str(number): Block(config, names) for number, names in parts.items() if names}
         )
@@ -235,6 +241,7 @@ class _Encoder(nn.Module):
 def _activate(name: str, x: Tensor) -> Tensor:
     match name:
         case "quick_gelu":
+            # CLIP's approximation of GELU by a sigmoid.
             return x * torch.sigmoid(1.702 * x)
         case "gelu_new" | "gelu_pytorch_tanh":
             return F.gelu(x, approximate="tanh")

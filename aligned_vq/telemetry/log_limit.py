@@ -54,6 +54,7 @@ class LimitedHandler(logging.StreamHandler[TextIO]):
             return
         window.last_suppressed = record
         if self._timer is None:
+            # Writes the summary even if no further record arrives.
             self._timer = threading.Timer(self._seconds, self._on_timer)
             self._timer.daemon = True
             self._timer.start()
@@ -73,7 +74,7 @@ class LimitedHandler(logging.StreamHandler[TextIO]):
         if len(self._kinds) >= MAX_KINDS and kind not in self._kinds:
             self._close_ended(now)
             if len(self._kinds) >= MAX_KINDS:
-                kind = ""
+                kind = ""  # the shared window
         window = self._kinds.get(kind)
         if window is None or now >= window.ends:
             if window is not None:
@@ -88,6 +89,7 @@ class LimitedHandler(logging.StreamHandler[TextIO]):
             self._timer = None
             self._close_ended(time.monotonic())
             if any(window.last_suppressed for window in self._kinds.values()):
+                # Windows end at different times, so they are checked ten times per window.
                 self._timer = threading.Timer(self._seconds / 10, self._on_timer)
                 self._timer.daemon = True
                 self._timer.start()

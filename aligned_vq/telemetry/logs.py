@@ -68,6 +68,7 @@ def configure(level: str, form: str) -> bool:
     handler = LimitedHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    # `basicConfig` does nothing if the root logger already has handlers.
     if handler not in logging.getLogger().handlers:
         return False
     logging.captureWarnings(True)
@@ -118,8 +119,10 @@ def _exception(record: logging.LogRecord) -> Iterator[str]:
     """Types and locations of an exception and of its causes, the first cause first."""
     error = record.exc_info[1] if record.exc_info else None
     chain: list[BaseException] = []
+    # Chains of causes may be circular.
     while error is not None and error not in chain:
         chain.append(error)
+        # As in Python's traceback: the explicit cause, otherwise the context.
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     for cause in reversed(chain):
         for frame in traceback.format_tb(cause.__traceback__):

@@ -48,6 +48,7 @@ class OtlpTraces(Traces):
     def __init__(self, endpoint: str, service: str) -> None:
         environment = OTELResourceDetector().detect().attributes
         resource = Resource.create(
+            # The environment last, so that it overrides the name.
             {"service.name": service, "service.version": __version__, **environment}
         )
         self._exporter = OTLPSpanExporter(endpoint=endpoint)
@@ -66,6 +67,7 @@ class OtlpTraces(Traces):
         """See `Traces.join`. Invalid and repeated headers are ignored."""
         headers = [str(value) for key, value in metadata if key == _HEADER]
         carrier = {_HEADER: headers[0]} if len(headers) == 1 else {}
+        # An empty context, because only the caller's span may be the parent.
         context = _PROPAGATOR.extract(carrier, Context())
         span = self._tracer.start_span(name, context, trace.SpanKind.SERVER)
         return OtlpSpan(self._tracer, span)
@@ -77,6 +79,7 @@ class OtlpTraces(Traces):
         flushing.start()
         flushing.join(CLOSE_SECONDS)
         if flushing.is_alive():
+            # Ends the retries.
             self._exporter.shutdown()
         self._provider.shutdown()
 
@@ -93,6 +96,7 @@ class OtlpSpan(Span):
             self.trace_id = trace.format_trace_id(context.trace_id)
         carrier: dict[str, str] = {}
         _PROPAGATOR.inject(carrier, self._context)
+        # Without tracestate, which the caller may fill with anything.
         self.metadata: Metadata = tuple(item for item in carrier.items() if item[0] == _HEADER)
 
     def child(self, name: str, kind: Kind = "internal") -> Span:
@@ -103,6 +107,7 @@ class OtlpSpan(Span):
 
     def stages(self, stages_ns: Mapping[str, int]) -> None:
         """See `Span.stages`."""
+        # Stages are reported after they have ended, so they are placed backwards from now.
         start = time.time_ns() - sum(stages_ns.values())
         for name, spent_ns in stages_ns.items():
             self._tracer.start_span(name, self._context, start_time=start).end(start + spent_ns)

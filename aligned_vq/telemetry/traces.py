@@ -16,7 +16,7 @@ def check_endpoint(endpoint: str | None) -> None:
     try:
         url = urlsplit(endpoint)
         usable = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
-    except ValueError:
+    except ValueError:  # a port out of range
         usable = False
     if not usable:
         raise ConfigError(
@@ -25,7 +25,7 @@ def check_endpoint(endpoint: str | None) -> None:
         )
     try:
         exporter = find_spec("opentelemetry.exporter.otlp.proto.grpc")
-    except ModuleNotFoundError:
+    except ModuleNotFoundError:  # a parent package is missing
         exporter = None
     if exporter is None:
         raise ConfigError(

@@ -54,6 +54,7 @@ class CodebookState(nn.Module):
         """Number of tokens that chose each entry, `[size]`."""
         self.register_buffer("sums", codebook.entries.detach() * seen[:, None])
         """Sum of their latents, `[size, dim]`."""
+        # Equal gradients and errors, so importance starts at 1.
         self.register_buffer("sensitivity", torch.stack([seen, seen, seen]))
         """Sums over the tokens of each entry of the first stage, `[3, size]`: squared gradients and
         squared errors, both scaled to a mean of 1 in every step, and the number of tokens."""
@@ -112,13 +113,14 @@ class CodebookUpdater(nn.Module):
         for number in stages:
             choice = choices[number]
             covered = slice(None) if choice.mask is None else choice.mask
-            inputs = choice.inputs[covered].reshape(-1, choice.inputs.shape[-1])
-            indices = choice.indices[covered].reshape(-1, groups)
+            inputs = choice.inputs[covered].reshape(-1, choice.inputs.shape[-1])  # [n, d]
+            indices = choice.indices[covered].reshape(-1, groups)  # [n, G]
             parts = inputs.chunk(groups, dim=-1)
             for group, codebook in enumerate(quantizer.codebooks.stage(number).codebooks()):
                 state = self.states[number * groups + group]
                 assert isinstance(state, CodebookState)
                 self._update_averages(codebook, state, indices[:, group], parts[group])
+                # Importance belongs to entries of the first stage in use, which covers all tokens.
                 if number == stages[0] and sensitivity is not None and self.config.sensitivity:
                     chosen = choice.indices[..., group]
                     self._update_importance(codebook, state, chosen, sensitivity)
@@ -137,6 +139,7 @@ class CodebookUpdater(nn.Module):
         sums = torch.zeros_like(state.sums)
         if learns:
             sums.index_add_(0, indices, inputs)
+        # Counts and sums in one tensor need only one reduction over processes.
         packed = self._total(torch.cat([counts[:, None], sums], dim=1))
         decay = self.config.decay
         state.seen.mul_(decay).add_(packed[:, 0], alpha=1 - decay)
@@ -144,6 +147,7 @@ class CodebookUpdater(nn.Module):
         codebook.usage.copy_(state.seen + 0.1 * state.seen.mean())
         if learns:
             state.sums.mul_(decay).add_(packed[:, 1:], alpha=1 - decay)
+            # An entry without tokens has no mean and stays where it is.
             alive = state.seen > 1e-3
             codebook.entries[alive] = state.sums[alive] / state.seen[alive][:, None]
 
@@ -161,18 +165,22 @@ class CodebookUpdater(nn.Module):
         """
         flat = indices.reshape(-1)
         sums = torch.zeros_like(state.sensitivity)
+        # Rows 0 and 1: squared norms of the gradients and errors of all tokens.
         for row, values in enumerate(sensitivity):
             sums[row].index_add_(0, flat, values.float().square().sum(-1).reshape(-1))
         sums[2] += torch.bincount(flat, minlength=sums.shape[1])
         sums = self._total(sums)
         # Scaled to a mean of 1: the scales of loss and error differ from step to step.
         means = sums[:2].sum(1, keepdim=True) / sums[2].sum()
+        # No gradient or no error in this step leaves their ratio undefined.
         if not bool((means > 0).all()):
             return
         sums[:2] /= means
         state.sensitivity.mul_(self.config.decay).add_(sums, alpha=1 - self.config.decay)
         gradients, errors, tokens = state.sensitivity
+        # Squared gradient over squared error is the squared curvature.
         importance = ((gradients + PRIOR_TOKENS) / (errors + PRIOR_TOKENS)).sqrt()
+        # A mean of 1 over tokens, so that rate weights have the same scale at every step.
         importance = importance * tokens.sum() / (importance * tokens).sum()
         codebook.importance.copy_(importance.clamp(1 / SENSITIVITY_RANGE, SENSITIVITY_RANGE))
 
@@ -181,6 +189,7 @@ class CodebookUpdater(nn.Module):
     ) -> Tensor:
         """Move entries that are hardly ever used to latents of this step; returns their rows."""
         offered = torch.zeros(CANDIDATES, inputs.shape[1] + 1, device=inputs.device)
+        # Evenly spaced rows, because latents of neighbouring tokens are similar.
         some = inputs[: CANDIDATES * (len(inputs) // CANDIDATES or 1)]
         some = some[:: max(1, len(some) // CANDIDATES)][:CANDIDATES]
         offered[: len(some), :-1] = some
@@ -191,6 +200,7 @@ class CodebookUpdater(nn.Module):
         dead = state.seen < self.config.revive_below * state.seen.mean()
         count = min(int(dead.sum()), len(candidates))
         rows = dead.nonzero()[:count, 0]
+        # On the CPU, where the generator gives every process the same permutation.
         chosen = torch.randperm(len(candidates), generator=generator)[:count]
         fresh = candidates[chosen.to(candidates.device)]
         codebook.entries[rows] = fresh

@@ -75,6 +75,7 @@ class CodecConfig:
             if not point.share > 0:
                 raise ConfigError(f"share of {name!r} must be positive, got {point.share}")
         points = tuple(
+            # Rate weights are fitted in calibration and after training.
             OperatingPoint(name, tuple(point.stages), 0.0, point.max_bytes)
             for name, point in self.points.items()
         )
@@ -249,6 +250,7 @@ class TrainConfig:
             raise ConfigError(
                 f"codebooks.rate_gain must be positive, got {self.codebooks.rate_gain}"
             )
+        # k-means needs at least one vector per entry.
         tokens = self.data.calibration_images * tower.vision.num_tokens
         if plan.codebook_sizes and tokens < max(plan.codebook_sizes):
             raise ConfigError(

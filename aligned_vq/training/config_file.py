@@ -35,6 +35,7 @@ def read_config(path: Path, changes: Sequence[str] = ()) -> TrainConfig:
             if not isinstance(place, dict):
                 raise ConfigError(f"{key}: {parent!r} is a value, not a section")
         try:
+            # Typed as in a file: a number, a list, null.
             place[last] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise ConfigError(f"{key}: {value!r} cannot be read as YAML ({error})") from error
@@ -50,11 +51,12 @@ def config_from(settings: Mapping[str, Any], source: str) -> TrainConfig:
     for name in sections.intersection(settings):
         if not isinstance(settings[name], Mapping):
             raise ConfigError(f"{source}: expected keys below {name!r}, got {settings[name]!r:.80}")
-    parser = ArgumentParser(exit_on_error=False)
+    parser = ArgumentParser(exit_on_error=False)  # exceptions instead of an exit with a usage text
     parser.add_argument("--run", type=TrainConfig, default=_DEFAULTS)
     try:
         config: TrainConfig = parser.instantiate(parser.parse_object({"run": settings})).run
     except (ArgumentError, TypeError, ValueError) as error:
+        # jsonargparse's message without the names of this parser.
         words = " ".join(str(error).split())
         words = words.removeprefix("Group 'run' ").removeprefix("Parser key ")
         words = words.replace('"run.', '"', 1)

@@ -46,6 +46,7 @@ def trained_codec(run: TrainingRun, checkpoint: LlavaCheckpoint | None = None) -
     model.link.cpu()  # the language model stays on its device
     quantizer = model.quantizer
     if quantizer is not None:
+        # On the CPU, where the features of the examples are.
         quantizer.cpu().eval().requires_grad_(False)
     norms = checkpoint.vision_tensors(link_norm_names(run.plan.split))
     points = run.plan.operating_points
@@ -62,6 +63,7 @@ def trained_codec(run: TrainingRun, checkpoint: LlavaCheckpoint | None = None) -
     examples = run.examples(TABLE_IMAGES + FITTING_IMAGES, last=True)
     images = len(examples.features)
     _log.info("fitting entropy tables and rates on %d images", images)
+    # A source with fewer images is divided in the same proportion.
     held_out = max(1, images * FITTING_IMAGES // (TABLE_IMAGES + FITTING_IMAGES))
     others = CutFeatures(*(t[: images - held_out] if images > held_out else t for t in examples))
     fitting = CutFeatures(*(t[-held_out:] for t in examples))
@@ -72,6 +74,7 @@ def trained_codec(run: TrainingRun, checkpoint: LlavaCheckpoint | None = None) -
 
 def export_run(run: TrainingRun, bundle: Path) -> SplitManifest:
     """Write the run's bundle; with adapters, first the checkpoint with the adapters merged."""
+    # The manifest names the checkpoint whose weights the cloud must load.
     checkpoint = merged_checkpoint(run) if run.config.lora.rank else run.checkpoint
     calibrated = trained_codec(run, checkpoint=checkpoint)
     return export_bundle(checkpoint, calibrated, bundle)
@@ -100,8 +103,10 @@ def merged_checkpoint(run: TrainingRun) -> LlavaCheckpoint:
             # Some releases of transformers hold the tower in another module.
             weight = weights[name if name in weights else f"vision_model.{name}"]
             with torch.no_grad():
+                # Added in float32 and rounded once, to the stored dtype.
                 weight.copy_(weight.float() + change.cpu())
     with new_folder(folder, FILES) as new:
         whole.save_pretrained(new)
+        # `use_fast=False`: the Pillow-backed processor, which `images.preprocess` reproduces.
         AutoProcessor.from_pretrained(source, use_fast=False).save_pretrained(new)
     return LlavaCheckpoint(folder)

@@ -203,6 +203,7 @@ class TrainingLoop(Generic[BatchT]):
         with (
             bar,
             _stop_signals() as stop_requested,
+            # Closing ends the worker processes of a loader if a step raises.
             closing(self._task.batches(first, steps)) as batches,
         ):
             for step, batch in zip(range(first, steps), batches, strict=True):
@@ -212,6 +213,7 @@ class TrainingLoop(Generic[BatchT]):
                 shown = {name: f"{value:.3g}" for name, value in self._averages.items()}
                 bar.set_postfix(shown, refresh=False)
                 bar.update()
+                # All processes stop after the same step, even if only one received the signal.
                 self._end_step(step + 1, self._processes.any(stop_requested()))
 
     def _step(self, step: int, batch: BatchT) -> dict[str, float]:
@@ -219,11 +221,13 @@ class TrainingLoop(Generic[BatchT]):
         share = warm_cosine(step, settings.steps, settings.warmup_steps)
         for group, rate in zip(optimiser.param_groups, self._peak_rates, strict=True):
             group["lr"] = rate * share
+        # With None instead of zeros, the optimiser skips parameters that this step does not use.
         optimiser.zero_grad(set_to_none=True)
         kind = self._parameters[0].device.type
         with torch.autocast(kind, torch.bfloat16) if settings.bfloat16 else nullcontext():
             loss, metrics = self._task.loss(step, batch)
         mean = self._processes.mean(loss.detach())
+        # The mean over all processes, so that all of them raise.
         self._require_finite(step, "loss", mean)
         self._processes.backward(loss)
         if settings.max_gradient_norm is not None:
@@ -234,6 +238,7 @@ class TrainingLoop(Generic[BatchT]):
         for name, value in metrics.items():
             if math.isfinite(value):
                 before = self._averages.get(name, value)
+                # `before` is the value itself at a metric's first step.
                 self._averages[name] = SMOOTHING * before + (1 - SMOOTHING) * value
         return metrics
 
@@ -250,6 +255,7 @@ class TrainingLoop(Generic[BatchT]):
         if stopping or last or finished_steps % self._settings.save_every_steps == 0:
             if self._checkpoint is not None and self._processes.is_main:
                 self._checkpoint.save(finished_steps)
+            # No process may go on or exit before the state is complete.
             self._processes.wait()
         if stopping:
             raise KeyboardInterrupt
@@ -259,7 +265,7 @@ def warm_cosine(step: int, steps: int, warmup_steps: int, floor: float = 0.02) -
     """Share of the peak learning rate at a step: linear warm-up, then a cosine down to `floor`."""
     if step < warmup_steps:
         return (step + 1) / warmup_steps
-    progress = (step - warmup_steps) / max(1, steps - warmup_steps)
+    progress = (step - warmup_steps) / max(1, steps - warmup_steps)  # no division by 0
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 

@@ -49,12 +49,13 @@ def adapter_changes(model: SplitModel, target: LoraTarget) -> dict[str, Tensor]:
     return {
         path: layer.get_delta_weight("default").detach()
         for path, layer in layers.items()
-        if hasattr(layer, "get_delta_weight")
+        if hasattr(layer, "get_delta_weight")  # only layers with an adapter
     }
 
 
 def adapter_parameters(model: SplitModel) -> dict[str, nn.Parameter]:
     """The adapters' parameters by name."""
+    # With a leading dot, names that begin with `lora_` match too.
     return {name: p for name, p in model.named_parameters() if ".lora_" in f".{name}"}
 
 

@@ -108,6 +108,7 @@ class SplitModel(nn.Module):
             terms["features"] = _relative(features_hat, features)
             terms["residual"] = _relative(residual_hat, residual)
             terms["commitment"] = coded.commitment
+            # The reference needs a second pass through the suffix, so only if its term counts.
             if stage.hidden:
                 with torch.no_grad():
                     hidden = self.suffix(features, residual)
@@ -120,6 +121,7 @@ class SplitModel(nn.Module):
             embeds = self.llava.model.multi_modal_projector(hidden_hat)
             logits = packed_logits(self.llava, self.packer, embeds, text)
             terms["task"], accuracies = answer_loss(logits, text)
+        # A term has the name of its weight in StageConfig.
         loss = torch.stack(
             [getattr(stage, name) * term.float() for name, term in terms.items()]
         ).sum()
@@ -141,11 +143,14 @@ class SplitModel(nn.Module):
         coded: QuantizedLatents = self.quantizer(
             features,
             spending.stages,
+            # The number 0 lets every stage in use cover every token.
             0.0 if spending.rate_weight is None else spending.rate_weight,
             self.codebooks.estimator,
             self.codebooks.update == "gradient",
         )
+        # float32, as in the exported codec.
         with torch.autocast(features.device.type, enabled=False):
+            # Otherwise autograd discards the gradient of a tensor that is not a leaf.
             if coded.latents_hat.requires_grad:
                 coded.latents_hat.retain_grad()
             self.latents_hat = coded.latents_hat
@@ -174,10 +179,12 @@ class SplitModel(nn.Module):
         shortfall, expected = [], []
         parts = latents.chunk(len(stage.groups), dim=-1)
         for codebook, part in zip(stage.codebooks(), parts, strict=True):
-            distance = torch.cdist(part, codebook.entries.detach()).square()
+            distance = torch.cdist(part, codebook.entries.detach()).square()  # [M, K]
+            # The mean squared distance to the nearest entry is the temperature, whatever the scale.
             nearest = distance.detach().min(1).values.mean().clamp(min=1e-6)
             share = F.softmax(-distance / nearest, dim=1)
             use = share.mean(0)
+            # 1e-9 keeps the logarithm of an unused entry finite.
             entropy = -(use * (use + 1e-9).log2()).sum()
             shortfall.append(torch.log2(torch.tensor(float(len(use)))) - entropy)
             expected.append((share * codebook.length_bits()).sum(1).mean())
@@ -186,11 +193,12 @@ class SplitModel(nn.Module):
 
 def _codebook_weight(codebooks: CodebookConfig, stage: StageConfig) -> float:
     """Weight of the entries' distance to their latents; moving averages need no such loss."""
+    # The ratio in VQ-VAE (arXiv 1711.00937), whose commitment cost is 0.25.
     return 4 * stage.commitment if codebooks.update == "gradient" else 0.0
 
 
 def _relative(estimate: Tensor, target: Tensor) -> Tensor:
     """Squared error over the target's variance around its mean over batch and tokens."""
     target = target.float()
-    variance = (target - target.mean((0, 1))).square().mean()
+    variance = (target - target.mean((0, 1))).square().mean()  # around a mean [D]
     return (estimate.float() - target).square().mean() / variance

@@ -69,8 +69,10 @@ def load_modules(
     config: TrainConfig, checkpoint: LlavaCheckpoint, plan: CodecPlan, accelerator: Accelerator
 ) -> TrainedModules:
     """The frozen model on the accelerator's device, around a codec that is not calibrated yet."""
+    # First, because the refiner and the adapters start from random numbers.
     torch.manual_seed(config.seed)
     device = accelerator.device
+    # The frozen weights then take half the memory.
     half = device.type == "cuda" and config.precision == "bf16"
     dtype = torch.bfloat16 if half else torch.float32
     quantizer, link, _ = blank_codec(checkpoint, plan)
@@ -100,6 +102,7 @@ def _load_answer_model(
 
     directory = checkpoint.directory()
     llava: Any = LlavaForConditionalGeneration.from_pretrained(directory, dtype=dtype)
+    # The prefix and the suffix replace it.
     llava.model.vision_tower = None
     llava.eval().requires_grad_(False)
     if config.gradient_checkpointing:
@@ -130,6 +133,7 @@ def _rate_control(config: TrainConfig, plan: CodecPlan) -> RateControl:
     points = config.codec.points
     if not points and not plan.identity:  # the plan's operating points, without rate targets
         points = {point.name: PointConfig(point.stages) for point in plan.operating_points}
+    # Targets are coded bytes, but training estimates bits.
     targets_bits = {
         name: 8 * point.mean_bytes / config.codebooks.rate_gain
         for name, point in points.items()
@@ -154,13 +158,14 @@ def build_optimiser(
                 refiner.append(parameter)
             else:
                 codec.append(parameter)
-    if config.codebooks.update == "ema":
+    if config.codebooks.update == "ema":  # moving averages set them
         entries = []
     groups = [
         {"params": codec, "lr": stage.learning_rate},
         {"params": entries, "lr": stage.codebook_learning_rate},
         {"params": refiner, "lr": stage.refiner_learning_rate},
     ]
+    # Adapters learn from answers only.
     if stage.task:
         adapters = list(adapter_parameters(model).values())
         groups.append({"params": adapters, "lr": config.lora.learning_rate})

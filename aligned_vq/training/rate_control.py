@@ -36,6 +36,7 @@ class RateControl(nn.Module):
         self.stages = [tuple(point.stages) for point in points.values()]
         self.shares = np.array([point.share for point in points.values()])
         self.targets_bits = [targets_bits.get(name) for name in self.names]
+        # float64, so that rounding does not swallow small steps.
         self.register_buffer("log_weights", torch.zeros(len(self.names), dtype=torch.float64))
 
     def chains(self) -> list[tuple[int, ...]]:
@@ -80,6 +81,7 @@ class RateControl(nn.Module):
                 continue
             rates = [rate for n, rate in zip(picked, rate_bits, strict=True) if n == number]
             octaves = math.log2(max(1.0, sum(rates) / len(rates)) / target)
+            # Bounded, because one unusual batch should not move the weight far.
             self.log_weights[number] += GAIN * max(-1.0, min(1.0, octaves))
 
     @torch.no_grad()

@@ -108,10 +108,12 @@ class TrainingRun:
         """
         checkpoint = LlavaCheckpoint(checkpoint_source(config.checkpoint), config.revision)
         plan = config.check(checkpoint.tower)
+        # Before model and data are loaded: the folder of another run is refused at once.
         identity = _identity(config, checkpoint, plan)
         state = _saved_state(out, identity)
         accelerator = _new_accelerator(config, out)
         _check_batches(config, accelerator.num_processes)
+        # One process renders or indexes the data; the others read its result.
         with accelerator.main_process_first():
             source = open_source(config.data.train, out / "data")
         _check_pairs(config, source)
@@ -139,6 +141,7 @@ class TrainingRun:
         self.accelerator.init_trackers("logs")
         if self.at_stage == "calibrate":
             self._fit()
+            # A resumed run does not calibrate again.
             self._save("align", 0, None)
             self.at_stage = "align"
         for number, name in enumerate(STAGES):
@@ -151,6 +154,7 @@ class TrainingRun:
     def examples(self, count: int, last: bool = False) -> CutFeatures:
         """Features at the cut of the first (or last) `count` images of the source."""
         start = max(0, len(self.source) - count) if last else 0
+        # A generator, so that only one batch of images is in memory.
         images = (self.source[i].image for i in range(start, min(start + count, len(self.source))))
         prefix = load_prefix(self.checkpoint, self.plan.split)
         return features_at(prefix, pixel_batches(self.checkpoint, images))
@@ -199,10 +203,12 @@ class TrainingRun:
             count = config.data.calibration_images
             _log.info("calibrating on %d images", count)
             examples = self.examples(count)
+            # On the CPU, where faiss and the examples are.
             quantizer, link = model.quantizer.cpu(), model.link.cpu()
             calibrate(quantizer, link, *examples, self.plan.calibration(config.seed))
             control.fit(quantizer, self.plan, examples.features)
         model.to(self.accelerator.device)
+        # A new one, because its averages start from the calibrated usage counts.
         self.modules.updater = new_updater(model.quantizer, config.codebooks, self.accelerator)
         for tensor in self.modules.tensors().values():
             tensor.copy_(broadcast(tensor.to(self.accelerator.device)))

@@ -117,12 +117,14 @@ class CodecTask:
     def loss(self, step: int, batch: Batch) -> Loss:
         """The loss of this process's share of a step, with every term and the estimated bits."""
         seed, number = self.config.seed, self.steps.stage
+        # Seeded in every step, so that a resumed run draws the same numbers.
         torch.manual_seed(_seed_of(seed, number, step, self.accelerator.process_index))
+        # Without the process index: points and rate weights are drawn for the whole step.
         rng = np.random.default_rng([seed, number, step, 1])
         chain, points, weights = self.modules.control.draw(rng, self.stage.batch_size)
         device = self.accelerator.device
         if weights is not None:
-            weights = weights[batch.picked].to(device)
+            weights = weights[batch.picked].to(device)  # this process's images
         spending = BitSpending(chain, weights)
         output: StepOutput = self._model(batch.pixels.to(device), batch.text, spending, self.stage)
         self._step = _Step(chain, points, batch.picked, output, rng)
@@ -141,6 +143,7 @@ class CodecTask:
                 step.output.choices, step.chain, sensitivity, report.step, generator
             )
             self._clear_moments(revived)
+            # Points in the order in which the rates are gathered.
             device, gather = self.accelerator.device, self.accelerator.gather
             order = gather(step.positions.to(device)).tolist()
             rates = gather(step.output.rate_bits.detach().contiguous()).tolist()
@@ -163,6 +166,7 @@ class CodecTask:
         latents_hat = self.modules.model.latents_hat
         if latents_hat is None or latents_hat.grad is None:
             return None
+        # The inputs of the first stage are the latents.
         error = latents_hat.detach() - step.output.choices[step.chain[0]].inputs
         return LatentSensitivity(latents_hat.grad, error)
 
@@ -170,6 +174,7 @@ class CodecTask:
         """The optimiser's moments of a revived entry are those of the entry that it replaced."""
         for entries, rows in revived:
             for moment in self.unwrapped_optimiser.state.get(entries, {}).values():
+                # Moments have the shape of the entries; the step count is a scalar.
                 if moment.shape == entries.shape:
                     moment[rows] = 0
 

@@ -43,6 +43,7 @@ def save_state(
         NotWritten: the disk is full or read-only; the checkpoint before is unchanged.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    # safetensors refuses tensors that share memory or are not contiguous.
     saved = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     if optimiser is not None:
         for number, moments in optimiser.state_dict()["state"].items():
@@ -59,6 +60,7 @@ def load_state(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     Raises:
         ConfigError: the checkpoint cannot be read.
     """
+    # An interrupted replacement may have left the checkpoint under a temporary name.
     recover(folder)
     if not folder.exists():
         return None
@@ -78,6 +80,7 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Te
         if name.startswith(_OPTIMISER):
             number, moment = name.removeprefix(_OPTIMISER).split(".", 1)
             state.setdefault(int(number), {})[moment] = tensor
+    # Only the moments are restored; learning rates are those of the new optimiser.
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
 
 
@@ -122,7 +125,7 @@ class ModuleFile:
         if not self._path.exists():
             return 0
         try:
-            saved = torch.load(self._path, weights_only=True)
+            saved = torch.load(self._path, weights_only=True)  # a full pickle could run code
             self._module.load_state_dict(saved["module"])
             self._optimiser.load_state_dict(saved["optimiser"])
             finished_steps: int = saved["step"]

@@ -34,6 +34,7 @@ CHANGED = ("moved by 8 px", "moved by 20 px", "recoloured", "gone")
 
 def noisy(pixels: NDArray[np.uint8], rng: np.random.Generator, sigma: float) -> Image.Image:
     """The image with Gaussian noise of standard deviation `sigma`, in levels of 255."""
+    # In floating point: sums of uint8 would wrap around at 0 and 255.
     with_noise = pixels + sigma * rng.standard_normal(pixels.shape)
     return Image.fromarray(np.clip(with_noise, 0, 255).astype(np.uint8))
 
@@ -79,6 +80,7 @@ def measures() -> dict[
         pixels = torch.from_numpy(preprocess(image, settings))
         features, residual = bundle.prefix(pixels[None])
         stages = bundle.codec.encode(features[0], residual[0]).stages
+        # A stage may cover no token; the first one with indices describes the image.
         return next(stage.indices for stage in stages if len(stage.indices))
 
     return {
@@ -89,6 +91,7 @@ def measures() -> dict[
         ),
         "indices that differ": (
             first_stage,
+            # [n, G]: a token counts once, however many of its groups differ.
             lambda before, after: float((before != after).any(axis=1).mean()),
         ),
     }
@@ -105,6 +108,7 @@ def main() -> int:
     for number in tqdm(range(options.scenes), desc="scenes"):
         rng = scene_rng("validation", number)
         scene = sample_scene(rng)
+        # Noisy as well: a camera never takes exactly the same image twice.
         first = noisy(render(scene).pixels, rng, 5)
         before = {name: describe(first) for name, (describe, _) in functions.items()}
         for difference, image in versions(scene, rng):

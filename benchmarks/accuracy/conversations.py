@@ -40,6 +40,7 @@ async def examine(
     client: AsyncEdgeClient, exam: Sequence[ExamImage], quality: str | None, label: str
 ) -> list[Verdicts]:
     """Ask every question alone and in its conversation; returns the verdicts by conversation."""
+    # Only conversations run in parallel: each turn needs the answer before it.
     slots = asyncio.Semaphore(CONCURRENCY)
     with tqdm(total=len(exam), desc=label, unit="conversation", leave=False) as bar:
 
@@ -79,6 +80,7 @@ def figures(exam: Sequence[ExamImage], results: Sequence[Verdicts]) -> dict[str,
     ]
     image, turn, alone, together = (np.array(column) for column in zip(*rows, strict=True))
     later = turn > 1
+    # Resampled by image, as questions about one image are not independent.
     difference = paired_difference(together[later], alone[later], image[later])
     return {
         "conversations": len(exam),
@@ -130,6 +132,7 @@ def main() -> int:
                     print(json.dumps({"path": name, **results[name]}), flush=True)
     if options.out:
         options.out.write_text(json.dumps(results, indent=2) + "\n")
+    # In percentage points, positive where accuracy is lost.
     losses = [-result["difference"][0] for result in results.values()]
     return 1 if max(losses) > 100 * MAX_LOSS else 0
 

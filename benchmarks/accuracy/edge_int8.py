@@ -58,6 +58,7 @@ def differing_share(reference: Sequence[Encoded], others: Sequence[Encoded]) -> 
         for number, stage in enumerate(image.stages):
             rows = _rows(stage, image.num_tokens)
             differing += int((rows != _rows(other.stages[number], image.num_tokens)).sum())
+            # Indices of the other image alone count as differing, not as sent.
             sent += stage.indices.size
     return differing / sent
 

@@ -36,6 +36,7 @@ from edge_client import EdgeClient
 def identity_bundle(out: Path, split: SplitPoint) -> Path:
     """Write a lossless bundle of the reference model to `out`; returns `out`."""
     checkpoint = LlavaCheckpoint(CHECKPOINT)
+    # Raw features, and the mean and deviation that undo their LayerNorm: nothing is quantized.
     plan = CodecPlan(split, "statistics", codebook_sizes=(), identity=True)
     pixels = pixel_batches(checkpoint, training_images(1))
     examples = features_at(load_prefix(checkpoint, split), pixels)
@@ -50,6 +51,7 @@ def main() -> int:
     parser.add_argument("--split", default="ln1@1")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
+    # The dtype of the service on a CPU: other ones round differently.
     model = LlavaForConditionalGeneration.from_pretrained(CHECKPOINT, dtype=torch.float32)
     # The slow processor resizes with Pillow, as the edge does.
     processor = AutoProcessor.from_pretrained(CHECKPOINT, use_fast=False)
@@ -69,6 +71,7 @@ def main() -> int:
                 )
                 inputs = processor(images=image, text=prompt, return_tensors="pt")
                 generated = model.generate(**inputs, max_new_tokens=64, do_sample=False)
+                # `generate` returns the prompt as well.
                 expected = generated[0, inputs["input_ids"].shape[1] :].tolist()
                 answer = client.ask(image, text, max_tokens=64)
                 equal += list(answer.details.token_ids) == expected

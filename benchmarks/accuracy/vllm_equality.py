@@ -56,6 +56,7 @@ async def refusals() -> dict[str, bool]:
     config = CloudConfig(BUNDLE, str(CHECKPOINT), engine="vllm", vllm={"enforce_eager": True})
     backend = make_backend(load(config), config, Metrics())
     scene = next(iter(exam_images(1))).image
+    # [3, H, W], the order of transformers' image processors.
     pixels = torch.from_numpy(np.asarray(scene.convert("RGB"))).permute(2, 0, 1)
     images: dict[str, Any] = {
         "picture": scene,
@@ -76,6 +77,7 @@ async def refusals() -> dict[str, bool]:
                     pass
                 results[name] = False
             except EngineError:
+                # A refusal that ends the engine does not count.
                 results[name] = backend.engine.healthy
         # -1 marks tokens that a stage leaves out: valid indices of an image without content.
         blank = torch.full((577, 5), -1, dtype=torch.int16)
@@ -92,6 +94,7 @@ def main() -> int:
     parser.add_argument("--questions", type=int, default=50)
     parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
     options = parser.parse_args()
+    # Before any process or import of vLLM, which reads the environment.
     prepare()
     expected = answers(options.questions)
     actual = answers(options.questions, *IN_PROCESS)

@@ -34,8 +34,10 @@ _ODD_ANSWERS = """
 """
 _ODD = (
     *(odd for line in _ODD_ANSWERS.split("\n") for odd in line.strip(" ").split("|")),
+    # The official code removes at most 32 full stops: it passes `re.UNICODE` as a count.
     *("", " ", "\t", "\n", " - ", "." * 31, "." * 32, "." * 33, "." * 40 + "5", "a.b.c." * 12),
 )
+# Wrong spellings and right ones.
 _CONTRACTIONS = (*CONTRACTIONS, *CONTRACTIONS.values())
 
 
@@ -98,6 +100,7 @@ def _answer(draw: random.Random) -> str:
         return draw.choice(_ODD)
     if kind < 0.85:
         return " ".join(draw.sample((draw.choice(_CONTRACTIONS), draw.choice(_PLAIN)), k=2))
+    # Few letters, so that short texts often hit the rules for digits and punctuation.
     letters = "ab1 2.,'" + draw.choice(_MARKS) * 2
     return "".join(draw.choices(letters, k=draw.randrange(1, 9)))
 

@@ -98,6 +98,7 @@ def write_cases(path: Path, questions: Sequence[Case], official: Official) -> No
     ]
     content = {"cases": rows, "accuracy": official.accuracy}
     text = json.dumps(content, ensure_ascii=True, separators=(",", ":"))
+    # The file is part of the repository: its size matters more than the time to write it.
     write_file(path, lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME))
 
 
@@ -122,6 +123,7 @@ def _evaluate(checkout: Path, questions: Path, annotations: Path, results: Path)
         warnings.simplefilter("ignore")  # the official code leaves files open, among others
         ground_truth = loader.VQA(str(annotations), str(questions))
         predictions = ground_truth.loadRes(str(results), str(questions))
+        # Two decimals, as the official figures have.
         evaluation = scorer.VQAEval(ground_truth, predictions, n=2)
         evaluation.evaluate()
     return evaluation
@@ -172,6 +174,7 @@ def _module(path: Path) -> ModuleType:
             f"expected a checkout of https://github.com/GT-Vision-Lab/VQA with {path}, got "
             f"{error}; clone the repository and give its folder to --official"
         ) from error
+    # Python 2 counts a tab as up to eight columns; Python 3 refuses tabs mixed with spaces.
     converted = _PRINT.sub(r"\1print(\2)", source).expandtabs(8)
     module = ModuleType(path.stem)
     with warnings.catch_warnings():

@@ -26,6 +26,7 @@ MAX_LOSS = 0.03
 async def load_service(target: str, load: list[LoadClient]) -> tuple[float, float]:
     """Questions per second, and the 95th percentile of the seconds of a question."""
     seconds, times, _ = await run(target, load, together=True)
+    # The last of 19 cut points is the 95th percentile.
     return len(times) / seconds, statistics.quantiles(times, n=20)[-1]
 
 
@@ -62,6 +63,7 @@ def main() -> int:
     options = parser.parse_args()
     other = options.other.resolve()
     load = clients(options.clients, options.questions)
+    # `env` replaces itself with the service, whose pid stays the one to end.
     baseline_process = CloudProcess(BUNDLE, CHECKPOINT).launched_by(
         "env", f"--chdir={other}", f"PYTHONPATH={other}"
     )

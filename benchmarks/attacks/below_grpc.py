@@ -68,6 +68,7 @@ class Service:
         self.target = f"localhost:{port}"
         self.authority = authority.read_bytes()
         self._context = ssl.create_default_context(cafile=str(authority))
+        # TLS negotiates HTTP/2 by ALPN; gRPC speaks nothing else.
         self._context.set_alpn_protocols(["h2"])
 
     def channel(self) -> grpc.Channel:
@@ -145,6 +146,7 @@ def run(cloud: CloudProcess, authority: Path, options: argparse.Namespace) -> Ob
         while number < options.count and time.monotonic() < deadline:
             batch = [(kinds[at % len(kinds)], at) for at in range(number, number + 2 * CONCURRENCY)]
             number += len(batch)
+            # A seed for each connection, so that one can be repeated alone.
             responses = pool.map(
                 lambda case: attack(service, case[0], [options.seed, case[1]], good[0]), batch
             )

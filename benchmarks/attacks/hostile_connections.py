@@ -57,11 +57,13 @@ class Attack:
 ATTACKS = {
     "rapid_reset": (
         Attack("rapid_reset", "grpc", 4),
+        # An unknown method, whose calls another handler ends.
         Attack("rapid_reset", "grpc", 4, "/nowhere/At"),
     ),
     "silent_streams": (Attack("silent_streams", "grpc", 120),),
     "trickle": (Attack("trickle", "grpc", 200),),
     "idle": tuple(
+        # More than a process with 1,024 descriptors can accept.
         Attack(mode, port, 1500)
         for port, modes in {
             "grpc": ("idle", "preface", "settings"),
@@ -89,6 +91,7 @@ class GoodQuestions:
         except (grpc.aio.AioRpcError, OSError, TimeoutError) as error:
             details = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
             self.lost.append(f"{type(error).__name__}: {details}")
+        # Lost questions count toward the slowest, too.
         self.times.append(time.perf_counter() - started)
 
     def figures(self) -> dict[str, Any]:
@@ -197,6 +200,7 @@ async def measure(
             *(f"--seconds={seconds}", f"--path={attack.path}"),
             stdout=asyncio.subprocess.PIPE,
         )
+        # The counts; the line before says that the attack has begun.
         sent = (await hostile.communicate())[0].decode().splitlines()[-1]
     else:
         await asyncio.sleep(seconds)
@@ -238,6 +242,7 @@ async def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     for mode in options.modes:
         for attack in ATTACKS[mode]:
             with Services(options.descriptors, options.cloud) as services:
+                # Sends the image once, so that good questions can name it by its digest.
                 with suppress(grpc.aio.AioRpcError):
                     async with grpc.aio.insecure_channel(services.targets["grpc"]) as channel:
                         stub: Any = rpc.SplitInferenceStub(channel)

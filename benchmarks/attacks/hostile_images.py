@@ -88,6 +88,7 @@ def main() -> int:
         outcome = code or str(status)
         size, compress_seconds = len(files[name]), compressed[name][0]
         print(f"{name:>42} {size:>9} {outcome:>26} {seconds:>6.2f} {compress_seconds:>11.2f}")
+    # Not `>`, which NaN would pass.
     missed = [name for name, limit in TARGETS.items() if not figures[name] <= limit]
     for name, value in figures.items():
         target = f" (at most {TARGETS[name]:g})" if name in TARGETS else ""
@@ -99,6 +100,7 @@ def main() -> int:
 
 def _body(data: bytes) -> bytes:
     """The request body of a question about a hostile image."""
+    # Declared as PNG, whatever it is: the bytes have to decide.
     url = f"data:image/png;base64,{base64.b64encode(data).decode()}"
     parts = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "What?"}]
     messages = [{"role": "user", "content": parts}]
@@ -173,7 +175,9 @@ def _stop(gateway: GatewayProcess, bodies: list[bytes]) -> dict[str, Any]:
     """Send SIGTERM in the middle of an attack; seconds to the end, and processes that remain."""
     with ThreadPoolExecutor(8) as pool:
         requests = [pool.submit(timed_request, gateway.port, CHAT, body) for body in bodies[:8]]
+        # Until decoding is under way.
         time.sleep(0.5)
+        # Before the signal: the children of an ended process cannot be looked up.
         processes = process_tree(gateway.process.pid)
         started = time.monotonic()
         gateway.process.send_signal(signal.SIGTERM)
@@ -191,6 +195,7 @@ def _compress_all(target: str, files: dict[str, bytes]) -> dict[str, tuple[float
     config = EdgeConfig(image_formats=FORMATS, isolate_images=True)
     results = {}
     with EdgeClient(target, BUNDLE, config) as client:
+        # Warms up, so that the first hostile image does not pay for it.
         client.compress(IMAGE)
         for name, data in files.items():
             started, outcome = time.monotonic(), "done"

@@ -73,6 +73,7 @@ class Tally:
         }
         return {
             "good_asked": self.good.total(),
+            # Questions without an answer are counted under their status.
             "good_lost": self.good.total() - self.good["whole"] - self.good["wrong"],
             "good_wrong": self.good["wrong"],
             "good_outcomes": dict(self.good),
@@ -144,6 +145,7 @@ def attack(
     # The reference answers, before anybody attacks.
     expected_answers = [
         {case.text: ask(case) for case in questions_of(image)}
+        # One image more than good connections: the last belongs to the hostile one.
         for ask, image in zip(good, images, strict=False)
     ]
     tally, lock = Tally(), threading.Lock()
@@ -182,6 +184,7 @@ def attack(
             if options.rate:
                 pool.submit(send_hostile, kinds[number % len(kinds)])
             number += 1
+            # Without hostile questions the loop only waits for the end.
             time.sleep(1 / (options.rate or 1))
     for client in good_clients:
         client.join()
@@ -199,6 +202,7 @@ def main() -> int:
     parser.add_argument("--gateway", action="store_true", help="through the gateway's JSON")
     parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
     options = parser.parse_args()
+    # `exam_images` counts questions; an image has at most eight.
     images = list(exam_images(8 * (options.clients + 1)))[: options.clients + 1]
     hostile = {**HOSTILE, **ONLY_JSON} if options.gateway else HOSTILE
     hostile = {kind: hostile[kind] for kind in options.kinds or hostile}

@@ -46,6 +46,7 @@ def long_answer_checkpoint(folder: Path) -> Path:
     model = folder / "llava"
     shutil.copytree(CHECKPOINT, model)
     for name, section, change in (
+        # A context for answers of TOKENS tokens.
         ("config.json", "text_config", {"max_position_embeddings": 4096}),
         ("generation_config.json", None, {"eos_token_id": 3}),
     ):
@@ -77,6 +78,7 @@ class LongAnswerClient:
         question = Question("", info.manifest_digest, "Describe.", Sampling(TOKENS), text_only=True)
         opening = pb.AskRequest(open=convert.question_to_proto(question))
         answer: Any = self._running.Ask(iter([opening]), timeout=120, metadata=self._metadata)
+        # Running for certain once the first chunk has arrived.
         next(answer)
         for work in (self._read, self._call):
             threading.Thread(target=work, args=(answer,), daemon=True).start()
@@ -112,6 +114,7 @@ class LongAnswerClient:
     def _record_end(self, name: str) -> None:
         # `close` ends everything too; only ends caused by the service count.
         if not self._closing.is_set():
+            # The first end counts: a channel changes its state again when it reconnects.
             self._end_times.setdefault(name, time.monotonic())
 
 
@@ -200,6 +203,7 @@ def replace_file(path: Path, text: str) -> None:
     """Replace a file atomically, as an operator's tool does."""
     new = path.with_suffix(".new")
     new.write_text(text)
+    # A rename, so that the service never reads half of the file.
     new.rename(path)
 
 

@@ -42,6 +42,7 @@ class CameraImage:
         return self.jpeg_bytes / self.image.width / self.image.height
 
 
+# Every round asks about the same images, and decoding one takes long at this size.
 @cache
 def camera_image(name: str) -> CameraImage:
     """The image in the file `name`, or in the file of that name in the package's folder.

@@ -37,6 +37,7 @@ class Edge:
             client.close()
         self._clients = {way: MeasuredClient(self._task, target) for way, target in targets.items()}
         probe = GrpcTransport(next(iter(targets.values())))
+        # Before the clock starts: a handshake takes several round trips.
         probe.connect(TIMEOUT_SECONDS)
         # A health check carries almost no data: its time is the link's delay in both directions.
         round_trips_ms = []
@@ -64,6 +65,7 @@ def main(task: str) -> None:
         request = json.loads(line)
         targets = request.get("connect")
         response = edge.connect(targets) if targets is not None else edge.ask(**request)
+        # Flushed: the parent waits for this line.
         print(json.dumps(response), flush=True)
 
 

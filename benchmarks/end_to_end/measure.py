@@ -60,6 +60,7 @@ def measure(settings: EndToEndSettings) -> list[Row]:
     Raises:
         ConfigError: an image file is missing, or the link cannot be made.
     """
+    # First, so that a missing file is reported before anything starts.
     images = {name: camera_image(name) for name in settings.pictures}
     rows = []
     with ExitStack() as stack:
@@ -71,6 +72,7 @@ def measure(settings: EndToEndSettings) -> list[Row]:
                 rows += _edge_only_rows(settings, edge_only, images)
         edge = stack.enter_context(LinkedEdgeProcess(task, network.edge_command))
         targets = stack.enter_context(_clouds(settings, task, network))
+        # Without a cloud, as with the edge alone, no link is used.
         for link in tqdm(settings.links if targets else [], desc="links"):
             with network.link(link, *targets.values()) as addresses:
                 round_trip_ms = edge.connect(dict(zip(targets, addresses, strict=True)))

@@ -25,6 +25,7 @@ from edge_client.connection.transport import GrpcTransport
 from edge_client.encoder import EdgeEncoder
 from edge_client.input.remembered_images import ImageOrPayload
 
+# One attempt and no remembered images: every question is measured as a whole.
 LONG_TIMEOUTS = EdgeConfig(
     connect_seconds=TIMEOUT_SECONDS,
     first_token_seconds=TIMEOUT_SECONDS,
@@ -161,6 +162,7 @@ class MeasuredClient:
         if stream.answer is None:
             raise EngineError("expected an answer, got a stream that ended without one")
         details = stream.answer.details
+        # Everything before the request that is no other stage.
         load_ms = before_ms - sum(edge_ms.values())
         client_ms = {stage: ns / 1e6 for stage, ns in details.edge.stages_ns.items()}
         # Preprocessing has two parts: the view, made above, and the pixels, made by the client.

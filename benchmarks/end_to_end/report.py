@@ -95,6 +95,7 @@ def findings(rows: Sequence[Row]) -> list[str]:
                     f"fast (target {target:g}: {verdict})"
                 )
     sentences += [_edge_only(row, rows) for row in rows if row["way"] == EDGE_ONLY]
+    # One row of each image: its size does not depend on the link.
     for row in {row["picture"]: row for row in rows}.values():
         sentences.append(
             f"{row['picture']}: {row['megapixels']:.1f} megapixels, JPEG 90 of "
@@ -128,6 +129,7 @@ def _draw_speed_ups(ax: Axes, rows: Sequence[Row]) -> None:
     points = [(float(split["up_kbit"]), speed_up(split, cloud)) for split, cloud in profile_pairs]
     if points:
         x, y = zip(*points, strict=True)
+        # Markers alone, as the profiles differ in more than their rate.
         ax.plot(x, y, label="profiles", **(line_style(4) | {"ls": ""}))
     for (split, _), point in zip(profile_pairs, points, strict=True):
         ax.annotate(split["link"], point, xytext=(5, 4), textcoords="offset points", fontsize=8)
@@ -154,6 +156,7 @@ def _draw_stages(ax: Axes, rows: Sequence[Row]) -> None:
         return
     link, image = closest[0]["link"], closest[0]["picture"]
     shown = [row for row in rows if row["link"] in (link, NO_LINK) and row["picture"] == image]
+    # Reversed, as horizontal bars are drawn from the bottom.
     shown.sort(key=lambda row: WAYS.index(row["way"]), reverse=True)
     present = [stage for stage in STAGES if any(f"{stage}_ms" in row for row in shown)]
     names = [row["way"] for row in shown]
@@ -161,6 +164,7 @@ def _draw_stages(ax: Axes, rows: Sequence[Row]) -> None:
     for stage in present:
         widths = [statistics.median(row.get(f"{stage}_ms", [0.0])) for row in shown]
         colour_map, hatch, group = next(entry for entry in _GROUPS if stage in entry[2])
+        # Without the ends of the map, which are almost white and almost black.
         colour = colormaps[colour_map](0.25 + 0.65 * group.index(stage) / len(group))
         ax.barh(
             *(names, widths),
@@ -201,8 +205,10 @@ def _crossing(points: Sequence[tuple[float, float]]) -> str:
     fastest = max(x for x, _ in points)
     if limit is None:
         return "slower than JPEG 90 already on the thinnest link"
+    # Infinite where the speed-ups do not cross the level.
     if limit > fastest:
         return f"faster than JPEG 90 on every link measured, up to {rate_text(fastest)}"
+    # Three digits: an interpolated crossing is not more precise.
     return f"faster than JPEG 90 up to {rate_text(float(f'{limit:.3g}'))}, where they cross"
 
 

@@ -88,5 +88,6 @@ class EndToEndSettings:
 
 def rounds_of(link: Link, jpeg_bytes: int, settings: EndToEndSettings) -> int:
     """How often a JPEG is sent over a link: as the time limit permits, and at least once."""
+    # Bytes to bits, and kbit/s to bit/s.
     upload_seconds = 8 * jpeg_bytes / (1e3 * link.up_kbit)
     return max(1, min(settings.rounds, int(settings.seconds_a_link / upload_seconds)))

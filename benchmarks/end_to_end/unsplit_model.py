@@ -27,6 +27,7 @@ class UnsplitModel:
     """Tower, projector and language model, run on the CPU by the cloud's code."""
 
     def __init__(self, task: EdgeTask) -> None:
+        # Without a cache of prefixes: every question computes its image.
         config = CloudConfig(Path(task.bundle), task.checkpoint, device="cpu", prefix_cache_mib=0)
         self._model = load_cloud_model(config)
         (self._cut,) = self._model.cuts.values()
@@ -63,7 +64,7 @@ class UnsplitModel:
         # Prefix and suffix without a codec between them are the unsplit tower.
         features, residual = self._prefix(pixels[None].to(self._model.device, self._model.dtype))
         watch.lap("prefix")
-        selected = self._cut.suffix(features, residual)
+        selected = self._cut.suffix(features, residual)  # [1, N', D]
         watch.lap("suffix")
         embeds = self._model.llava.model.multi_modal_projector(selected)[0]
         watch.lap("projector")

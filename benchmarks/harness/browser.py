@@ -26,6 +26,7 @@ def chromium() -> Iterator[Browser]:
             "`apt-get install chromium`"
         )
     with sync_playwright() as playwright:
+        # The system's program, as Playwright's browser would have to be downloaded.
         browser = playwright.chromium.launch(executable_path=path, args=FAKE_CAMERA)
         try:
             yield browser

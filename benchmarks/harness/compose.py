@@ -188,6 +188,7 @@ class ComposePair:
             with urllib.request.urlopen(request, timeout=seconds) as response:
                 return Reply(response.status, json.load(response))
         except urllib.error.HTTPError as error:
+            # The error is also the response; closing it frees the connection.
             with error:
                 return Reply(error.code, json.load(error))
 
@@ -207,6 +208,7 @@ def _engine_answers() -> bool:
 def _output(command: list[str], environment: dict[str, str] | None, seconds: float) -> str:
     return subprocess.run(
         command,
+        # Compose looks for its file there.
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,

@@ -43,6 +43,7 @@ def _peak_mb() -> float:
     `getrusage` would include the parent's memory between fork and exec.
     """
     status = Path("/proc/self/status").read_text()
+    # VmHWM is the high-water mark of the resident set, in KiB.
     (kilobytes,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
     return int(kilobytes) * 1024 / 1e6
 

@@ -47,7 +47,7 @@ def clients(count: int, questions: int, kind: str = "mixed") -> list[LoadClient]
     # `exam_images` counts questions; an image has at most eight.
     images = list(exam_images(count * 8))[:count]
     pixels = pixel_batches(LlavaCheckpoint(CHECKPOINT), (image.image for image in images))
-    features, residual = features_at(bundle.prefix, pixels)
+    features, residual = features_at(bundle.prefix, pixels)  # [M, N, D] each
     load_clients = []
     for image, image_features, image_residual in zip(images, features, residual, strict=True):
         texts = [question.text for question in image.questions if kind in ("mixed", question.kind)]
@@ -72,10 +72,12 @@ async def ask(
     question = Question("", client.payload.manifest_digest, text, Sampling(MAX_TOKENS), digest)
     call = stub.Ask()
     parts = convert.payload_to_parts(client.payload)
+    # The first part travels in the message of the question.
     first_part = next(parts) if first else None
     await call.write(pb.AskRequest(open=convert.question_to_proto(question, first_part)))
     if first:
         await _send(call, parts)
+    # The call stays open for writing: the service may still request the payload.
     tokens: list[int] = []
     async for response in call:
         if convert.is_payload_needed(response):  # the service no longer holds the image

@@ -61,4 +61,5 @@ def photograph(name: str) -> Image.Image:
             f"`pip install {source.distribution}`"
         )
     with files(source.package).joinpath(source.path).open("rb") as file:
+        # Pillow reads lazily: converting decodes before the file is closed.
         return Image.open(file).convert("RGB")

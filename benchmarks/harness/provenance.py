@@ -38,6 +38,7 @@ def machine() -> dict[str, Any]:
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
         "processor": _processor(),
+        # Not `os.cpu_count`, which includes cores that this process may not use.
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(pages / 2**30, 1),
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
@@ -47,6 +48,7 @@ def machine() -> dict[str, Any]:
 
 
 def _processor() -> str:
+    # From the kernel first, as `platform.processor` is often empty on Linux.
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()

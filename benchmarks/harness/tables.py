@@ -45,5 +45,6 @@ def _are_samples(value: Any) -> bool:
 
 
 def _is_number(cell: object) -> bool:
+    # Empty cells, percentages and ratios belong to columns of numbers.
     text = str(cell).replace(",", "").strip(" -%x")
     return not text or text.replace(".", "", 1).isdigit()

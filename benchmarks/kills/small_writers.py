@@ -19,7 +19,7 @@ from edge_client.encoder import EdgeEncoder
 from edge_client.watch.offline_queue import OfflineQueue, QueuedQuestion
 from protos.access import tokens
 
-_LIMIT_BYTES = 2**30
+_LIMIT_BYTES = 2**30  # never reached, so that no row is dropped for lack of room
 
 
 class CertsWriter:
@@ -107,6 +107,7 @@ class CertsWriter:
         path = self._token(step)
         if not path.exists():
             return [f"expected {path.name}, got none"] if done else []
+        # 16 random bytes in base64 without padding.
         if len(path.read_text()) != 22 or readable_by_others([path])[0]:
             return [f"{path.name}: expected a complete token that others cannot read"]
         return []

@@ -51,6 +51,7 @@ timeout, because a ping queues behind the upload, on a thin link for minutes."""
 
 def raw_payload(manifest_digest: bytes, body: bytes) -> Payload:
     """A payload whose body is an image file or features, for the bundle with this manifest."""
+    # One token and no stage: no codec reads the body, so these only have to be valid.
     return Payload(manifest_digest, 1, 0, 0, "raw", body, zlib.crc32(body))
 
 
@@ -72,8 +73,8 @@ class RawDecoder:
         tokens = checkpoint.tower.vision.num_tokens
         # Features have exactly these body sizes; everything else has to be an image file.
         self._codings: dict[int, StreamCoding] = {
-            2 * tokens * self._dim: RawFloat16(),
-            tokens * (self._dim + 2): Int8PerToken(),
+            2 * tokens * self._dim: RawFloat16(),  # two bytes of each value
+            tokens * (self._dim + 2): Int8PerToken(),  # one byte of each, and a float16 scale
         }
         self._norm: tuple[Tensor, Tensor] | None = None
         if split.norm != "pre":  # at "pre" the features are the residual stream

@@ -118,6 +118,7 @@ def table(rows: Sequence[Row]) -> str:
 def plot(rows: Sequence[Row], stem: Path) -> None:
     """Questions per second and p95 by clients, and the shares, whichever were measured."""
     load, shares = _rows_of(rows, "load"), _rows_of(rows, "share")
+    # Load takes two panels: rate and latency.
     panels = 2 * bool(load) + bool(shares)
 
     def draw(figure: Figure) -> None:
@@ -161,6 +162,7 @@ def _rows_of(rows: Sequence[Row], what: str) -> list[Row]:
 def _load_rows(settings: CloudCostSettings) -> list[Row]:
     load = clients(max(settings.clients), settings.questions, settings.question_kind)
     with CloudProcess(BUNDLE, CHECKPOINT) as cloud:
+        # The reference: one client at a time, so that nothing shares a batch.
         _, _, expected = asyncio.run(run(cloud.target, load, together=False))
     rows: list[Row] = []
     for count in settings.clients:
@@ -185,6 +187,7 @@ def _load_rows(settings: CloudCostSettings) -> list[Row]:
 
 def _share_rows(settings: CloudCostSettings) -> list[Row]:
     layers = settings.share_layers
+    # `exam_images` counts questions; an image has at most eight.
     images = list(exam_images(8 * settings.share_questions))[: settings.share_questions]
     measured = _stages(layers, images)
     # Two sizes give the time of one layer, from which that of all layers is extrapolated.

@@ -61,6 +61,7 @@ class EdgeCostSettings:
 
     def __post_init__(self) -> None:
         for cut in self.cuts:
+            # LLaVA reads the hidden states before the last block (`vision_feature_layer` -2).
             if SplitPoint.parse(cut).block >= VISION.num_hidden_layers - 1:
                 raise ConfigError(f"expected cuts that LLaVA-1.5's tower has, got {cut!r}")
         if self.rounds < 1 or self.threads < 1 or not self.cuts or not self.backends:
@@ -174,6 +175,7 @@ def _measure_cut(
             "threads": settings.threads,
             "flops": flops,
             "weights_bytes": _weights_bytes(bundles[backend]),
+            # A peak only grows, so the last one covers all encodings.
             "peak_mb": encodings[-1]["peak_mb"],
             **_times(encodings[WARM_UP:], products_ms[backend][WARM_UP:]),
         }

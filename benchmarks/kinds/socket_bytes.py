@@ -141,6 +141,7 @@ def plot(rows: Sequence[Row], stem: Path) -> None:
         bars = ax.barh(names, up, color=colours)
         ax.bar_label(bars, [f" {value:,.0f}" for value in up], fontsize=7)
         ax.set(xscale="log", xlabel=f"bytes up of a question, warm connection, {link}")
+        # Room for the label of the longest bar.
         ax.set_xlim(right=6 * max(up))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         ax.grid(visible=False, axis="y")
@@ -163,6 +164,7 @@ def _images(settings: SocketBytesSettings) -> list[Image.Image]:
         images = [image.image.convert("RGB") for image in scenes]
     else:
         images = [photograph(name) for name in settings.photographs]
+    # Mirrored, as a repeated image would be sent by its digest.
     return [ImageOps.mirror(images[0]), *images]
 
 
@@ -225,6 +227,7 @@ def _openai_client(secured: SecuredLink, port: int) -> OpenAI:
         base_url=f"{scheme}://127.0.0.1:{port}/v1",
         api_key="none",
         http_client=DefaultHttpxClient(verify=trusted),
+        # A retry would count as bytes of the question.
         max_retries=0,
         timeout=300,
     )
@@ -286,6 +289,7 @@ def _row(
 
 def _traffic(proxy: CountingProxy, ask: Ask, body: Payload | str) -> SocketBytes:
     """Bytes of one question."""
+    # Drops frames that followed the previous answer.
     proxy.take()
     ask(body)
     return proxy.settled(SETTLE_SECONDS)

@@ -73,6 +73,7 @@ def transmitted_forms(bundle: Path, images: Sequence[Image.Image]) -> Iterator[T
 
 def square(image: Image.Image) -> Image.Image:
     """The part that the vision tower reads: the centre of the image, 336 pixels on each side."""
+    # As the image processor: the shorter side first, then the centre.
     small = resized(image, SIDE)
     left, top = (small.width - SIDE) // 2, (small.height - SIDE) // 2
     return small.crop((left, top, left + SIDE, top + SIDE))

@@ -56,15 +56,18 @@ def cloud_features(
     shipped = open_edge_bundle(BUNDLE)
     shipped_cut = str(shipped.manifest.split)
     cuts = [*settings.cuts, *([shipped_cut] if settings.points else [])]
+    # Each cut once, as its features serve every codec.
     for cut in dict.fromkeys(cuts):
         split = SplitPoint.parse(cut)
         prefix = load_prefix(checkpoint, split)
+        # Batches of eight images, rounded up.
         total = -(-len(images) // 8)
         batches = tqdm(pixel_batches(checkpoint, images), f"prefix {cut}", total, leave=False)
-        whole = features_at(prefix, batches)
+        whole = features_at(prefix, batches)  # [M, N, D] each
         first = CutFeatures(*(part[: settings.first_pictures] for part in whole))
         rest = CutFeatures(*(part[settings.first_pictures :] for part in whole))
         if settings.unquantized:
+            # Half of the memory; the decoder computes in float32 in any case.
             features = rest.features.half()
             raw_bytes = features[0].numel() * features.element_size()
             yield CloudFeatures(cut, UNQUANTIZED, features, [raw_bytes] * len(features))
@@ -72,6 +75,7 @@ def cloud_features(
             plan = CodecPlan(split, codebook_sizes=settings.codebook_sizes)
             codec = calibrate_codec(checkpoint, plan, first, settings.seed).codec
             for point in reversed(plan.operating_points):
+                # Of one token: the logarithm of how many combinations of indices it has.
                 bits = math.log2(math.prod(plan.codebook_sizes[stage] for stage in point.stages))
                 name = f"{CALIBRATED} {bits:g} bits"
                 yield CloudFeatures(cut, name, *through(codec, codec, rest, point))
@@ -92,6 +96,7 @@ def through(
         sizes.append(len(payload.body))
         encoded.append(cloud.unpack(payload))
     rebuilt = [
+        # The features only; in batches, as all of them in float32 take twice the memory.
         cloud.decode_many(encoded[start : start + _BATCH])[0].half()
         for start in range(0, len(encoded), _BATCH)
     ]

@@ -49,6 +49,7 @@ class PixelDecoder(nn.Module):
         values = 3 * pixels_per_token**2
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("scale", torch.ones(dim))
+        # The weights depend on the seed, and the caller's random numbers stay unchanged.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.linear = nn.Linear(dim, values)
@@ -56,17 +57,21 @@ class PixelDecoder(nn.Module):
             self.whole = nn.Linear(dim, width)
             self.blocks = nn.Sequential(*(_Block(width) for _ in range(blocks)))
             self.rest = nn.Conv2d(width, values, 1)
+        # `fit_linear` sets the one; the other starts at 0 and adds nothing before it is trained.
         for parameter in (*self.linear.parameters(), *self.rest.parameters()):
             nn.init.zeros_(parameter)
 
     def forward(self, features: Tensor) -> Tensor:
         """Images `[B, 3, S, S]` float32."""
-        tokens = (features.float() - self.mean) / self.scale
+        tokens = (features.float() - self.mean) / self.scale  # [B, 1 + G * G, D]
+        # [B, D, G, G], without the class token.
         patches = torch.unflatten(tokens[:, 1:].transpose(1, 2), 2, (self.grid, self.grid))
+        # [B, width, G, G]: the class token informs every place alike.
         hidden = self.patches(patches) + self.whole(tokens[:, 0])[:, :, None, None]
-        values = self.linear(tokens[:, 1:]).transpose(1, 2)
+        values = self.linear(tokens[:, 1:]).transpose(1, 2)  # [B, 3 p p, G * G]
         linear = torch.unflatten(values, 2, (self.grid, self.grid))
         values = linear + self.rest(self.blocks(hidden))
+        # [B, 3 p p, G, G] to [B, 3, G p, G p], with p pixels per token.
         return F.pixel_shuffle(values, self.pixels_per_token)
 
     @torch.no_grad()
@@ -77,16 +82,20 @@ class PixelDecoder(nn.Module):
         """
         flat = features.flatten(0, 1).float()
         self.mean.copy_(flat.mean(0))
+        # The clamp spares constant dimensions a division by 0.
         self.scale.copy_(flat.std(0).clamp_min(1e-4))
+        # Sums of the normal equations, by batch: [D + 1, D + 1] and [D + 1, 3 p p].
         gram, cross = torch.zeros(()), torch.zeros(())
         batches = zip(torch.split(features, BATCH), torch.split(images, BATCH), strict=True)
         for batch, targets in batches:
             tokens = (batch[:, 1:].float() - self.mean) / self.scale
+            # [b * G * G, D + 1]: the column of ones belongs to the bias.
             inputs = F.pad(tokens, (0, 1), value=1).flatten(0, 1)
             values = F.pixel_unshuffle(_unit(targets), self.pixels_per_token)
             gram = gram + inputs.T @ inputs
             cross = cross + inputs.T @ values.flatten(2).transpose(1, 2).flatten(0, 1)
         rows = len(features) * self.grid**2
+        # In float64, as the normal equations square the condition number.
         solved = torch.linalg.solve(
             gram.double() + RIDGE * rows * torch.eye(len(gram)), cross.double()
         )
@@ -159,7 +168,7 @@ class _Block(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(1, width)
+        self.norm = nn.GroupNorm(1, width)  # of each image, whatever the batch
         self.mix = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, hidden: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ have one that small, the others count as no bytes and the mean picture.
 
 def table(rows: Sequence[Row]) -> str:
     """Rows in Markdown, with JPEG files of the same bytes beside them."""
+    # JPEG rows, by the name of the row whose bytes they have.
     beside = {row["beside"]: row for row in rows if "beside" in row}
     columns = f"{_HEAD} | {_JPEG_HEAD}".count("|") + 1
     lines = [f"| {_HEAD} | {_JPEG_HEAD} |", "|---|---|" + "---:|" * (columns - 2)]
@@ -86,6 +87,7 @@ def _against_bytes(figure: Figure, rows: Sequence[Row]) -> None:
         ax.axhline(figure_of(floor), color="0.5", ls=":", lw=1, label=MEAN)
         ax.set(xscale="log", xlabel="mean bytes (right end: not quantized)", ylabel=label)
     whole = _named(rows, ORIGINALS)
+    # In the last panel only: originals have neither PSNR nor SSIM.
     ax.axhline(100 * whole["answers"], color="0.2", ls="--", lw=1, label="originals")
     handles, labels = ax.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5)
@@ -101,8 +103,10 @@ def _lines(ax: Axes, rows: Sequence[Row], figure_of: Callable[[Row], float]) -> 
             codec = CALIBRATED if row["codec"].startswith(CALIBRATED) else "shipped"
             series.setdefault(f"{row['cut']}, {codec}", []).append(row)
     for own in series.values():
+        # The unquantized features of a cut are the right end of all its lines.
         whole = (row for row in recovered if row["codec"] == UNQUANTIZED)
         own += [row for row in whole if row["cut"] == own[0]["cut"]]
+    # Only where every image has a file: elsewhere mean images would count.
     series["JPEG"] = [row for row in rows if "beside" in row and row["files"] == len(row["ssim"])]
     for number, (label, own) in enumerate(series.items()):
         points = sorted((float(np.mean(row["bytes"])), figure_of(row)) for row in own)

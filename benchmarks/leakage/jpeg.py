@@ -38,6 +38,7 @@ def _highest_quality(picture: Image.Image, side: int, budget_bytes: int) -> byte
     best: bytes | None = None
     for quality in QUALITIES:
         file = ImageCoding("JPEG", quality, side).encode(picture)
+        # Qualities ascend, and a higher one needs more.
         if len(file) > budget_bytes:
             break
         best = file

@@ -35,6 +35,7 @@ class Judge:
         self._samples = samples
         self.originals = shrunk((image.image for image in examiner.exam), side)
         pictures = [image.image for image in examiner.exam]
+        # At full size: the answers that a reconstruction could give at best.
         self._reference = self._verdicts(pictures, "originals")
 
     def of_originals(self) -> Row:
@@ -73,6 +74,7 @@ class Judge:
 
     def _verdicts(self, pictures: Sequence[Image.Image], label: str) -> Verdicts:
         examiner = self._examiner
+        # `examine` passes the originals in order, in batches; each is replaced by the next image.
         remaining = iter(pictures)
 
         def path(originals: Sequence[Image.Image], _: Tensor) -> PathOutput:

@@ -49,7 +49,9 @@ def measure(settings: LeakageSettings) -> list[Row]:
     grid = vision.image_size // vision.patch_size
     side = grid * settings.pixels_per_token
     known_images = list(training_images(settings.first_pictures + settings.train_pictures))
+    # Without the images of the calibration, which codecs have seen.
     known = shrunk(known_images[settings.first_pictures :], side)
+    # Of the training images: the best guess without any features.
     mean = np.mean(known, axis=0).round().astype(np.uint8)
     judge = Judge(examiner, side, settings.samples)
     rows = [
@@ -64,6 +66,7 @@ def measure(settings: LeakageSettings) -> list[Row]:
     for features in cloud_features(examiner.checkpoint, images, settings):
         row = _recovered(features, known, judge, grid, settings)
         rows.append(row)
+        # In the bytes of raw features any JPEG file fits.
         if features.codec != UNQUANTIZED:
             rows.append(_jpeg(row, judge, mean))
     return rows

@@ -28,6 +28,7 @@ def ssim(original: Pixels, other: Pixels) -> float:
             data_range=DATA_RANGE,
             gaussian_weights=True,
             sigma=1.5,
+            # The paper weights by the window alone, without Bessel's correction.
             use_sample_covariance=False,
         )
     )

@@ -32,4 +32,5 @@ def write_sheet(lines: Sequence[Line], path: Path) -> None:
                 tile = picture.resize((TILE_PX, TILE_PX), Image.Resampling.BOX)
                 sheet.paste(tile, (left + shift, top))
     with new_file(path) as part:
+        # Dithering would add noise that no reconstruction has.
         sheet.quantize(256, dither=Image.Dither.NONE).save(part, optimize=True)

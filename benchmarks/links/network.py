@@ -82,6 +82,7 @@ class Network:
         if self._pair is not None:
             delay_ms = self._pair.shape(link)
             if self._pair.netem:
+                # The kernel emulates all of the link.
                 yield list(targets)
                 return
             link = replace(link, delay_ms=delay_ms)
@@ -91,6 +92,7 @@ class Network:
                 RelayProcess(target, link, self._pair is not None, self._seed + 2 * number)
                 for number, target in enumerate(targets)
             ]
+            # On the edge's side, so that what they forward passes the shaped link.
             yield [
                 stack.enter_context(relay.launched_by(*self.edge_command)).target
                 for relay in relays

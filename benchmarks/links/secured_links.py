@@ -36,6 +36,7 @@ def secured_link(security: LinkSecurity, folder: Path) -> SecuredLink:
     """The options of both sides; writes certificates, keys and tokens to `folder`."""
     if security == "plain":
         return SecuredLink()
+    # With a client's certificate in any case; only mutual TLS uses it.
     issuing.make(folder, None, [CLIENT])
     service = [
         f"--tls_certificate={folder / 'server.pem'}",

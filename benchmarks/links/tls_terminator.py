@@ -74,4 +74,5 @@ async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> Non
     while data := await source.read(_CHUNK_BYTES):
         sink.write(data)
         await sink.drain()
+    # Closed as a whole: asyncio cannot close one direction of TLS.
     sink.close()

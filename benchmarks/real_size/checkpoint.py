@@ -59,12 +59,15 @@ def write_random_checkpoint(directory: Path, blocks: int = 24, seed: int = 0) ->
     Returns the directory.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    # A deep copy, as the number of blocks is changed.
     config = json.loads(json.dumps(LLAVA_CONFIG))
     config["vision_config"]["num_hidden_layers"] = blocks
     (directory / "config.json").write_text(json.dumps(config))
     (directory / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
     tower = TowerConfig.from_llava(config)
+    # Any cut will do: both halves together are the whole tower.
     split = SplitPoint(0, "ln1")
+    # Without memory, as only names and shapes are needed.
     with torch.device("meta"):
         halves = (VisionPrefix(tower.vision, split), VisionSuffix(tower, split))
     shapes = {name: t.shape for half in halves for name, t in half.state_dict().items()}
@@ -80,7 +83,9 @@ def write_random_checkpoint(directory: Path, blocks: int = 24, seed: int = 0) ->
 
 def _random(name: str, shape: torch.Size, random: torch.Generator) -> Tensor:
     """Random float16 weights; those of LayerNorms are close to the identity."""
+    # CLIP's checkpoints spell `pre_layrnorm` so.
     if "norm" in name or "layrnorm" in name:
         centre = 1.0 if name.endswith("weight") else 0.0
         return (centre + 0.1 * torch.randn(shape, generator=random)).half()
+    # 0.02 is the usual standard deviation of a transformer's initial weights.
     return (0.02 * torch.randn(shape, generator=random)).half()

@@ -23,7 +23,7 @@ def prefix_flops(vision: VisionConfig, split: SplitPoint) -> int:
     """
     tokens, dim = vision.num_tokens, vision.hidden_size
     patch = 2 * (tokens - 1) * vision.num_channels * vision.patch_size**2 * dim
-    attention = 8 * tokens * dim**2 + 4 * tokens**2 * dim
-    mlp = 4 * tokens * dim * vision.intermediate_size
+    attention = 8 * tokens * dim**2 + 4 * tokens**2 * dim  # four projections; scores, values
+    mlp = 4 * tokens * dim * vision.intermediate_size  # two layers
     partial_block = attention if split.norm == "ln2" else 0
     return patch + split.block * (attention + mlp) + partial_block

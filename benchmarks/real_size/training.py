@@ -67,7 +67,7 @@ def write_checkpoint(
         text_config=LlamaConfig(
             vocab_size=32064,
             hidden_size=width,
-            intermediate_size=width * 43 // 16,
+            intermediate_size=width * 43 // 16,  # 11,008 at 4,096, as in LLaVA-1.5-7B
             num_hidden_layers=layers,
             num_attention_heads=width // 128,
             num_key_value_heads=width // 128,
@@ -95,6 +95,7 @@ def write_checkpoint(
 
 def measure(stage: str, checkpoint: Path, options: argparse.Namespace) -> dict[str, float]:
     """Seconds of a step (for calibration: of all images), images per second, and peak memory."""
+    # One more to warm up, and one whose start marks the end of the last measured step.
     steps = {"steps": options.steps + 2, "batch_size": options.batch}
     settings = {
         "checkpoint": str(checkpoint),
@@ -123,6 +124,7 @@ def measure(stage: str, checkpoint: Path, options: argparse.Namespace) -> dict[s
     figures = {
         "seconds": seconds,
         "images_per_second": images / seconds,
+        # Linux reports KiB.
         "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
     if options.device == "cuda":

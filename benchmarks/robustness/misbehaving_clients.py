@@ -80,6 +80,7 @@ async def no_payload(target: str, client: LoadClient) -> AsyncIterator[None]:
 
     async def hold(channel: grpc.aio.Channel) -> None:
         call = _opened(channel, client)
+        # Returns when the service ends the call.
         await call.read()
 
     async with _tasks(target, hold, 32):
@@ -178,6 +179,7 @@ def main() -> int:
     load = clients(options.clients, 8)
     with CloudProcess(BUNDLE, CHECKPOINT) as cloud:
         times = asyncio.run(measure(cloud.target, load, options.questions))
+    # The last of 19 cut points is the 95th percentile.
     p95 = {kind: statistics.quantiles(seconds, n=20)[-1] for kind, seconds in times.items()}
     figures = {
         kind: {"p95_ms": round(1e3 * value, 1), "ratio": round(value / p95["nobody"], 2)}

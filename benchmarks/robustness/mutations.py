@@ -26,7 +26,7 @@ FRAGMENTS = (
     "🐞",
     "a" * 3000,
     " ",
-    "\ud7ff",
+    "\ud7ff",  # the last character before the surrogates
     "\ufeff",
     "\u200d\U0001f469\u200d",
     "e\u0301" * 20,
@@ -34,10 +34,13 @@ FRAGMENTS = (
     "\ufdfa\u0130\u212a",
     "\r\n\x7f\x1b[2J",
 )
+# Subnormal float32 numbers, both neighbours of the normal range, and small normal ones.
 _SMALL = (1e-45, 2.8e-45, 1.1754942e-38, 1.1754944e-38, 1e-30, 1e-10, 1e-5, 1e-4)
+# Quiet and signalling NaNs of both signs.
 _NAN_PAYLOADS = (0x7FC00000, 0x7F800001, 0xFFC00000, 0x7FFFFFFF, 0xFF800001)
 TEMPERATURES = (*_SMALL, 0.0, -0.0, 1e-3, 0.7, 9.999999, 10, 10.000001, 3.4e38, np.inf, -np.inf, -1)
 TOP_PS = (*_SMALL, 0.0, -0.0, 0.5, 0.9999999, 1, 1.0000001, 2, np.inf, -1)
+# 2**53 + 1 is the first integer that float64, the number of JavaScript, cannot represent.
 SEEDS = (0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**53 + 1, 2**63 - 1, 2**63, 2**64 - 1)
 MAX_TOKENS = (0, 1, 2, 3, 4095, 65_535, 65_536, 2**31 - 1, 2**32 - 1)
 
@@ -124,6 +127,7 @@ def _set_header(rng: np.random.Generator, request: pb.AskRequest) -> None:
     if request.WhichOneof("kind") != "payload":
         return
     header = request.payload.header
+    # Around the reference bundle's values and the limits of the types.
     values = {
         "coding": rng.integers(0, len(CODINGS) + 3),
         "num_tokens": rng.choice([0, 1, 576, 577, 578, 65_535, 2**32 - 1]),
@@ -191,6 +195,7 @@ def _float32(rng: np.random.Generator, values: tuple[float, ...]) -> float:
         case 0:
             bits = np.uint32(rng.choice(_NAN_PAYLOADS))
         case 1:
+            # An exponent of 0 and any mantissa of 23 bits: subnormal.
             bits = np.uint32(rng.integers(1, 1 << 23))
         case _:
             return float(rng.choice(values))
@@ -228,6 +233,7 @@ def _edited(messages: Messages, edit: Callable[[pb.AskRequest], None]) -> Messag
 
 def _large(rng: np.random.Generator, messages: Messages) -> Messages:
     """Append a message of a size around the limit."""
+    # The service accepts messages of up to 65,536 bytes.
     return [*messages, rng.bytes(int(rng.choice([60_000, 65_536, 65_537, 70_000])))]
 
 

@@ -165,6 +165,7 @@ def main() -> int:
             wait_for_engines(cloud.http, 2)
             third = options.clients * options.questions // 3
             outcomes = asyncio.run(ask_all(cloud.target, load, third, first.kill))
+            # The front tier has to notice the loss.
             wait_for_engines(cloud.http, 1)
             retried = int(samples(cloud.http)["avq_engine_retries_total", ""])
     result = figures(

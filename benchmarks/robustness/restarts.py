@@ -124,6 +124,7 @@ class BackgroundClient:
     def _ask_repeatedly(self, number: int) -> None:
         while number < len(self._cases) or not self._stopping.is_set():
             self.results.append(self._ask(self._cases[number % len(self._cases)]))
+            # The threads share the questions: each takes every CONCURRENCY-th one.
             number += CONCURRENCY
 
     def _ask(self, case: ExpectedAnswer) -> QuestionResult:
@@ -148,6 +149,7 @@ def restart_each(clouds: Sequence[RestartableCloud], clients: Sequence[Backgroun
             _wait(partial(_has_results, client, len(client.results) + 2 * CONCURRENCY))
         cloud.kill()
         cloud.start()
+        # Answers since this start only.
         _wait(partial(cloud.answered, len(cloud.runs) - 1))
 
 
@@ -161,6 +163,7 @@ def restart_under_load(
     try:
         restart_each(clouds, list(background.values()))
     finally:
+        # After a failure, too: threads that go on would prevent the process from ending.
         results = {name: client.stop() for name, client in background.items()}
     return results
 

@@ -37,6 +37,7 @@ def cancelled(channel: grpc.Channel, client: LoadClient) -> str:
     """Ask for a description and cancel the call after the first chunk."""
     method: Any = channel.stream_stream(METHOD, None, pb.AskResponse.FromString)
     call = method(iter(serialised(client.payload, "Describe the picture.", tokens=40)), timeout=20)
+    # The answer is running for certain once it has a chunk.
     next(call)
     call.cancel()
     return "cancelled"
@@ -64,6 +65,7 @@ def run(
                     case 1:
                         broken = mutate(rng, client.payload, client.encoded, codec.spec.packed)
                         status, _ = outcome(channel, broken)
+                        # Bugs under their bare status, by which `main` looks for them.
                         outcomes[f"broken: {status}" if status not in BUGS else status] += 1
                     case 2:
                         new = codec.spec.packed(shuffle_indices(rng, client.encoded))

@@ -71,6 +71,7 @@ def whole_model_ms(few: Mapping[str, float], twice: Mapping[str, float], layers:
             f"expected {2 * layers} layers to take longer than {layers}, got {model_ms(twice):.0f} "
             f"and {model_ms(few):.0f} ms; measure again on a quiet machine"
         )
+    # `added` is the time of `layers` further layers.
     return model_ms(few) + added * (LAYERS - layers) / layers
 
 

@@ -42,6 +42,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     with ComposePair() as pair:
+        # Not part of the time to the first answer.
         pair.build()
         figures = {
             f"{name}_image_mb": _image_mb(f"aligned-vq-{name}") for name in ("edge", "cloud")

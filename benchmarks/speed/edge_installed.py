@@ -24,6 +24,7 @@ def installed_mb(extra: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         venv.create(folder, with_pip=True)
         pip = [f"{folder}/bin/python", "-m", "pip", "--disable-pip-version-check", "install", "-q"]
+        # Pinned versions, so that the figures can be repeated.
         pip += ["-c", str(ROOT / "constraints.txt"), f"{ROOT}[{extra}]"]
         subprocess.run(pip, check=True, timeout=900)
         (packages,) = Path(folder).glob("lib/python*/site-packages")
@@ -44,6 +45,7 @@ def installed_mb(extra: str) -> dict[str, Any]:
 
 def _disk_bytes(entries: Iterable[Path]) -> int:
     """Bytes that the files occupy on disk, in whole blocks."""
+    # Units of 512 bytes, whatever the block size of the file system.
     return sum(entry.stat().st_blocks * 512 for entry in entries if entry.is_file())
 
 

@@ -111,6 +111,7 @@ def cpu_seconds(pid: int) -> float:
     """User and system CPU time that a process has used."""
     # The second field is the command in parentheses and may contain spaces: split behind it.
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    # utime and stime, fields 14 and 15 of proc(5): `fields` starts at the third.
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 

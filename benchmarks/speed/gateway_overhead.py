@@ -79,6 +79,7 @@ def _medians(paths: dict[str, Callable[[], Seconds]], rounds: int) -> dict[str, 
     names = list(paths)
     for number in range(rounds):
         start = number % len(names)
+        # Rotated, so that each path is first equally often.
         for name in names[start:] + names[:start]:
             samples[name].append(paths[name]())
     return {
@@ -112,6 +113,7 @@ def _through_gateway(port: int) -> Callable[[], Seconds]:
             "POST", "/v1/chat/completions", body, {"Content-Type": "application/json"}
         )
         first = 0.0
+        # Read to its end, or the connection could not carry the next request.
         with connection.getresponse() as response:
             for line in response:
                 # The first event has the role and empty content; later ones start with content.

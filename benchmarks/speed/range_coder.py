@@ -50,16 +50,20 @@ def random_steps(random: np.random.Generator) -> list[Step]:
         parameter: Any
         if kind == "categorical":
             size = int(random.choice([2, 3, 64, 700, 4096]))
+            # The higher the power, the more skewed; a power of 0 is flat.
             weights = random.exponential(1.0, size) ** random.integers(0, 9)
+            # Integers, none of them 0: every symbol must have a code.
             parameter = np.clip(np.floor(1000 * weights), 1, 1 << 24)
         elif kind == "uniform":
             parameter = size = int(random.integers(2, 700))
         else:
             tokens, size = int(random.integers(1, 600)), 2
+            # Never 0 or 1, for the same reason; the form of a mask's model in the bitstream.
             parameter = float((random.integers(tokens + 1) + 0.5) / (tokens + 1))
         amount = int(random.integers(0, 60))
         symbols = random.integers(0, size, amount)
         if kind == "categorical" and random.random() < 0.5:
+            # Likely symbols in half of the cases: uniform ones are mostly unlikely.
             symbols = random.choice(size, amount, p=parameter / parameter.sum())
         elif random.random() < 0.3:
             symbols = random.choice([0, size - 1], amount)
@@ -124,6 +128,7 @@ def milliseconds(work: Callable[[], object], rounds: int) -> float:
 
 def times_of(coder: Coder, rounds: int) -> dict[str, float]:
     """Milliseconds to pack and to unpack a payload of 577 tokens, by coding and geometry."""
+    # The implementation that `pack` and `unpack` use.
     coders.CODER = coder
     medians_ms = {}
     for sizes in ((4096,), (4096, 64)):
@@ -153,6 +158,7 @@ def main() -> int:
         random = np.random.default_rng(options.seed)
         differences = [
             first_difference(random_steps(random), PURE, compiled)
+            # None shows no bar where there is no terminal.
             for _ in tqdm(range(options.messages), desc="messages", disable=None)
         ]
         report["messages"] = len(differences)

@@ -64,6 +64,7 @@ class Arrivals:
         """Add a call. True if another one was evicted for it."""
         own_calls = self._by_caller.get(caller)
         evicted = True
+        # The share first: a caller beyond it displaces a call of the same caller only.
         if own_calls is not None and len(own_calls) >= self._caller_limit:
             self._evict_from(own_calls)
         elif len(self) >= self._limit:
@@ -142,6 +143,7 @@ class QuestionSlots:
     def release(self, caller: str) -> None:
         """Release a slot that was taken."""
         self._used_by[caller] -= 1
+        # Or the table would grow with every address that ever asked.
         if not self._used_by[caller]:
             del self._used_by[caller]
         self.used -= 1

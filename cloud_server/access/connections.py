@@ -64,6 +64,7 @@ class _Connection:
     @property
     def eviction_rank(self) -> tuple[bool, float]:
         """Sort key: the smallest is closed first."""
+        # Nobody is served on it any more.
         if self.closing:
             return False, 0.0
         if self.last_question_at is None:
@@ -140,6 +141,7 @@ class Connections:
     def call_ended(self, peer: str) -> None:
         """A call's message has arrived completely, or the call ended."""
         if connection := self._connection(peer):
+            # Not below 0: a scan may have replaced the state that counted the start.
             connection.arriving = max(0, connection.arriving - 1)
 
     def question_admitted(self, peer: str) -> None:
@@ -162,6 +164,7 @@ class Connections:
             return
         now = monotonic()
         elapsed = now - connection.abandoned_at
+        # A leaky bucket: the allowance of one window drains in the time of one window.
         decay = elapsed / ABANDONED_WINDOW_SECONDS * self._max_abandoned
         connection.abandoned = max(0.0, connection.abandoned - decay) + 1
         connection.abandoned_at = now
@@ -244,12 +247,15 @@ class Connections:
     def _surplus(self, sockets: dict[Peer, int]) -> list[Peer]:
         """Connections to close: of addresses beyond their share, and of all beyond the limit."""
         surplus = max(0, len(sockets) - (self._limit - self._limit // _HEADROOM_DIVISOR))
+        # By address alone: the connections of one peer differ in their ports.
         counts = Counter(peer.address for peer in sockets)
         excess = {address: count - self._address_limit for address, count in counts.items()}
         if not surplus and max(excess.values(), default=0) <= 0:
             return []
+        # A connection with a running question is never closed to make room.
         idle = [peer for peer in sockets if not self._connections[peer].running]
         idle.sort(key=lambda peer: self._connections[peer].eviction_rank)
+        # In the order of eviction: the first ones of each address are those beyond its share.
         over_share = [peer for peer in idle if _decrement(excess, peer.address)]
         rest = [peer for peer in idle if peer not in set(over_share)]
         if surplus:

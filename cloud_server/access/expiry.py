@@ -77,6 +77,7 @@ class Expiry:
             "Seconds until the service's certificate, its clients' authority or its CRL expires.",
             "certificate",
             {
+                # A default, as a closure would use the last value of the loop.
                 name: (lambda watched=watched: self._seconds_left(watched))  # type: ignore[misc]
                 for name, watched in self._watched.items()
             },
@@ -93,6 +94,7 @@ class Expiry:
     def check(self) -> None:
         """Warn of what expires within 14 days or has expired: daily, and once if that changes."""
         for name, watched in self._watched.items():
+            # Warnings repeat by the monotonic clock: the wall clock may jump.
             left, expiry, now = self._seconds_left(watched), watched.expires_at(), time.monotonic()
             if expiry is None or left > WARN_SECONDS:
                 self._warned.pop(name, None)

@@ -91,6 +91,7 @@ class Gate:
         except TimeoutError:
             _log.warning("cancelling %d questions after %g s", len(self._admissions), seconds)
             for admission in self._admissions:
+                # Only reschedules a timeout, so the set does not change during the loop.
                 admission.cancel()
             with suppress(TimeoutError):
                 async with asyncio.timeout(CANCEL_SECONDS):
@@ -106,6 +107,7 @@ class Gate:
         # Anonymous callers are told apart by address, or one could take the share of all.
         named = caller.name != ANONYMOUS
         admission.account = caller.name if named else f"{ANONYMOUS} {host_of(admission.peer)}"
+        # Both limits without counting: a question beyond them need not be sent at all.
         self._slots.check(admission.account)
         self._quotas.check(caller.name, caller.limits)
         self.identities.add_call(admission, caller, admission.cancel)
@@ -125,6 +127,7 @@ class Gate:
         # Checked again: others may have taken the slots while this question was arriving.
         self._slots.check(admission.account)
         self._quotas.enter(caller.name, caller.limits)
+        # Taken last: it cannot fail, so that a refusal leaves nothing counted.
         self._slots.take(admission.account)
         self.connections.question_admitted(admission.peer)
 
@@ -221,6 +224,7 @@ class QuestionAdmission:
 
     def cancel(self, reason: AlignedVQError | None = None) -> None:
         """End the question's time limit now."""
+        # The first reason is the one that ended the question.
         self.cancel_reason = self.cancel_reason or reason
         if self._timeout is not None:
             # RuntimeError: the time limit has ended, and only the last bytes are being sent.

@@ -98,6 +98,7 @@ class Identities:
             return _ANONYMOUS_CALLER
         now, peer = time.monotonic(), context.peer()
         if now - self._reloaded_at > STALE_SECONDS:
+            # Blocks the event loop, but only while the periodic task is stuck.
             self.reload()
             self.end_refused_calls()
         identify = self._by_certificate if self._certificate_required else self._by_token
@@ -159,6 +160,7 @@ class Identities:
 
     def end_refused_calls(self) -> None:
         """End the calls, and shortly after the connections, of callers that are now refused."""
+        # Cleared before the checks, so that a reload during them is not lost.
         changed, self._credentials_changed = self._credentials_changed, False
         refusal_reasons: dict[str, str | None] = {}
         # A copy, as cancelling removes calls. Callers are checked once each, not once per call.
@@ -169,6 +171,7 @@ class Identities:
             if reason is not None:
                 self.remove_call(call)
                 cancel(Unauthenticated(reason))
+        # Idle connections have no calls above; they are checked only if something may have changed.
         if changed or any(refusal_reasons.values()):
             peers = self._peers.remove_refused(
                 lambda caller: self._refusal_reason(caller) is not None, time.monotonic()
@@ -201,6 +204,7 @@ class Identities:
     def _by_certificate(self, context: Context) -> Caller:
         auth: Any = context.auth_context()
         key = pem_digest(auth)
+        # Parsed once for each certificate, not for each call.
         certificate = self._parsed_certificates.get(key)
         if certificate is None:
             certificate = self._parsed_certificates[key] = client_certificate(auth)

@@ -48,10 +48,12 @@ class CertificateInterceptor(grpc.aio.ServerInterceptor):
                 else grpc.unary_stream_rpc_method_handler
             )
             return make_handler(
+                # A generator's body would run outside of the time limit that ends the call.
                 self._authenticated(_as_coroutine(streaming)),
                 handler.request_deserializer,
                 handler.response_serializer,
             )
+        # Health checks and reflection have no methods of this kind.
         if handler.request_streaming:
             return handler  # type: ignore[no-any-return]
         return grpc.unary_unary_rpc_method_handler(

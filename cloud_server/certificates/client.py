@@ -90,6 +90,7 @@ def client_certificate(auth_context: Mapping[str, Any]) -> ClientCertificate:
         serial,
         certificate.fingerprint(hashes.SHA256()).hex(),
         certificate.not_valid_after_utc.timestamp(),
+        # First and once, as `is_issued_under` looks for chain[0].
         (certificate, *(each for each in chain if each != certificate)),
     )
 
@@ -104,6 +105,7 @@ def _pem(auth_context: Mapping[str, Any]) -> bytes:
 def _issued(certificate: x509.Certificate, signer: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(signer)
+    # ValueError: the names do not match. TypeError: a kind of key that is not supported.
     except (InvalidSignature, TypeError, UnsupportedAlgorithm, ValueError):
         return False
     return True

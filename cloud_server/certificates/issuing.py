@@ -83,6 +83,7 @@ def make(
         hosts = DEFAULT_HOSTS
     # Validate all arguments first, so that nothing is written for invalid ones.
     alternatives = [_alternative_name(host) for host in hosts or ()]
+    # Each once: a second pair of the same name would collide with the first.
     clients = tuple(dict.fromkeys(clients))
     for name in clients:
         if not _NAME.fullmatch(name) or name.endswith("-key"):  # key files end in -key.pem
@@ -150,6 +151,8 @@ def issue(
     signer = authority.certificate
     purpose = ExtendedKeyUsageOID.SERVER_AUTH if hosts else ExtendedKeyUsageOID.CLIENT_AUTH
     builder = (
+        # Common names have at most 64 characters (RFC 5280, appendix A.1); a longer host is
+        # complete among the alternative names.
         _builder(name[:64], signer.subject, key, min(end, signer.not_valid_after_utc))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(signs_certificates=False), critical=True)
@@ -203,7 +206,7 @@ def _alternative_name(host: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
-        pass
+        pass  # not an address, so it has to be a name
     if not re.fullmatch(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", host) or len(host) > 253:
         raise ConfigError(
             f"expected hosts as names or addresses without a port, got {host!r}; correct it"

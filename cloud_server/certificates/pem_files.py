@@ -79,6 +79,7 @@ def write_pairs(out: Path, pairs: Sequence[PemPair]) -> list[Path]:
             try:
                 for pair in pairs:
                     _write_pair(folder, pair, written)
+            # Also after Ctrl-C: files left behind would make the next call refuse to write.
             except BaseException:
                 for path in written:
                     path.unlink(missing_ok=True)

@@ -94,6 +94,7 @@ def _parse_crls(
         try:
             crl = x509.load_pem_x509_crl(block)
             is_signed = any(_has_signed(authority, crl) for authority in authorities)
+            # A CRL with an unknown critical extension must not be used (RFC 5280, 5.2).
             has_critical = any(extension.critical for extension in crl.extensions)
             issuer = crl.issuer.rfc4514_string()
             for entry in crl:
@@ -147,6 +148,7 @@ def _serial(entry: Any, path: Path) -> int:
 
 
 def _fingerprint(entry: Any, path: Path) -> str:
+    # OpenSSL prints fingerprints with colons and in upper case.
     digits = str(entry).replace(":", "").lower()
     if not re.fullmatch("[0-9a-f]{64}", digits):
         raise ConfigError(

@@ -40,6 +40,7 @@ def revoke(out: Path, clients: Sequence[str], days: int) -> Path:
     number, entries = _read(path, authority)
     for name in clients:
         serial = _serial(out / f"client-{name}.pem", authority)
+        # An earlier entry keeps its date of revocation.
         if serial not in entries:
             entries[serial] = (
                 x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now).build()
@@ -49,12 +50,14 @@ def revoke(out: Path, clients: Sequence[str], days: int) -> Path:
         .issuer_name(authority.certificate.subject)
         .last_update(now)
         .next_update(now + timedelta(days=days))
+        # Numbers increase with every CRL of an authority (RFC 5280, 5.2.3).
         .add_extension(x509.CRLNumber(number + 1), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()),
             critical=False,
         )
     )
+    # All of them: a CRL replaces the one before as a whole.
     for entry in entries.values():
         builder = builder.add_revoked_certificate(entry)
     _replace(path, builder.sign(authority.key, hashes.SHA256()).public_bytes(Encoding.PEM))
@@ -67,6 +70,7 @@ def _read(
     """The number and entries, by serial number, of the present CRL; 0 and none without one."""
     try:
         crl = x509.load_pem_x509_crl(path.read_bytes())
+        # Another authority's file must not be overwritten.
         if not crl.is_signature_valid(authority.key.public_key()):
             raise ValueError("signed by another authority")
         number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number

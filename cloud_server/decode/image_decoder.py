@@ -67,15 +67,16 @@ class ImageDecoder:
         rows: list[Tensor] = []
         if valid:
             with model.compute_lock:
-                watch.lap("turn")
-                features, residual = codec.decode_many(valid)
+                watch.lap("turn")  # the wait for the lock
+                features, residual = codec.decode_many(valid)  # [B, N, D] each
                 watch.lap("rebuild")
+                # The codec computes in float32, the suffix in the dtype of the model.
                 selected = cut.suffix(
                     features.to(model.device, model.dtype), residual.to(model.device, model.dtype)
                 )
                 watch.lap("suffix")
                 # Copies: a view of the batch would keep all of it in memory for one cached image.
-                embeds = model.llava.model.multi_modal_projector(selected)
+                embeds = model.llava.model.multi_modal_projector(selected)  # [B, N', H]
                 rows = [row.clone() for row in embeds] if len(valid) > 1 else [embeds[0]]
                 watch.lap("projector")
         remaining = iter(rows)

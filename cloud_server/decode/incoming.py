@@ -132,6 +132,7 @@ class Incoming:
         try:
             async with asyncio.timeout(seconds):
                 message: object = await self._requests.read()
+                # `grpc.aio.EOF` is no message.
                 return message if isinstance(message, pb.AskRequest) else None
         except DecodeError as error:
             raise CorruptPayload(

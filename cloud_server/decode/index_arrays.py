@@ -71,6 +71,7 @@ class IndexLayout:
                 f"expected codebooks of at most {MAX_ENTRIES} entries for this engine, got "
                 f"{quantizer.codebook_sizes}; serve the bundle with engine 'transformers'"
             )
+        # Stages first: column = stage * num_groups + group.
         sizes = [size for size in quantizer.codebook_sizes for _ in range(quantizer.num_groups)]
         tokens = manifest.features.num_tokens
         return cls(manifest.digest(), tokens, quantizer.num_groups, tuple(sizes))
@@ -87,7 +88,7 @@ class IndexLayout:
             # Without a mask a stage covers all tokens.
             covered = slice(None) if stage.mask is None else stage.mask
             columns = slice(position * self.num_groups, (position + 1) * self.num_groups)
-            array[covered, columns] = stage.indices
+            array[covered, columns] = stage.indices  # [n, G]
         return array
 
     def checked(self, image: Any) -> Tensor:
@@ -102,6 +103,7 @@ class IndexLayout:
         if isinstance(image, NamedIndices):
             image = self._from_bytes(image)
         if isinstance(image, Tensor):
+            # Images arrive on the CPU; None fails the next check.
             image = image.numpy() if image.device.type == "cpu" else None
         if not isinstance(image, np.ndarray) or image.dtype != np.int16:
             got = getattr(image, "dtype", type(image).__name__)
@@ -118,7 +120,7 @@ class IndexLayout:
                 f"got {image.min(0).tolist()} to {image.max(0).tolist()}; send a payload to the "
                 "service"
             )
-        covered = image.reshape(self.num_tokens, -1, self.num_groups) != UNCOVERED
+        covered = image.reshape(self.num_tokens, -1, self.num_groups) != UNCOVERED  # [N, stages, G]
         # A stage covers a token with all of its groups; the first group's column is used as the
         # mask.
         if (covered != covered[..., :1]).any():
@@ -134,14 +136,16 @@ class IndexLayout:
 
         Never fails: an index out of range is clamped, as an exception would end a vLLM worker.
         """
-        last = torch.tensor(self.sizes, device=images.device) - 1
+        last = torch.tensor(self.sizes, device=images.device) - 1  # [K]
         clamped = torch.minimum(images.long().clamp(min=0), last)
         num_stages = len(self.sizes) // self.num_groups
+        # The first group stands for all of them, see `checked`.
         masks = [stage[..., 0] >= 0 for stage in images.chunk(num_stages, dim=-1)]
         return list(clamped.chunk(num_stages, dim=-1)), masks
 
     def url(self, image: Tensor) -> str:
         """Indices `[N, K]` as a data URL, for an engine behind HTTP."""
+        # Little-endian on every machine, as another one may read the URL.
         content = np.ascontiguousarray(image.numpy(), "<i2").tobytes()
         digest = self.manifest_digest.hex()
         encoded = base64.b64encode(content).decode()
@@ -159,6 +163,7 @@ class IndexLayout:
                 f"expected {self._expected}, {2 * tokens * columns} bytes, got "
                 f"{len(image.content)}; send a payload to the service"
             )
+        # To native byte order, which torch requires.
         return np.frombuffer(image.content, "<i2").astype(np.int16).reshape(self.shape)
 
     @property

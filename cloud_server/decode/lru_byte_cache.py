@@ -39,6 +39,7 @@ class LruByteCache(Generic[Value]):
     def put(self, key: bytes, value: Value) -> None:
         """Add a value and evict others to stay within the budget. A key that is present, or a
         value larger than the budget, changes nothing."""
+        # A value beyond the budget would evict everything else and still not fit.
         if key in self._values or self._size(value) > self.max_bytes:
             return
         self._values[key] = value

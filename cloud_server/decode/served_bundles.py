@@ -73,4 +73,5 @@ def blank_payload(manifest: SplitManifest) -> Payload | None:
     indices = np.zeros((num_tokens, quantizer.num_groups), np.int32)
     statistics = np.ones((num_tokens, 2), np.float16) if manifest.link == "statistics" else None
     blank = Encoded(num_tokens, (StageIndices(indices),), statistics)
+    # Fixed-width coding needs no entropy tables.
     return pack(blank, quantizer, None, manifest.digest(), "fixed")

@@ -129,6 +129,7 @@ class ReplicaSet:
                 _log.exception("a round of health checks failed")
 
     async def _check_all(self) -> None:
+        # Names first, so that new addresses are checked in the same round.
         await asyncio.gather(*(self._resolve(url) for url in self._urls))
         await asyncio.gather(*(self._check(replica) for replica in list(self._replicas.values())))
 
@@ -162,6 +163,7 @@ class ReplicaSet:
             return
         if response.status_code != 200:
             self.leave(replica, f"/health returned status {response.status_code}")
+        # Not in every round: a probe costs an answer.
         elif not replica.joined:
             try:
                 await self._probe(replica)

@@ -79,7 +79,7 @@ class _ReplicaCall:
     def wake(self) -> None:
         """End the wait for a piece."""
         if self._wait is not None:
-            self._wait.reschedule(0)
+            self._wait.reschedule(0)  # a time in the past: due at once
 
 
 class ReplicasEngine:
@@ -236,7 +236,7 @@ class ReplicasEngine:
                         )
                     raise _ReplicaFailed(f"{GENERATE} returned {response.status_code}: {excerpt}")
                 async for event in httpx2.EventSource(response):
-                    if event.data == "[DONE]":
+                    if event.data == "[DONE]":  # the end of a stream in OpenAI's protocol
                         break
                     piece = _piece(event.data)
                     if piece is not None:

@@ -17,6 +17,7 @@ def vllm_sampling(sampling: Sampling) -> dict[str, Any]:
         "max_tokens": sampling.max_tokens,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
+        # A signed 64-bit integer, where the wire has an unsigned one.
         "seed": None if sampling.seed is None else sampling.seed % 2**63,
         "detokenize": False,
     }

@@ -70,6 +70,7 @@ class ChunkBuilder:
             last = finish is not None and consumed == len(token_ids)
             piece, stopped = self._stops.push(self._text.push(token_ids[consumed - 1], last), last)
             pieces.append(piece)
+        # No token carries the end, so what the stop texts withhold is released here.
         if finish is not None and not token_ids:
             pieces.append(self._stops.push("", last=True).text)
         reason = "stop" if stopped else finish

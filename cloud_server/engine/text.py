@@ -79,6 +79,7 @@ class StopTexts:
 
     def _partial_stop_length(self, text: str) -> int:
         """Length of the longest end of the text that is the start of a stop text."""
+        # A complete stop text has matched already, so one character less is the most.
         longest = min(len(text), max(map(len, self._stops), default=1) - 1)
         for length in range(longest, 0, -1):
             if any(stop.startswith(text[-length:]) for stop in self._stops):

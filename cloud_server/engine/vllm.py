@@ -155,6 +155,7 @@ def _start(settings: VllmSettings) -> Any:
         ) from error
     dtype = settings.dtype
     if dtype == "auto":
+        # The rule of `chosen_dtype`; vLLM's auto follows the checkpoint.
         dtype = "float32" if current_platform.is_cpu() else "bfloat16"
     try:
         arguments = AsyncEngineArgs(
@@ -189,7 +190,9 @@ def _prompt(request: EngineRequest) -> dict[str, Any]:
 
 
 def _sampling(request: EngineRequest) -> Any:
+    # Imported late, as most environments have no vLLM.
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
+    # DELTA: outputs hold new tokens only, as `ChunkBuilder` expects.
     return SamplingParams(**vllm_sampling(request.sampling), output_kind=RequestOutputKind.DELTA)

@@ -84,6 +84,7 @@ class OperationsHttp:
         max_connections = default_connections(MAX_CONNECTIONS, 0.125)
         config = http_server.config(self._app, max_connections, host=host, port=port)
         try:
+            # Bound here, not by `serve`: the port has to be known, and a failure to be raised.
             listening = config.bind_socket()
         except SystemExit as error:  # what uvicorn raises for an address in use
             raise ConfigError(

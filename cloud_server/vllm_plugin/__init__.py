@@ -18,11 +18,13 @@ BUNDLE = "aligned_vq_bundle"
 
 def register() -> None:
     """Register the model and its media connector with vLLM."""
+    # Imported late: services without vLLM import this package, too.
     from vllm import ModelRegistry
     from vllm.multimodal.media import MEDIA_CONNECTOR_REGISTRY
 
     from cloud_server.vllm_plugin.connector import IndexConnector
 
+    # A name instead of the class: vLLM imports the module where it creates the model.
     model = f"cloud_server.vllm_plugin.model:{ARCHITECTURE}"
     ModelRegistry.register_model(ARCHITECTURE, model)
     MEDIA_CONNECTOR_REGISTRY.register(CONNECTOR)(IndexConnector)
@@ -30,4 +32,5 @@ def register() -> None:
 
 def overrides(bundle: Path) -> dict[str, Any]:
     """vLLM's `hf_overrides` to serve a checkpoint with a bundle."""
+    # An absolute path, as other processes open it.
     return {"architectures": [ARCHITECTURE], BUNDLE: str(bundle.resolve())}

@@ -25,12 +25,14 @@ def command(bundle: Path, model: str, options: list[str]) -> list[str]:
             "cloud_server.vllm_plugin.endpoint_filter.EndpointFilter",
             "--enable-scale-out",
         ),
+        # Without the checkpoint's sampling defaults: the front tier sends all settings.
         *("--host", "127.0.0.1", "--generation-config", "vllm", *options),
     ]
 
 
 def main() -> None:
     """Run vLLM's server until it is terminated."""
+    # Abbreviations could capture options that are meant for vLLM.
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--model", required=True)
@@ -39,6 +41,7 @@ def main() -> None:
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     server = "vllm.entrypoints.openai.api_server"
     sys.argv = [server, *command(arguments.bundle, arguments.model, options)]
+    # As the main module, which starts the server; an import would not.
     runpy.run_module(server, run_name="__main__")
 
 

@@ -71,6 +71,7 @@ async def _read_body(receive: Receive) -> bytes:
     """The whole body, or at least its first `MAX_BODY_BYTES` + 1 bytes."""
     parts: list[bytes] = []
     size = 0
+    # One byte beyond the limit is enough to refuse; the rest is not read.
     while size <= MAX_BODY_BYTES:
         event = await receive()
         parts.append(event.get("body", b""))
@@ -82,7 +83,7 @@ async def _read_body(receive: Receive) -> bytes:
 
 async def _refuse(scope: MutableMapping[str, Any], send: Send, status: int, message: str) -> None:
     if scope["type"] != "http":
-        await send({"type": "websocket.close", "code": 1008})
+        await send({"type": "websocket.close", "code": 1008})  # policy violation (RFC 6455, 7.4.1)
         return
     body = json.dumps({"error": {"message": message, "code": status}}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]

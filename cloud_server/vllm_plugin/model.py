@@ -40,6 +40,7 @@ class Projector(nn.Module):
     def __init__(self, config: Any) -> None:
         super().__init__()
         layers = config.vision_feature_layer
+        # Several feature layers are concatenated along the width.
         input_width = config.vision_config.hidden_size * (
             len(layers) if isinstance(layers, list) else 1
         )
@@ -121,7 +122,7 @@ class SplitLlavaForConditionalGeneration(nn.Module, SupportsMultiModal, Supports
             return []
         batch = images if isinstance(images, Tensor) else torch.stack(images)
         dtype = self.multi_modal_projector.linear_1.weight.dtype
-        features, residual = self._codec.rebuild(*self._layout.stages(batch))
+        features, residual = self._codec.rebuild(*self._layout.stages(batch))  # [B, N, D] each
         selected = self.vision_suffix(features.to(dtype), residual.to(dtype))
         embeds: Tensor = self.multi_modal_projector(selected)
         return embeds
@@ -136,6 +137,7 @@ class SplitLlavaForConditionalGeneration(nn.Module, SupportsMultiModal, Supports
     ) -> Any:
         """Hidden states of the language model."""
         if intermediate_tensors is not None:
+            # Later stages of a pipeline continue from hidden states; embeddings enter at the first.
             inputs_embeds = None
         return self.language_model.model(
             input_ids, positions, intermediate_tensors, inputs_embeds=inputs_embeds
@@ -151,6 +153,7 @@ class SplitLlavaForConditionalGeneration(nn.Module, SupportsMultiModal, Supports
         those of the suffix, which `__init__` loads."""
         loader = AutoWeightsLoader(self)
         loaded: set[str] = loader.load_weights(weights, mapper=self.hf_to_vllm_mapper)
+        # vLLM refuses a model with parameters that are not among these names.
         return loaded | {f"vision_suffix.{name}" for name in self.vision_suffix.state_dict()}
 
 

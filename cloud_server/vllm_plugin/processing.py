@@ -55,6 +55,7 @@ class IndexParser(MultiModalDataParser):
     def _parse_image_data(self, data: Any) -> IndexItems | None:
         if data is None:
             return None
+        # `NamedIndices` is a tuple itself.
         single = isinstance(data, NamedIndices) or not isinstance(data, (list, tuple))
         return IndexItems(
             [self._layout.checked(image) for image in ([data] if single else data)], "image"
@@ -125,4 +126,5 @@ class SplitLlavaProcessor(BaseMultiModalProcessor[SplitLlavaInfo]):
         self, mm_items: Any, hf_processor_mm_kwargs: Mapping[str, object], out_mm_kwargs: Any
     ) -> Sequence[PromptReplacement]:
         placeholders = self.info.placeholders
+        # Replaced by themselves: vLLM only has to locate them.
         return [PromptReplacement(modality="image", target=placeholders, replacement=placeholders)]

@@ -58,6 +58,7 @@ class TokenBucket:
         return self._tokens >= self._burst
 
     def _refill(self, now: float) -> None:
+        # Not negative, so that a `now` before the last refill takes no tokens away.
         self._tokens = min(
             self._burst, self._tokens + self._rate * max(0.0, now - self._refilled_at)
         )
@@ -79,6 +80,7 @@ class _Limits:
     @property
     def capacity(self) -> float:
         """Most tokens of the bucket."""
+        # At least one: a bucket of less than a token would never admit a question.
         return self.burst or max(1, math.ceil(self.per_second))
 
 
@@ -157,6 +159,7 @@ class Quotas:
         now = self._clock()
         bucket = self._account(identity, individual, now).bucket
         if bucket is not None:
+            # May go below zero: that delays the next questions of the identity.
             bucket.take(now)
 
     def _check(self, identity: str, individual: IndividualLimits, now: float) -> _Account:
@@ -185,12 +188,15 @@ class Quotas:
     def _account(self, identity: str, individual: IndividualLimits, now: float) -> _Account:
         account = self._accounts.get(identity)
         if account is None:
+            # Only here, as the table grows with new accounts alone.
             self._remove_idle(now)
             account = self._accounts[identity] = self._new_account(individual, now)
         elif account.individual != individual:  # the file of tokens was replaced
             running = account.running
             account = self._accounts[identity] = self._new_account(individual, now)
+            # `leave` ends the questions in flight, so their count outlives the limits.
             account.running = running
+        # The order of last use, on which `_remove_idle` relies.
         self._accounts.move_to_end(identity)
         return account
 
@@ -205,4 +211,6 @@ class Quotas:
             self._accounts.popitem(last=False)
         if len(self._accounts) >= self._max_identities:
             idle = (name for name, account in self._accounts.items() if not account.running)
+            # If all have questions in flight, the table grows: their counts must not be lost.
+            # No identity has the empty name.
             self._accounts.pop(next(idle, ""), None)

@@ -50,6 +50,7 @@ class ReloadedFile(Generic[T]):
             try:
                 contents = self._read()
                 if contents == self._contents and not force:
+                    # The file is usable again, so a later error is logged even if it is the same.
                     self._last_error = ""
                     return False
                 value = self._parse(contents)

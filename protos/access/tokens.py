@@ -63,6 +63,7 @@ def make(name: str, out: Path) -> str:
         raise ConfigError(f"expected a name of {NAME_RULE}, got {name!r:.210}; choose another")
     token = secrets.token_urlsafe(TOKEN_BYTES)
     try:
+        # Never replaced: an existing file may hold a token that a client uses.
         write_file(out, token, secret=True, replace=False)
     except OSError as error:
         raise ConfigError(
@@ -96,6 +97,7 @@ def parse_tokens(data: bytes, path: Path) -> Tokens:
             f"{path}: expected each name once, got {error.key!r} twice; remove the old token's line"
         ) from error
     except (ValueError, RecursionError, yaml.YAMLError) as error:
+        # The line alone: the parser's message quotes text of the file, perhaps a digest.
         mark = getattr(error, "problem_mark", None)
         got = f"invalid YAML in line {mark.line + 1}" if mark else "invalid YAML"
         raise ConfigError(
@@ -121,6 +123,7 @@ def parse_tokens(data: bytes, path: Path) -> Tokens:
 
 def bearer_token(authorization: str) -> str | None:
     """The token in `Bearer TOKEN`; None if the value has another form."""
+    # The scheme is case-insensitive (RFC 9110, section 11.1), the token is not.
     if not authorization.lower().startswith(_BEARER):
         return None
     return authorization[len(_BEARER) :].strip()
@@ -153,6 +156,7 @@ def _holder(name: object, entry: Any, path: Path) -> TokenHolder:
         raise ConfigError(
             f"{path}: expected names of {NAME_RULE}, got {name!r:.210}; choose another"
         )
+    # Lower case, as `_digest` writes it: digests are compared as text.
     return TokenHolder(str(name), digest.lower(), limits)
 
 
@@ -160,6 +164,7 @@ def _limit(name: object, key: object, text: object, path: Path) -> float:
     try:
         value = LIMITS[str(key)](str(text))
     except (KeyError, ValueError):
+        # Out of range, so that the check below reports it.
         value = -1
     if not (value >= 0 and math.isfinite(value)):
         raise ConfigError(
@@ -170,4 +175,5 @@ def _limit(name: object, key: object, text: object, path: Path) -> float:
 
 
 def _digest(token: str) -> str:
+    # Surrogates, which stand for bytes that are not UTF-8, make an unknown token, not an error.
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()

@@ -60,6 +60,7 @@ def _encode_stages(encoded: Encoded, tables: ContextTables) -> bytes:
         encoded.stages, tables.stages, contexts_by_stage, strict=False
     ):
         if stage.mask is not None:
+            # An empty mask costs one symbol instead of N bits.
             encoder.encode(int(contexts.mask is None), models.empty_model[0])
         if stage.mask is not None and contexts.mask is not None:
             for bit, context in zip(stage.mask.tolist(), contexts.mask.tolist(), strict=True):
@@ -73,6 +74,7 @@ def _encode_indices(encoder: Any, coder: GroupCoder, entries: Indices, contexts:
     symbols, ranks = coder.symbol_of[entries].tolist(), coder.rank_of[entries].tolist()
     for symbol, rank, context in zip(symbols, ranks, contexts.tolist(), strict=True):
         encoder.encode(symbol, coder.coarse[context])
+        # A symbol of a single entry already determines it.
         if len(coder.members[symbol]) > 1:
             encoder.encode(rank, coder.fine[symbol])
 
@@ -97,6 +99,7 @@ def _decode_stages(decoder: Any, layout: Layout, tables: ContextTables) -> tuple
             base = rules.indices.base(grid, history.latest[group], history.previous)
             read = _index_reader(decoder, coder)
             indices[:, group] = _decode_tokens(tokens, rules.indices, grid, base, read)
+        # Last, because contexts may depend on earlier stages only.
         history.add(rules, indices, mask)
         stages.append(StageIndices(indices, mask))
     return tuple(stages)
@@ -113,6 +116,7 @@ def _decode_tokens(
     values = []
     for token in tokens:
         left_label, upper_label = labels[left[token]], labels[upper[token]]
+        # As in `Rule.contexts`, for one token.
         context = bases[token] + left_weight * left_label + upper_weight * upper_label
         value, labels[token] = read(context)
         values.append(value)
@@ -131,6 +135,7 @@ def _index_reader(decoder: Any, coder: GroupCoder) -> _Reader:
     def read(context: int) -> tuple[int, int]:
         symbol = decoder.decode(coder.coarse[context])
         members = coder.members[symbol]
+        # Every symbol has a count above 0, so damaged bytes may decode to an unused one.
         if not members:
             raise CorruptPayload(f"expected a symbol of some entry, got {symbol}; {RESEND}")
         entry = members[decoder.decode(coder.fine[symbol]) if len(members) > 1 else 0]

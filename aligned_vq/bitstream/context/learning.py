@@ -90,6 +90,7 @@ class _StageCounter:
     def add(self, stage: StageIndices, contexts: ContextNumbers) -> None:
         for group, entries in enumerate(stage.indices.T):
             symbols = self._classes.symbol_of[group, entries]
+            # `+=` on an index array would count repeated pairs once.
             np.add.at(self._coarse[group], (contexts.indices[:, group], symbols), 1)
             np.add.at(self._fine[group], entries, 1)
         if stage.mask is not None:
@@ -118,6 +119,7 @@ def _choose_features(
         for number, stage in enumerate(encoded.stages):
             covered[number] += len(stage.indices)
             tokens[number] += encoded.num_tokens
+    # A stage without examples is not dense: 0 > 0 is false.
     dense = np.flatnonzero(covered > _DENSE_FRACTION * tokens)
     flags_by_stage = []
     for number in range(num_stages):

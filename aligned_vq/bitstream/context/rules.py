@@ -48,10 +48,12 @@ class Grid(NamedTuple):
 @lru_cache(maxsize=8)
 def grid_of(num_tokens: int) -> Grid:
     """The grid of an image's tokens; cached, so callers must not write to it."""
+    # N, one behind the last token, where labels have an additional 0.
     left, upper = (np.full(num_tokens, num_tokens) for _ in range(2))
     region = np.full(num_tokens, 2)
     side = math.isqrt(num_tokens - 1)
     if side * side != num_tokens - 1:
+        # One row, in which the class token is an ordinary first token.
         left[1:] = np.arange(num_tokens - 1)
         region[[0, -1]] = 1
         return Grid(left, upper, region)
@@ -131,12 +133,15 @@ def stage_rules(
     """
     rules, num_latest = [], 1
     for flags, class_of in zip(features, classes, strict=True):
+        # Classes 0 to max, and one more label for tokens that are not covered.
         num_labels = int(class_of.max()) + 2
+        # Digits in the order of FEATURES.
         index_sizes = (2, 3, num_latest, 2, num_labels, num_labels)
         mask_sizes = (2, 3, num_latest, 2, 2, 2)
         rules.append(
             StageRules(_select(index_sizes, flags[0]), _select(mask_sizes, flags[1]), class_of)
         )
+        # `latest` distinguishes stages, so each adds its classes to the range of values.
         num_latest += num_labels - 1
     return rules
 
@@ -166,9 +171,10 @@ class History:
         """
         groups, num_tokens = self.latest.shape
         covered = np.ones(num_tokens, np.bool_) if mask is None else mask
+        # [G] and [n, G] broadcast to [n, G]; transposed to [G, n].
         classes = rules.class_of[np.arange(groups), indices].T.astype(np.int64)
         labels = np.zeros((groups, num_tokens + 1), np.int64)
-        labels[:, :-1][:, covered] = 1 + classes
+        labels[:, :-1][:, covered] = 1 + classes  # the last column stays 0
         self.latest[:, covered] = self._first_free + classes
         self.previous = covered.astype(np.int64)
         self._first_free += rules.num_classes

@@ -144,6 +144,7 @@ class StageContexts:
 
     def _group_coder(self, group: int) -> GroupCoder:
         symbol_of = self.symbol_of[group]
+        # In ascending order, so that encoder and decoder derive the same ranks.
         members = [np.flatnonzero(symbol_of == s) for s in range(self.entry_classes.num_symbols)]
         rank_of = np.empty(symbol_of.size, np.int64)
         for entries in members:
@@ -154,5 +155,6 @@ class StageContexts:
             [entries.tolist() for entries in members],
             [1 + entry_class for entry_class in self.class_of[group].tolist()],
             Models(self.coarse[group]),
+            # Models are created on use, so symbols of fewer than two entries get none.
             Models([self.fine[group][entries] for entries in members]),
         )

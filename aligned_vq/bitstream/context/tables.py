@@ -95,16 +95,16 @@ class ContextTables:
             self.stages, encoded.stages, contexts_by_stage, strict=False
         ):
             if stage.mask is not None:
-                empty = tables.empty[[int(contexts.mask is None)]]
+                empty = tables.empty[[int(contexts.mask is None)]]  # [1]
                 bits += ideal_bits(empty, tables.empty.sum())
             if stage.mask is not None and contexts.mask is not None:
-                rows = tables.mask[contexts.mask]
+                rows = tables.mask[contexts.mask]  # [N, 2]
                 bits += ideal_bits(_column(rows, stage.mask), rows.sum(axis=1))
             for group, entries in enumerate(stage.indices.T):
                 symbol_of, fine = tables.symbol_of[group], tables.fine[group]
                 symbols = symbol_of[entries]
-                rows = tables.coarse[group][contexts.indices[:, group]]
-                totals = np.bincount(symbol_of, weights=fine)
+                rows = tables.coarse[group][contexts.indices[:, group]]  # [n, S]
+                totals = np.bincount(symbol_of, weights=fine)  # [S]
                 bits += ideal_bits(_column(rows, symbols), rows.sum(axis=1))
                 bits += ideal_bits(fine[entries], totals[symbols])
         return bits
@@ -112,6 +112,7 @@ class ContextTables:
     def digest(self) -> bytes:
         """16 bytes that identify these tables."""
         tensors = self.tensors()
+        # Without the character for byte order, which differs between machines.
         header = repr([(name, array.dtype.str[1:], array.shape) for name, array in tensors.items()])
         little_endian = (a.astype(a.dtype.newbyteorder("<")).tobytes() for a in tensors.values())
         return digest_of(b"contexts", header.encode(), *little_endian)
@@ -119,6 +120,7 @@ class ContextTables:
     def tensors(self) -> dict[str, NDArray[Any]]:
         """All arrays, named `context_00_coarse` and so on."""
         return {
+            # safetensors stores an array's memory as it is.
             _name(number, name): np.ascontiguousarray(getattr(stage, name))
             for number, stage in enumerate(self.stages)
             for name in _FIELDS
@@ -132,7 +134,7 @@ class ContextTables:
             ConfigError: an array is missing, unknown or invalid.
         """
         expected = {_name(number, name) for number in range(num_stages) for name in _FIELDS}
-        if differing := sorted(expected ^ set(tensors)):
+        if differing := sorted(expected ^ set(tensors)):  # missing or unknown
             raise ConfigError(
                 f"expected {len(expected)} context tensors for {num_stages} stages, "
                 f"got missing or unknown ones: {', '.join(differing)}; {RELEARN}"

@@ -42,6 +42,7 @@ class Camera:
         right = np.array([cy, sy, 0.0])
         up = np.cross(right, forward)
         cr, sr = math.cos(self.roll), math.sin(self.roll)
+        # Rolled about the viewing axis.
         return np.stack([cr * right + sr * up, cr * up - sr * right, forward]).astype(np.float32)
 
     @property
@@ -53,6 +54,7 @@ class Camera:
         """Directions `[H, W, 3]`, each of length 1 along the viewing axis, so that a distance along
         one is the depth that a depth camera reports."""
         right, up, forward = self.axes()
+        # Rays pass through the centres of pixels.
         x = (np.arange(self.width, dtype=np.float32) + 0.5 - self.width / 2) / self.focal_pixels
         y = (self.height / 2 - 0.5 - np.arange(self.height, dtype=np.float32)) / self.focal_pixels
         rays: Floats = forward + x[None, :, None] * right + y[:, None, None] * up
@@ -61,10 +63,12 @@ class Camera:
     def window(self, solid: Solid) -> tuple[slice, slice] | None:
         """Rows and columns that a solid can cover; None where it is behind the camera or beside
         the image."""
+        # Corners in camera coordinates, [8, 3]: right, up, forward.
         relative = (solid.corners() - np.array(self.position, np.float32)) @ self.axes().T
         depth = relative[:, 2]
         if (depth < _NEAR_M).all():
             return None
+        # A corner behind the camera has no place in the image: no bound is known.
         if (depth < _NEAR_M).any():
             return slice(0, self.height), slice(0, self.width)
         columns = self.width / 2 + self.focal_pixels * relative[:, 0] / depth

@@ -86,10 +86,12 @@ class RoomLayout:
         inside = footprint.left >= 0 and footprint.right <= width
         if not inside or footprint.front < 0 or footprint.back > depth:
             return False
+        # Heights are not compared: a piece may not stand under another one.
         if any(footprint.overlaps(other) for other in self.footprints):
             return False
         self.furniture.append(Furniture(name, tuple(solids)))
         self.footprints.append(footprint)
+        # A piece at a wall is an anchor only if there is no other yet.
         if place in ("centre", "grid", "end", "wall") and (place != "wall" or not self._anchors):
             self._anchors.append(footprint)
         return True
@@ -120,8 +122,10 @@ class RoomLayout:
                     *rng.uniform((0.3, 1.0), (max(0.3, width - 0.3), max(1.0, depth - 0.2))),
                     float(yaw),
                 )
+        # The far wall and the side walls, which the camera sees, and seldom the one behind it.
         wall = rng.choice(4, p=(0.4, 0.27, 0.27, 0.06))
         if wall in (0, 3):  # the far wall, or the one behind the camera
+            # `uniform` needs ascending bounds, even if the piece is wider than the room.
             x = rng.uniform(across / 2, max(across / 2, width - across / 2))
             y = depth - along / 2 - 0.02 if wall == 0 else along / 2 + 0.02
             return float(x), float(y), 0.0 if wall == 0 else math.pi
@@ -147,6 +151,7 @@ class RoomLayout:
     def _grid(self, count: int) -> list[tuple[float, float]]:
         """`count` places in rows over the room's middle."""
         width, depth, _ = self.size
+        # The ratio of columns to rows is about that of width to depth.
         columns = max(1, min(count, round(math.sqrt(count * width / depth))))
         rows = math.ceil(count / columns)
         xs = [width * (column + 0.5) / columns for column in range(columns)]
@@ -163,4 +168,5 @@ def _footprint(solids: Sequence[Solid]) -> Footprint:
 def _extent(solids: Sequence[Solid]) -> tuple[float, float]:
     """Width and depth of solids around the origin, as if they were centred."""
     print_ = _footprint(solids)
+    # Symmetric about the origin, on which the piece is placed.
     return 2 * max(-print_.left, print_.right), 2 * max(-print_.front, print_.back)

@@ -46,6 +46,7 @@ class Material:
         u = np.where(dropped == 0, points[..., 1], points[..., 0]) / self.scale_m
         v = np.where(dropped == 2, points[..., 1], points[..., 2]) / self.scale_m
         if self.pattern == "spines":
+            # Three hashes give each spine a colour.
             tints = np.stack([_hash(np.floor(u), np.floor(v / 4) + n) for n in range(3)], -1)
             shaded: Floats = (colour * (1 - self.contrast) + tints * self.contrast).astype(
                 np.float32
@@ -62,6 +63,7 @@ def _value(pattern: Pattern, u: Floats, v: Floats) -> Floats:
     if pattern == "stripes":
         return np.where(np.floor(u) % 2 == 0, 1, -1).astype(np.float32)
     if pattern == "planks":
+        # Planks are six times as long as wide, and every row is shifted.
         joint = (u % 1 < _GAP) | ((v / 6 + _hash(np.floor(u), 0 * u)) % 1 < _GAP / 6)
         return np.where(joint, -1, 0.8 * _hash(np.floor(u), np.floor(v / 6)) - 0.4).astype(
             np.float32
@@ -72,5 +74,6 @@ def _value(pattern: Pattern, u: Floats, v: Floats) -> Floats:
 
 def _hash(u: Floats, v: Floats) -> Floats:
     """A fixed pseudo-random number from 0 to 1 for each pair of whole numbers."""
+    # The sine hash common in shaders, in float64: the fraction of a large product needs digits.
     mixed: NDArray[np.float64] = np.sin(u.astype(np.float64) * 127.1 + v * 311.7) * 43758.5453
     return (mixed - np.floor(mixed)).astype(np.float32)

@@ -88,19 +88,23 @@ class _Surfaces:
     def __init__(self, room: Room, origin: Vector, rays: Floats) -> None:
         self._room, self._origin, self._rays = room, origin, rays
         start = np.array(origin, np.float32)
+        # The wall, floor or ceiling that a ray approaches on each axis.
         bounds = np.where(rays > 0, np.array(room.size, np.float32), 0)
-        safe = np.where(np.abs(rays) < 1e-6, 1e-6, rays)
+        safe = np.where(np.abs(rays) < 1e-6, 1e-6, rays)  # no division by 0
         exits = (bounds - start) / safe
+        # The camera is inside, so the nearest of the three ends the ray.
         axis = exits.argmin(-1)
         self.depth: Floats = exits.min(-1).astype(np.float32)
         self.owner = np.full(self.depth.shape, WALLS, np.int16)
         points = start + rays * self.depth[..., None]
         ahead = np.take_along_axis(rays, axis[..., None], -1)[..., 0] > 0
+        # Normals point into the room.
         self._normals = -np.eye(3, dtype=np.float32)[axis] * np.where(ahead, 1, -1)[..., None]
         self._colour = np.zeros_like(rays)
         self._emits = np.zeros_like(self.depth)
         self.celsius = np.zeros_like(self.depth)
         for number, name in enumerate(_SURFACES):
+            # `_SURFACES` lists the near and the far surface of each axis.
             here = (axis == number // 2) & (ahead == _is_far(number))
             material = room.palette[name]
             self._colour[here] = material.shade(points[here], self._normals[here])
@@ -113,11 +117,13 @@ class _Surfaces:
         if not nearer.any():
             return
         material = self._room.palette[solid.material]
+        # Slices give views, so the masks write into the images.
         self.depth[window][nearer] = hits.distance[nearer]
         self.owner[window][nearer] = number
         self._normals[window][nearer] = hits.normal[nearer]
         self._emits[window][nearer] = material.emits
         self.celsius[window][nearer] = material.celsius
+        # In the solid's coordinates, so that patterns move with it.
         self._colour[window][nearer] = material.shade(hits.local[nearer], hits.normal[nearer])
 
     def lit(self) -> Floats:
@@ -125,9 +131,10 @@ class _Surfaces:
         light = self._room.light
         points = np.array(self._origin, np.float32) + self._rays * self.depth[..., None]
         towards = np.array(light.position, np.float32) - points
-        distance = np.linalg.norm(towards, axis=-1) + 1e-3
+        distance = np.linalg.norm(towards, axis=-1) + 1e-3  # no division by 0
         facing = np.clip((self._normals * towards).sum(-1) / distance, 0, 1)
         diffuse = (1 - light.ambient) * facing / (1 + 0.08 * distance**2)
+        # Surfaces that face upwards receive more of the ambient light.
         bright = light.exposure * (light.ambient * (0.8 + 0.2 * self._normals[..., 2]) + diffuse)
         total = bright * (1 - self._emits) + self._emits
         lit: Floats = (self._colour * total[..., None]).astype(np.float32)

@@ -83,9 +83,10 @@ def sample_camera(
     """A camera between the furniture that looks across the room, seldom at all of it."""
     ranges = STYLES[style]
     width, depth, height = layout.size
-    z = min(float(rng.uniform(*ranges.camera_height_m)), height - 0.3)
+    z = min(float(rng.uniform(*ranges.camera_height_m)), height - 0.3)  # below the ceiling
     x, y = _free_spot(layout, rng, z)
     target_x, target_y = rng.uniform(0.25, 0.75) * width, rng.uniform(0.55, 1.0) * depth
+    # The viewing direction is (-sin(yaw), cos(yaw)).
     yaw = math.atan2(x - target_x, target_y - y) + float(rng.normal(0, 0.12))
     return Camera(
         (x, y, z),

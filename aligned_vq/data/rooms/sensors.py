@@ -45,13 +45,15 @@ def thermal_camera(rendering: RoomImages, rng: np.random.Generator) -> NDArray[n
     # Walls are not of one temperature: warmer below the ceiling.
     height, width = celsius.shape
     celsius = celsius + np.linspace(0.8, -0.8, height)[:, None]
+    # Of an even size; the last row and column are padded below.
     coarse = celsius[: height // 2 * 2, : width // 2 * 2]
-    coarse = coarse.reshape(height // 2, 2, width // 2, 2).mean((1, 3))
+    coarse = coarse.reshape(height // 2, 2, width // 2, 2).mean((1, 3))  # means of 2 x 2
     blurred = np.repeat(np.repeat(_smooth(coarse), 2, 0), 2, 1)
     full = np.pad(blurred, ((0, height % 2), (0, width % 2)), "edge")
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     full = full + rng.uniform(0, 0.6) * (x * x + y * y)
     low, high = np.percentile(full, _THERMAL_PERCENTILES)
+    # At least 1 degree, so that noise is not amplified in a uniform image.
     scaled = (full - low) / max(high - low, 1.0)
     grey: NDArray[np.uint8] = (255 * np.clip(scaled, 0, 1)).round().astype(np.uint8)
     return grey
@@ -60,6 +62,7 @@ def thermal_camera(rendering: RoomImages, rng: np.random.Generator) -> NDArray[n
 def _edges(depth: NDArray[Any]) -> NDArray[np.bool_]:
     """Pixels whose left or upper neighbour is at another depth, and their neighbours."""
     edge = np.zeros(depth.shape, np.bool_)
+    # A difference of logarithms is a ratio of depths.
     ratio = np.abs(np.diff(np.log(depth), axis=1)) > _EDGE_RATIO
     edge[:, 1:] |= ratio
     edge[:, :-1] |= ratio

@@ -97,19 +97,24 @@ def intersect(solid: Solid, origin: Vector, directions: Floats) -> Hits:
         directions: `[..., 3]`; distances are in their lengths.
     """
     cos, sin = math.cos(solid.yaw), math.sin(solid.yaw)
+    # From world to solid coordinates: a rotation by -yaw.
     turn = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]], np.float32)
     start = turn @ (np.array(origin, np.float32) - np.array(solid.centre, np.float32))
     rays = directions @ turn.T
     half = np.array(solid.size, np.float32) / 2
     near, far, axis = _ellipse(start, rays, half) if solid.round else _slabs(start, rays, half, 2)
     low, high = _slab(start[2], rays[..., 2], half[2])
+    # The ray enters through the top or the bottom.
     through_cap = low > near
+    # A point is inside where it is inside on every axis: from the last entry to the first exit.
     entry = np.maximum(near, low)
     hit = (entry < np.minimum(far, high)) & (entry > _EPSILON)
     distance = np.where(hit, entry, NO_HIT).astype(np.float32)
+    # 0 instead of infinity, whose product with 0 is NaN.
     local = start + rays * np.where(hit, entry, 0)[..., None]
     normal = np.zeros_like(rays)
     if solid.round:
+        # The gradient of the ellipse's equation is normal to it.
         normal[..., :2] = local[..., :2] / half[:2] ** 2
         normal[..., :2] /= np.linalg.norm(normal[..., :2], axis=-1, keepdims=True) + _EPSILON
     else:
@@ -117,6 +122,7 @@ def intersect(solid: Solid, origin: Vector, directions: Floats) -> Hits:
             normal[..., number] = np.where(axis == number, -np.sign(rays[..., number]), 0)
     normal[through_cap] = 0
     normal[..., 2] = np.where(through_cap, -np.sign(rays[..., 2]), normal[..., 2])
+    # A rotation's transpose is its inverse, so this returns to world coordinates.
     return Hits(distance, normal @ turn, local.astype(np.float32))
 
 
@@ -138,6 +144,7 @@ def _slabs(
 
 def _ellipse(start: Floats, rays: Floats, half: Floats) -> tuple[Floats, Floats, None]:
     """Entry into and exit from an endless upright cylinder."""
+    # Scaled to a unit circle: |p + t d|^2 = 1 is a t^2 + 2 b t + (p p - 1) = 0.
     p, d = start[:2] / half[:2], rays[..., :2] / half[:2]
     a = (d * d).sum(-1) + _EPSILON
     b = d @ p

@@ -51,6 +51,7 @@ def learned_turns(
     for question in questions:
         wrong = _wrong_answer(question, scene, rng) if rng.random() < WRONG_SHARE else None
         turns.append(TextTurn(question.text, wrong or question.answer, learned=wrong is None))
+    # A conversation without labels would teach nothing.
     if not any(turn.learned for turn in turns):
         turns = [TextTurn(question.text, question.answer) for question in questions]
     return tuple(turns)

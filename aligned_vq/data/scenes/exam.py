@@ -32,6 +32,7 @@ def exam_images(num_questions: int, split: Split = "test") -> Iterator[ExamImage
     while total < num_questions:
         rng = scene_rng(split, index)
         scene = sample_scene(rng)
+        # Questions continue the random numbers of the scene.
         short = short_questions(scene, rng, QUESTIONS_PER_IMAGE)[: num_questions - total]
         total += len(short)
         index += 1

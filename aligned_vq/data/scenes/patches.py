@@ -65,6 +65,7 @@ def label_scene(scene: Scene, object_map: NDArray[np.int8] | None) -> SceneLabel
     place = np.zeros((MAX_OBJECTS, 2), np.float32)
     colours = list(COLOURS)
     for number, item in enumerate(scene.objects):
+        # Patches are numbered in raster order.
         patch = int(item.y_px // PATCH_PX) * GRID + int(item.x_px // PATCH_PX)
         centre[patch] = True
         owner[patch] = number  # even if the object is a ring, whose centre is empty
@@ -81,11 +82,13 @@ def patch_targets(labels: SceneLabels) -> PatchTargets:
     """Targets of a batch from stacked labels, whose fields have a leading batch axis."""
     owner = torch.from_numpy(labels.owner).long()
     has_object = owner >= 0
+    # -1 cannot be an index; the product with `has_object` corrects this.
     index = owner.clamp(min=0)
     attributes = torch.from_numpy(labels.attributes).long()
-    classes = torch.gather(attributes, 1, index[..., None].expand(-1, -1, 3))
+    classes = torch.gather(attributes, 1, index[..., None].expand(-1, -1, 3))  # [B, P, 3]
     classes = classes * has_object[..., None]
     xy = torch.gather(torch.from_numpy(labels.place), 1, index[..., None].expand(-1, -1, 2))
+    # 2 coordinates x 3 rates x sine and cosine: [B, P, 12].
     waves = torch.cat(
         [f(xy * rate * math.pi) for rate in PLACE_RATES for f in (torch.sin, torch.cos)], -1
     )
@@ -129,7 +132,7 @@ def dense_loss(
     object_weight = weight * (targets.shape > 0)
     loss = loss + 5 * (distance * object_weight).sum() / norm
     metrics["place"] = ((distance * object_weight).sum() / object_weight.sum()).item()
-    predicted = (centre[..., 0] > 0) & (weight > 0)
+    predicted = (centre[..., 0] > 0) & (weight > 0)  # a probability above 1/2
     true_positives = (predicted & targets.centre).sum()
     actual = (targets.centre & (weight > 0)).sum()
     metrics["centre"] = float(2 * true_positives / (predicted.sum() + actual))  # F1 score
@@ -137,9 +140,10 @@ def dense_loss(
 
 
 def _owner_by_pixels(object_map: NDArray[np.int8]) -> NDArray[np.int8]:
+    # Patches in raster order: [24, 14, 24, 14] to [24, 24, 14, 14].
     tiles = object_map.reshape(GRID, PATCH_PX, GRID, PATCH_PX).transpose(0, 2, 1, 3)
     flat = tiles.reshape(NUM_PATCHES, PATCH_PX * PATCH_PX)
-    covers = np.stack([(flat == number).mean(1) for number in range(MAX_OBJECTS)], 1)
+    covers = np.stack([(flat == number).mean(1) for number in range(MAX_OBJECTS)], 1)  # [576, 5]
     owner = np.asarray(covers.argmax(1), np.int8)
     owner[covers.max(1) < MIN_COVER] = -1
     return owner
@@ -150,6 +154,7 @@ def _owner_by_discs(scene: Scene) -> NDArray[np.int8]:
     middle = (np.arange(GRID) + 0.5) * PATCH_PX
     yy, xx = np.meshgrid(middle, middle, indexing="ij")
     for number, item in enumerate(scene.objects):
+        # A shape fills only a part of its circumscribed circle.
         near = (xx - item.x_px) ** 2 + (yy - item.y_px) ** 2 < (0.8 * item.radius_px) ** 2
         owner[near.ravel()] = number
     return owner

@@ -53,6 +53,7 @@ class ScenePool:
                 self._render_all()
                 for array in self._arrays.values():
                     array.flush()
+                # The marker comes last, because it declares the pool finished.
                 (new / _DONE).touch()
         self._open(folder, "r")
 
@@ -76,6 +77,7 @@ class ScenePool:
                 folder / f"{name}.npy",
                 mode=mode,
                 dtype=dtype,
+                # When a file is opened for reading, its header has the shape.
                 shape=(self.count, *shape) if mode == "w+" else None,
             )
             for name, (shape, dtype) in _FIELDS.items()
@@ -84,6 +86,7 @@ class ScenePool:
     def _render_all(self) -> None:
         jobs: Iterator[tuple[Split, int]] = ((self.split, index) for index in range(self.count))
         with ProcessPoolExecutor(os.cpu_count()) as workers:
+            # Chunks reduce the communication between processes.
             results = workers.map(_render_one, jobs, chunksize=32)
             bar = tqdm(results, total=self.count, desc=f"render {self.split}", unit="scene")
             for index, (pixels, labels) in enumerate(bar):

@@ -41,6 +41,7 @@ def short_questions(
     pool = tuple(kinds)
     weights = np.array([_WEIGHTS[kind] for kind in pool])
     questions: dict[str, SceneQuestion] = {}
+    # Bounded, because a scene may allow fewer distinct questions.
     for _ in range(20 * count):
         if len(questions) == count:
             break
@@ -95,11 +96,13 @@ def _pick_pair(
     if len({id(item) for _, item in candidates}) < 2:
         return None
     first = candidates[int(rng.integers(len(candidates)))]
+    # By identity, because several phrases refer to the same object.
     others = [entry for entry in candidates if entry[1] is not first[1]]
     return first, others[int(rng.integers(len(others)))]
 
 
 def _ask_colour(scene: Scene, rng: Rng) -> SceneQuestion | None:
+    # The phrase must not contain the answer.
     referent = _pick_referent(scene, rng, lambda phrase: not _mentions(phrase, COLOURS))
     if referent is None:
         return None
@@ -137,6 +140,7 @@ def _ask_existence(scene: Scene, rng: Rng) -> SceneQuestion | None:
     """
     present = bool(rng.random() < 0.5)
     form = int(rng.choice(4, p=(0.15, 0.15, 0.45, 0.25)))
+    # Attributes are drawn again until they exist, or do not, as intended.
     for _ in range(10):
         size, colour, shape = _attributes(scene, rng)
         if present:
@@ -177,6 +181,7 @@ def _ask_size(scene: Scene, rng: Rng) -> SceneQuestion | None:
     if rng.random() < 0.5 and first.size != second.size and "object" not in one + two:
         templates = wording.WHICH_LARGER if larger else wording.WHICH_SMALLER
         answer = first.shape if first.size == size else second.shape
+        # If both have the same shape, only the colour can distinguish them.
         if first.shape == second.shape:
             answer = first.colour if first.size == size else second.colour
         if first.shape == second.shape and first.colour == second.colour:

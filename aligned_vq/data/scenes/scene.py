@@ -100,12 +100,13 @@ def render(scene: Scene) -> Rendering:
         box = _bounding_box(item)
         cover = _coverage(item, box)
         yy, xx = np.mgrid[box].astype(np.float32)
+        # Position on the object along the direction of the light, from -1 to 1.
         across = ((xx - item.x_px) * light[0] + (yy - item.y_px) * light[1]) / item.radius_px
         shade = 1.0 + 0.14 * np.clip(across, -1, 1) + rng.uniform(-0.08, 0.08)
         tint = np.array(COLOURS[item.colour], np.float32) + rng.uniform(-10, 10, 3)
-        alpha = cover[..., None]
+        alpha = cover[..., None]  # [h, w, 1]
         canvas[box] = canvas[box] * (1 - alpha) + alpha * (shade[..., None] * tint)
-        object_map[box][cover > 0.5] = number
+        object_map[box][cover > 0.5] = number  # a view of the map
     noise = rng.standard_normal(canvas.shape, np.float32) * rng.uniform(1, 9)
     pixels = np.clip(canvas + noise, 0, 255).astype(np.uint8)
     return Rendering(pixels, object_map)
@@ -130,6 +131,7 @@ def _sample_object(rng: np.random.Generator) -> SceneObject:
 def _all_visible(objects: list[SceneObject]) -> bool:
     """Whether enough of each object is visible below the later ones, approximated by discs."""
     for below, item in enumerate(objects):
+        # An upper bound, because the discs above may overlap each other.
         hidden = sum(_disc_overlap(item, above) for above in objects[below + 1 :])
         if hidden > 1 - MIN_VISIBLE_SHARE:
             return False
@@ -144,6 +146,7 @@ def _disc_overlap(item: SceneObject, above: SceneObject) -> float:
         return 0.0
     if d <= abs(r - s):
         return min(1.0, (s / r) ** 2)
+    # Area common to two circles: two sectors minus the kite between centres and intersections.
     a = r * r * math.acos((d * d + r * r - s * s) / (2 * d * r))
     b = s * s * math.acos((d * d + s * s - r * r) / (2 * d * s))
     c = 0.5 * math.sqrt((-d + r + s) * (d + r - s) * (d - r + s) * (d + r + s))
@@ -186,6 +189,7 @@ def _coverage(
             for u, v in _OUTLINES[item.shape]
         ]
         draw.polygon(outline, fill=255)
+    # The mean of the oversampled pixels smooths the edges.
     return np.asarray(mask.reduce(oversampling), np.float32) / np.float32(255)
 
 
@@ -200,6 +204,7 @@ def _star() -> list[tuple[float, float]]:
 def _heart() -> list[tuple[float, float]]:
     angles = np.linspace(0, 2 * math.pi, 40, endpoint=False)
     return [
+        # The classic heart curve, scaled to half a width of 1.
         (
             math.sin(t) ** 3,
             -(13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)) / 16,
@@ -210,9 +215,9 @@ def _heart() -> list[tuple[float, float]]:
 
 def _cross(arm: float = 0.32) -> list[tuple[float, float]]:
     quarter = [(arm, -1.0), (arm, -arm), (1.0, -arm)]
-    rotated = [(-v, u) for u, v in quarter]
+    rotated = [(-v, u) for u, v in quarter]  # by 90 degrees
     half = quarter + rotated
-    return half + [(-u, -v) for u, v in half]
+    return half + [(-u, -v) for u, v in half]  # and by 180
 
 
 _OUTLINES: dict[str, list[tuple[float, float]]] = {

@@ -8,6 +8,7 @@ SYNONYMS = {
     "object": ("thing", "shape", "object"),
     "objects": ("things", "shapes", "objects"),
     "picture": ("image", "photo", "scene"),
+    # Texts are split at spaces only, so punctuation stays with its word.
     "picture?": ("image?", "photo?", "scene?"),
 }
 COLOUR = (

@@ -47,6 +47,7 @@ class RawFloat16:
 
     def encode(self, stream: Stream) -> bytes:
         """The bytes of a stream `[N, D]`, clipped to float16's range."""
+        # Beyond the largest float16, 65504, values would become infinite.
         limit = np.finfo(np.float16).max
         values: NDArray[np.float16] = stream.clip(-limit, limit).astype("<f2")
         return values.tobytes()
@@ -71,13 +72,14 @@ class Int8PerToken:
         # At least the smallest normal float16: avoids a division by zero for tokens of zeros.
         limits = np.finfo(np.float16)
         scales: NDArray[np.float16] = exact.clip(limits.smallest_normal, limits.max).astype("<f2")
+        # Divided by the scale as it is stored; a scale rounded down gives steps beyond 127.
         steps = np.rint(stream / scales.astype(np.float32)).clip(-127, 127)
         return scales.tobytes() + steps.astype(np.int8).tobytes()
 
     def decode(self, data: bytes, dim: int) -> Stream:
         """See `StreamCoding`."""
         tokens = _check_length(data, dim + 2)
-        scales = np.frombuffer(data, "<f2", tokens).astype(np.float32)
+        scales = np.frombuffer(data, "<f2", tokens).astype(np.float32)  # the first 2 N bytes
         steps = np.frombuffer(data, np.int8, offset=2 * tokens).reshape(tokens, dim)
         return np.asarray(steps * scales[:, None], np.float32)
 

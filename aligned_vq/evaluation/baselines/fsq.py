@@ -42,11 +42,13 @@ class ScalarLevels:
                 f"expected at least {examples.shape[2]} tokens for FSQ, got "
                 f"{examples.shape[0] * examples.shape[1]}; give more images"
             )
-        self._mean = examples.mean(0)
-        centred = (examples - self._mean).flatten(0, 1)
-        axes = principal_axes(centred, DIMENSIONS)
+        self._mean = examples.mean(0)  # [N, D]
+        centred = (examples - self._mean).flatten(0, 1)  # [M * N, D]
+        axes = principal_axes(centred, DIMENSIONS)  # [4, D]
+        # Each latent then has a standard deviation of 1 / BOUND.
         self._down = axes / (BOUND * (centred @ axes.T).std(0, keepdim=True).T)
         levels = self._levels(centred)
+        # Fitted to the rounded latents, which the receiver has.
         self._up = least_squares(self._latents(levels), centred)
 
     def encode(self, stream: Stream) -> bytes:
@@ -62,12 +64,14 @@ class ScalarLevels:
             raise CorruptPayload(
                 f"expected {-(-bits // 8)} bytes, got {len(data)}; send them again"
             )
+        # `[:bits]` cuts off the padding.
         fields = unpack_fields(bytes_to_bits(data)[:bits], LEVEL_BITS).reshape(tokens, DIMENSIONS)
         stream = self._latents(torch.from_numpy(fields)) @ self._up.T + self._mean
         return np.asarray(stream.numpy(), np.float32)
 
     def _levels(self, centred: Tensor) -> Tensor:
         bounded = torch.tanh(centred @ self._down.T)
+        # From tanh's range of -1 to 1 to the levels 0 to 7.
         return ((bounded + 1) / 2 * (LEVELS - 1)).round()
 
     def _latents(self, levels: Tensor) -> Tensor:

@@ -40,6 +40,7 @@ class AnswerLog:
         path = folder / f"answers-{process:03}.jsonl"
         self._file = path.open("a+b")
         self._file.seek(0)
+        # Cuts off what follows the last line break; without any, `rfind` returns -1.
         self._file.truncate(self._file.read().rfind(b"\n") + 1)
 
     def __enter__(self) -> Self:
@@ -52,6 +53,7 @@ class AnswerLog:
         """Append answers; once this returns, they survive the end of the process."""
         lines = (json.dumps(answer._asdict()) + "\n" for answer in answers)
         self._file.write("".join(lines).encode())
+        # Flushed, not synced: only a crash of the machine can lose answers.
         self._file.flush()
 
 
@@ -71,6 +73,7 @@ def read_answers(folder: Path) -> dict[int, AnswerRecord]:
                     f"{path}, line {number}: expected an answer, got {line[:60]!r}; remove the "
                     "line, and its question is asked again"
                 )
+            # An answer that two jobs have given counts once.
             answers.setdefault(answer.question_id, answer)
     return answers
 
@@ -137,7 +140,7 @@ def _describe(identity: Mapping[str, Any], keys: Iterable[str]) -> str:
 def _parse(line: bytes) -> AnswerRecord | None:
     try:
         answer = AnswerRecord(**json.loads(line))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError):  # TypeError: other fields
         return None
     numbers = (answer.question_id, answer.image_id)
     valid = all(type(number) is int for number in numbers) and isinstance(answer.answer, str)

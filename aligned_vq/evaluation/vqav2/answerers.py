@@ -51,7 +51,7 @@ class LocalAnswerer:
         path = self._path or self._llava.unsplit
         output = path([image], self._llava.pixels([image]))
         model = self._llava.model
-        embeds = model.model.multi_modal_projector(output.states.to(model.dtype))[0]
+        embeds = model.model.multi_modal_projector(output.states.to(model.dtype))[0]  # [P, H]
         answers: list[str] = []
         for start in range(0, len(questions), QUESTIONS_AT_ONCE):
             answers += self._answer(embeds, questions[start : start + QUESTIONS_AT_ONCE])
@@ -62,19 +62,22 @@ class LocalAnswerer:
         llava = self._llava
         embedding, tokenizer = llava.model.get_input_embeddings(), llava.tokenizer
         prompts = llava.packer.prompts(questions)
+        # Some tokenizers have no padding token; masked positions may hold any token.
         pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         longest = max(map(len, prompts))
 
         def embed(ids: Sequence[int]) -> Tensor:
+            # The dtype is explicit, because an empty list would give floats.
             embeds: Tensor = embedding(torch.tensor(ids, dtype=torch.int64, device=llava.device))
             return embeds
 
-        prefix = torch.cat([embed(llava.packer.prefix_ids), image_embeds])
+        prefix = torch.cat([embed(llava.packer.prefix_ids), image_embeds])  # [P0 + P, H]
         rows, mask = [], []
         for ids in prompts:
             padding = longest - len(ids)  # on the left, so that all answers start at one position
             rows.append(torch.cat([embed([pad] * padding), prefix, embed(ids)]))
             mask.append([0] * padding + [1] * (len(prefix) + len(ids)))
+        # With `inputs_embeds`, the result holds the new tokens only.
         tokens = llava.model.generate(
             inputs_embeds=torch.stack(rows),
             attention_mask=torch.tensor(mask, device=llava.device),
@@ -113,6 +116,7 @@ class CloudAnswerer:
 
     def __call__(self, image: Image.Image, questions: Sequence[str]) -> ImageAnswers:
         """See `ImageAnswerer`; raises as `EdgeClient.ask`."""
+        # Compressed once for all questions.
         payload = self._client.compress(image, quality=self._point).payload
         answers = [
             str(self._client.ask(payload, question, max_tokens=self._max_tokens)).strip()
@@ -129,6 +133,7 @@ def padded(image: Image.Image, mean: Sequence[float]) -> Image.Image:
     side = max(image.size)
     if image.size == (side, side):
         return image
+    # Truncated, as in `images.preprocess`.
     red, green, blue = (int(channel * 255) for channel in mean)
     square = Image.new("RGB", (side, side), (red, green, blue))
     square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))

@@ -78,8 +78,9 @@ class VqaSplit:
         _check_unique(self._questions.path, self._questions.columns[:, QUESTION_ID])
         self._rows = order(self._questions, IMAGE_ID)[:limit]
         columns = self._questions.columns[self._rows]
+        # Rows are sorted by image, so those of an image are consecutive.
         self.image_ids, starts = np.unique(columns[:, IMAGE_ID], return_index=True)
-        self._bounds = np.append(starts, len(self._rows))
+        self._bounds = np.append(starts, len(self._rows))  # and the end of the last
         path = self._questions.path
         with path.open("rb") as file:
             self.digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -154,6 +155,7 @@ class VqaSplit:
         annotations = open_annotations(
             self.folder, self.split, self._workdir, "ten-answers", parse_annotation
         )
+        # In the annotations' order, on which rounding errors of sums depend.
         rows = np.sort(rows_of_annotations(self._questions, annotations)[self._rows])
         for start in range(0, len(rows), _READ_AT_ONCE):
             for record in annotations.read(rows[start : start + _READ_AT_ONCE]):
@@ -200,9 +202,11 @@ def _data_type(path: Path) -> str:
     """The file's `data_type`, searched at its start and end only, because it is too large."""
     with path.open("rb") as file:
         start = file.read(_SEARCHED_BYTES)
+        # The key may precede or follow the list of questions.
         file.seek(max(0, path.stat().st_size - _SEARCHED_BYTES))
         end = file.read()
     for part in (start, end):
+        # The cut may divide a character.
         match = _DATA_TYPE.search(part.decode("utf-8", "replace"))
         if match is not None:
             return match[1]

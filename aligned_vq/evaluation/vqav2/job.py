@@ -24,6 +24,7 @@ from aligned_vq.evaluation.vqav2.files import VqaSplit
 from aligned_vq.evaluation.vqav2.metric import normalise
 from aligned_vq.files.atomic_file import write_file
 
+# Other characters become a dash in the name of a row's folder.
 _NOT_IN_NAMES = re.compile(r"[^\w.@+-]+")
 
 
@@ -104,10 +105,12 @@ def answer_row(
                 disable=not state.is_main_process,
             ) as bar,
         ):
+            # Opened only if an answer is missing, because that may load a model.
             answerer = plan.open()
             for image, ids in missing.items():
                 log.add(_answer_image(answerer, split, settings, image, ids))
                 bar.update(len(ids))
+    # Answers are complete only when all processes have finished.
     state.wait_for_everyone()
 
 
@@ -137,6 +140,7 @@ def write_results(path: Path, split: VqaSplit, answers: Mapping[int, AnswerRecor
     would not match "yes". The server requires all questions of test2015: those that were not asked
     get empty answers.
     """
+    # A part of a split cannot be uploaded, so its file has only its questions.
     ids = (split.ids_to_upload() if split.is_whole else None) or split.ids_in_file()
     results = [
         {

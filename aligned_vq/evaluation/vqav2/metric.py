@@ -50,6 +50,7 @@ def normalise(text: str) -> str:
     words = (
         _DIGITS.get(word, word) for word in _remove_punctuation(_one_line(text)).lower().split()
     )
+    # In the official order: digits, articles, contractions.
     return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
 
 
@@ -116,6 +117,7 @@ def _remove_punctuation(text: str) -> str:
     separator; else it is replaced by a space.
     """
     has_thousands = _THOUSANDS.search(text) is not None
+    # `translate` deletes a character that maps to None.
     replacements = {
         ord(mark): None if has_thousands or f"{mark} " in text or f" {mark}" in text else " "
         for mark in _MARKS

@@ -106,10 +106,12 @@ def cloud_plans(
 
 def _bundle_rows(folders: Sequence[Path]) -> list[tuple[Path, str, str | None]]:
     """Folder, unique name of the row, and operating point, for every point of every bundle."""
+    # Resolved, because the name of `.` is empty.
     names = [folder.resolve().name for folder in folders]
     occurrences = Counter(names)
     rows: list[tuple[Path, str, str | None]] = []
     for folder, name in zip(folders, names, strict=True):
+        # Bundles of one name are distinguished by the folders that they are in.
         is_unique = occurrences[name] == 1
         bundle = name if is_unique else f"{folder.resolve().parent.name}/{name}"
         points = read_manifest(folder).operating_points

@@ -95,6 +95,7 @@ def score(split: VqaSplit, answers: Mapping[int, AnswerRecord]) -> RowScores:
         accuracy = question_accuracy(answer, human.answers)
         scores.append((accuracy, human.answer_type, human.question_type))
         image_ids.append(human.image_id)
+    # `np.unique` sorts, so image 0 is the one with the smallest id.
     _, image = np.unique(image_ids, return_inverse=True)
     sums = np.bincount(image, weights=[accuracy for accuracy, *_ in scores])
     counts = np.bincount(image).astype(np.int64)
@@ -110,6 +111,7 @@ def row_of(
     unsplit: RowScores | None,
 ) -> VqaRow:
     """The figures of a row; `scores` is None for test splits, `unsplit` if it was not evaluated."""
+    # All questions about an image share one payload.
     per_image = {answer.image_id: answer.payload_bytes for answer in answers.values()}
     sent = [size for size in per_image.values() if size is not None]
     return VqaRow(

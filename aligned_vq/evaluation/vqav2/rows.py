@@ -71,6 +71,7 @@ class RowWriter:
         results = results_path(plan, self._split, self._out)
         write_results(results, self._split, answers)
         scores = score(self._split, answers) if self._split.has_answers else None
+        # Later rows are compared with this job's unsplit model.
         if plan.name == UNSPLIT:
             self._unsplit = scores
         row = row_of(plan.name, self._split, answers, results, scores, self._unsplit)

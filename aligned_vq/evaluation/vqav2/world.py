@@ -68,8 +68,9 @@ def write_world(folder: Path, num_questions: int) -> None:
     with tqdm(total=num_questions, desc="write", unit="question") as bar:
         for image_id, image in enumerate(exam_images(num_questions), 1):
             _save(image.image, image_path(folder, SPLIT, image_id))
-            short = image.questions[:-1]
+            short = image.questions[:-1]  # not the description
             for number, question in enumerate(short):
+                # As in VQA-v2, a question's id is the image's id followed by three digits.
                 ids = {"image_id": image_id, "question_id": 1000 * image_id + number}
                 questions.append({**ids, "question": question.text})
                 annotations.append(ids | _annotation(question, rng))
@@ -143,6 +144,8 @@ def _answer_type(answer: str) -> str:
 
 def _question_type(text: str) -> str:
     """The longest official type with which the question begins."""
+    # The official types use the American spelling.
     words = f"{text.lower().replace('colour', 'color').rstrip('?.')} "
+    # With a space, so that a type matches whole words only.
     matches = [kind for kind in _QUESTION_TYPES if words.startswith(f"{kind} ")]
     return max(matches, key=len, default=_OTHER_TYPE)

@@ -64,6 +64,7 @@ def bad_prefaces(rng: Random, question: bytes) -> Iterator[bytes]:
 def settings_floods(rng: Random, question: bytes) -> Iterator[bytes]:
     """A flood of SETTINGS frames, some of them invalid."""
     yield opening()
+    # By number (RFC 9113, 6.5.2): a window (4) has 31 bits, a frame (5) at least 2**14 bytes.
     odd = ((4, 2**32 - 1), (5, 1), (1, 2**32 - 1), (2, 7), (0xFFFF, 1), (3, 0), (6, 0))
     for number in range(20):
         yield settings(odd[number % 7], (1, int(rng.integers(2**20)))) * (FLOOD // 20)
@@ -91,6 +92,7 @@ def hpack_bombs(rng: Random, question: bytes) -> Iterator[bytes]:
     large = b"\x40\x01x" + b"\x7f" + b"\xa1\x1e" + b"v" * 4000
     yield frame(HEADERS, END_HEADERS, 1, block(call_fields()) + large + b"\xbe" * 15_000)
     for stream, tail in (
+        # An endless integer, a huge table size, the invalid index 0 (RFC 7541, 5.1, 6.3, 6.1).
         (3, b"\xff" * 9),
         (5, b"\x3f\xff\xff\xff\x0f"),
         (7, b"\x80"),
@@ -103,6 +105,7 @@ def priority_loops(rng: Random, question: bytes) -> Iterator[bytes]:
     """Priorities that make streams depend on themselves and on each other."""
     yield opening()
     for _ in range(FLOOD // 100):
+        # Odd, as the ids of a client's streams are.
         pairs = rng.integers(1, 50, (100, 2)) * 2 - 1
         yield b"".join(
             frame(PRIORITY, 0, int(one), struct.pack(">IB", int(other), 255))
@@ -125,12 +128,15 @@ def oversized_frames(rng: Random, question: bytes) -> Iterator[bytes]:
     yield opening() + call(1)
     match int(rng.integers(4)):
         case 0:
+            # HTTP/2's default limit is 16,384 bytes.
             yield data(1, bytes(20_000))
         case 1:
             yield frame(DATA, 0, 1, bytes(100), announced=2**24 - 1)
         case 2:
+            # SETTINGS have a multiple of six bytes, a PING eight (RFC 9113, 6.5 and 6.7).
             yield frame(SETTINGS, 0, 0, bytes(7)) + frame(PING, 0, 0, bytes(9))
         case _:
+            # 255 bytes of padding in a body of 11; then an unknown type with every flag.
             yield frame(DATA, PADDED, 1, b"\xff" + bytes(10)) + frame(
                 int(rng.integers(10, 256)), 255, 1
             )
@@ -141,12 +147,14 @@ def ping_floods(rng: Random, question: bytes) -> Iterator[bytes]:
     yield opening()
     for _ in range(20):
         yield frame(PING, int(rng.integers(2)) * ACK, 0, rng.bytes(8)) * (FLOOD // 20)
+    # The highest stream id, and the error ENHANCE_YOUR_CALM.
     yield frame(GOAWAY, 0, 0, struct.pack(">II", 2**31 - 1, 11) + rng.bytes(100))
 
 
 def data_beyond_the_window(rng: Random, question: bytes) -> Iterator[bytes]:
     """More data than the window permits, and data on a stream that is not open."""
     yield opening() + call(1)
+    # The initial window has 65,535 bytes (RFC 9113, 6.9.2).
     for _ in range(60):
         yield data(1, bytes(16_384))
     yield data(int(rng.integers(2, 1000)), question)
@@ -155,8 +163,10 @@ def data_beyond_the_window(rng: Random, question: bytes) -> Iterator[bytes]:
 def trailers_in_the_middle(rng: Random, question: bytes) -> Iterator[bytes]:
     """Headers between data frames, without END_STREAM, twice, or on a closed stream."""
     yield opening() + call(1) + data(1, message(question)[:9])
+    # The random flag is END_STREAM (1).
     trailer = frame(HEADERS, END_HEADERS | int(rng.integers(2)), 1, block([("x-late", "1")]))
     yield trailer + frame(DATA, END_STREAM, 1, message(question)[9:]) + trailer + call(1)
+    # Only a server may push, and a client's streams have odd ids.
     yield frame(PUSH, END_HEADERS, 1, b"\0\0\0\2" + block(call_fields())) + call(2)
 
 
@@ -190,6 +200,7 @@ def damaged_messages(rng: Random, question: bytes) -> Iterator[bytes]:
     yield opening()
     for stream in _streams(8):
         path = MANIFEST if stream % 4 == 1 else ASK
+        # b"\n\x7f": field 1 announces 127 bytes that do not follow.
         body = message((b"\xff" * 9, rng.bytes(30), b"\n\x7f", b"")[int(rng.integers(4))])
         yield call(stream, path) + frame(DATA, END_STREAM, stream, body)
 
@@ -211,12 +222,14 @@ def wrong_requests(rng: Random, question: bytes) -> Iterator[bytes]:
     )
     for stream, other in zip(_streams(len(odd)), odd, strict=True):
         yield call(stream, other=other.items()) + frame(DATA, END_STREAM, stream, message(question))
+    # Pseudo-header fields behind ordinary ones are malformed (RFC 9113, 8.3).
     missing = call_fields()[int(rng.integers(1, 4)) :]
     yield frame(HEADERS, END_HEADERS | END_STREAM, 101, block(missing + call_fields()))
 
 
 def flipped(rng: Random, question: bytes) -> Iterator[bytes]:
     """A valid call with some bits flipped."""
+    # Without the preface: damage there would end every connection at once.
     raw = bytearray(settings() + call(1) + frame(DATA, END_STREAM, 1, message(question)))
     for _ in range(int(rng.integers(1, 8))):
         raw[int(rng.integers(len(raw)))] ^= 1 << int(rng.integers(8))
@@ -225,6 +238,7 @@ def flipped(rng: Random, question: bytes) -> Iterator[bytes]:
 
 def half_records(rng: Random, question: bytes) -> Iterator[bytes]:
     """Incomplete TLS records, and records of invalid types and lengths."""
+    # A ClientHello that announces 200 bytes and ends before.
     hello = bytes.fromhex("16030100c8010000c40303") + os.urandom(32) + b"\0" * 20
     kind = bytes([int(rng.choice([20, 21, 22, 23, 24, 255]))])
     yield (

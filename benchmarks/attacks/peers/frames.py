@@ -10,6 +10,7 @@ from typing import NamedTuple
 import hpack
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+# Numbers of types and flags (RFC 9113, section 6); one bit may have a name for each type.
 DATA, HEADERS, PRIORITY, RESET, SETTINGS, PUSH, PING, GOAWAY, WINDOW, CONTINUATION = range(10)
 END_STREAM, ACK, END_HEADERS, PADDED = 1, 1, 4, 8
 ASK = "/alignedvq.v1.SplitInference/Ask"
@@ -109,7 +110,9 @@ class CallEnd(NamedTuple):
 
 def call_ends(data: bytes) -> Iterator[CallEnd]:
     """The ends of the calls in the bytes that a service sent."""
+    # One for all frames, as the streams of a connection share its dynamic table.
     decoder = hpack.Decoder()
+    # The head of a frame: length (3), type, flags, stream id (4).
     while len(data) >= 9:
         length = int.from_bytes(data[:3], "big")
         kind, flags, body = data[3], data[4], data[9 : 9 + length]

@@ -101,5 +101,6 @@ def memory_bytes(pid: int) -> int:
         with suppress(OSError):
             for line in Path(f"/proc/{member}/smaps_rollup").read_text().splitlines():
                 if line.startswith("Pss:"):
+                    # The kernel's kB have 1,024 bytes.
                     total += 1024 * int(line.split()[1])
     return total

@@ -54,6 +54,7 @@ def main() -> int:
     """Probe until stdin closes, then print the measurements as JSON."""
     connection = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]), timeout=60)
     answers, lags = [], []
+    # The pause between two probes, which ends when stdin closes.
     while not select.select([sys.stdin], [], [], 1 / PROBES_PER_SECOND)[0]:
         started = time.perf_counter()
         connection.request("GET", "/healthz")

@@ -40,10 +40,12 @@ def _flat(mode: str, width: int = WIDTH, height: int = HEIGHT) -> Image.Image:
 
 def _jpeg_with(segments: bytes, side: int = 336) -> bytes:
     plain = _saved(_flat("RGB", side, side), "JPEG")
+    # Right behind the two bytes that mark the start of an image.
     return plain[:2] + segments + plain[2:]
 
 
 def _segment(marker: int, data: bytes) -> bytes:
+    # The length includes its two bytes, but not the marker.
     return bytes((0xFF, marker)) + struct.pack(">H", len(data) + 2) + data
 
 
@@ -54,6 +56,7 @@ def empty_scans(count: int, width: int, height: int) -> Maker:
         level = rng.randrange(256)
         plain = _saved(Image.new("L", (width, height), level), "JPEG", progressive=True)
         last = plain.rindex(b"\xff\xda")
+        # The last two bytes mark the end of the image.
         return plain[:last] + plain[last:-2] * count + plain[-2:]
 
     return make
@@ -61,12 +64,14 @@ def empty_scans(count: int, width: int, height: int) -> Maker:
 
 def _exif_loop(rng: random.Random) -> bytes:
     """An IFD that refers to itself as sub-IFD, as GPS IFD and as the next IFD."""
+    # Exif, GPS and interoperability IFD, all at offset 8, where this IFD starts.
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, 8) for tag in (0x8769, 0x8825, 0xA005))
     tiff = b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", 3) + entries + struct.pack("<I", 8)
     return _jpeg_with(_segment(0xE1, b"Exif\0\0" + tiff))
 
 
 def _icc(rng: random.Random) -> bytes:
+    # Numbered 1 to 255 of 255, but only 96 are sent: the profile stays incomplete.
     pieces = [b"ICC_PROFILE\0" + bytes((n, 255)) + rng.randbytes(65_000) for n in range(1, 256)]
     return _jpeg_with(b"".join(_segment(0xE2, piece) for piece in pieces[:96]))
 
@@ -104,10 +109,12 @@ def _zeros(count: int) -> bytes:
 
 
 def _small_png(more: bytes) -> bytes:
+    # A byte for the filter precedes the 64 bytes of every row.
     return _png(64, 64, _zeros(64 * 65), more)
 
 
 def _interlaced(rng: random.Random) -> bytes:
+    # Three bytes a pixel, and more filter bytes than the rows of Adam7's passes need.
     return _png(WIDTH, HEIGHT, _zeros(WIDTH * HEIGHT * 3 + 2 * HEIGHT * 7), colour=2, interlace=1)
 
 
@@ -117,6 +124,7 @@ def _palette(rng: random.Random) -> bytes:
 
 
 def _apng(rng: random.Random) -> bytes:
+    # 5,000 frames, repeated for ever.
     frames = [_chunk(b"acTL", struct.pack(">II", 5000, 0))]
     for number in range(5000):
         control = struct.pack(">IIIIIHHBB", number, 64, 64, 0, 0, 1, 100, 0, 0)
@@ -148,9 +156,11 @@ def _tiff(width: int, height: int, tags: dict[int, tuple[int, list[int]]], data:
         tags: by tag number, the field type (3: SHORT, 4: LONG) and the values.
         data: the pixels.
     """
+    # Width, height, bits of a sample, 0 as black, samples of a pixel.
     basic = {256: (4, [width]), 257: (4, [height]), 258: (3, [8]), 262: (3, [1]), 277: (3, [1])}
     fields = dict(sorted({**basic, **tags}.items()))
     ifd, long_values = 8 + len(data), b""
+    # An IFD is a count, entries of 12 bytes, and the offset of the next IFD.
     after_ifd = ifd + 2 + 12 * len(fields) + 4
     entries = b""
     for tag, (field_type, values) in fields.items():
@@ -181,6 +191,7 @@ def _bmp_rle(rng: random.Random) -> bytes:
     # Run-length escapes that move the position by nothing, then the end of the image.
     data = b"\0\2\0\0" * 20_000 + b"\0\1"
     head = struct.pack("<IiiHHIIiiII", 40, WIDTH, HEIGHT, 1, 8, 1, len(data), 0, 0, 256, 0)
+    # Header of the file, header of the image, 256 colours.
     start = 14 + 40 + 1024
     file = b"BM" + struct.pack("<IHHI", start + len(data), 0, 0, start)
     return file + head + rng.randbytes(1024) + data

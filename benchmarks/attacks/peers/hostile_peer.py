@@ -31,6 +31,7 @@ from benchmarks.attacks.peers.frames import (
     settings_ack,
 )
 
+# Without the empty line that ends a head.
 HALF_HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
 CLOSED = (OSError, asyncio.IncompleteReadError)
 STREAMS_A_CONNECTION = 100
@@ -94,6 +95,7 @@ async def rapid_reset(peer: HostilePeer, number: int) -> None:
             writer.write(b"".join(call(stream, peer.path) + reset(stream) for stream in batch))
             peer.counts["streams"] += len(batch)
             await writer.drain()
+            # The service has closed the connection; `repeat` opens another.
             if reading.done():
                 return
     finally:
@@ -179,6 +181,7 @@ def main() -> int:
     parser.add_argument("--path", default=ASK)
     parser.add_argument("--message", type=Path, help="file with a serialised message, for trickle")
     options = parser.parse_args()
+    # Every connection takes a descriptor, and the soft limit is often 1,024.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     host, port = options.target.rsplit(":", 1)

@@ -63,6 +63,7 @@ class RunningAnswer:
             finish = "cancelled"
         elif self._count >= self.request.sampling.max_tokens:
             finish = "length"
+        # The last token also releases incomplete characters and withheld text.
         last = finish is not None
         piece, stopped = self._stops.push(self._text.push(token, last), last)
         # A stop text overrides the other reasons: it ends the text before them.

@@ -63,6 +63,7 @@ class RunningBatch:
         """Whether rows that will hold at most `reservations` tokens can join now."""
         rows = len(self) + len(reservations)
         longest = in_blocks(max([*self._reservations, *reservations]))
+        # Rows share one block of memory, so each has the length of the longest.
         return rows <= self.max_rows and rows * longest <= self.max_tokens
 
     @torch.inference_mode()
@@ -151,7 +152,7 @@ class RunningBatch:
         self._cache.release()
 
     def _next(self, tokens: Sequence[int], first: int) -> Tensor:
-        ids = torch.tensor(tokens, device=self._llava.device)[:, None]
+        ids = torch.tensor(tokens, device=self._llava.device)[:, None]  # [B, 1]
         embeds: Tensor = self._llava.get_input_embeddings()(ids)
         end = first + len(tokens)
         lengths = self._lengths[first:end]
@@ -175,8 +176,8 @@ class RunningBatch:
         length = embeds.shape[1]
         start = torch.tensor(starts, device=device)[:, None]
         count = torch.tensor(counts, device=device)[:, None]
-        steps = torch.arange(length, device=device)
-        padding = steps >= count
+        steps = torch.arange(length, device=device)  # [Q]
+        padding = steps >= count  # [B, Q]
         # Padding gets position 0, which always exists; its output is not used.
         positions = torch.where(padding, 0, start + steps)
         # Padding is written to the extra last column, which no mask shows, so that all rows can be
@@ -188,11 +189,12 @@ class RunningBatch:
         visible = torch.arange(max(ends_at), device=device) <= positions[:, :, None]
         out = self._model(
             inputs_embeds=embeds,
-            attention_mask=visible[:, None],
+            attention_mask=visible[:, None],  # [B, 1, Q, extent], for all heads
             position_ids=positions,
             past_key_values=self._cache,
             use_cache=True,
         )
+        # The last new token of each row alone, [B, H]: the head over the vocabulary is large.
         rows = torch.arange(len(embeds), device=device)
         logits: Tensor = self._llava.lm_head(out.last_hidden_state[rows, count[:, 0] - 1])
         return logits

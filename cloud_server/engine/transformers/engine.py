@@ -200,7 +200,9 @@ class TransformersEngine:
         except BaseException as error:  # noqa: BLE001 - every waiting reader raises it
             failure = error
             _log.exception("the engine stopped")
+        # Before the answers are notified: `_submit` checks it after it has queued one.
         self._closing = True
+        # A copy, as readers remove their answers meanwhile.
         for answer in list(self._answers.values()):
             running.notify(answer, failure)
 

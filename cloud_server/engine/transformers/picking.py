@@ -47,6 +47,7 @@ class Picker:
             # Probability of all more likely tokens; the first token is never masked out.
             more_likely = ranked.cumsum(0) - ranked
             ranked[1:].masked_fill_(more_likely[1:] >= self._top_p, 0)
+        # `multinomial` normalises the weights; `order` leads from ranks back to token ids.
         return int(order[torch.multinomial(ranked, 1, generator=self._random)])
 
 

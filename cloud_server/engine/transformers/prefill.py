@@ -64,8 +64,8 @@ class Prefill:
         embeddings of the rest."""
         request = answer.request
         ids = torch.tensor(list(request.prompt_ids), device=self._llava.device)
-        is_image = ids == self._image_token_id
-        embeds: Tensor = self._llava.get_input_embeddings()(ids)
+        is_image = ids == self._image_token_id  # [T]
+        embeds: Tensor = self._llava.get_input_embeddings()(ids)  # [T, H]
         if request.image is None:
             return Joining(None, embeds, answer.max_tokens, answer.picker)
         # At least one token must follow the prefix, as the first logits come from a joint pass.

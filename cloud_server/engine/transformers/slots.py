@@ -48,6 +48,7 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is not t
         first, last, columns, extent = self._cache.window
         # Advanced indexing: row b's token q goes to column columns[b, q].
         rows = torch.arange(first, last, device=columns.device)[:, None]
+        # Two index tensors around a slice put their axes first: [B, Q, heads, width].
         self.keys[rows, :, columns] = key_states.transpose(1, 2)
         self.values[rows, :, columns] = value_states.transpose(1, 2)
         return self.keys[first:last, :, :extent], self.values[first:last, :, :extent]
@@ -153,9 +154,11 @@ class SlotCache(Cache):  # type: ignore[misc]
         """Copy some rows to the front, in this order."""
         chosen = list(rows)
         after = [self._dirty[row] for row in chosen]
+        # Until every layer is copied, a row may hold the columns of any other one.
         self._dirty[: len(chosen)] = [max(self._dirty, default=0)] * len(chosen)
         for layer in self.slots:
             if layer.is_initialized:
+                # Indexing by a list copies first, so that source and target may overlap.
                 layer.keys[: len(chosen)] = layer.keys[chosen]
                 layer.values[: len(chosen)] = layer.values[chosen]
         self._dirty[: len(chosen)] = after

@@ -12,6 +12,7 @@ def stairs(rng: np.random.Generator) -> list[Solid]:
     """Steps that rise away from the viewer, with a rail."""
     width, count = between(rng, 1.1, 1.8), int(rng.integers(8, 13))
     rise, tread = between(rng, 0.16, 0.19), between(rng, 0.26, 0.31)
+    # A step is a block from the floor.
     steps = [
         box((0, tread * n - count * tread / 2, 0), (width, tread, rise * (n + 1)), "stone")
         for n in range(count)
@@ -27,9 +28,9 @@ def floor_lamp(rng: np.random.Generator) -> list[Solid]:
     """A pole with a shade."""
     height = between(rng, 1.4, 1.8)
     return [
-        cylinder((0, 0, 0), 0.28, 0.03, "metal"),
+        cylinder((0, 0, 0), 0.28, 0.03, "metal"),  # foot
         pole(0, 0, 0, height, "metal"),
-        cylinder((0, 0, height - 0.05), 0.38, 0.28, "lamp"),
+        cylinder((0, 0, height - 0.05), 0.38, 0.28, "lamp"),  # shade
     ]
 
 
@@ -52,8 +53,8 @@ def plant(rng: np.random.Generator) -> list[Solid]:
         for _ in range(12)
     ]
     return [
-        cylinder((0, 0, 0), 0.34, 0.34, "accent"),
-        pole(0, 0, 0.3, height - 0.3, "wood"),
+        cylinder((0, 0, 0), 0.34, 0.34, "accent"),  # pot
+        pole(0, 0, 0.3, height - 0.3, "wood"),  # stem
         *leaves,
     ]
 
@@ -83,8 +84,8 @@ def reception(rng: np.random.Generator) -> list[Solid]:
         front,
         *wings,
         top,
-        board(width, 0.6, 0.75, "wood"),
-        cylinder((0.4, -0.3, 1.17), 0.1, 0.06, "metal"),
+        board(width, 0.6, 0.75, "wood"),  # desk behind
+        cylinder((0.4, -0.3, 1.17), 0.1, 0.06, "metal"),  # bell
     ]
 
 
@@ -92,8 +93,8 @@ def pillar(rng: np.random.Generator) -> list[Solid]:
     """A round pillar to the ceiling."""
     diameter = between(rng, 0.35, 0.55)
     return [
-        cylinder((0, 0, 0), diameter, 4.0, "stone"),
-        cylinder((0, 0, 0), diameter * 1.4, 0.15, "stone"),
+        cylinder((0, 0, 0), diameter, 4.0, "stone"),  # the ceiling hides what is above it
+        cylinder((0, 0, 0), diameter * 1.4, 0.15, "stone"),  # base
     ]
 
 
@@ -106,7 +107,7 @@ def altar(rng: np.random.Generator) -> list[Solid]:
     ]
     return [
         box((0, 0, 0), (1.8, 0.7, 1.0), "white"),
-        box((0, -0.36, 0.2), (0.4, 0.02, 0.8), "accent"),
+        box((0, -0.36, 0.2), (0.4, 0.02, 0.8), "accent"),  # cloth
         *candles,
         *cross,
     ]
@@ -156,8 +157,8 @@ def checkout(rng: np.random.Generator) -> list[Solid]:
     return [
         *legs(width, 0.6, 0.8, 0.06, "metal"),
         box((0, 0, 0.1), (width, 0.56, 0.75), "white"),
-        box((-0.2, 0, 0.85), (width * 0.6, 0.4, 0.03), "dark"),
-        box((width / 2 - 0.25, 0, 0.85), (0.3, 0.3, 0.3), "dark"),
+        box((-0.2, 0, 0.85), (width * 0.6, 0.4, 0.03), "dark"),  # belt
+        box((width / 2 - 0.25, 0, 0.85), (0.3, 0.3, 0.3), "dark"),  # till
     ]
 
 

@@ -77,8 +77,8 @@ def bar_counter(rng: np.random.Generator) -> list[Solid]:
     shelves = [box((0, 0.95, z - 0.04), (width, 0.22, 0.03), "wood") for z in (1.2, 1.6)]
     taps = [pole(x, 0, height, 0.3, "metal") for x in row(3, 0.2)]
     return [
-        box((0, 0, 0), (width, 0.45, height), "wood"),
-        box((0, -0.05, height), (width + 0.1, 0.6, 0.05), "stone"),
+        box((0, 0, 0), (width, 0.45, height), "wood"),  # front
+        box((0, -0.05, height), (width + 0.1, 0.6, 0.05), "stone"),  # top
         *taps,
         *shelves,
         *bottles,
@@ -99,8 +99,8 @@ def basin(rng: np.random.Generator) -> list[Solid]:
     mirror = box((0, 0.22, 1.2), (0.5, 0.02, 0.7), "glass")
     return [
         bowl,
-        pole(0, 0.15, height, 0.14, "metal"),
-        box((0, 0.1, 0), (0.18, 0.18, height - 0.14), "white"),
+        pole(0, 0.15, height, 0.14, "metal"),  # tap
+        box((0, 0.1, 0), (0.18, 0.18, height - 0.14), "white"),  # foot
         mirror,
     ]
 
@@ -170,7 +170,7 @@ def clothes_horse(rng: np.random.Generator) -> list[Solid]:
         )
         for y in row(6, 0.12)
         if rng.random() < 0.7
-        for drop in (between(rng, 0.3, 0.6),)
+        for drop in (between(rng, 0.3, 0.6),)  # one value, used twice
     ]
     return [*lines, *hung, *legs(width, 0.7, height, 0.03, "metal")]
 

@@ -13,14 +13,14 @@ def copier(rng: np.random.Generator) -> list[Solid]:
     height = between(rng, 0.95, 1.15)
     trays = [box((0, -0.31, 0.1 + 0.17 * n), (0.5, 0.02, 0.13), "white") for n in range(3)]
     out = [
-        box((-0.45, 0, height * 0.65), (0.3, 0.4, 0.03), "white"),
-        box((0, 0, height), (0.6, 0.56, 0.1), "dark"),
+        box((-0.45, 0, height * 0.65), (0.3, 0.4, 0.03), "white"),  # output tray
+        box((0, 0, height), (0.6, 0.56, 0.1), "dark"),  # lid
     ]
     return [
         box((0, 0, 0), (0.62, 0.6, height), "metal"),
         *trays,
         *out,
-        box((0.2, -0.28, height + 0.1), (0.2, 0.08, 0.06), "screen"),
+        box((0.2, -0.28, height + 0.1), (0.2, 0.08, 0.06), "screen"),  # control panel
     ]
 
 
@@ -73,9 +73,9 @@ def piano(rng: np.random.Generator) -> list[Solid]:
     ]
     return [
         box((0, 0, 0), (1.45, 0.45, height), "dark"),
-        box((0, -0.3, 0.62), (1.45, 0.3, 0.1), "dark"),
+        box((0, -0.3, 0.62), (1.45, 0.3, 0.1), "dark"),  # keyboard
         *keys,
-        box((0, -0.8, 0.42), (0.5, 0.34, 0.07), "fabric2"),
+        box((0, -0.8, 0.42), (0.5, 0.34, 0.07), "fabric2"),  # stool
         pole(0, -0.8, 0, 0.42, "dark"),
     ]
 
@@ -95,10 +95,10 @@ def drums(rng: np.random.Generator) -> list[Solid]:
         )
     ]
     return [
-        Solid((0, 0.25, 0.3), (0.55, 0.4, 0.6), "accent"),
+        Solid((0, 0.25, 0.3), (0.55, 0.4, 0.6), "accent"),  # bass drum
         *toms,
         *cymbals,
-        cylinder((0, -0.6, 0), 0.34, 0.5, "dark"),
+        cylinder((0, -0.6, 0), 0.34, 0.5, "dark"),  # stool
     ]
 
 
@@ -126,9 +126,9 @@ def car(rng: np.random.Generator) -> list[Solid]:
     ]
     lamps = [box((s * width * 0.36, -length / 2, 0.6), (0.25, 0.03, 0.14), "lamp") for s in (-1, 1)]
     return [
-        box((0, 0, 0.28), (width, length, 0.55), "accent"),
-        box((0, 0.15, 0.83), (width * 0.86, length * 0.5, 0.5), "glass"),
-        box((0, 0.15, 1.33), (width * 0.84, length * 0.46, 0.05), "accent"),
+        box((0, 0, 0.28), (width, length, 0.55), "accent"),  # body
+        box((0, 0.15, 0.83), (width * 0.86, length * 0.5, 0.5), "glass"),  # windows
+        box((0, 0.15, 1.33), (width * 0.84, length * 0.46, 0.05), "accent"),  # roof
         *wheels,
         *lamps,
     ]
@@ -136,14 +136,15 @@ def car(rng: np.random.Generator) -> list[Solid]:
 
 def bicycle(rng: np.random.Generator) -> list[Solid]:
     """Two thin wheels, a frame, a saddle and a bar."""
+    # Cylinders are upright only, so a wheel is a box.
     wheels = [Solid((0, y, 0.33), (0.05, 0.62, 0.62), "dark") for y in (-0.52, 0.52)]
     return [
         *wheels,
-        box((0, 0, 0.5), (0.04, 0.9, 0.05), "accent"),
+        box((0, 0, 0.5), (0.04, 0.9, 0.05), "accent"),  # frame
         pole(0, 0.25, 0.3, between(rng, 0.55, 0.7), "accent"),
-        box((0, 0.25, 0.95), (0.14, 0.24, 0.05), "dark"),
-        box((0, -0.45, 1.0), (0.52, 0.04, 0.04), "metal"),
-        pole(0, -0.48, 0.4, 0.6, "accent"),
+        box((0, 0.25, 0.95), (0.14, 0.24, 0.05), "dark"),  # saddle
+        box((0, -0.45, 1.0), (0.52, 0.04, 0.04), "metal"),  # handlebars
+        pole(0, -0.48, 0.4, 0.6, "accent"),  # fork
     ]
 
 

@@ -112,6 +112,7 @@ def hospital_bed(rng: np.random.Generator) -> list[Solid]:
     ]
     drip = [pole(width / 2 + 0.25, length / 2, 0, 1.8, "metal")]
     bag = box((width / 2 + 0.25, length / 2, 1.5), (0.14, 0.05, 0.22), "glass")
+    # The raised head, in steps, because solids cannot be tilted.
     raised = [
         box((0, 0.45 + 0.16 * step, height + 0.14 * step), (width - 0.1, 0.2, 0.14), "white")
         for step in range(4)
@@ -153,6 +154,7 @@ def sauna_bench(rng: np.random.Generator) -> list[Solid]:
 def recliner(rng: np.random.Generator) -> list[Solid]:
     """A dentist's or hairdresser's chair: a sloping padded couch on one thick foot."""
     height = between(rng, 0.5, 0.6)
+    # A slope in steps, because solids cannot be tilted.
     slope = [
         box((0, -0.5 + 0.28 * step, height + rise), (0.55, 0.3, 0.12), "fabric2")
         for step, rise in enumerate((-0.08, 0.0, 0.0, 0.16, 0.34))

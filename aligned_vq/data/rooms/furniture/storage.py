@@ -102,7 +102,7 @@ def coat_rail(rng: np.random.Generator) -> list[Solid]:
             str(rng.choice(["fabric", "fabric2", "accent", "white", "dark"])),
         )
         for x in np.arange(-width / 2 + 0.1, width / 2 - 0.08, 0.09)
-        for drop in (between(rng, 0.7, 1.15),)
+        for drop in (between(rng, 0.7, 1.15),)  # one value, used twice
     ]
     ends = [pole(s * width / 2, 0, 0, height, "metal") for s in (-1, 1)]
     return [*clothes, *ends, box((0, 0, height), (width, 0.04, 0.04), "metal")]

@@ -16,7 +16,7 @@ def table(rng: np.random.Generator) -> list[Solid]:
 
 def set_table(rng: np.random.Generator) -> list[Solid]:
     """A table laid with plates and glasses."""
-    top = table(rng)[-1]
+    top = table(rng)[-1]  # the last solid of a table
     width, depth, height = top.size[0], top.size[1], top.centre[2] + 0.02
     plates = [
         cylinder((x, side * depth * 0.3, height), 0.24, 0.02, "white")
@@ -56,11 +56,11 @@ def desk(rng: np.random.Generator) -> list[Solid]:
 
 def _screen(x: float, y: float, height: float) -> list[Solid]:
     return [
-        box((x, y, height + 0.12), (0.52, 0.05, 0.32), "dark"),
-        box((x, y - 0.03, height + 0.14), (0.48, 0.01, 0.28), "screen"),
-        box((x, y, height), (0.06, 0.06, 0.14), "dark"),
-        box((x, y, height), (0.24, 0.16, 0.02), "dark"),
-        box((x, y - 0.28, height), (0.4, 0.14, 0.03), "dark"),
+        box((x, y, height + 0.12), (0.52, 0.05, 0.32), "dark"),  # case
+        box((x, y - 0.03, height + 0.14), (0.48, 0.01, 0.28), "screen"),  # display
+        box((x, y, height), (0.06, 0.06, 0.14), "dark"),  # stand
+        box((x, y, height), (0.24, 0.16, 0.02), "dark"),  # foot
+        box((x, y - 0.28, height), (0.4, 0.14, 0.03), "dark"),  # keyboard
     ]
 
 
@@ -121,6 +121,7 @@ def pool_table(rng: np.random.Generator) -> list[Solid]:
         for side in (-1, 1)
     ] + [box((side * width / 2, 0, height - 0.1), (0.12, depth, 0.16), "wood") for side in (-1, 1)]
     balls = [
+        # Flat cylinders stand for balls.
         cylinder((*rng.uniform((-1.0, -0.5), (1.0, 0.5)), height), 0.06, 0.06, material)
         for material in ("white", "accent", "dark", "accent", "white")
     ]

@@ -15,8 +15,8 @@ def door(rng: np.random.Generator) -> list[Solid]:
     return [
         box((0, 0, 0), (0.86, 0.06, height), "wood"),
         *frame,
-        box((0, 0, height), (1.0, 0.1, 0.08), "white"),
-        box((0.34, -0.06, 1.0), (0.12, 0.05, 0.03), "metal"),
+        box((0, 0, height), (1.0, 0.1, 0.08), "white"),  # lintel
+        box((0.34, -0.06, 1.0), (0.12, 0.05, 0.03), "metal"),  # handle
     ]
 
 
@@ -28,7 +28,7 @@ def lift(rng: np.random.Generator) -> list[Solid]:
     return [
         *doors,
         panel,
-        box((0, 0, height), (1.3, 0.1, 0.25), "stone"),
+        box((0, 0, height), (1.3, 0.1, 0.25), "stone"),  # lintel
         box((0, -0.04, 0), (0.015, 0.02, height), "dark"),
     ]
 
@@ -41,9 +41,9 @@ def window(rng: np.random.Generator) -> list[Solid]:
         box((0, -0.03, base + height / 2), (width, 0.03, 0.05), "white"),
     ]
     return [
-        box((0, 0, base), (width, 0.03, height), "daylight"),
+        box((0, 0, base), (width, 0.03, height), "daylight"),  # pane
         *bars,
-        box((0, -0.06, base - 0.05), (width + 0.1, 0.16, 0.05), "white"),
+        box((0, -0.06, base - 0.05), (width + 0.1, 0.16, 0.05), "white"),  # sill
     ]
 
 
@@ -90,7 +90,7 @@ def projection_screen(rng: np.random.Generator) -> list[Solid]:
     return [
         box((0, 0, 0.95), (width, 0.02, 1.3), "screen"),
         box((0, 0, 2.25), (width + 0.2, 0.1, 0.1), "white"),
-        box((0, -1.8, 2.2), (0.35, 0.3, 0.14), "dark"),
+        box((0, -1.8, 2.2), (0.35, 0.3, 0.14), "dark"),  # projector
     ]
 
 
@@ -98,7 +98,7 @@ def television(rng: np.random.Generator) -> list[Solid]:
     """A flat screen on a low cupboard."""
     width = between(rng, 0.9, 1.4)
     return [
-        box((0, 0, 0), (width + 0.4, 0.4, 0.45), "wood2"),
+        box((0, 0, 0), (width + 0.4, 0.4, 0.45), "wood2"),  # cupboard
         box((0, 0, 0.52), (width, 0.06, width * 0.57), "dark"),
         box((0, -0.04, 0.56), (width - 0.06, 0.01, width * 0.57 - 0.08), "screen"),
     ]
@@ -110,14 +110,14 @@ def fireplace(rng: np.random.Generator) -> list[Solid]:
     sides = [box((s * width / 2, 0, 0), (0.3, 0.4, 1.0), "stone") for s in (-1, 1)]
     logs = [
         box((0, -0.05, 0.05), (0.6, 0.12, 0.1), "wood"),
-        box((0, 0, 0.15), (0.3, 0.05, 0.3), "lamp"),
+        box((0, 0, 0.15), (0.3, 0.05, 0.3), "lamp"),  # fire
     ]
     return [
         *sides,
         box((0, 0.15, 0), (width, 0.1, 1.0), "dark"),
-        box((0, 0, 1.0), (width + 0.5, 0.5, 0.1), "stone"),
+        box((0, 0, 1.0), (width + 0.5, 0.5, 0.1), "stone"),  # mantelpiece
         *logs,
-        box((0, 0.05, 1.1), (width * 0.6, 0.3, 1.4), "stone"),
+        box((0, 0.05, 1.1), (width * 0.6, 0.3, 1.4), "stone"),  # chimney
     ]
 
 
