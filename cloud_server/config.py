@@ -203,7 +203,7 @@ class CloudConfig:
             "questions_at_once",
             "connection_grace_seconds",
         ):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:  # NaN, too
                 raise ConfigError(
                     f"expected {name} of 0 or more, got {getattr(self, name)}; choose 0 or a "
                     "positive number"

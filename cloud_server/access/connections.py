@@ -257,7 +257,8 @@ class Connections:
         idle.sort(key=lambda peer: self._connections[peer].eviction_rank)
         # In the order of eviction: the first ones of each address are those beyond its share.
         over_share = [peer for peer in idle if _decrement(excess, peer.address)]
-        rest = [peer for peer in idle if peer not in set(over_share)]
+        taken = set(over_share)
+        rest = [peer for peer in idle if peer not in taken]
         if surplus:
             # Whoever floods the port reconnects at once. So close unproven connections down to
             # half of the limit, as room for the next burst, but proven ones only as needed.

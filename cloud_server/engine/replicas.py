@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 MAX_TRIES = 3
 """Most replicas to try for one question."""
 _TIMEOUT = httpx2.Timeout(connect=2.0, read=30.0, write=10.0, pool=None)
-"""In seconds; `read` limits the wait for each piece of an builder."""
+"""In seconds; `read` limits the wait for each piece of an answer."""
 _REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 _QUOTED_CHARS = 200
 """Most characters of a replica's response to quote in an error."""
@@ -262,7 +262,7 @@ class ReplicasEngine:
 
 
 def _can_continue_elsewhere(sampling: Sampling) -> bool:
-    """Whether another replica can finish an builder. With a seed it cannot: it would have to start
+    """Whether another replica can finish an answer. With a seed it cannot: it would have to start
     at the same position in the seed's random numbers."""
     return sampling.temperature == 0 or sampling.seed is None
 

@@ -6,6 +6,7 @@ A front tier needs none of them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -54,11 +55,12 @@ class EndpointFilter:
 
 def _refusal_reason(body: bytes) -> str | None:
     """Why a request body is refused; None if it is not."""
-    try:
-        fields = json.loads(body)
-    except ValueError:
-        fields = None
-    if len(body) > MAX_BODY_BYTES or not isinstance(fields, dict):
+    fields = None
+    if len(body) <= MAX_BODY_BYTES:  # parsing a longer one would hold up the event loop
+        # Deep nesting exhausts the parser's stack.
+        with contextlib.suppress(ValueError, RecursionError):
+            fields = json.loads(body)
+    if not isinstance(fields, dict):
         return f"expected a JSON object of at most {MAX_BODY_BYTES} bytes"
     if unexpected := sorted(fields.keys() - ALLOWED_FIELDS):
         return (

@@ -6,7 +6,6 @@ Each kind yields the chunks of one connection, some kilobytes to megabytes in to
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Callable, Iterator
 
@@ -239,7 +238,7 @@ def flipped(rng: Random, question: bytes) -> Iterator[bytes]:
 def half_records(rng: Random, question: bytes) -> Iterator[bytes]:
     """Incomplete TLS records, and records of invalid types and lengths."""
     # A ClientHello that announces 200 bytes and ends before.
-    hello = bytes.fromhex("16030100c8010000c40303") + os.urandom(32) + b"\0" * 20
+    hello = bytes.fromhex("16030100c8010000c40303") + rng.bytes(32) + b"\0" * 20
     kind = bytes([int(rng.choice([20, 21, 22, 23, 24, 255]))])
     yield (
         hello[: int(rng.integers(1, len(hello)))],
