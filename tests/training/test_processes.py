@@ -101,7 +101,7 @@ def test_control_c_leaves_a_state_and_the_same_command_goes_on(
             process.wait()
         log.seek(0)
         written = log.read()
-    assert "the same command goes on" in written
+    assert "run the same command again to resume" in written
     assert "Traceback" not in written
     stage, step = saved_place(out)
     assert stage == "align"

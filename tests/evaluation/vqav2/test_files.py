@@ -134,7 +134,7 @@ def test_what_is_missing_is_told_in_one_line(
     assert "val2014" in refused("--split=val2015")
     assert "test2015_questions.json" in refused("--split=test2015")
     assert "--bundles" in refused("--target=127.0.0.1:1")
-    assert "tls beside ca" in refused("--target=127.0.0.1:1", f"--bundles={BUNDLE}", "--ca=ca.pem")
+    assert "tls with ca" in refused("--target=127.0.0.1:1", f"--bundles={BUNDLE}", "--ca=ca.pem")
     assert "--baselines" in refused("--baselines")
     assert "max_tokens" in refused("--max_tokens=0")
     assert "--out" in _without_out(own, capsys)
