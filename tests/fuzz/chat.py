@@ -28,8 +28,8 @@ from edge_client.gateway.openai.inline_images import Body, encoded_text, extract
 from edge_client.gateway.openai.refusal import Refusal
 from protos.convert import question_from_proto, question_to_proto
 from protos.messages import Question, Turn
-from tests.fuzz.extremes import vary_json
 from tests.fuzz.target import Mutate, Target
+from tests.fuzz.varying.extremes import vary_json
 
 DIGEST = bytes(range(16))
 _MODEL = "m"

@@ -23,9 +23,9 @@ from edge_client.gateway.access.guard import Guard
 from edge_client.gateway.access.keys import Keys
 from protos.access.tokens import parse_tokens
 from protos.address import address, host_of, is_loopback
-from tests.fuzz.extremes import TEXTS
 from tests.fuzz.manifest import _folder
 from tests.fuzz.target import Mutate, Target
+from tests.fuzz.varying.extremes import TEXTS
 
 _HOST = re.compile(
     r"(localhost|127\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}|\[[0:.]*:0*1\]|\[::0\.0\.0\.1\])(:[0-9]{0,5})?",

@@ -25,8 +25,8 @@ from aligned_vq.llava.tower_config import TowerConfig
 from aligned_vq.shipped import BUNDLE, CHECKPOINT
 from aligned_vq.types import QuantizerConfig
 from tests.bitstream.samples import context_tables, skewed_tables
-from tests.fuzz.extremes import vary_json
 from tests.fuzz.target import Mutate, Target
+from tests.fuzz.varying.extremes import vary_json
 
 TINY = QuantizerConfig(dim=8, codebook_dim=4, codebook_sizes=(3, 2))
 

@@ -35,9 +35,9 @@ from protos import convert
 from protos.alignedvq.v1 import inference_pb2 as pb
 from protos.messages import Question, ServiceInfo, Turn
 from protos.status import ERROR_KEY, MAX_DETAILS_BYTES, RETRY_KEY, error_from_rpc, status_of
-from tests.fuzz.extremes import TEXTS
 from tests.fuzz.target import Mutate, Target, join, split, vary_pieces
-from tests.fuzz.varied_messages import vary_message
+from tests.fuzz.varying.extremes import TEXTS
+from tests.fuzz.varying.messages import vary_message
 
 DIGEST = bytes(range(16))
 MAX_BODY_BYTES = 300

@@ -8,8 +8,8 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from tests.fuzz.extremes import FLOATS, INTEGERS, TEXTS
 from tests.fuzz.target import Mutate
+from tests.fuzz.varying.extremes import FLOATS, INTEGERS, TEXTS
 
 _MAX_PIECE_BYTES = 400
 _MAX_DEPTH = 6

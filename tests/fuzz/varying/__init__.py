@@ -1,0 +1,1 @@
+"""How inputs are varied: settings at their extremes, and messages of the wire."""
