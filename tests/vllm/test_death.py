@@ -31,7 +31,7 @@ def test_a_dead_engine_says_so(run: Run, vllm: ServingBackend) -> None:
                 await rest(answer)
         assert not vllm.engine.healthy
         assert vllm.engine.lost
-        with pytest.raises(EngineError, match="has stopped"):
+        with pytest.raises(EngineError, match="got a stopped engine"):
             await told(vllm, QUESTIONS[0], blank(), "after")
 
     run(die())
