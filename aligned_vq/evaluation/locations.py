@@ -8,7 +8,6 @@ it is 0.756 for normally distributed values of mean 0.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from aligned_vq.calibration.codec import pixel_batches
 from aligned_vq.data.scenes.scene import render, sample_scene, scene_rng
 from aligned_vq.errors import ConfigError
 from aligned_vq.evaluation.plots import MODEL, line_style, save_figure
-from aligned_vq.files.atomic_file import write_file
+from aligned_vq.files.atomic_file import write_json
 from aligned_vq.llava.checkpoint import LlavaCheckpoint
 from aligned_vq.shipped import checkpoint_source
 from aligned_vq.split.loading import load_prefix, load_suffix
@@ -218,7 +217,7 @@ def main_locations(
         "pictures": num_images,
         "locations": [row.to_dict() for row in rows],
     }
-    write_file(out / "locations.json", json.dumps(figures, indent=1) + "\n")
+    write_json(out / "locations.json", figures)
     plot_locations(rows, out / "locations")
     return rows
 

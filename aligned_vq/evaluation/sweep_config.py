@@ -25,7 +25,7 @@ from typing import Any
 
 import aligned_vq
 from aligned_vq.errors import ConfigError
-from aligned_vq.files.atomic_file import write_file
+from aligned_vq.files.atomic_file import write_json
 from aligned_vq.files.yaml_file import mapping, read_yaml
 from aligned_vq.training.config import TrainConfig
 from aligned_vq.training.config_file import config_from
@@ -143,7 +143,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
     """Write a record atomically."""
-    write_file(path, json.dumps(record, indent=1) + "\n")
+    write_json(path, record)
 
 
 def provenance() -> dict[str, Any]:

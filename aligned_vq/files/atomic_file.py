@@ -6,11 +6,13 @@ A file is written in a staging folder next to its target, synced and renamed (se
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from aligned_vq.files.renameat2 import rename_to_new
 from aligned_vq.files.staging import NotWritten, staged, sync
@@ -67,3 +69,8 @@ def write_file(
     """Write a file atomically, text as UTF-8; arguments and errors as in `new_file`."""
     with new_file(path, secret=secret, replace=replace) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write a value as indented JSON, atomically; errors as in `new_file`."""
+    write_file(path, json.dumps(value, indent=1) + "\n")

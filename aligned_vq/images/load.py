@@ -89,12 +89,7 @@ def load_image(
         InvalidInput: The source does not exist, is not an image of these kinds, is damaged, empty
             or too large, or has values out of range.
     """
-    limits = _OpeningLimits(max_pixels, max_bytes, tuple(formats), admit)
-    if isinstance(source, np.ndarray):
-        if source.ndim > 1:  # otherwise `rgb_from_array` rejects the shape
-            _check_pixels((source.shape[1], source.shape[0]), "the array", max_pixels)
-        return rgb_from_array(source)
-    return _load(source, name, limits, to_rgb)
+    return _load_rgb(source, name, _OpeningLimits(max_pixels, max_bytes, tuple(formats), admit))
 
 
 def load_pixels(
@@ -120,24 +115,27 @@ def load_pixels(
     Raises:
         InvalidInput: As `load_image`; or the modality does not allow the shape or dtype.
     """
+    limits = _OpeningLimits(max_pixels, max_bytes, tuple(formats))
     if modality == "rgb":
-        image = load_image(
-            source, max_pixels=max_pixels, max_bytes=max_bytes, formats=formats, name=name
-        )
-        return Pixels(np.asarray(image))
+        return Pixels(np.asarray(_load_rgb(source, name, limits)))
     if isinstance(source, np.ndarray):
+        _check_array_size(source, max_pixels)
         values = source[:, :, None] if source.ndim == 2 else source
-        if values.ndim == 3:
-            _check_pixels((values.shape[1], values.shape[0]), "the array", max_pixels)
         return Pixels(np.ascontiguousarray(values), modality)
     if modality == "bands":
         raise InvalidInput(
             f"expected an array [H, W, C] of spectral bands, got {type(source).__name__}: read the "
             "file with the library of its format"
         )
-    limits = _OpeningLimits(max_pixels, max_bytes, tuple(formats))
     image = _load(source, name, limits, to_single_channel)
     return Pixels(np.asarray(image)[:, :, None], modality)
+
+
+def _load_rgb(source: ImageSource, name: str, limits: _OpeningLimits) -> Image.Image:
+    if isinstance(source, np.ndarray):
+        _check_array_size(source, limits.max_pixels)
+        return rgb_from_array(source)
+    return _load(source, name, limits, to_rgb)
 
 
 def _load(source: object, name: str, limits: _OpeningLimits, convert: _Convert) -> Image.Image:
@@ -251,6 +249,11 @@ def _decode(
             f"expected a whole image, but {name} is truncated or damaged ({error}): send it again"
         ) from error
     return converted if transpose is None else converted.transpose(transpose)
+
+
+def _check_array_size(array: NDArray[np.generic], max_pixels: int) -> None:
+    if array.ndim > 1:  # the shape of any other is rejected where it is converted
+        _check_pixels((array.shape[1], array.shape[0]), "the array", max_pixels)
 
 
 def _check_pixels(size: tuple[int, int], name: str, max_pixels: int) -> None:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from aligned_vq.errors import ConfigError
-from aligned_vq.files.atomic_file import write_file
+from aligned_vq.files.atomic_file import write_file, write_json
 from aligned_vq.files.atomic_folder import new_folder, recover
 
 TENSORS, FACTS = "state.safetensors", "state.json"
@@ -51,7 +51,7 @@ def save_state(
                 saved[f"{_OPTIMISER}{number}.{name}"] = torch.as_tensor(value).cpu().clone()
     with new_folder(folder, (TENSORS, FACTS)) as new:
         save_file(saved, new / TENSORS)
-        write_file(new / FACTS, json.dumps(dict(facts), indent=1) + "\n")
+        write_json(new / FACTS, dict(facts))
 
 
 def load_state(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:

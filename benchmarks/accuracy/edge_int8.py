@@ -26,7 +26,7 @@ from aligned_vq.data.scenes.exam import exam_images
 from aligned_vq.evaluation.codec_path import CodecPath, CutCodec
 from aligned_vq.evaluation.examiner import Evaluator, Examination
 from aligned_vq.evaluation.llava import LoadedLlava
-from aligned_vq.files.atomic_file import write_file
+from aligned_vq.files.atomic_file import write_json
 from aligned_vq.graph.writing import write_graph
 from aligned_vq.shipped import BUNDLE, CHECKPOINT
 from aligned_vq.types import Encoded, Payload, StageIndices
@@ -109,7 +109,7 @@ def main() -> int:
                 print(path.name, json.dumps(figures), flush=True)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        write_file(options.out, json.dumps(results, indent=1) + "\n")
+        write_json(options.out, results)
     return 0
 
 

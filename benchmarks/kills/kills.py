@@ -8,7 +8,6 @@ step, and readable by other users if and only if it is not secret.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 import tempfile
@@ -22,7 +21,7 @@ import torch
 from tqdm import tqdm
 
 from aligned_vq.files import renameat2
-from aligned_vq.files.atomic_file import write_file
+from aligned_vq.files.atomic_file import write_json
 from benchmarks.kills.killing import UNINTERRUPTED_STEPS, Writer, kill_at, run_uninterrupted
 from benchmarks.kills.large_writers import CheckpointWriter, ExportWriter
 from benchmarks.kills.small_writers import CertsWriter, QueueWriter
@@ -102,7 +101,7 @@ def main() -> int:
         for fault in row["faults"]:
             print(f"  {fault}")
     if options.out:
-        write_file(options.out, json.dumps({"seed": options.seed, "rows": rows}, indent=1) + "\n")
+        write_json(options.out, {"seed": options.seed, "rows": rows})
     return 1 if any(row["faults"] or row["neither"] for row in rows) else 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -12,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from aligned_vq.files.atomic_file import write_file
+from aligned_vq.files.atomic_file import write_json
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ("pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils-precedence")
@@ -60,7 +59,7 @@ def main() -> int:
         print(f"{name}: {mb}")
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        write_file(options.out, json.dumps(sizes_mb, indent=1) + "\n")
+        write_json(options.out, sizes_mb)
     return 0
 
 

@@ -13,6 +13,7 @@ from aligned_vq.images.formats import SUFFIXES
 from edge_client.input.payload_source import SUFFIX
 from edge_client.watch.source import Frame, SourceLost
 
+_SUFFIXES = (*SUFFIXES, SUFFIX)
 POLL_SECONDS = 0.25
 
 _Version = tuple[int, int, int]
@@ -84,7 +85,7 @@ class Folder:
             names = os.listdir(self._path)
         except OSError as error:
             raise SourceLost(error.strerror or "cannot be read") from error
-        images = (name for name in names if name.lower().endswith((*SUFFIXES, SUFFIX)))
+        images = (name for name in names if name.lower().endswith(_SUFFIXES))
         return {
             name: version
             for name in images

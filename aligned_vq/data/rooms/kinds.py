@@ -1,8 +1,9 @@
-"""RoomKinds of rooms: their size and furniture, read from `kinds.yaml`."""
+"""Kinds of rooms: their size and furniture, read from `kinds.yaml`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -40,21 +41,28 @@ class RoomKind:
     """Clutter that is likely besides."""
 
 
-class RoomKinds(NamedTuple):
-    """RoomKinds of rooms by their labels."""
+@dataclass(frozen=True)
+class RoomKinds:
+    """Kinds of rooms by their labels."""
 
     scannet: dict[str, RoomKind]
     """The 21 scene types of ScanNet."""
     others: dict[str, RoomKind]
 
-    @property
+    @cached_property
     def all(self) -> dict[str, RoomKind]:
         """Both, ScanNet's first."""
         return {**self.scannet, **self.others}
 
 
+@cache
+def room_kinds() -> RoomKinds:
+    """The kinds of the reference rooms, read when they are first needed."""
+    return read_kinds()
+
+
 def read_kinds(path: Path = _FILE) -> RoomKinds:
-    """RoomKinds of rooms from a YAML file.
+    """Kinds of rooms from a YAML file.
 
     Raises:
         ConfigError: the file cannot be read, or names unknown furniture, places or sizes.
@@ -85,6 +93,3 @@ def _kind(label: str, fields: Any, sizes: dict[str, Any]) -> RoomKind:
         if piece.place not in get_args(Place):
             raise ConfigError(f"{label}: expected a place for {piece.name}, got {piece.place!r}")
     return RoomKind(width, depth, height, pieces, tuple(known["extras"]))
-
-
-KINDS = read_kinds()

@@ -74,8 +74,9 @@ class RoomLayout:
         for spot in spots:
             name = piece.name if piece.name != ANY else str(self._rng.choice(sorted(MAKERS)))
             solids = MAKERS[name](self._rng)
+            extent = _extent(solids)
             for _ in range(_TRIES):
-                x, y, yaw = self._position(piece, _extent(solids), spot)
+                x, y, yaw = self._position(piece, extent, spot)
                 if self._add(name, placed(solids, x, y, yaw), piece.place):
                     break
 
@@ -92,7 +93,7 @@ class RoomLayout:
         self.furniture.append(Furniture(name, tuple(solids)))
         self.footprints.append(footprint)
         # A piece at a wall is an anchor only if there is no other yet.
-        if place in ("centre", "grid", "end", "wall") and (place != "wall" or not self._anchors):
+        if place in ("centre", "grid", "end") or (place == "wall" and not self._anchors):
             self._anchors.append(footprint)
         return True
 

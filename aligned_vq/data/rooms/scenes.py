@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from aligned_vq.data.rooms.camera import Camera
-from aligned_vq.data.rooms.kinds import KINDS
+from aligned_vq.data.rooms.kinds import room_kinds
 from aligned_vq.data.rooms.layout import RoomLayout
 from aligned_vq.data.rooms.materials import Colour, Material, Pattern
 from aligned_vq.data.rooms.render import Light, Room
@@ -57,7 +57,7 @@ def sample_room(
     label: str, rng: np.random.Generator, style: Style = "first"
 ) -> tuple[Room, RoomLayout]:
     """A furnished room of a kind, and where its furniture stands."""
-    ranges, kind = STYLES[style], KINDS.all[label]
+    ranges, kind = STYLES[style], room_kinds().all[label]
     size = (
         rng.uniform(*kind.width_m) * rng.uniform(*ranges.scale),
         rng.uniform(*kind.depth_m) * rng.uniform(*ranges.scale),

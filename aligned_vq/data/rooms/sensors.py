@@ -63,12 +63,13 @@ def _edges(depth: NDArray[Any]) -> NDArray[np.bool_]:
     """Pixels whose left or upper neighbour is at another depth, and their neighbours."""
     edge = np.zeros(depth.shape, np.bool_)
     # A difference of logarithms is a ratio of depths.
-    ratio = np.abs(np.diff(np.log(depth), axis=1)) > _EDGE_RATIO
-    edge[:, 1:] |= ratio
-    edge[:, :-1] |= ratio
-    ratio = np.abs(np.diff(np.log(depth), axis=0)) > _EDGE_RATIO
-    edge[1:] |= ratio
-    edge[:-1] |= ratio
+    logarithm = np.log(depth)
+    across = np.abs(np.diff(logarithm, axis=1)) > _EDGE_RATIO
+    edge[:, 1:] |= across
+    edge[:, :-1] |= across
+    down = np.abs(np.diff(logarithm, axis=0)) > _EDGE_RATIO
+    edge[1:] |= down
+    edge[:-1] |= down
     return edge
 
 

@@ -102,7 +102,7 @@ def intersect(solid: Solid, origin: Vector, directions: Floats) -> Hits:
     start = turn @ (np.array(origin, np.float32) - np.array(solid.centre, np.float32))
     rays = directions @ turn.T
     half = np.array(solid.size, np.float32) / 2
-    near, far, axis = _ellipse(start, rays, half) if solid.round else _slabs(start, rays, half, 2)
+    near, far, axis = _ellipse(start, rays, half) if solid.round else _slabs(start, rays, half)
     low, high = _slab(start[2], rays[..., 2], half[2])
     # The ray enters through the top or the bottom.
     through_cap = low > near
@@ -133,11 +133,9 @@ def _slab(start: np.float32, rays: Floats, half: np.float32) -> tuple[Floats, Fl
     return np.minimum(one, other), np.maximum(one, other)
 
 
-def _slabs(
-    start: Floats, rays: Floats, half: Floats, axes: int
-) -> tuple[Floats, Floats, NDArray[np.int64]]:
-    """Entry into and exit from the first axes' slabs, and the axis of the entry."""
-    pairs = [_slab(start[n], rays[..., n], half[n]) for n in range(axes)]
+def _slabs(start: Floats, rays: Floats, half: Floats) -> tuple[Floats, Floats, NDArray[np.int64]]:
+    """Entry into and exit from the slabs of x and y, and the axis of the entry."""
+    pairs = [_slab(start[axis], rays[..., axis], half[axis]) for axis in (0, 1)]
     entries = np.stack([low for low, _ in pairs])
     return entries.max(0), np.min([high for _, high in pairs], axis=0), entries.argmax(0)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from aligned_vq.errors import ConfigError
-from aligned_vq.files.atomic_file import write_file
+from aligned_vq.files.atomic_file import write_json
 
 NAME = "checkpoint"
 """Key of the model's name in a row's identity: informative, not compared."""
@@ -95,7 +95,7 @@ def claim(folder: Path, identity: Mapping[str, Any], answered: bool) -> None:
     path = folder / _IDENTITY_FILE
     folder.mkdir(parents=True, exist_ok=True)
     if not (answered and path.exists()):
-        write_file(path, json.dumps(identity, indent=1) + "\n")
+        write_json(path, identity)
     saved = _read_identity(folder)
     different = _differences(saved, identity)
     if different:

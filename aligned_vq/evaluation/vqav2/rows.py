@@ -26,7 +26,7 @@ from aligned_vq.evaluation.vqav2.report import (
     table_head,
     upload_instructions,
 )
-from aligned_vq.files.atomic_file import write_file
+from aligned_vq.files.atomic_file import write_json
 
 
 class RowWriter:
@@ -89,7 +89,7 @@ class RowWriter:
             "published": published,
         }
         path = self._out / "vqav2.json"
-        write_file(path, json.dumps(figures, indent=1) + "\n")
+        write_json(path, figures)
         if as_json:
             return "\n".join(json.dumps(figure) for figure in published)
         parts = [published_table(self._split)]

@@ -10,7 +10,7 @@ import pytest
 
 from aligned_vq.data.rooms.camera import Camera
 from aligned_vq.data.rooms.furniture import MAKERS
-from aligned_vq.data.rooms.kinds import KINDS, read_kinds
+from aligned_vq.data.rooms.kinds import read_kinds, room_kinds
 from aligned_vq.data.rooms.layout import RoomLayout
 from aligned_vq.data.rooms.materials import Material
 from aligned_vq.data.rooms.render import WALLS, Furniture, Light, Room, RoomImages, render
@@ -112,7 +112,7 @@ def test_a_room_follows_from_its_seed_and_splits_share_none() -> None:
     assert len({first.rgb.tobytes() for first, _ in images.values()}) == len(images)
 
 
-@pytest.mark.parametrize("label", sorted(KINDS.all))
+@pytest.mark.parametrize("label", sorted(room_kinds().all))
 @pytest.mark.parametrize("style", sorted(STYLES))
 def test_furniture_neither_overlaps_nor_leaves_the_room(label: str, style: Style) -> None:
     rng = scene_rng("train", 7, style)
@@ -129,14 +129,14 @@ def test_furniture_neither_overlaps_nor_leaves_the_room(label: str, style: Style
 
 def test_a_room_without_space_stays_empty() -> None:
     layout = RoomLayout((0.3, 0.3, 2.5), np.random.default_rng(0))
-    layout.furnish(KINDS.scannet["office"], 3)
+    layout.furnish(room_kinds().scannet["office"], 3)
     assert layout.furniture == []
 
 
 def test_scannets_twenty_one_types_are_there() -> None:
-    assert len(KINDS.scannet) == 21
-    assert len(KINDS.all) > 50
-    assert "bedroom/hotel" in KINDS.scannet
+    assert len(room_kinds().scannet) == 21
+    assert len(room_kinds().all) > 50
+    assert "bedroom/hotel" in room_kinds().scannet
 
 
 def test_unknown_furniture_is_refused_by_name(tmp_path: Path) -> None:

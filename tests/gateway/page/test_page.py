@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, expect
 
-from benchmarks.harness.browser import chromium
 from benchmarks.harness.processes import GatewayProcess
 from tests.gateway.asking import call, data_uri
 from tests.gateway.page.page_driver import PHONE, SCENE, PageDriver, opened
@@ -38,12 +37,6 @@ PIXELS = """(canvas) => {
   const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
   return Array.from({ length: data.length / 4 }, (_, at) => [...data.slice(4 * at, 4 * at + 4)]);
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as running:
-        yield running
 
 
 @pytest.fixture
