@@ -88,9 +88,10 @@ class _Surfaces:
     def __init__(self, room: Room, origin: Vector, rays: Floats) -> None:
         self._room, self._origin, self._rays = room, origin, rays
         start = np.array(origin, np.float32)
-        # The wall, floor or ceiling that a ray approaches on each axis.
-        bounds = np.where(rays > 0, np.array(room.size, np.float32), 0)
         safe = np.where(np.abs(rays) < 1e-6, 1e-6, rays)  # no division by 0
+        # The wall, floor or ceiling that a ray approaches on each axis. Of the same sign as the
+        # divisor: a ray along a wall would else leave the room behind the camera.
+        bounds = np.where(safe > 0, np.array(room.size, np.float32), 0)
         exits = (bounds - start) / safe
         # The camera is inside, so the nearest of the three ends the ray.
         axis = exits.argmin(-1)

@@ -54,6 +54,13 @@ def test_the_depth_of_a_wall_is_its_distance_along_the_viewing_axis() -> None:
     assert depth.max() == pytest.approx(5.0, abs=1e-4)
 
 
+def test_a_ray_along_a_wall_ends_in_front_of_the_camera() -> None:
+    odd = Camera((2.0, 1.0, 1.5), 0.0, 0.0, 0.0, math.radians(60), 33, 33)
+    depth = render(room(), odd, np.random.default_rng(0)).depth_m
+    assert depth[16, 16] == pytest.approx(5.0, abs=1e-4)
+    assert (depth > 0).all()
+
+
 @pytest.mark.parametrize("yaw", [0.0, 0.4])
 def test_the_front_of_a_box_hides_what_is_behind_it(yaw: float) -> None:
     rendering = seen(box((2, 3, 1.0), (1.0, 1.0, 1.0), "wood"), yaw=yaw)
