@@ -25,9 +25,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-from transformers.models.clip.modeling_clip import CLIPAttention
 
 from aligned_vq.data.scenes import questions, scene
+from aligned_vq.reference.initial_weights import sinusoids, start_local
 
 VISION_WIDTH = 192
 VISION_BLOCKS = 6  # the last never runs: LLaVA selects hidden state -2
@@ -134,47 +134,11 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> LlavaForCo
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     embeddings = model.model.vision_tower.embeddings
     with torch.no_grad():
-        embeddings.position_embedding.weight[1:] = _sinusoids(24, VISION_WIDTH)  # 0: class token
+        embeddings.position_embedding.weight[1:] = sinusoids(24, VISION_WIDTH)  # 0: class token
         embeddings.patch_embedding.weight.normal_(std=0.04)
         for layer in model.model.vision_tower.encoder.layers:
-            _start_local(layer.self_attn)
+            start_local(layer.self_attn)
     return model
-
-
-def _sinusoids(side: int, width: int) -> torch.Tensor:
-    """Fixed 2-D position code `[side * side, width]`: sines and cosines of x, then of y."""
-    rates = torch.exp(torch.linspace(0.5, -3.0, width // 4))
-    place = torch.arange(side).float()
-    rows, columns = torch.meshgrid(place, place, indexing="ij")
-    waves = [
-        f(axis.reshape(-1, 1) * rates) for axis in (columns, rows) for f in (torch.sin, torch.cos)
-    ]
-    return torch.cat(waves, dim=1)
-
-
-def _start_local(attention: CLIPAttention) -> None:
-    """Attention that starts by looking at its neighbourhood.
-
-    Query-key products near the identity meet the position sinusoids, value-output products near
-    minus the identity (mimetic initialisation, arXiv 2305.09828): small towers then find contours
-    much sooner.
-    """
-    width, per_head = attention.embed_dim, attention.head_dim
-    eye = torch.eye(width)
-
-    def factors(noise: float, identity: float, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
-        product = noise * torch.randn(width, width) / width**0.5 + identity * eye
-        # The best factors of this rank: their product approximates `product`.
-        left, scale, right = torch.linalg.svd(product)
-        root = scale[:rank].sqrt()
-        return (left[:, :rank] * root).T, right[:rank] * root[:, None]
-
-    for head in range(attention.num_heads):
-        rows = slice(head * per_head, (head + 1) * per_head)
-        attention.q_proj.weight[rows], attention.k_proj.weight[rows] = factors(0.7, 0.7, per_head)
-    output, value = factors(0.4, -0.4, width)
-    attention.out_proj.weight.copy_(output.T)
-    attention.v_proj.weight.copy_(value)
 
 
 def _corpus(count: int) -> list[str]:

@@ -1,0 +1,1 @@
+"""Dual encoders such as CLIP and SigLIP: images and texts in one space."""
