@@ -60,7 +60,7 @@ class CaptionLearner(nn.Module):
         tower = self.model.vision_model(pixel_values=batch.pixels)
         images = F.normalize(self.model.visual_projection(tower.pooler_output), dim=-1)
         # The same caption often occurs twice in a batch.
-        captions, which = batch.ids.unique(dim=0, return_inverse=True)
+        captions, which = torch.unique(batch.ids, dim=0, return_inverse=True)
         texts = self.model.text_model(input_ids=captions).pooler_output
         texts = F.normalize(self.model.text_projection(texts), dim=-1)
         scale = self.model.logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
