@@ -29,7 +29,7 @@ class DualEncoderRecipe:
     """Every number of the recipe."""
 
     rooms: int = 27_000
-    captions: Stage = Stage("captions", 4000, 96, 1e-3, warmup_steps=150, bfloat16=True)
+    captions: Stage = Stage("captions", 2400, 96, 1e-3, warmup_steps=150, bfloat16=True)
 
 
 def train_dual_encoder(
