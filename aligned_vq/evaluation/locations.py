@@ -144,12 +144,12 @@ def test_split_images(count: int) -> Iterator[Image.Image]:
         yield Image.fromarray(render(sample_scene(scene_rng("test", index))).pixels)
 
 
-def plot_locations(rows: Sequence[LocationStatistics], stem: Path) -> list[Path]:
-    """Plot a histogram per block and the coefficients of variation over blocks, as PNG and SVG.
+def plot_locations(rows: Sequence[LocationStatistics], stem: Path) -> Path:
+    """Plot a histogram per block and the coefficients of variation over blocks, as PNG.
 
     Args:
         rows: from `location_statistics`.
-        stem: path of the files, without a suffix.
+        stem: path of the file, without its suffix.
     """
     blocks = sorted({row.block for row in rows})
     columns = min(3, len(blocks) + 1)
@@ -192,7 +192,7 @@ def _style(location: str, number: int, marker: bool = True) -> dict[str, Any]:
 def main_locations(
     out: Path, checkpoint: str = "reference", num_images: int = NUM_IMAGES
 ) -> list[LocationStatistics]:
-    """Measure all locations and write `locations.json`, `.png` and `.svg`; returns the statistics.
+    """Measure all locations and write `locations.json` and `.png`; returns the statistics.
 
     Args:
         out: folder to write to, created if missing.
