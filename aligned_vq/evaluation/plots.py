@@ -19,11 +19,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentF
 
 from aligned_vq.errors import ConfigError
 from aligned_vq.files.atomic_file import new_file
-from aligned_vq.types import NORMS, Encoded, QuantizerConfig, SplitPoint
+from aligned_vq.types import NORMS, SplitPoint
 
 MODEL = "reference model"
-CURVE_POINTS = 256
-"""Maximum number of points in the curve of a codebook's usage."""
 UNSPLIT = "unsplit"
 Row = Mapping[str, Any]
 """A result of `ExamRow.to_dict`; a sweep adds `x`, `point` and `usage`."""
@@ -152,29 +150,6 @@ def plot_rate_accuracy(rows: Iterable[Row], stem: Path) -> Path | None:
         _bytes_axis(ax, "mean bytes sent per image")
 
     return save_figure(draw, stem, (8.0, 4.6))
-
-
-def usage_curves(encoded: Sequence[Encoded], config: QuantizerConfig) -> list[dict[str, Any]]:
-    """Usage of the entries of every codebook, most used first.
-
-    Args:
-        encoded: encoded images.
-        config: geometry of the codebooks.
-
-    Returns:
-        For each codebook in use: stage, group, size, and `shares`, the usage divided by that of
-        uniform usage. For more than `CURVE_POINTS` entries, neighbours are averaged.
-    """
-    curves: list[dict[str, Any]] = []
-    for stage, size in enumerate(config.codebook_sizes):
-        rows = [image.stages[stage].indices for image in encoded if stage < len(image.stages)]
-        indices = np.concatenate(rows) if rows else np.zeros((0, config.num_groups), np.int32)
-        for group in range(config.num_groups if len(indices) else 0):
-            counts = np.bincount(indices[:, group], minlength=size)
-            parts = np.array_split(np.sort(counts)[::-1], min(size, CURVE_POINTS))
-            shares = [round(float(part.mean()) * size / len(indices), 4) for part in parts]
-            curves.append({"stage": stage, "group": group, "size": size, "shares": shares})
-    return curves
 
 
 def _records(folder: Path) -> list[dict[str, Any]]:

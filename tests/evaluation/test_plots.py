@@ -20,7 +20,8 @@ from aligned_vq.evaluation.locations import (
     plot_locations,
     summarise,
 )
-from aligned_vq.evaluation.plots import plot_rate_accuracy, plot_sweep, usage_curves
+from aligned_vq.evaluation.plots import plot_rate_accuracy, plot_sweep
+from aligned_vq.evaluation.usage import usage_curves
 from aligned_vq.llava.checkpoint import LlavaCheckpoint
 from aligned_vq.types import Encoded, QuantizerConfig, StageIndices
 from tests.conftest import IMAGE_SIDE

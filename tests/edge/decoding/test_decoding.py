@@ -28,7 +28,8 @@ from aligned_vq.images.processor import ProcessorSettings
 from benchmarks.attacks.peers.gateway_probes import process_tree
 from benchmarks.attacks.peers.hostile_files import empty_scans
 from edge_client.config import EdgeConfig
-from edge_client.decoding.decoders import BlockingDecoders, ImageDecoders
+from edge_client.decoding.blocking_decoders import BlockingDecoders
+from edge_client.decoding.decoders import ImageDecoders
 from edge_client.decoding.job import (
     Limits,
     NotBase64,
@@ -185,7 +186,7 @@ def test_two_hundred_that_are_given_up_leave_nothing_behind(slow: bytes, others:
 def test_nothing_outlives_a_client_that_is_killed(slow: bytes, tmp_path: Path) -> None:
     (tmp_path / "slow.jpg").write_bytes(slow)
     program = (
-        "import sys; from edge_client.decoding.decoders import *; "
+        "import sys; from edge_client.decoding.blocking_decoders import *; "
         "from tests.edge.decoding.test_decoding import *; "
         "found = BlockingDecoders(SETTINGS, limits()); found.decode(file(), 'first'); "
         "print('ready', flush=True); found.decode(open(sys.argv[1], 'rb').read(), 'slow')"
