@@ -196,7 +196,7 @@ def main_locations(
         ConfigError: the checkpoint is invalid, or there are no images.
     """
     if num_images < 1:
-        raise ConfigError(f"pictures must be positive, got {num_images}")
+        raise ConfigError(f"images must be positive, got {num_images}")
     model = LlavaCheckpoint(checkpoint_source(checkpoint))
     pixels = list(pixel_batches(model, scene_images(num_images, "test"), BATCH))
     rows = list(location_statistics(model, pixels))
