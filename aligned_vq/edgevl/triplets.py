@@ -57,8 +57,8 @@ def mine_triplets(
     mined = Triplets(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
     if not len(mined.anchors):
         raise TrainingError(
-            f"expected triplets among {len(labels)} images of {len(set(labels.tolist()))} labels within "
-            f"a margin of {margin}, found none: keep more images, or take a larger margin"
+            f"expected triplets among {len(labels)} images of {len(set(labels.tolist()))} labels "
+            f"within a margin of {margin}, found none: keep more images, or take a larger margin"
         )
     return mined
 
