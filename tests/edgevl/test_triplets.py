@@ -53,7 +53,7 @@ def test_the_choice_of_negatives_follows_the_generator() -> None:
 
 
 def test_no_triplets_is_an_error() -> None:
-    with pytest.raises(TrainingError, match="3 images of 1 labels.*keep more images"):
+    with pytest.raises(TrainingError, match=r"3 images of 1 labels.*keep more images"):
         mine_triplets(units(3), torch.zeros(3), MARGIN, 3, np.random.default_rng(0))
 
 
