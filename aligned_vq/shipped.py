@@ -12,21 +12,37 @@ CHECKPOINT = _FOLDER / "checkpoint"
 devices install: `aligned-vq-reference` adds it, and the bundle's cloud half."""
 BUNDLE = _FOLDER / "bundle"
 """The bundle trained for it: at most 866 B per image."""
+DUAL_ENCODER = _FOLDER / "dual_encoder" / "checkpoint"
+"""CLIP in Hugging Face format, float16, which knows the reference rooms; installed like
+`CHECKPOINT`."""
 NAME = "reference"
 """Accepted by the commands in place of a path."""
 
 
 def checkpoint_source(source: str) -> str:
-    """The shipped checkpoint's directory for `reference`, anything else unchanged.
+    """The shipped LLaVA's directory for `reference`, anything else unchanged.
 
     Raises:
         ConfigError: the reference model's weights are not installed.
     """
+    return _installed(source, CHECKPOINT)
+
+
+def dual_encoder_source(source: str) -> str:
+    """The shipped dual encoder's directory for `reference`, anything else unchanged.
+
+    Raises:
+        ConfigError: its weights are not installed.
+    """
+    return _installed(source, DUAL_ENCODER)
+
+
+def _installed(source: str, directory: Path) -> str:
     if source != NAME:
         return source
-    if not CHECKPOINT.is_dir():
+    if not directory.is_dir():
         raise ConfigError(
-            f"expected the reference model's weights in {CHECKPOINT}, got none; install them from "
+            f"expected the reference model's weights in {directory}, got none; install them from "
             "a source tree: pip install ./aligned_vq/reference"
         )
-    return str(CHECKPOINT)
+    return str(directory)
