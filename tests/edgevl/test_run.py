@@ -132,7 +132,7 @@ def test_pseudo_labels_of_other_pairs_are_refused(settings: Settings, tmp_path: 
     run = opened(settings(), tmp_path / "run")
     names = tuple(f"x{name}" for name in run.pseudo.names)
     replace(run.pseudo, names=names).write(tmp_path / "run" / "pseudo_labels.csv")
-    with pytest.raises(ConfigError, match="of other pairs or labels.*remove it"):
+    with pytest.raises(ConfigError, match=r"of other pairs or labels.*remove it"):
         opened(settings(), tmp_path / "run")
 
 

@@ -1,0 +1,1 @@
+"""Pairs of images of one view: colour, and depth or infrared."""
