@@ -12,6 +12,8 @@ CHECKPOINT = _FOLDER / "checkpoint"
 devices install: `aligned-vq-reference` adds it, and the bundle's cloud half."""
 BUNDLE = _FOLDER / "bundle"
 """The bundle trained for it: at most 866 B per image."""
+CLASSIFIER = _FOLDER / "classifier"
+"""The bundle of a classifier that runs on the device alone."""
 NAME = "reference"
 """Accepted by the commands in place of a path."""
 
@@ -30,3 +32,19 @@ def checkpoint_source(source: str) -> str:
             "a source tree: pip install ./aligned_vq/reference"
         )
     return str(CHECKPOINT)
+
+
+def classifier_source(source: str | Path) -> Path:
+    """The shipped classifier's directory for `reference`, anything else unchanged.
+
+    Raises:
+        ConfigError: this installation has no reference classifier.
+    """
+    if str(source) != NAME:
+        return Path(source)
+    if not CLASSIFIER.is_dir():
+        raise ConfigError(
+            f"expected the reference classifier in {CLASSIFIER}, got none; name the folder of a "
+            "classifier bundle instead"
+        )
+    return CLASSIFIER
