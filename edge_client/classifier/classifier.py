@@ -120,6 +120,15 @@ class EdgeClassifier:
         """Whether labels outside the bundle's sets can be used here."""
         return self.manifest.takes_any_label and tokenizing.is_installed()
 
+    def load(self) -> None:
+        """Load the text encoder, if it can be used, before the first label needs it.
+
+        Raises:
+            ConfigError: it is damaged.
+        """
+        if self.takes_any_label:
+            self._labels.load()
+
     def classify(
         self,
         image: ImageSource | View,

@@ -80,9 +80,8 @@ class LabelEmbeddings:
         return checked, np.stack([rows[label] for label in checked])
 
     def load(self) -> None:
-        """Load the text encoder now, if the bundle has one; raises ConfigError as `of`."""
-        if self._manifest.takes_any_label:
-            self._text_encoder()
+        """Load the bundle's text encoder now; raises ConfigError as `of`."""
+        self._text_encoder()
 
     def _lookup(self, label: str) -> Embeddings | None:
         if (row := self._known.get(label)) is not None:
