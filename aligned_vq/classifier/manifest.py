@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any, Literal
 
-from aligned_vq.classifier.views import GreyRange
 from aligned_vq.dual_encoder.prompts import check_labels, check_template
 from aligned_vq.errors import AlignedVQError, ConfigError, InvalidInput
 from aligned_vq.files.typed_fields import check_declared
+from aligned_vq.images.depth import RangeSettings, student_processor
 from aligned_vq.images.processor import ProcessorSettings
 from aligned_vq.types import digest_of
 
@@ -32,7 +32,7 @@ class ModalityInput:
     """
 
     modality: ClassifierModality
-    range: GreyRange | None = None
+    range: RangeSettings | None = None
 
     def __post_init__(self) -> None:
         if self.modality not in MODALITIES or (self.range is None) != (self.modality == "rgb"):
@@ -120,13 +120,7 @@ class ClassifierManifest:
     @cached_property
     def processor(self) -> ProcessorSettings:
         """The image preparation: resized to S x S, without a crop, bicubic; then normalised."""
-        return ProcessorSettings(
-            size=(self.side_px, self.side_px),
-            do_center_crop=False,
-            crop_size=(self.side_px, self.side_px),
-            image_mean=self.image_mean,
-            image_std=self.image_std,
-        )
+        return student_processor(self.side_px, self.image_mean, self.image_std)
 
     @property
     def takes_any_label(self) -> bool:
@@ -159,7 +153,7 @@ class ClassifierManifest:
         """The manifest as JSON, in the order of its fields."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["modalities"] = {
-            own.modality: None if own.range is None else asdict(own.range)
+            own.modality: None if own.range is None else own.range.to_dict()
             for own in self.modalities
         }
         values["label_sets"] = [asdict(own) for own in self.label_sets]
@@ -207,7 +201,7 @@ class ClassifierManifest:
                 "image_mean": tuple(raw["image_mean"]),
                 "image_std": tuple(raw["image_std"]),
                 "modalities": tuple(
-                    ModalityInput(name, None if own is None else GreyRange(**own))
+                    ModalityInput(name, None if own is None else RangeSettings.from_dict(own))
                     for name, own in raw["modalities"].items()
                 ),
                 "label_sets": tuple(

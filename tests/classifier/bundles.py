@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from aligned_vq.classifier.files import ClassifierContent, write_classifier
 from aligned_vq.classifier.manifest import ClassifierManifest, LabelSet, ModalityInput
-from aligned_vq.classifier.views import GreyRange
+from aligned_vq.images.depth import RangeSettings
 
 SIDE = 16
 CONTEXT = 12
@@ -35,7 +35,7 @@ SETS = (LabelSet("colours", ("red", "green", "blue")), LabelSet("greys", ("white
 TEMPLATE = "a photo of {article} {label}"
 RANGES = (
     ModalityInput("rgb"),
-    ModalityInput("depth", GreyRange(0.0, 4.0)),
+    ModalityInput("depth", RangeSettings(fixed=(0.0, 4.0))),
 )
 MANIFEST = ClassifierManifest(
     name="mean colour",

@@ -93,7 +93,7 @@ def test_a_depth_image_and_a_label_set(tmp_path: Path, bundle: Path) -> None:
     path = tmp_path / "depth.png"
     Image.fromarray(np.full((20, 30), 3900, np.uint16)).save(path)
     done = classify(tmp_path, path, "--labels=greys", "--modality=depth", bundle=bundle)
-    assert done.stdout.splitlines()[0].startswith("white ")
+    assert done.stdout.splitlines()[0].startswith("black ")
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,12 @@ from PIL import Image
 
 from aligned_vq.classifier.files import IMAGE, LABELS, TEXT, TOKENIZER
 from aligned_vq.errors import ConfigError, InvalidInput
+from aligned_vq.images.depth import RangeSettings, student_pixels
+from aligned_vq.images.load import load_pixels
+from aligned_vq.images.preprocess import normalize
 from edge_client import EdgeClassifier
 from edge_client.classifier import label_embeddings
-from tests.classifier.bundles import CONTEXT, MANIFEST, plain, text_graph, write_bundle
+from tests.classifier.bundles import CONTEXT, MANIFEST, RANGES, plain, text_graph, write_bundle
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -120,8 +123,15 @@ def test_a_special_token_that_is_also_a_word(tmp_path: Path) -> None:
 
 def test_depth_in_millimetres_and_metres(classifier: EdgeClassifier) -> None:
     near, far = np.full((30, 20), 200, np.uint16), np.full((30, 20), 3.9, np.float32)
-    assert classifier.classify(near, "greys", "depth").best == "black"
-    assert classifier.classify(far, "greys", "depth").best == "white"
+    assert classifier.classify(near, "greys", "depth").best == "white"  # near is bright
+    assert classifier.classify(far, "greys", "depth").best == "black"
+    view = classifier.view(near, "depth")
+    expected = student_pixels(
+        load_pixels(near, "depth"),
+        classifier.manifest.processor,
+        RANGES[1].range or RangeSettings(),
+    )
+    assert np.array_equal(normalize(view, classifier.manifest.processor), expected)
 
 
 def test_a_modality_that_the_bundle_has_not(classifier: EdgeClassifier) -> None:
