@@ -2,7 +2,7 @@
 
 python -m benchmarks.bench benchmarks/experiments/smallest.yaml --out DIR
 
-writes DIR/smallest.json and, for each part, DIR/PART.md, .png and .svg. `--parts` measures only
+writes DIR/smallest.json and, for each part, DIR/PART.md and DIR/PART.png. `--parts` measures only
 the parts it names and leaves the records of the others in the JSON file unchanged. `--draw`
 measures nothing and draws tables and plots from the existing record.
 """

@@ -52,7 +52,7 @@ class Kind(Protocol):
         ...
 
     def plot(self, rows: Sequence[Row], stem: Path) -> object:
-        """Draw rows with statistics to `stem`.png and `stem`.svg."""
+        """Draw rows with statistics to `stem`.png."""
         ...
 
 

@@ -81,7 +81,7 @@ def _names(text: str | None) -> tuple[str, ...] | None:
 
 
 def _parser() -> ArgumentParser:
-    serve_parser = ArgumentParser(default_env=True, env_prefix="AVQ_CLOUD")
+    serve_parser = ArgumentParser()
     serve_parser.add_class_arguments(CloudConfig, nested_key=None)
     serve_parser.add_argument("--config", action="config", help="YAML file with settings")
     levels = ("debug", "info", "warning", "error")

@@ -54,8 +54,8 @@ class ServiceParts:
 
 
 class SplitInferenceService:
-    """Implements the RPCs. Its only state is a cache of image embeddings, so replicas need not
-    share anything.
+    """Implements the RPCs. Its only state is a cache of decoded images, so replicas need not share
+    anything.
 
     Args:
         parts: decoder, engine, prompt builder, metrics and access control.
@@ -222,7 +222,7 @@ class SplitInferenceService:
             )
         # The client's id need not be unique, but the engine's must be.
         request_id = f"{question.request_id or 'anonymous'}-{uuid.uuid4().hex}"
-        request = EngineRequest(request_id, prompt_ids, image.embeds, sampling, image.key)
+        request = EngineRequest(request_id, prompt_ids, image.engine_input, sampling, image.key)
         begun = False
         async for chunk in self._chunks(request):
             if not begun:

@@ -274,8 +274,7 @@ def _serve_command() -> ArgumentParser:
 
 
 def _command(has_json: bool = True) -> ArgumentParser:
-    # Each option is also an environment variable, such as AVQ_EDGE_TARGET.
-    command = ArgumentParser(default_env=True, env_prefix="AVQ_EDGE")
+    command = ArgumentParser()
     command.add_argument(
         "--target",
         default=DEFAULT_TARGET,

@@ -66,7 +66,7 @@ class SplitTower:
         for payload, decoded in zip(payloads, self._decoder.decode_many(payloads), strict=True):
             if not isinstance(decoded, EngineImage):
                 raise decoded  # the decoder returns an error for each payload that it refuses
-            outputs.append(TowerOutput(decoded.embeds, payload.digest(), len(payload.body)))
+            outputs.append(TowerOutput(decoded.engine_input, payload.digest(), len(payload.body)))
         return outputs
 
 

@@ -50,6 +50,14 @@ def cut(images: NDArray[np.uint8], crops: Tensor, side_px: int) -> Tensor:
     return F.grid_sample(pixels, grid, align_corners=False, padding_mode="border")
 
 
+def cut_classes(maps: NDArray[np.uint8], crops: Tensor, side_px: int) -> Tensor:
+    """The same crops of maps of classes `[B, H, W]`, nearest neighbours: int64 `[B, S, S]`."""
+    values = torch.from_numpy(np.ascontiguousarray(maps))[:, None].float()
+    grid = F.affine_grid(crops, [len(maps), 1, side_px, side_px], align_corners=False)
+    near = F.grid_sample(values, grid, "nearest", "border", align_corners=False)
+    return near[:, 0].long()
+
+
 def normalize_channels(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """`[B, 3, H, W]` less `mean`, over `std`, of each channel."""
     shape = (1, len(mean), 1, 1)

@@ -53,7 +53,7 @@ def calibration_error(confidence: Tensor, right: Tensor) -> float:
     """Mean difference of confidence and accuracy over bins, weighted by their images."""
     bins = (confidence * ECE_BINS).long().clamp(0, ECE_BINS - 1)
     total = 0.0
-    for number in bins.unique():
+    for number in torch.unique(bins):
         chosen = bins == number
         gap = confidence[chosen].mean() - right[chosen].float().mean()
         total += float(gap.abs()) * float(chosen.float().mean())

@@ -57,8 +57,8 @@ def mine_triplets(
     mined = Triplets(*(torch.cat(fields) for fields in zip(*parts, strict=True)))
     if not len(mined.anchors):
         raise TrainingError(
-            f"expected triplets among {len(labels)} images of {len(labels.unique())} labels within "
-            f"a margin of {margin}, found none: keep more images, or take a larger margin"
+            f"expected triplets among {len(labels)} images of {len(set(labels.tolist()))} labels "
+            f"within a margin of {margin}, found none: keep more images, or take a larger margin"
         )
     return mined
 
@@ -89,4 +89,5 @@ def triplet_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: flo
     """Mean of `[d(a, p) - d(a, n) + m]_+` over rows `[T, D]` of unit vectors, d Euclidean."""
     to_positive = (anchor - positive).norm(dim=-1)
     to_negative = (anchor - negative).norm(dim=-1)
-    return (to_positive - to_negative + margin).clamp(min=0).mean()
+    loss: Tensor = (to_positive - to_negative + margin).clamp(min=0).mean()
+    return loss

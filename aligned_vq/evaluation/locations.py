@@ -15,12 +15,11 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from aligned_vq.calibration.codec import pixel_batches
-from aligned_vq.data.scenes.scene import render, sample_scene, scene_rng
+from aligned_vq.data.scenes.exam import scene_images
 from aligned_vq.errors import ConfigError
 from aligned_vq.evaluation.plots import MODEL, line_style, save_figure
 from aligned_vq.files.atomic_file import write_json
@@ -138,18 +137,12 @@ def _values_by_location(block: Block, x: Tensor) -> dict[str, Tensor]:
     return dict(zip(LOCATIONS, values, strict=True))
 
 
-def test_split_images(count: int) -> Iterator[Image.Image]:
-    """The first images of the reference world's test split."""
-    for index in range(count):
-        yield Image.fromarray(render(sample_scene(scene_rng("test", index))).pixels)
-
-
-def plot_locations(rows: Sequence[LocationStatistics], stem: Path) -> list[Path]:
-    """Plot a histogram per block and the coefficients of variation over blocks, as PNG and SVG.
+def plot_locations(rows: Sequence[LocationStatistics], stem: Path) -> Path:
+    """Plot a histogram per block and the coefficients of variation over blocks, as PNG.
 
     Args:
         rows: from `location_statistics`.
-        stem: path of the files, without a suffix.
+        stem: path of the file, without its suffix.
     """
     blocks = sorted({row.block for row in rows})
     columns = min(3, len(blocks) + 1)
@@ -192,7 +185,7 @@ def _style(location: str, number: int, marker: bool = True) -> dict[str, Any]:
 def main_locations(
     out: Path, checkpoint: str = "reference", num_images: int = NUM_IMAGES
 ) -> list[LocationStatistics]:
-    """Measure all locations and write `locations.json`, `.png` and `.svg`; returns the statistics.
+    """Measure all locations and write `locations.json` and `.png`; returns the statistics.
 
     Args:
         out: folder to write to, created if missing.
@@ -203,11 +196,10 @@ def main_locations(
         ConfigError: the checkpoint is invalid, or there are no images.
     """
     if num_images < 1:
-        raise ConfigError(f"pictures must be positive, got {num_images}")
+        raise ConfigError(f"images must be positive, got {num_images}")
     model = LlavaCheckpoint(checkpoint_source(checkpoint))
-    rows = list(
-        location_statistics(model, list(pixel_batches(model, test_split_images(num_images), BATCH)))
-    )
+    pixels = list(pixel_batches(model, scene_images(num_images, "test"), BATCH))
+    rows = list(location_statistics(model, pixels))
     out.mkdir(parents=True, exist_ok=True)
     figures = {
         "definition": "cv = std(|x|) / mean(|x|) over all pictures, tokens and channels",

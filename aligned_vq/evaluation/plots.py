@@ -1,4 +1,4 @@
-"""Plots of evaluations and sweeps, as PNG and SVG; equal data give equal bytes of SVG.
+"""Plots of evaluations and sweeps, as PNG; equal data give equal bytes.
 
 Colours are those of Okabe and Ito, which colour-blind people can distinguish; lines also differ in
 their markers or dash patterns.
@@ -19,11 +19,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentF
 
 from aligned_vq.errors import ConfigError
 from aligned_vq.files.atomic_file import new_file
-from aligned_vq.types import NORMS, Encoded, QuantizerConfig, SplitPoint
+from aligned_vq.types import NORMS, SplitPoint
 
 MODEL = "reference model"
-CURVE_POINTS = 256
-"""Maximum number of points in the curve of a codebook's usage."""
 UNSPLIT = "unsplit"
 Row = Mapping[str, Any]
 """A result of `ExamRow.to_dict`; a sweep adds `x`, `point` and `usage`."""
@@ -31,7 +29,6 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 _MARKERS = "osD^vPXd<>*h"
 _DASHES = ("-", "--", "-.", ":")
 _SETTINGS: Any = {  # matplotlib's stubs list every key
-    "svg.hashsalt": "aligned-vq",  # ids of SVG elements are random without one
     "font.family": "DejaVu Sans",  # comes with matplotlib
     "font.size": 9.0,
     "axes.grid": True,
@@ -68,17 +65,16 @@ def line_style(number: int, marker: bool = True) -> dict[str, Any]:
 
 def save_figure(
     draw: Callable[[Figure], None], stem: Path, size: tuple[float, float] = (6.4, 4.0)
-) -> list[Path]:
-    """Draw a figure of `size` inches and write it as `stem`.png (150 dpi) and `stem`.svg."""
-    paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "svg")]
+) -> Path:
+    """Draw a figure of `size` inches, write it as `stem`.png (150 dpi) and return its path."""
+    path = stem.with_name(f"{stem.name}.png")
     with matplotlib.rc_context(_SETTINGS):
         figure = Figure(figsize=size, layout="constrained")  # without pyplot: no display, no state
         draw(figure)
-        with new_file(paths[0]) as temporary:
+        with new_file(path) as temporary:
+            # Without the version of matplotlib, which is a part of the metadata by default.
             figure.savefig(temporary, dpi=150, metadata={"Software": None})
-        with new_file(paths[1]) as temporary:
-            figure.savefig(temporary, metadata={"Date": None, "Creator": None})
-    return paths
+    return path
 
 
 def plot_sweep(folder: Path) -> list[Path]:
@@ -107,31 +103,36 @@ def plot_sweep(folder: Path) -> list[Path]:
         _finish(ax, level, "Answers against payload, test split")
         _bytes_axis(ax, "mean payload body, bytes per image")
 
-    paths = save_figure(rate, folder / "rate")
+    paths = [save_figure(rate, folder / "rate")]
     for group, members in named.items():
         title = _TITLES.get(group, f"Answers by {group}")
         label = _X_LABELS.get(group, group)
-        paths += save_figure(
-            lambda figure, rows=members, title=title, label=label: _over_x(  # type: ignore[misc]
-                figure.subplots(), rows, title, label, level
-            ),
-            folder / group,
+        paths.append(
+            save_figure(
+                lambda figure, rows=members, title=title, label=label: _over_x(  # type: ignore[misc]
+                    figure.subplots(), rows, title, label, level
+                ),
+                folder / group,
+            )
         )
     if any(row["usage"] for row in rows):
         panels = {group: m for group, m in by_group.items() if any(row["usage"] for row in m)}
         size = (5.2 * min(2, len(panels)), 3.6 * -(-len(panels) // 2) + 0.4)
-        paths += save_figure(lambda figure: _usage(figure, panels), folder / "usage", size)
+        paths.append(save_figure(lambda figure: _usage(figure, panels), folder / "usage", size))
     return paths
 
 
-def plot_rate_accuracy(rows: Iterable[Row], path: Path) -> list[Path]:
+def plot_rate_accuracy(rows: Iterable[Row], stem: Path) -> Path | None:
     """Plot accuracy over bytes of all ways to send an image: image files, raw features, codecs.
 
     The row named "unsplit" becomes a horizontal line; without other rows there is no plot.
 
     Args:
         rows: from `ExamRow.to_dict`.
-        path: of the plots; a suffix .png or .svg is removed.
+        stem: path of the plot, without its suffix .png.
+
+    Returns:
+        The path of the plot, if there is one.
     """
     families: dict[str, list[Row]] = {}
     all_rows = list(rows)
@@ -139,7 +140,7 @@ def plot_rate_accuracy(rows: Iterable[Row], path: Path) -> list[Path]:
         if row["name"] != UNSPLIT:
             families.setdefault(_family(row), []).append(row)
     if not families:
-        return []
+        return None
 
     def draw(figure: Figure) -> None:
         ax = figure.subplots()
@@ -148,31 +149,7 @@ def plot_rate_accuracy(rows: Iterable[Row], path: Path) -> list[Path]:
         _finish(ax, _unsplit_accuracy(all_rows), "Answers against bytes sent, test split")
         _bytes_axis(ax, "mean bytes sent per image")
 
-    stem = path.with_suffix("") if path.suffix in (".png", ".svg") else path
     return save_figure(draw, stem, (8.0, 4.6))
-
-
-def usage_curves(encoded: Sequence[Encoded], config: QuantizerConfig) -> list[dict[str, Any]]:
-    """Usage of the entries of every codebook, most used first.
-
-    Args:
-        encoded: encoded images.
-        config: geometry of the codebooks.
-
-    Returns:
-        For each codebook in use: stage, group, size, and `shares`, the usage divided by that of
-        uniform usage. For more than `CURVE_POINTS` entries, neighbours are averaged.
-    """
-    curves: list[dict[str, Any]] = []
-    for stage, size in enumerate(config.codebook_sizes):
-        rows = [image.stages[stage].indices for image in encoded if stage < len(image.stages)]
-        indices = np.concatenate(rows) if rows else np.zeros((0, config.num_groups), np.int32)
-        for group in range(config.num_groups if len(indices) else 0):
-            counts = np.bincount(indices[:, group], minlength=size)
-            parts = np.array_split(np.sort(counts)[::-1], min(size, CURVE_POINTS))
-            shares = [round(float(part.mean()) * size / len(indices), 4) for part in parts]
-            curves.append({"stage": stage, "group": group, "size": size, "shares": shares})
-    return curves
 
 
 def _records(folder: Path) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ from aligned_vq.errors import AlignedVQError, TrainingError
 from aligned_vq.evaluation.codec_path import calibrated_path
 from aligned_vq.evaluation.examiner import Evaluator, Examination
 from aligned_vq.evaluation.llava import LoadedLlava
-from aligned_vq.evaluation.plots import plot_sweep, usage_curves
+from aligned_vq.evaluation.plots import plot_sweep
 from aligned_vq.evaluation.results import DIFFERENCE_TITLE, ExamRow, Verdicts
 from aligned_vq.evaluation.sweep_config import (
     SweepConfig,
@@ -36,7 +36,7 @@ from aligned_vq.evaluation.sweep_config import (
     read_sweep,
     write_record,
 )
-from aligned_vq.evaluation.usage import codebook_usage
+from aligned_vq.evaluation.usage import codebook_usage, usage_curves
 from aligned_vq.files.atomic_file import write_file
 from aligned_vq.llava.checkpoint import LlavaCheckpoint
 from aligned_vq.shipped import checkpoint_source

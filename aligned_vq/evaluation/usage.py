@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aligned_vq.types import Encoded
+from aligned_vq.types import Encoded, QuantizerConfig
+
+CURVE_POINTS = 256
+"""Maximum number of points in the curve of a codebook's usage."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,29 @@ def codebook_usage(
         for number, total in enumerate(counts)
         for group, row in enumerate(total)
     )
+
+
+def usage_curves(encoded: Sequence[Encoded], config: QuantizerConfig) -> list[dict[str, Any]]:
+    """Usage of the entries of every codebook, most used first.
+
+    Args:
+        encoded: encoded images.
+        config: geometry of the codebooks.
+
+    Returns:
+        For each codebook in use: stage, group, size, and `shares`, the usage divided by that of
+        uniform usage. For more than `CURVE_POINTS` entries, neighbours are averaged.
+    """
+    curves: list[dict[str, Any]] = []
+    for stage, size in enumerate(config.codebook_sizes):
+        rows = [image.stages[stage].indices for image in encoded if stage < len(image.stages)]
+        indices = np.concatenate(rows) if rows else np.zeros((0, config.num_groups), np.int32)
+        for group in range(config.num_groups if len(indices) else 0):
+            counts = np.bincount(indices[:, group], minlength=size)
+            parts = np.array_split(np.sort(counts)[::-1], min(size, CURVE_POINTS))
+            shares = [round(float(part.mean()) * size / len(indices), 4) for part in parts]
+            curves.append({"stage": stage, "group": group, "size": size, "shares": shares})
+    return curves
 
 
 def _count(indices: NDArray[np.int32], total: NDArray[np.int64]) -> None:

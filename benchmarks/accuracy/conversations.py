@@ -22,6 +22,7 @@ from tqdm import tqdm
 from aligned_vq.data.scenes.exam import ExamImage, exam_conversations
 from aligned_vq.data.scenes.questions import DESCRIBE
 from aligned_vq.evaluation.bootstrap import paired_difference
+from aligned_vq.files.atomic_file import write_json
 from aligned_vq.shipped import BUNDLE, CHECKPOINT
 from aligned_vq.types import SplitPoint
 from benchmarks.accuracy.equality import identity_bundle
@@ -131,7 +132,7 @@ def main() -> int:
                     results[name] = asyncio.run(measure(cloud.target, bundle, exam, quality))
                     print(json.dumps({"path": name, **results[name]}), flush=True)
     if options.out:
-        options.out.write_text(json.dumps(results, indent=2) + "\n")
+        write_json(options.out, results)
     # In percentage points, positive where accuracy is lost.
     losses = [-result["difference"][0] for result in results.values()]
     return 1 if max(losses) > 100 * MAX_LOSS else 0

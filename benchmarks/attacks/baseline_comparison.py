@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from aligned_vq.files.atomic_file import write_json
 from aligned_vq.shipped import BUNDLE, CHECKPOINT
 from benchmarks.harness.load import LoadClient, clients, run
 from benchmarks.harness.processes import CloudProcess
@@ -71,7 +72,7 @@ def main() -> int:
         figures = measure(this.target, baseline.target, load, options.rounds)
     print(json.dumps(figures))
     if options.out:
-        options.out.write_text(json.dumps(figures, indent=2) + "\n")
+        write_json(options.out, figures)
     met = figures["throughput_ratio"] >= 1 - MAX_LOSS and figures["p95_ratio"] <= 1 + MAX_LOSS
     return 0 if met else 1
 

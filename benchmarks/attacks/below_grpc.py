@@ -26,6 +26,7 @@ import grpc
 import hpack
 import numpy as np
 
+from aligned_vq.files.atomic_file import write_json
 from aligned_vq.shipped import BUNDLE, CHECKPOINT
 from benchmarks.attacks.peers.broken_frames import KINDS, RECORDS
 from benchmarks.attacks.peers.frames import call_ends
@@ -195,7 +196,7 @@ def main() -> int:
     }
     print(json.dumps(figures, indent=2))
     if options.out:
-        options.out.write_text(json.dumps(figures, indent=2) + "\n")
+        write_json(options.out, figures)
     targets = {
         "alive": alive,
         "no good question lost": not observations.lost,

@@ -22,6 +22,7 @@ from typing import Any
 
 import grpc
 
+from aligned_vq.files.atomic_file import write_json
 from aligned_vq.shipped import BUNDLE, CHECKPOINT
 from benchmarks.harness.load import LoadClient, ask, clients
 from benchmarks.harness.processes import CloudProcess, GatewayProcess, ServerProcess
@@ -271,7 +272,7 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     results = asyncio.run(run(options))
     if options.out:
-        options.out.write_text(json.dumps(results, indent=2) + "\n")
+        write_json(options.out, results)
     return 1 if any(figures["missed"] for figures in results) else 0
 
 

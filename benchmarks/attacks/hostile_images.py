@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from aligned_vq.errors import AlignedVQError
+from aligned_vq.files.atomic_file import write_json
 from aligned_vq.images.formats import FORMATS
 from aligned_vq.shipped import BUNDLE, CHECKPOINT
 from benchmarks.attacks.peers.gateway_probes import (
@@ -94,7 +95,7 @@ def main() -> int:
         target = f" (at most {TARGETS[name]:g})" if name in TARGETS else ""
         print(f"{name}: {value:.4g}{target}{' MISSED' if name in missed else ''}")
     if options.out:
-        options.out.write_text(json.dumps({"figures": figures, "alone": alone}, indent=2))
+        write_json(options.out, {"figures": figures, "alone": alone})
     return 1 if missed else 0
 
 

@@ -28,6 +28,7 @@ from typing import Any
 import grpc
 
 from aligned_vq.data.scenes.exam import ExamImage, exam_images
+from aligned_vq.files.atomic_file import write_json
 from aligned_vq.shipped import BUNDLE, CHECKPOINT
 from benchmarks.attacks.question_cases import (
     HOSTILE,
@@ -227,7 +228,7 @@ def main() -> int:
         f"(target 0): {'missed' if missed else 'met'}"
     )
     if options.out:
-        options.out.write_text(json.dumps(figures, indent=2) + "\n")
+        write_json(options.out, figures)
     return int(missed)
 
 

@@ -23,6 +23,7 @@ from typing import Any
 import grpc
 
 from aligned_vq.answers import Sampling
+from aligned_vq.files.atomic_file import write_json
 from aligned_vq.shipped import BUNDLE, CHECKPOINT
 from benchmarks.harness.processes import CloudProcess
 from cloud_server.certificates import issuing
@@ -232,7 +233,7 @@ def main(argv: list[str] | None = None) -> int:
         )
         print(f"{kind:18} {cells}  {'MISSED' if bad else 'met'}")
     if options.out is not None:
-        options.out.write_text(json.dumps({"target_s": TARGET_SECONDS, "rows": rows}, indent=1))
+        write_json(options.out, {"target_s": TARGET_SECONDS, "rows": rows})
     return int(missed)
 
 

@@ -109,9 +109,9 @@ def findings(rows: Sequence[Row]) -> list[str]:
     return sentences
 
 
-def plot(rows: Sequence[Row], stem: Path) -> list[Path]:
+def plot(rows: Sequence[Row], stem: Path) -> Path:
     """Speed-ups against bandwidth, and the stages on the link of the sweep where the two systems
-    are closest; written as `stem`.png and `stem`.svg."""
+    are closest; written as `stem`.png."""
 
     def draw(figure: Figure) -> None:
         above, below = figure.subplots(2, height_ratios=(3, 2))

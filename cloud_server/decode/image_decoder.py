@@ -16,13 +16,16 @@ from cloud_server.model import CloudCut, CloudModel
 
 
 class EngineImage(NamedTuple):
-    """Image embeddings `[N', H]` and the stage timings, which images of one pass share."""
+    """One decoded payload."""
 
-    embeds: Tensor
+    engine_input: Tensor
+    """Image embeddings `[N', H]` in the model's dtype, from `ImageDecoder`; or codebook indices
+    `[N, K]` int16, from `IndexReader`, for an engine that rebuilds images itself."""
     timings: Timings
+    """Time of each stage; payloads that were decoded in one pass share it."""
 
     def __repr__(self) -> str:
-        return f"EngineImage({tuple(self.embeds.shape)}, {self.timings})"
+        return f"EngineImage({tuple(self.engine_input.shape)}, {self.timings})"
 
 
 class ImageDecoder:

@@ -22,8 +22,8 @@ class QuestionImage:
     """The image of one question, ready for the engine."""
 
     source: ImageSource
-    embeds: Tensor | None = field(default=None, repr=False)
-    """Image embeddings `[N', H]` or codebook indices `[N, K]`; None for a text-only question."""
+    engine_input: Tensor | None = field(default=None, repr=False)
+    """As in `EngineImage`; None for a text-only question."""
     key: bytes = b""
     """Cache key, salted with the client's identity."""
     digest: bytes = b""
@@ -42,7 +42,7 @@ class ImageStore:
 
     def __init__(self, decoder: DecodeBatcher, max_bytes: int) -> None:
         self._decoder = decoder
-        self._cache: LruByteCache[Tensor] = LruByteCache(max_bytes, lambda embeds: embeds.nbytes)
+        self._cache: LruByteCache[Tensor] = LruByteCache(max_bytes, lambda image: image.nbytes)
 
     def text_only(self, identity: str) -> QuestionImage:
         """The place of an image in a text-only question."""
@@ -51,8 +51,8 @@ class ImageStore:
     def cached(self, identity: str, digest: bytes) -> QuestionImage | None:
         """An image that this client sent earlier; None if the cache does not hold it any more."""
         key = _image_key(identity, digest)
-        embeds = self._cache.get(key)
-        return None if embeds is None else QuestionImage("held", embeds, key, digest)
+        engine_input = self._cache.get(key)
+        return None if engine_input is None else QuestionImage("held", engine_input, key, digest)
 
     async def decoded(
         self, identity: str, payload: Payload, stages_ns: Mapping[str, int], span: Span
@@ -70,17 +70,18 @@ class ImageStore:
         """
         digest = payload.digest()
         key = _image_key(identity, digest)
-        embeds = self._cache.get(key)
-        if embeds is None:
+        engine_input = self._cache.get(key)
+        if engine_input is None:
             decoded = await self._decoder.decode(payload)
             span.stages(decoded.timings.stages_ns)
-            embeds, stages_ns = decoded.embeds, {**stages_ns, **decoded.timings.stages_ns}
-            self._cache.put(key, embeds)
+            stages_ns = {**stages_ns, **decoded.timings.stages_ns}
+            engine_input = decoded.engine_input
+            self._cache.put(key, engine_input)
         return QuestionImage(
             # A value larger than the cache is not stored, and must not be offered for follow-up
             # questions.
             "decoded",
-            embeds,
+            engine_input,
             key,
             digest if key in self._cache else b"",
             stages_ns,

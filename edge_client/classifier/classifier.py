@@ -22,7 +22,7 @@ from aligned_vq.stopwatch import Stopwatch
 from edge_client.classifier import tokenizing
 from edge_client.classifier.label_embeddings import LabelEmbeddings
 from edge_client.classifier.tower import OnnxTower
-from edge_client.decoding.decoders import BlockingDecoders
+from edge_client.decoding.blocking_decoders import BlockingDecoders
 from edge_client.decoding.job import Limits
 
 Labels = Sequence[str] | str | None

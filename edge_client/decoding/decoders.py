@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 import traceback
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ from typing import Any, Self, TypeVar
 from aligned_vq.classifier.views import Preparation
 from aligned_vq.errors import InvalidInput
 from aligned_vq.images.processor import ProcessorSettings
-from edge_client.decoding.fork_client import DecodingProcess, ForkClient
+from edge_client.decoding.decoding_process import DecodingProcess
+from edge_client.decoding.fork_client import ForkClient
 from edge_client.decoding.job import (
     GRANT_LARGE,
     REQUEST_LARGE,
@@ -143,25 +143,24 @@ class ImageDecoders:
     async def _finish_job(
         self, process: DecodingProcess, slot: DecodingSlot, data: bytes | memoryview
     ) -> DecodedView:
-        loop, connection = asyncio.get_running_loop(), process.connection
         rest = memoryview(data)
         for start in range(_PIECE_BYTES, len(rest), _PIECE_BYTES):
-            await loop.sock_sendall(connection, rest[start : start + _PIECE_BYTES])
-        prefix = await _read(process, len(REQUEST_LARGE))
+            await process.send(rest[start : start + _PIECE_BYTES])
+        prefix = await process.read(len(REQUEST_LARGE))
         if prefix == REQUEST_LARGE:
             await self._slots.acquire_long(slot)
-            await loop.sock_sendall(connection, GRANT_LARGE)
-            prefix = await _read(process, len(REQUEST_LARGE))
+            await process.send(GRANT_LARGE)
+            prefix = await process.read(len(REQUEST_LARGE))
         # From here on nothing is trusted: an image may have taken over its decoder.
         length = header_bytes(prefix)
         if length > _MAX_HEADER_BYTES:
             raise EOFError
-        fields = json.loads(await _read(process, length))
+        fields = json.loads(await process.read(length))
         if "error" in fields:
             raise _error(fields)
         if not 0 < fields["length"] <= MAX_VIEW_BYTES:
             raise EOFError
-        return view_from_message(fields, await _read(process, fields["length"]))
+        return view_from_message(fields, await process.read(fields["length"]))
 
 
 async def _without_cycles(work: Coroutine[Any, Any, _T]) -> _T:
@@ -193,61 +192,6 @@ class _Work:
     def close(self) -> None:
         if self.process is not None:
             self.process.close()
-
-
-class BlockingDecoders:
-    """`ImageDecoders` for callers without an event loop. Thread-safe.
-
-    The first image starts the fork server, which takes some tenths of a second.
-    """
-
-    def __init__(self, settings: ProcessorSettings, limits: Limits) -> None:
-        self._decoders = ImageDecoders(settings, limits)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._lock = threading.Lock()
-
-    def decode(self, data: bytes, name: str, preparation: Preparation | None = None) -> DecodedView:
-        """See `ImageDecoders.decode`."""
-        return self._run(self._decoders.decode(data, name=name, preparation=preparation))
-
-    def close(self) -> None:
-        """End all processes."""
-        with self._lock:
-            loop = self._loop
-        if loop is not None:
-            self._run(self._decoders.close())
-            loop.call_soon_threadsafe(loop.stop)
-            self._thread.join()
-            loop.close()
-            self._loop = None
-
-    def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        # Lazily: a client whose images need no decoding starts neither loop nor processes.
-        with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(
-                    target=self._loop.run_forever, name="image-decoders", daemon=True
-                )
-                self._thread.start()
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
-
-
-async def _read(process: DecodingProcess, length: int) -> bytearray:
-    """The next `length` bytes; EOFError if the process ends first."""
-    loop, buffer = asyncio.get_running_loop(), bytearray(length)
-    rest = memoryview(buffer)
-    while rest:
-        count = await loop.sock_recv_into(process.connection, rest)
-        if not count:
-            raise EOFError
-        rest = rest[count:]
-    return buffer
 
 
 def _error(fields: dict[str, Any]) -> InvalidInput:

@@ -10,7 +10,8 @@ import subprocess
 import sys
 
 from aligned_vq.errors import EngineError
-from edge_client.decoding.fork_server import PID, READY, SLOW
+from edge_client.decoding.decoding_process import DecodingProcess
+from edge_client.decoding.fork_server import READY
 
 START_SECONDS = 60.0
 MAX_JOBS = 100
@@ -21,68 +22,6 @@ _EXIT_NOTICE_SECONDS = 0.02
 _MAX_ATTEMPTS = 5
 _BUFFER_BYTES = 2**20
 _MODULE = "edge_client.decoding.fork_server"
-
-
-class DecodingProcess:
-    """A process that decodes one image after another; `close` kills it in any state.
-
-    Args:
-        connection: non-blocking socket for its jobs.
-        lifeline: write end of the pipe whose closing kills it.
-    """
-
-    def __init__(self, connection: socket.socket, lifeline: int) -> None:
-        self.connection = connection
-        self._lifeline = lifeline
-        self.closed = False
-        self.slow = False
-        self.jobs = 0
-        self._pid = 0
-        self._cpu_seconds_before = 0.0
-
-    async def begin(self, head: bytes) -> None:
-        """Send the head of a job's message; OSError or EOFError if the process is dead."""
-        loop = asyncio.get_running_loop()
-        if not self.jobs:
-            received = b""
-            while len(received) < PID.size:
-                more = await loop.sock_recv(self.connection, PID.size - len(received))
-                if not more:
-                    raise EOFError
-                received += more
-            self._pid = PID.unpack(received)[0]
-        self.jobs += 1
-        self._cpu_seconds_before = self._cpu_seconds() or 0.0
-        await loop.sock_sendall(self.connection, head)
-
-    def used_seconds(self) -> float | None:
-        """CPU time of its current job; None where the system does not report it."""
-        cpu_seconds = self._cpu_seconds()
-        return None if cpu_seconds is None else cpu_seconds - self._cpu_seconds_before
-
-    def _cpu_seconds(self) -> float | None:
-        # After the program's name in parentheses, fields 11 and 12 are user and system time.
-        try:
-            with open(f"/proc/{self._pid}/stat", "rb") as file:
-                fields = file.read().rpartition(b")")[2].split()
-        except OSError:
-            return None
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def slow_down(self) -> None:
-        """Lower its priority below other processes of this machine."""
-        if not self.closed:
-            self.slow = True
-            with contextlib.suppress(OSError):
-                os.write(self._lifeline, SLOW)
-
-    def close(self) -> None:
-        """Kill it; its memory is free within milliseconds. Idempotent."""
-        if not self.closed:
-            self.closed = True
-            os.close(self._lifeline)
-            with contextlib.suppress(OSError):
-                self.connection.shutdown(socket.SHUT_RDWR)  # wakes a task that reads from it
 
 
 class ForkClient:

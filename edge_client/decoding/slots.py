@@ -10,11 +10,11 @@ time uses much memory. Callers are served round-robin, the images of each in ord
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Protocol
 
 from aligned_vq.errors import Overloaded
+from edge_client.decoding.wait_queue import WaitQueue
 
 RETRY_SECONDS = 2.0
 _MIN_CHECK_SECONDS = 0.02
@@ -72,7 +72,8 @@ class DecodingSlots:
         self._running: list[DecodingSlot] = []
         """Short slots in use, the oldest first."""
         self._long: DecodingSlot | None = None
-        self._waiting, self._waiting_long = _WaitQueue(), _WaitQueue()
+        self._waiting: WaitQueue[DecodingSlot] = WaitQueue()
+        self._waiting_long: WaitQueue[DecodingSlot] = WaitQueue()
 
     async def acquire(self, slot: DecodingSlot) -> None:
         """Take a short slot; `release` must follow.
@@ -170,9 +171,9 @@ class DecodingSlots:
         slot.work.close()
 
     async def _wait(
-        self, waiting: _WaitQueue, slot: DecodingSlot, release: Callable[[], None]
+        self, waiting: WaitQueue[DecodingSlot], slot: DecodingSlot, release: Callable[[], None]
     ) -> None:
-        granted = waiting.add(slot)
+        granted = waiting.add(slot.caller, slot)
         try:
             async with asyncio.timeout(self._wait_seconds):
                 await granted
@@ -183,47 +184,6 @@ class DecodingSlots:
             if isinstance(error, TimeoutError):
                 raise overloaded() from None
             raise
-
-
-class _WaitQueue:
-    """Waiting images: round-robin over callers, first in first out for each."""
-
-    def __init__(self) -> None:
-        self._queues: OrderedDict[str, deque[DecodingSlot]] = OrderedDict()
-        self._granted: dict[DecodingSlot, asyncio.Future[None]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._granted)
-
-    def add(self, slot: DecodingSlot) -> asyncio.Future[None]:
-        """Enqueue; the future is done once the slot is granted."""
-        self._queues.setdefault(slot.caller, deque()).append(slot)
-        granted = asyncio.get_running_loop().create_future()
-        self._granted[slot] = granted
-        return granted
-
-    def remove(self, slot: DecodingSlot) -> None:
-        """Dequeue; idempotent."""
-        if self._granted.pop(slot, None) is not None:
-            queue = self._queues[slot.caller]
-            queue.remove(slot)
-            if not queue:
-                del self._queues[slot.caller]
-
-    def grant(self) -> DecodingSlot | None:
-        """Grant the next waiter its slot and dequeue it; None if nobody waits."""
-        while self._queues:
-            caller, queue = next(iter(self._queues.items()))
-            slot = queue[0]
-            granted = self._granted[slot]
-            self.remove(slot)
-            if not granted.done():  # done: its task was cancelled but has not run yet
-                # The caller goes behind all others: its next image waits for theirs.
-                if caller in self._queues:
-                    self._queues.move_to_end(caller)
-                granted.set_result(None)
-                return slot
-        return None
 
 
 def overloaded() -> Overloaded:

@@ -7,7 +7,7 @@ import os
 from aligned_vq.images.load import ImageSource, load_image, read_image_file
 from aligned_vq.images.preprocess import View
 from edge_client.config import EdgeConfig
-from edge_client.decoding.decoders import BlockingDecoders
+from edge_client.decoding.blocking_decoders import BlockingDecoders
 from edge_client.decoding.job import Limits
 from edge_client.encoder import EdgeEncoder
 

@@ -64,15 +64,14 @@ def test_tables_and_plots(kind: str, rows: list[Row], tmp_path: Path) -> None:
     assert LINES[kind] in module.table(found)
     module.plot(found, tmp_path / kind)
     assert (tmp_path / f"{kind}.png").stat().st_size > 1000
-    assert (tmp_path / f"{kind}.svg").stat().st_size > 1000
 
 
 @pytest.mark.parametrize("what", ["load", "share"])
 def test_load_and_shares_can_be_measured_alone(what: str, tmp_path: Path) -> None:
     found = [with_statistics(row) for row in CLOUD if row["what"] == what]
     kind_of("cloud_cost").plot(found, tmp_path / what)
+    assert [path.name for path in tmp_path.iterdir()] == [f"{what}.png"]
     assert (tmp_path / f"{what}.png").stat().st_size > 1000
-    assert {path.suffix for path in tmp_path.iterdir()} == {".png", ".svg"}
 
 
 def test_shares_are_a_table_of_their_own() -> None:

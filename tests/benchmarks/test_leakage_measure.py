@@ -71,7 +71,7 @@ def test_table_plot_and_sheet(rows: list[dict[str, Any]], tmp_path: Path) -> Non
     assert "lower bound" in text
     plot(rows, tmp_path / "leakage")
     found = {file.name for file in tmp_path.iterdir()}
-    assert found == {"leakage.png", "leakage.svg", "leakage-samples.png"}
+    assert found == {"leakage.png", "leakage-samples.png"}
     with Image.open(tmp_path / "leakage-samples.png") as sheet:
         assert sheet.height > TILE_PX * (2 + len(RECOVERED))
 

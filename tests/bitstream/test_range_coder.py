@@ -1,4 +1,4 @@
-"""The range coder of plain integers: the words and symbols of constriction's, whatever comes."""
+"""The pure Python range coder encodes and decodes exactly as constriction does."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def test_constriction_is_used_where_it_is_installed() -> None:
 
 
 @pytest.mark.parametrize("seed", range(300))
-def test_random_messages_have_the_same_words(seed: int) -> None:
+def test_random_messages_are_encoded_to_the_same_words(seed: int) -> None:
     assert first_difference(random_steps(np.random.default_rng(seed)), PURE, constriction()) is None
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.data())
-def test_symbols_of_chosen_extremes_have_the_same_words(data: st.DataObject) -> None:
+def test_extreme_symbols_and_weights_are_encoded_to_the_same_words(data: st.DataObject) -> None:
     weights = st.lists(st.sampled_from([1, 2, 255, 1 << 24]), min_size=2, max_size=40)
     steps = []
     for _ in range(data.draw(st.integers(0, 6))):
@@ -58,7 +58,7 @@ def test_symbols_of_chosen_extremes_have_the_same_words(data: st.DataObject) -> 
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.integers(0, 2**32 - 1), max_size=8), st.integers(2, 70))
-def test_words_that_nobody_encoded_are_read_alike(words: list[int], size: int) -> None:
+def test_arbitrary_words_are_decoded_to_the_same_symbols(words: list[int], size: int) -> None:
     found = []
     for coder in (PURE, constriction()):
         decoder = coder.decoder(np.array(words, np.uint32))
@@ -73,13 +73,13 @@ def test_words_that_nobody_encoded_are_read_alike(words: list[int], size: int) -
     assert found[0] == found[1]
 
 
-def test_a_carry_runs_through_the_words_before() -> None:
-    """Symbols that keep the interval across a word's border until it falls on either side."""
+def test_a_carry_propagates_through_earlier_words() -> None:
+    """Symbols that keep a word boundary inside the interval until it falls on either side."""
     half = np.ones(2)
     carried = 0
     for seed in range(200):
         bits = np.random.default_rng(seed).integers(0, 2, 7)
-        # 0.0111...1 and then one more: the border is met again and again.
+        # 0.0111...1 and then random bits: the boundary stays inside the interval for long.
         message = np.array([0, *[1] * 90, *bits], np.int32)
         words = encoded([Step("categorical", half, message)], PURE)
         carried += words.tolist().count(0) + words.tolist().count(2**32 - 1)
@@ -87,11 +87,11 @@ def test_a_carry_runs_through_the_words_before() -> None:
     assert carried
 
 
-def test_nothing_is_no_words() -> None:
+def test_an_empty_message_has_no_words() -> None:
     assert PURE.encoder().get_compressed().tolist() == []
 
 
-def test_an_encoder_goes_on_after_its_words_were_looked_at() -> None:
+def test_reading_the_words_does_not_change_the_encoder() -> None:
     model, encoder = PURE.uniform(1000), PURE.encoder()
     words = []
     for symbol in range(0, 1000, 7):
@@ -103,7 +103,7 @@ def test_an_encoder_goes_on_after_its_words_were_looked_at() -> None:
     assert len(words[0]) < len(words[-1])
 
 
-def test_words_without_symbols_are_refused() -> None:
+def test_words_that_no_encoder_produces_are_refused() -> None:
     # The last of 2**64 points is in no symbol's interval: those end below, by rounding.
     with pytest.raises(InvalidWords, match="no encoder"):
         PURE.decoder(np.full(2, 2**32 - 1, np.uint32)).decode(PURE.uniform(3))
@@ -122,7 +122,7 @@ def test_every_symbol_has_an_interval(size: int) -> None:
 @pytest.mark.parametrize(
     "names", [("golden", "pack"), pytest.param(("corruption", "context"), marks=pytest.mark.long)]
 )
-def test_all_of_the_bitstream_without_constriction(names: tuple[str, ...]) -> None:
+def test_the_bitstream_tests_pass_without_constriction(names: tuple[str, ...]) -> None:
     files = [str(HERE / f"test_{name}.py") for name in names]
     done = commands.run([sys.executable, "-c", WITHOUT, *files], timeout=110)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]

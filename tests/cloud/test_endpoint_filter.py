@@ -1,4 +1,4 @@
-"""An engine replica behind its doors: what gets through to vLLM's server."""
+"""The endpoint filter of an engine replica: which requests reach vLLM's server."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def sent(method: str, path: str, content: bytes = b"") -> httpx2.Response:
     return asyncio.run(run())
 
 
-def test_questions_and_health_checks_get_through() -> None:
+def test_questions_and_health_checks_pass() -> None:
     answer = sent("POST", GENERATE, json.dumps(GOOD).encode())
     assert answer.status_code == 200
     assert answer.json()["body"] == GOOD
@@ -52,7 +52,7 @@ def test_questions_and_health_checks_get_through() -> None:
 @pytest.mark.parametrize(
     "path", ["/v1/chat/completions", "/v1/completions", "/pause", "/tokenize", "/invocations", "/"]
 )
-def test_all_other_doors_are_shut(path: str) -> None:
+def test_other_paths_are_refused(path: str) -> None:
     assert sent("POST", path, b"{}").status_code == 404
 
 
@@ -68,7 +68,7 @@ def test_all_other_doors_are_shut(path: str) -> None:
         b'{"token_ids": [' + b"1," * MAX_BODY_BYTES + b"1]}",
     ],
 )
-def test_what_is_no_question_is_refused(content: bytes) -> None:
+def test_bodies_that_are_not_questions_are_refused(content: bytes) -> None:
     assert sent("POST", GENERATE, content).status_code == 400
 
 

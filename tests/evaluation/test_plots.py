@@ -20,7 +20,8 @@ from aligned_vq.evaluation.locations import (
     plot_locations,
     summarise,
 )
-from aligned_vq.evaluation.plots import plot_rate_accuracy, plot_sweep, usage_curves
+from aligned_vq.evaluation.plots import plot_rate_accuracy, plot_sweep
+from aligned_vq.evaluation.usage import usage_curves
 from aligned_vq.llava.checkpoint import LlavaCheckpoint
 from aligned_vq.types import Encoded, QuantizerConfig, StageIndices
 from tests.conftest import IMAGE_SIDE
@@ -67,22 +68,18 @@ def folder(tmp_path: Path) -> Path:
 def _check(paths: list[Path]) -> None:
     assert paths
     for path in paths:
-        if path.suffix == ".png":
-            colours = Image.open(path).convert("RGB").getcolors(1 << 20)
-            assert colours is not None
-            assert len(colours) > 10, path
-        else:
-            assert "<svg" in path.read_text()
-            assert path.stat().st_size > 2000, path
+        colours = Image.open(path).convert("RGB").getcolors(1 << 20)
+        assert colours is not None
+        assert len(colours) > 10, path
 
 
 def test_a_sweep_is_drawn_and_drawn_alike(folder: Path) -> None:
     paths = plot_sweep(folder)
-    names = {path.stem for path in paths}
-    assert names == {"rate", "usage", "size", "cuts", "links"}
-    assert {path.suffix for path in paths} == {".png", ".svg"}
+    names = [path.name for path in paths]
+    assert names == ["rate.png", "size.png", "cuts.png", "links.png", "usage.png"]
+    assert {path.name for path in folder.iterdir() if path.suffix != ".json"} == set(names)
     _check(paths)
-    first = {path: path.read_bytes() for path in paths if path.suffix == ".svg"}
+    first = {path: path.read_bytes() for path in paths}
     assert plot_sweep(folder) == paths
     assert first == {path: path.read_bytes() for path in first}
 
@@ -106,12 +103,13 @@ def test_ways_of_sending_are_drawn_in_one_figure(tmp_path: Path) -> None:
         _row("codec low", 0.7, 340.0, cut="ln1@1", point="low"),
         _row("codec high", 0.8, 560.0, cut="ln1@1", point="high"),
     ]
-    paths = plot_rate_accuracy(rows, tmp_path / "rate.v1.svg")
-    assert [path.name for path in paths] == ["rate.v1.png", "rate.v1.svg"]
-    _check(paths)
-    first = paths[1].read_bytes()
-    assert plot_rate_accuracy(rows, tmp_path / "rate.v1")[1].read_bytes() == first
-    assert plot_rate_accuracy(rows[:1], tmp_path / "none") == []
+    path = plot_rate_accuracy(rows, tmp_path / "rate.v1")
+    assert path == tmp_path / "rate.v1.png"
+    _check([path])
+    first = path.read_bytes()
+    assert plot_rate_accuracy(rows, tmp_path / "rate.v1") == path
+    assert path.read_bytes() == first
+    assert plot_rate_accuracy(rows[:1], tmp_path / "none") is None
 
 
 def test_usage_is_sorted_and_thinned() -> None:
@@ -152,4 +150,4 @@ def test_locations_of_every_block(llava_directory: Path, tmp_path: Path) -> None
     assert [row.mean for row in out[:-1]] == [row.mean for row in into[1:]]
     assert json.dumps([row.to_dict() for row in rows])
     assert len(locations_table(rows).splitlines()) == 1 + len(LOCATIONS)
-    _check(plot_locations([row for row in rows if row.block < 2], tmp_path / "locations"))
+    _check([plot_locations([row for row in rows if row.block < 2], tmp_path / "locations")])

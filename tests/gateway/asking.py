@@ -19,7 +19,7 @@ QUESTION = "What colour is the star in this picture?"
 JSON = "application/json"
 
 
-def picture_bytes(seed: int = 3, form: str = "PNG") -> bytes:
+def image_bytes(seed: int = 3, form: str = "PNG") -> bytes:
     """A file of random pixels."""
     pixels = np.random.default_rng(seed).integers(0, 256, (IMAGE_SIDE, IMAGE_SIDE, 3), np.uint8)
     written = io.BytesIO()
@@ -38,7 +38,7 @@ def text(words: str) -> dict[str, Any]:
 
 
 def image(seed: int = 3) -> dict[str, Any]:
-    return {"type": "image_url", "image_url": {"url": data_uri(picture_bytes(seed))}}
+    return {"type": "image_url", "image_url": {"url": data_uri(image_bytes(seed))}}
 
 
 def user(*parts: dict[str, Any]) -> Any:

@@ -11,7 +11,7 @@ import pytest
 from aligned_vq.images.load import load_image
 from benchmarks.harness.processes import CloudProcess, ServerProcess
 from edge_client.encoder import EdgeEncoder
-from tests.gateway.asking import QUESTION, about, call, data_uri, picture_bytes, text, user
+from tests.gateway.asking import QUESTION, about, call, data_uri, image_bytes, text, user
 from tests.gateway.conftest import MODEL
 from tests.privacy import Secrets
 
@@ -67,7 +67,7 @@ def test_a_bug_about_an_answer(buggy: ServerProcess, url: str) -> None:
 
 
 def test_a_bug_about_a_payload(buggy: ServerProcess, url: str, bundle_directory: Path) -> None:
-    picture = picture_bytes(77)
+    picture = image_bytes(77)
     reply = call(f"{url}/v1/index_map", {"image": data_uri(picture)})
     assert (reply.status, reply.error) == (500, TOLD)
     payload = EdgeEncoder(bundle_directory).encode(load_image(picture)).payload
@@ -80,5 +80,5 @@ def test_a_bug_about_a_payload(buggy: ServerProcess, url: str, bundle_directory:
 
 
 def test_it_goes_on(url: str) -> None:
-    assert call(f"{url}/v1/rates", {"image": data_uri(picture_bytes(77))}).status == 200
+    assert call(f"{url}/v1/rates", {"image": data_uri(image_bytes(77))}).status == 200
     assert call(f"{url}/healthz").status == 200

@@ -20,7 +20,7 @@ from benchmarks.attacks.peers.gateway_probes import process_tree
 from benchmarks.attacks.peers.hostile_files import empty_scans
 from benchmarks.harness.processes import CloudProcess, GatewayProcess
 from benchmarks.harness.scraped import samples
-from tests.gateway.asking import JSON, about, call, data_uri, picture_bytes, text, user
+from tests.gateway.asking import JSON, about, call, data_uri, image_bytes, text, user
 from tests.gateway.conftest import MODEL
 
 CHAT = "/v1/chat/completions"
@@ -91,13 +91,13 @@ def test_whoever_hangs_up_frees_place_and_process(
 
 def test_other_formats_are_refused_by_name(hostile: GatewayProcess) -> None:
     for path in ("/v1/index_map", "/v1/rates"):
-        reply = call(hostile.url + path, {"image": data_uri(picture_bytes(form="TIFF"))})
+        reply = call(hostile.url + path, {"image": data_uri(image_bytes(form="TIFF"))})
         assert (reply.status, reply.error["code"]) == (400, "invalid_image")
         assert "add TIFF to the setting image_formats" in reply.error["message"]
 
 
 def test_an_escaped_slash_is_a_slash(hostile: GatewayProcess) -> None:
-    body = json.dumps({"image": data_uri(picture_bytes())}).replace("/", "\\/").encode()
+    body = json.dumps({"image": data_uri(image_bytes())}).replace("/", "\\/").encode()
     assert call(f"{hostile.url}/v1/rates", body).status == 200
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.harness.processes import GatewayProcess
 from tests import commands
-from tests.gateway.asking import data_uri, picture_bytes
+from tests.gateway.asking import data_uri, image_bytes
 from tests.gateway.conftest import MODEL
 
 FOLDER = Path(__file__).parent / "node"
@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parent / "node"
 def told(gateway: GatewayProcess) -> dict[str, Any]:
     """What the client got."""
     assert (FOLDER / "node_modules" / "openai").is_dir(), "expected the client for Node: make node"
-    arguments = (f"{gateway.url}/v1", MODEL, data_uri(picture_bytes()))
+    arguments = (f"{gateway.url}/v1", MODEL, data_uri(image_bytes()))
     done = commands.run(
         ["node", str(FOLDER / "client.mjs"), *arguments],
         timeout=100,

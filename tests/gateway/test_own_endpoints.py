@@ -19,7 +19,7 @@ from benchmarks.harness.scraped import samples
 from edge_client.encoder import EdgeEncoder
 from edge_client.gateway.request_images import MAX_IMAGE_BYTES
 from tests.conftest import IMAGE_SIDE
-from tests.gateway.asking import about, call, data_uri, picture_bytes, text, user
+from tests.gateway.asking import about, call, data_uri, image_bytes, text, user
 from tests.gateway.conftest import MODEL
 
 SIDE = 4  # patches of 14 pixels in 56
@@ -55,7 +55,7 @@ def test_the_bundle(gateway: GatewayProcess, encoder: EdgeEncoder) -> None:
 def test_the_map_shows_the_payloads_indices(
     gateway: GatewayProcess, encoder: EdgeEncoder, quality: str
 ) -> None:
-    data = picture_bytes(41)
+    data = image_bytes(41)
     body = {"image": data_uri(data), "quality": quality}
     found = call(f"{gateway.url}/v1/index_map", body).json()
     payload = encoder.encode(load_image(data), quality=quality).payload
@@ -79,7 +79,7 @@ def test_a_map_of_what_is_no_picture(gateway: GatewayProcess) -> None:
     url = f"{gateway.url}/v1/index_map"
     assert call(url, {"image": "http://127.0.0.1:1/x.png"}).error["param"] == "image"
     assert call(url, {"image": data_uri(b"no picture")}).error["code"] == "invalid_image"
-    good = data_uri(picture_bytes())
+    good = data_uri(image_bytes())
     assert call(url, {"image": good, "quality": "best"}).error["param"] == "quality"
     assert call(url, {"image": good, "more": 1}).error["param"] == "more"
 
@@ -104,7 +104,7 @@ def test_a_map_of_raw_features_is_empty(
     cloud: CloudProcess, identity_bundle_directory: Path
 ) -> None:
     with GatewayProcess(cloud.target, identity_bundle_directory) as gateway:
-        found = call(f"{gateway.url}/v1/index_map", {"image": data_uri(picture_bytes())}).json()
+        found = call(f"{gateway.url}/v1/index_map", {"image": data_uri(image_bytes())}).json()
         assert found["stages"] == []
         assert found["quality"] is None
         assert call(f"{gateway.url}/v1/bundle").json()["qualities"] == []

@@ -8,11 +8,11 @@ from aligned_vq.images.load import load_image
 from benchmarks.harness.processes import CloudProcess, GatewayProcess
 from edge_client.encoder import EdgeEncoder
 from edge_client.gateway.config import GatewayConfig
-from tests.gateway.asking import call, data_uri, picture_bytes
+from tests.gateway.asking import call, data_uri, image_bytes
 
 
 def test_rates_are_the_sizes_of_payloads(gateway: GatewayProcess, bundle_directory: Path) -> None:
-    data = picture_bytes(61)
+    data = image_bytes(61)
     found = call(f"{gateway.url}/v1/rates", {"image": data_uri(data)}).json()
     encoder = EdgeEncoder(bundle_directory)
     picture = load_image(data)
@@ -30,13 +30,13 @@ def test_rates_of_what_is_no_picture(gateway: GatewayProcess) -> None:
     assert call(url, {"image": data_uri(b"no picture")}).error["code"] == "invalid_image"
     assert call(url, {"image": "http://127.0.0.1:1/x.png"}).error["param"] == "image"
     assert call(url, {}).error["code"] == "missing_required_parameter"
-    good = data_uri(picture_bytes())
+    good = data_uri(image_bytes())
     assert call(url, {"image": good, "quality": "fixed"}).error["param"] == "quality"
 
 
 def test_raw_features_have_no_rates(cloud: CloudProcess, identity_bundle_directory: Path) -> None:
     with GatewayProcess(cloud.target, identity_bundle_directory) as gateway:
-        found = call(f"{gateway.url}/v1/rates", {"image": data_uri(picture_bytes())}).json()
+        found = call(f"{gateway.url}/v1/rates", {"image": data_uri(image_bytes())}).json()
         assert found["rates"] == []
 
 

@@ -1,4 +1,4 @@
-"""What manifests say of each other, of the service's settings, and of who may reach whom."""
+"""Manifests agree with each other and with the service's settings, and limit connections."""
 
 from __future__ import annotations
 
@@ -25,14 +25,19 @@ pytestmark = pytest.mark.parametrize(
 
 
 def of(resources: list[Resource], kind: str) -> list[Resource]:
-    return [own for own in resources if own["kind"] == kind]
+    return [resource for resource in resources if resource["kind"] == kind]
 
 
 def templates(resources: list[Resource]) -> dict[str, Resource]:
-    """Of pods, by the name of the Deployment or CronJob that makes them."""
-    jobs = {own["metadata"]["name"]: own["spec"]["jobTemplate"] for own in of(resources, "CronJob")}
-    makers = {own["metadata"]["name"]: own for own in of(resources, "Deployment")} | jobs
-    return {name: own["spec"]["template"] for name, own in makers.items()}
+    """Pod templates by the name of their Deployment or CronJob."""
+    jobs = {
+        resource["metadata"]["name"]: resource["spec"]["jobTemplate"]
+        for resource in of(resources, "CronJob")
+    }
+    makers = {
+        resource["metadata"]["name"]: resource for resource in of(resources, "Deployment")
+    } | jobs
+    return {name: maker["spec"]["template"] for name, maker in makers.items()}
 
 
 def pod(resources: list[Resource], name: str) -> Resource:
@@ -50,8 +55,8 @@ def chosen(resources: list[Resource], labels: dict[str, str]) -> list[str]:
     """Deployments and CronJobs whose pods have these labels."""
     return [
         name
-        for name, own in templates(resources).items()
-        if labels.items() <= own["metadata"]["labels"].items()
+        for name, template in templates(resources).items()
+        if labels.items() <= template["metadata"]["labels"].items()
     ]
 
 
@@ -60,15 +65,15 @@ def ports(resources: list[Resource], name: str) -> dict[str, int]:
 
 
 def option(resources: list[Resource], name: str) -> str:
-    """An engine's argument, with the environment's variables put in."""
-    own = container(resources, "engine")
-    (found,) = [arg for arg in own["args"] if arg.startswith(f"--{name}=")]
-    values = {each["name"]: each["value"] for each in own["env"]}
+    """The value of an engine's option, with its environment variables substituted."""
+    engine = container(resources, "engine")
+    (found,) = [arg for arg in engine["args"] if arg.startswith(f"--{name}=")]
+    values = {each["name"]: each["value"] for each in engine["env"]}
     return re.sub(r"\$\((\w+)\)", lambda match: values[match[1]], found.partition("=")[2])
 
 
 def walk(value: Any, key: str) -> Iterator[Any]:
-    """Whatever is under a key, at any depth."""
+    """All values of a key, at any depth."""
     if isinstance(value, dict):
         for name, each in value.items():
             if name == key:
@@ -80,40 +85,41 @@ def walk(value: Any, key: str) -> Iterator[Any]:
 
 
 def test_every_selector_finds_the_pods_of_one_workload(resources: list[Resource]) -> None:
-    for own in resources:
-        for labels in (*walk(own, "matchLabels"), *walk(own, "selector")):
+    for resource in resources:
+        for labels in (*walk(resource, "matchLabels"), *walk(resource, "selector")):
             if NAME in labels and labels[NAME] != "prometheus":
                 assert len(chosen(resources, labels)) == 1
-        spec = own.get("spec", {})
+        spec = resource.get("spec", {})
         mine = spec.get("selector", spec.get("podSelector"))
         if mine is not None:
             (found,) = chosen(resources, mine.get("matchLabels", mine))
-            assert own["metadata"]["name"].startswith(found)
+            assert resource["metadata"]["name"].startswith(found)
 
 
-def test_ports_named_anywhere_are_there(resources: list[Resource]) -> None:
-    for own in of(resources, "Deployment"):
-        name = own["metadata"]["name"]
+def test_every_port_that_is_named_exists(resources: list[Resource]) -> None:
+    for resource in of(resources, "Deployment"):
+        name = resource["metadata"]["name"]
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
             assert container(resources, name)[probe]["httpGet"]["port"] in ports(resources, name)
-    for own in of(resources, "Service"):
-        (name,) = chosen(resources, own["spec"]["selector"])
-        for port in own["spec"]["ports"]:
+    for resource in of(resources, "Service"):
+        (name,) = chosen(resources, resource["spec"]["selector"])
+        for port in resource["spec"]["ports"]:
             assert ports(resources, name)[port["targetPort"]] == port["port"]
-    for own in of(resources, "PodMonitor"):
-        (name,) = chosen(resources, own["spec"]["selector"]["matchLabels"])
-        for endpoint in own["spec"]["podMetricsEndpoints"]:
+    for resource in of(resources, "PodMonitor"):
+        (name,) = chosen(resources, resource["spec"]["selector"]["matchLabels"])
+        for endpoint in resource["spec"]["podMetricsEndpoints"]:
             assert endpoint["port"] in ports(resources, name)
 
 
-def test_mounts_name_volumes_and_volumes_name_what_is_there(resources: list[Resource]) -> None:
+def test_mounts_name_volumes_and_volumes_name_existing_objects(resources: list[Resource]) -> None:
     by_hand = set(re.findall(r"create secret (?:generic|tls) ([\w-]+)", GUIDE))
     there = {
-        "configMap": {own["metadata"]["name"] for own in of(resources, "ConfigMap")},
+        "configMap": {resource["metadata"]["name"] for resource in of(resources, "ConfigMap")},
         "persistentVolumeClaim": {
-            own["metadata"]["name"] for own in of(resources, "PersistentVolumeClaim")
+            resource["metadata"]["name"] for resource in of(resources, "PersistentVolumeClaim")
         },
-        "secret": by_hand | {own["spec"]["secretName"] for own in of(resources, "Certificate")},
+        "secret": by_hand
+        | {resource["spec"]["secretName"] for resource in of(resources, "Certificate")},
     }
     for template in templates(resources).values():
         spec = template["spec"]
@@ -128,34 +134,36 @@ def test_mounts_name_volumes_and_volumes_name_what_is_there(resources: list[Reso
             ):
                 if kind in volume:
                     assert volume[kind][key] in there[kind]
-    for own in of(resources, "Issuer"):
-        assert own["spec"]["ca"]["secretName"] in by_hand
-    for own in of(resources, "Certificate"):
+    for resource in of(resources, "Issuer"):
+        assert resource["spec"]["ca"]["secretName"] in by_hand
+    for resource in of(resources, "Certificate"):
         names = {issuer["metadata"]["name"] for issuer in of(resources, "Issuer")}
-        assert own["spec"]["issuerRef"]["name"] in names
-        assert own["spec"]["secretName"] in walk(of(resources, "Deployment"), "secretName")
+        assert resource["spec"]["issuerRef"]["name"] in names
+        assert resource["spec"]["secretName"] in walk(of(resources, "Deployment"), "secretName")
 
 
-def test_autoscalers_own_the_number_of_replicas(resources: list[Resource]) -> None:
+def test_only_autoscalers_set_the_number_of_replicas(resources: list[Resource]) -> None:
     scaled = [
-        own["spec"]["scaleTargetRef"]["name"]
-        for own in resources
-        if own["kind"] in ("ScaledObject", "HorizontalPodAutoscaler")
+        resource["spec"]["scaleTargetRef"]["name"]
+        for resource in resources
+        if resource["kind"] in ("ScaledObject", "HorizontalPodAutoscaler")
     ]
     assert len(scaled) == len(set(scaled))
-    for own in of(resources, "Deployment"):
-        assert ("replicas" in own["spec"]) != (own["metadata"]["name"] in scaled)
+    for resource in of(resources, "Deployment"):
+        assert ("replicas" in resource["spec"]) != (resource["metadata"]["name"] in scaled)
     assert not scaled or sorted(scaled) == ["engine", "front"]
 
 
 def test_the_service_accepts_its_settings(resources: list[Resource], tmp_path: Path) -> None:
     (config_map,) = [
-        own for own in of(resources, "ConfigMap") if own["metadata"]["name"] == "front-settings"
+        resource
+        for resource in of(resources, "ConfigMap")
+        if resource["metadata"]["name"] == "front-settings"
     ]
     settings = yaml.safe_load(config_map["data"]["cloud.yaml"])
-    own = container(resources, "front")
-    mounted = {mount["mountPath"]: mount["name"] for mount in own["volumeMounts"]}
-    (file,) = [arg.partition("=")[2] for arg in own["args"] if arg.startswith("--config=")]
+    front = container(resources, "front")
+    mounted = {mount["mountPath"]: mount["name"] for mount in front["volumeMounts"]}
+    (file,) = [arg.partition("=")[2] for arg in front["args"] if arg.startswith("--config=")]
     assert mounted[str(PurePosixPath(file).parent)] == "settings"
     assert PurePosixPath(file).name in config_map["data"]
     path = tmp_path / "cloud.yaml"
@@ -166,12 +174,12 @@ def test_the_service_accepts_its_settings(resources: list[Resource], tmp_path: P
         assert str(PurePosixPath(settings[key]).parent) in mounted, key
 
 
-def test_questions_are_never_taken_in_the_clear(resources: list[Resource]) -> None:
+def test_questions_are_never_accepted_unencrypted(resources: list[Resource]) -> None:
     assert "plaintext" not in SETTINGS
     assert SETTINGS["http_plaintext"] is True
-    volumes = {own["name"]: own for own in pod(resources, "front")["volumes"]}
+    volumes = {volume["name"]: volume for volume in pod(resources, "front")["volumes"]}
     mounted = {
-        own["mountPath"]: own["name"] for own in container(resources, "front")["volumeMounts"]
+        mount["mountPath"]: mount["name"] for mount in container(resources, "front")["volumeMounts"]
     }
     secrets = {}
     for key in ("tls_certificate", "tls_key", "tls_clients"):
@@ -183,11 +191,11 @@ def test_questions_are_never_taken_in_the_clear(resources: list[Resource]) -> No
         "tls_key": ("front-tls", "tls.key"),
         "tls_clients": ("front-clients", "ca.crt"),
     }
-    assert "create secret tls front-tls" in GUIDE  # gives tls.crt and tls.key
+    assert "create secret tls front-tls" in GUIDE  # makes tls.crt and tls.key
     assert "create secret generic front-clients --from-file=ca.crt=" in GUIDE
 
 
-def test_rollouts_cut_no_answer_off(resources: list[Resource]) -> None:
+def test_pods_end_late_enough_for_running_answers(resources: list[Resource]) -> None:
     shutdown = int(option(resources, "shutdown-timeout"))
     for name, drain in (("front", SETTINGS["drain_seconds"]), ("engine", shutdown)):
         assert drain >= SETTINGS["max_answer_seconds"]
@@ -197,39 +205,39 @@ def test_rollouts_cut_no_answer_off(resources: list[Resource]) -> None:
         assert grace >= sleep + drain + CLOSING_SECONDS
 
 
-def test_pods_may_do_next_to_nothing(resources: list[Resource]) -> None:
+def test_pods_run_without_privileges(resources: list[Resource]) -> None:
     for name in templates(resources):
-        spec, own = pod(resources, name), container(resources, name)
+        spec, main = pod(resources, name), container(resources, name)
         assert spec["automountServiceAccountToken"] is False
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert own["securityContext"] == {
+        assert main["securityContext"] == {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         }
-        assert own["resources"]["limits"]["memory"]
-        assert own["resources"]["requests"].keys() == {"cpu", "memory"}
-        for mount in own["volumeMounts"]:
+        assert main["resources"]["limits"]["memory"]
+        assert main["resources"]["requests"].keys() == {"cpu", "memory"}
+        for mount in main["volumeMounts"]:
             assert mount.get("readOnly") or mount["mountPath"] in ("/tmp", "/dev/shm")
 
 
 def test_only_the_front_tier_reaches_engines(resources: list[Resource]) -> None:
     guarded = [
-        own
-        for own in of(resources, "NetworkPolicy")
-        if own["spec"]["podSelector"]["matchLabels"] == {NAME: "engine"}
+        policy
+        for policy in of(resources, "NetworkPolicy")
+        if policy["spec"]["podSelector"]["matchLabels"] == {NAME: "engine"}
     ]
     assert any(
-        own["spec"]["policyTypes"] == ["Ingress", "Egress"] and own["spec"]["egress"] == []
-        for own in guarded
+        policy["spec"]["policyTypes"] == ["Ingress", "Egress"] and policy["spec"]["egress"] == []
+        for policy in guarded
     )
     peers = []
-    for own in guarded:
-        assert "Ingress" in own["spec"]["policyTypes"]
-        for rule in own["spec"].get("ingress", ()):
+    for policy in guarded:
+        assert "Ingress" in policy["spec"]["policyTypes"]
+        for rule in policy["spec"].get("ingress", ()):
             assert [port["port"] for port in rule["ports"]] == [ports(resources, "engine")["http"]]
-            peers += rule["from"]  # a rule without it lets everybody in
+            peers += rule["from"]  # a rule without `from` admits every host
     allowed = [{"podSelector": {"matchLabels": {NAME: "front"}}}]
     if of(resources, "PodMonitor"):
         allowed.append(
@@ -240,22 +248,24 @@ def test_only_the_front_tier_reaches_engines(resources: list[Resource]) -> None:
         )
     assert sorted(peers, key=str) == sorted(allowed, key=str)
     services = [
-        own for own in of(resources, "Service") if own["spec"]["selector"][NAME] == "engine"
+        service
+        for service in of(resources, "Service")
+        if service["spec"]["selector"][NAME] == "engine"
     ]
-    for own in services:
-        assert own["spec"]["clusterIP"] == "None"
-        assert "type" not in own["spec"]
+    for service in services:
+        assert service["spec"]["clusterIP"] == "None"
+        assert "type" not in service["spec"]
 
 
 def test_the_front_tier_is_reached_by_grpc_only_and_reaches_engines_only(
     resources: list[Resource],
 ) -> None:
-    (own,) = [
+    (policy,) = [
         each for each in of(resources, "NetworkPolicy") if each["metadata"]["name"] == "front"
     ]
-    assert own["spec"]["policyTypes"] == ["Ingress", "Egress"]
-    assert own["spec"]["ingress"] == [{"ports": [{"port": ports(resources, "front")["grpc"]}]}]
-    engines, names = own["spec"]["egress"]
+    assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    assert policy["spec"]["ingress"] == [{"ports": [{"port": ports(resources, "front")["grpc"]}]}]
+    engines, names = policy["spec"]["egress"]
     assert engines == {
         "to": [{"podSelector": {"matchLabels": {NAME: "engine"}}}],
         "ports": [{"port": ports(resources, "engine")["http"]}],
@@ -265,7 +275,7 @@ def test_the_front_tier_is_reached_by_grpc_only_and_reaches_engines_only(
     assert f"http://engine:{service['spec']['ports'][0]['port']}" in SETTINGS["engine_urls"]
 
 
-def test_engines_get_the_gpus_model_and_bundle_that_they_are_told_of(
+def test_options_of_engines_agree_with_resources_and_settings(
     resources: list[Resource],
 ) -> None:
     limits = container(resources, "engine")["resources"]["limits"]

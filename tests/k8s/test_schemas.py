@@ -1,4 +1,4 @@
-"""Every manifest is what Kubernetes and the custom resources' projects say it may be."""
+"""Every manifest is valid by the schemas of Kubernetes and of the custom resources."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from jsonschema import Draft202012Validator, ValidationError
 from tests.k8s.custom_resources import SCHEMAS
 from tests.k8s.kustomize import FILE, MANIFESTS, OVERLAYS, Resource, build, merged, overlay
 
-VERSIONS = ("1.30", "1.37")  # the first in which a preStop sleep is on, and the newest known here
+VERSIONS = ("1.30", "1.37")  # the first with preStop's sleep, and the newest with a schema
 
 
 def distinct() -> dict[str, Resource]:
-    """Each form that a resource has in any overlay, once, by a name for people."""
+    """Every distinct form of a resource in the overlays, by a readable name."""
     found: dict[str, Resource] = {}
     seen: set[str] = set()
     for name in OVERLAYS:
@@ -34,7 +34,7 @@ RESOURCES = distinct()
 
 
 def check(resource: Resource, version: str) -> None:
-    """ValidationError unless it is valid; unknown fields are errors."""
+    """Validate a resource, in which unknown fields are errors; raises ValidationError."""
     schema = SCHEMAS.get((resource["apiVersion"], resource["kind"]))
     if schema is None:
         kubernetes_validate.validate(resource, version, strict=True)
@@ -54,48 +54,59 @@ def container(resource: Resource) -> Resource:
 
 
 @pytest.mark.parametrize(
-    ("name", "spoil"),
+    ("name", "damage"),
     [
-        ("Deployment-front", lambda own: own["spec"].update(replica=2)),
-        ("Deployment-front", lambda own: own["spec"].update(replicas="two")),
-        ("Deployment-front", lambda own: own["spec"].pop("selector")),
-        ("Deployment-front", lambda own: container(own)["livenessProbe"].update(path="/healthz")),
-        ("Deployment-engine", lambda own: container(own)["lifecycle"].update(preStart={})),
-        ("Service-front", lambda own: own["spec"]["ports"][0].pop("port")),
-        ("NetworkPolicy-engine", lambda own: own["spec"].update(ingres=[])),
-        ("ScaledObject-engine", lambda own: own["spec"].update(minReplicas=1)),
-        ("ScaledObject-engine", lambda own: own["spec"].pop("scaleTargetRef")),
+        ("Deployment-front", lambda resource: resource["spec"].update(replica=2)),
+        ("Deployment-front", lambda resource: resource["spec"].update(replicas="two")),
+        ("Deployment-front", lambda resource: resource["spec"].pop("selector")),
+        (
+            "Deployment-front",
+            lambda resource: container(resource)["livenessProbe"].update(path="/healthz"),
+        ),
+        (
+            "Deployment-engine",
+            lambda resource: container(resource)["lifecycle"].update(preStart={}),
+        ),
+        ("Service-front", lambda resource: resource["spec"]["ports"][0].pop("port")),
+        ("NetworkPolicy-engine", lambda resource: resource["spec"].update(ingres=[])),
+        ("ScaledObject-engine", lambda resource: resource["spec"].update(minReplicas=1)),
+        ("ScaledObject-engine", lambda resource: resource["spec"].pop("scaleTargetRef")),
         (
             "ScaledObject-engine",
-            lambda own: own["spec"]["triggers"][0]["metadata"].update(threshold=24),
+            lambda resource: resource["spec"]["triggers"][0]["metadata"].update(threshold=24),
         ),
-        ("Certificate-front", lambda own: own["spec"].pop("issuerRef")),
-        ("PodMonitor-engine", lambda own: own["spec"].update(endpoints=[])),
-        ("CronJob-probe", lambda own: own["spec"].pop("schedule")),
-        ("CronJob-probe", lambda own: own["spec"]["jobTemplate"]["spec"].update(retries=1)),
+        ("Certificate-front", lambda resource: resource["spec"].pop("issuerRef")),
+        ("PodMonitor-engine", lambda resource: resource["spec"].update(endpoints=[])),
+        ("CronJob-probe", lambda resource: resource["spec"].pop("schedule")),
+        (
+            "CronJob-probe",
+            lambda resource: resource["spec"]["jobTemplate"]["spec"].update(retries=1),
+        ),
         (
             "PrometheusRule-aligned-vq",
-            lambda own: own["spec"]["groups"][0]["rules"][0].update({"for": "soon"}),
+            lambda resource: resource["spec"]["groups"][0]["rules"][0].update({"for": "soon"}),
         ),
     ],
 )
-def test_a_spoilt_resource_is_refused(name: str, spoil: Callable[[Resource], object]) -> None:
-    own: Resource = json.loads(
+def test_a_damaged_resource_is_refused(name: str, damage: Callable[[Resource], object]) -> None:
+    resource: Resource = json.loads(
         json.dumps(RESOURCES[next(n for n in RESOURCES if n.endswith(name))])
     )
-    check(own, VERSIONS[-1])
-    spoil(own)
+    check(resource, VERSIONS[-1])
+    damage(resource)
     with pytest.raises(ValidationError):
-        check(own, VERSIONS[-1])
+        check(resource, VERSIONS[-1])
 
 
-def test_every_file_is_listed_and_every_listed_file_is_there() -> None:
+def test_every_file_is_listed_and_every_listed_file_exists() -> None:
     listed: set[Path] = set()
     for path in MANIFESTS.rglob(FILE):
-        own = yaml.safe_load(path.read_text())
-        names = [*own.get("resources", ()), *own.get("components", ())]
-        names += [patch["path"] for patch in own.get("patches", ())]
-        names += [name for each in own.get("configMapGenerator", ()) for name in each["files"]]
+        kustomization = yaml.safe_load(path.read_text())
+        names = [*kustomization.get("resources", ()), *kustomization.get("components", ())]
+        names += [patch["path"] for patch in kustomization.get("patches", ())]
+        names += [
+            name for each in kustomization.get("configMapGenerator", ()) for name in each["files"]
+        ]
         for name in names:
             found = (path.parent / name).resolve()
             assert found.exists(), f"{path}: {name}"
@@ -105,13 +116,15 @@ def test_every_file_is_listed_and_every_listed_file_is_there() -> None:
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
-def test_nothing_is_there_twice_and_all_is_in_one_namespace(name: str) -> None:
+def test_resources_are_unique_and_in_one_namespace(name: str) -> None:
     resources = overlay(name)
-    names = [(own["kind"], own["metadata"]["name"]) for own in resources]
+    names = [(resource["kind"], resource["metadata"]["name"]) for resource in resources]
     assert len(names) == len(set(names))
-    (namespace,) = [own["metadata"]["name"] for own in resources if own["kind"] == "Namespace"]
-    for own in resources:
-        assert own["kind"] == "Namespace" or own["metadata"]["namespace"] == namespace
+    (namespace,) = [
+        resource["metadata"]["name"] for resource in resources if resource["kind"] == "Namespace"
+    ]
+    for resource in resources:
+        assert resource["kind"] == "Namespace" or resource["metadata"]["namespace"] == namespace
 
 
 def test_merging_is_strategic() -> None:
@@ -124,7 +137,7 @@ def test_merging_is_strategic() -> None:
     }
 
 
-def test_what_is_not_known_of_kustomize_is_refused(tmp_path: Path) -> None:
+def test_unsupported_features_of_kustomize_are_refused(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text("namePrefix: a-\n")
     with pytest.raises(ValueError, match="namePrefix"):
         build(tmp_path)

@@ -43,7 +43,7 @@ def transformers_model() -> tuple[Any, Any]:
 
 
 def inputs(document: dict[str, Any], answer: str = "") -> Any:
-    """As transformers' own processor makes them."""
+    """The model's inputs, as transformers' processor makes them."""
     _, processor = transformers_model()
     images = document["images"] or None
     content = [{"type": "image"}] * bool(images) + [{"type": "text", "text": document["question"]}]
@@ -54,30 +54,32 @@ def inputs(document: dict[str, Any], answer: str = "") -> Any:
 
 def greedy(document: dict[str, Any]) -> str:
     llava, processor = transformers_model()
-    asked = inputs(document)
-    whole = llava.generate(**asked, max_new_tokens=16, do_sample=False)
-    text: str = processor.decode(whole[0, asked["input_ids"].shape[1] :], skip_special_tokens=True)
+    tensors = inputs(document)
+    generated = llava.generate(**tensors, max_new_tokens=16, do_sample=False)
+    text: str = processor.decode(
+        generated[0, tensors["input_ids"].shape[1] :], skip_special_tokens=True
+    )
     return text.strip()
 
 
 def share(answers: list[str]) -> float:
-    """What the task's score has to be."""
-    expected = [own["answer"] for own in documents()]
+    """The score that the task has to report."""
+    expected = [document["answer"] for document in documents()]
     return sum(map(str.__eq__, answers, expected)) / len(expected)
 
 
 def test_unsplit_answers_are_those_of_transformers(unsplit: Evaluated) -> None:
     answers = unsplit.answers("world")
-    assert answers == [greedy(own) for own in documents()]
+    assert answers == [greedy(document) for document in documents()]
     assert unsplit.scores["world"]["exact_match,none"] == share(answers) > 0.7
     assert unsplit.bytes_of("world") == [None] * len(answers)
-    counts = [own["token_counts"][0] for own in unsplit.samples["world"]]
-    assert [own["input_tokens"] for own in counts] == [
-        inputs(own)["input_ids"].shape[1] for own in documents()
+    counts = [sample["token_counts"][0] for sample in unsplit.samples["world"]]
+    assert [count["input_tokens"] for count in counts] == [
+        inputs(document)["input_ids"].shape[1] for document in documents()
     ]
 
 
-def test_choices_are_those_of_the_least_loss(unsplit: Evaluated) -> None:
+def test_choices_have_the_lowest_loss(unsplit: Evaluated) -> None:
     llava, _ = transformers_model()
     rows = unsplit.samples["world_choices"]
     assert len(rows) > 2
@@ -86,13 +88,15 @@ def test_choices_are_those_of_the_least_loss(unsplit: Evaluated) -> None:
         start = inputs(document)["input_ids"].shape[1]
         losses = []
         for colour in COLOURS:
-            asked = inputs(document, f" {colour}")
+            tensors = inputs(document, f" {colour}")
             with torch.inference_mode():
-                shares = llava(**asked).logits[0].log_softmax(-1)
-            own = asked["input_ids"][0, start:]
-            losses.append(-sum(float(shares[start - 1 + n, token]) for n, token in enumerate(own)))
+                shares = llava(**tensors).logits[0].log_softmax(-1)
+            tokens = tensors["input_ids"][0, start:]
+            losses.append(
+                -sum(float(shares[start - 1 + n, token]) for n, token in enumerate(tokens))
+            )
         found, flags = zip(*row["filtered_resps"], strict=True)
-        assert [float(own) for own in found] == pytest.approx(losses, abs=1e-3)
+        assert [float(value) for value in found] == pytest.approx(losses, abs=1e-3)
         best = COLOURS[losses.index(min(losses))]
         assert flags == tuple(str(colour == best == greedy(document)) for colour in COLOURS)
         right.append(best == document["answer"])
@@ -101,37 +105,44 @@ def test_choices_are_those_of_the_least_loss(unsplit: Evaluated) -> None:
 
 def test_split_answers_are_those_of_the_client(split: Evaluated, service: CloudProcess) -> None:
     with EdgeClient(service.target, BUNDLE) as client:
-        told = [client.ask(own["images"][0], own["question"]).strip() for own in documents()]
-        described = [client.ask(own["images"][0], DESCRIBE).strip() for own in documents()[:2]]
+        expected = [
+            client.ask(document["images"][0], document["question"]).strip()
+            for document in documents()
+        ]
+        described = [
+            client.ask(document["images"][0], DESCRIBE).strip() for document in documents()[:2]
+        ]
     answers = split.answers("world")
-    assert answers == told
+    assert answers == expected
     assert split.scores["world"]["exact_match,none"] == share(answers) > 0.7
-    rounds = [[own.strip() for own in both] for both in split.answers("world_rounds")]
-    assert rounds == [list(both) for both in zip(told[:2], described, strict=True)]
+    rounds = [[answer.strip() for answer in both] for both in split.answers("world_rounds")]
+    assert rounds == [list(both) for both in zip(expected[:2], described, strict=True)]
 
 
-def test_the_pair_answers_as_the_process_does(split: Evaluated, pair: Evaluated) -> None:
+def test_edge_and_cloud_answer_as_the_split_model_in_one_process(
+    split: Evaluated, pair: Evaluated
+) -> None:
     for task, score in (("world", "exact_match"), ("world_rounds", "first_round")):
         assert pair.answers(task) == split.answers(task)
         assert pair.scores[task][f"{score},none"] == split.scores[task][f"{score},none"]
-        counts = [own["token_counts"] for own in pair.samples[task]]
-        assert counts == [own["token_counts"] for own in split.samples[task]]
+        counts = [sample["token_counts"] for sample in pair.samples[task]]
+        assert counts == [sample["token_counts"] for sample in split.samples[task]]
 
 
-def test_every_question_pays_for_its_picture(split: Evaluated, pair: Evaluated) -> None:
+def test_the_bytes_of_every_question_include_its_image(split: Evaluated, pair: Evaluated) -> None:
     encoder = EdgeEncoder(BUNDLE)
-    costs = [encoder.payload_bytes(own["images"][0])["medium"] for own in documents()]
+    costs = [encoder.payload_bytes(document["images"][0])["medium"] for document in documents()]
     assert split.bytes_of("world") == pair.bytes_of("world") == costs
     assert split.bytes_of("world_rounds") == [costs[0]] * 2 + [costs[1]] * 2
     sent = pair.bytes_of("world", "message_bytes")
-    assert all(cost < own < cost + 400 for cost, own in zip(costs, sent, strict=True))
+    assert all(cost < size < cost + 400 for cost, size in zip(costs, sent, strict=True))
     assert "message_bytes" not in split.bytes_log[0]
 
 
-def test_questions_without_pictures_ask_the_language_model(
+def test_questions_without_images_go_to_the_language_model(
     unsplit: Evaluated, split: Evaluated, pair: Evaluated
 ) -> None:
-    expected = [greedy(own | {"images": []}) for own in documents()[:3]]
+    expected = [greedy(document | {"images": []}) for document in documents()[:3]]
     for run in (unsplit, split, pair):
         assert run.answers("world_text") == expected
         assert run.bytes_of("world_text") == [0, 0, 0]
@@ -140,11 +151,11 @@ def test_questions_without_pictures_ask_the_language_model(
 def test_an_operating_point_is_chosen_by_name(evaluate: Evaluate) -> None:
     low = evaluate("world", "checkpoint=reference,bundle=reference,point=low", "--limit=3")
     encoder = EdgeEncoder(BUNDLE)
-    costs = [encoder.payload_bytes(own["images"][0])["low"] for own in documents()[:3]]
+    costs = [encoder.payload_bytes(document["images"][0])["low"] for document in documents()[:3]]
     assert low.bytes_of("world") == costs
 
 
-def test_two_pictures_are_refused_by_document(evaluate: Evaluate) -> None:
+def test_two_images_are_refused_and_the_document_is_named(evaluate: Evaluate) -> None:
     run = evaluate("world_pairs", "checkpoint=reference")
     assert "document 0 of world_pairs (test): expected at most one image" in run.output
     assert run.scores == {}

@@ -32,7 +32,7 @@ ERRORS = sorted(set(subclasses(AlignedVQError)), key=lambda error: error.__name_
 
 
 class Failing(pb_grpc.SplitInferenceServicer):
-    """Ends every call with the error whose class and words the caller's metadata names."""
+    """Ends every call with the error whose class and message the caller's metadata contains."""
 
     def GetManifest(  # noqa: N802
         self, request: pb.GetManifestRequest, context: grpc.ServicerContext
@@ -49,15 +49,15 @@ class Failing(pb_grpc.SplitInferenceServicer):
         self._fail(context)
 
     def _fail(self, context: grpc.ServicerContext) -> None:
-        asked = dict(context.invocation_metadata())
-        if "sleep" in asked:
-            time.sleep(float(asked["sleep"]))
-        if "bare" in asked:
-            context.abort(grpc.StatusCode[str(asked["bare"])], "by hand")
-        if "error" in asked:
-            words = bytes(asked["words-bin"]).decode()  # type: ignore[arg-type]
-            status = status_of(getattr(errors, str(asked["error"]))(words))
-            hint = [(key, value) for key, value in asked.items() if key == RETRY_KEY]
+        metadata = dict(context.invocation_metadata())
+        if "sleep" in metadata:
+            time.sleep(float(metadata["sleep"]))
+        if "bare" in metadata:
+            context.abort(grpc.StatusCode[str(metadata["bare"])], "by hand")
+        if "error" in metadata:
+            message = bytes(metadata["words-bin"]).decode()  # type: ignore[arg-type]
+            status = status_of(getattr(errors, str(metadata["error"]))(message))
+            hint = [(key, value) for key, value in metadata.items() if key == RETRY_KEY]
             context.set_trailing_metadata((*status.trailing_metadata, *hint))
             context.abort(status.code, status.details)
 
@@ -178,7 +178,7 @@ def test_an_asyncio_service_aborts_with_a_status() -> None:
 
 
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code.name != "OK"])
-def test_every_code_without_a_name_gets_words(
+def test_every_status_code_without_an_error_name_gets_a_message(
     stub: pb_grpc.SplitInferenceStub, code: grpc.StatusCode
 ) -> None:
     back = call(stub, bare=code.name)
@@ -208,8 +208,10 @@ def test_cancelled_call_is_not_an_answer(stub: pb_grpc.SplitInferenceStub) -> No
     assert type(error_from_rpc(caught.value)) is errors.CloudUnreachable
 
 
-def test_nobody_at_the_address_is_unreachable() -> None:
-    with socket.socket() as bound:  # bound but not listening, so that nobody else takes the port
+def test_an_address_without_a_server_is_unreachable() -> None:
+    with (
+        socket.socket() as bound
+    ):  # bound but not listening, so that no other process takes the port
         bound.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{bound.getsockname()[1]}"
         with grpc.insecure_channel(address, options=OPTIONS) as channel:
@@ -218,7 +220,7 @@ def test_nobody_at_the_address_is_unreachable() -> None:
     assert "no service answered" in str(back)
 
 
-def test_another_grpc_server_is_told_apart() -> None:
+def test_a_grpc_server_of_another_protocol_is_recognised() -> None:
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=1))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
@@ -231,11 +233,11 @@ def test_another_grpc_server_is_told_apart() -> None:
     assert "does not speak alignedvq.v1" in str(back)
 
 
-@pytest.mark.parametrize("words", ["é" * 5_000, "a\r\nb\x00c", "\udce9" * 2_000, "😀" * 999, ""])
-def test_details_are_bounded_and_safe_for_any_words(
-    stub: pb_grpc.SplitInferenceStub, words: str
+@pytest.mark.parametrize("message", ["é" * 5_000, "a\r\nb\x00c", "\udce9" * 2_000, "😀" * 999, ""])
+def test_details_are_bounded_and_printable_for_any_message(
+    stub: pb_grpc.SplitInferenceStub, message: str
 ) -> None:
-    details = status_of(errors.InvalidInput(words)).details
+    details = status_of(errors.InvalidInput(message)).details
     assert len(details.encode()) <= 1_000
     assert details.isprintable()
     back = call(stub, error="InvalidInput", words_bin=details.encode())
@@ -243,14 +245,14 @@ def test_details_are_bounded_and_safe_for_any_words(
     assert str(back) == details
 
 
-def test_errors_of_others_are_told_without_their_words() -> None:
+def test_other_exceptions_are_sent_without_their_messages() -> None:
     status = status_of(KeyError("/home/someone/secret"))
     assert status.code is grpc.StatusCode.INTERNAL
     assert "secret" not in status.details
     assert status.trailing_metadata == ((ERROR_KEY, "EngineError"),)
 
 
-def test_a_subclass_goes_as_its_ancestor() -> None:
+def test_a_subclass_is_sent_as_its_ancestor() -> None:
     class TooLong(errors.InvalidInput):
         pass
 
@@ -263,7 +265,7 @@ def test_a_bare_rpc_error_is_unreachable() -> None:
     assert type(error_from_rpc(grpc.RpcError("channel closed"))) is errors.CloudUnreachable
 
 
-def test_the_wait_that_a_service_asks_for() -> None:
+def test_the_wait_of_an_error_is_sent_as_metadata() -> None:
     status = status_of(errors.QuotaExceeded("wait", 0.2501))
     assert status.trailing_metadata == ((ERROR_KEY, "QuotaExceeded"), (RETRY_KEY, "251"))
     assert dict(status_of(errors.QuotaExceeded("wait", 1e9)).trailing_metadata)[RETRY_KEY] == (
@@ -283,7 +285,7 @@ def test_the_wait_that_a_service_asks_for() -> None:
         ("9" * 99, None),
     ],
 )
-def test_the_wait_is_read_whoever_sent_it(
+def test_the_wait_is_read_if_it_is_valid(
     stub: pb_grpc.SplitInferenceStub, hint: str, seconds: float | None
 ) -> None:
     for name in ("QuotaExceeded", "Overloaded"):

@@ -57,7 +57,7 @@ def images() -> dict[str, list[Tensor]]:
     found = {}
     for engine in ("vllm", "transformers"):
         decoded = backend(engine).decode_many(payloads)
-        found[engine] = [own.embeds for own in decoded if isinstance(own, EngineImage)]
+        found[engine] = [own.engine_input for own in decoded if isinstance(own, EngineImage)]
     return found
 
 

@@ -29,7 +29,7 @@ Line = dict[str, Any]
 
 
 class WatchProcess:
-    """Its lines so far, and those of stderr; ended with SIGTERM unless it has ended."""
+    """A running `edge-client watch`: its JSON lines and its messages on stderr so far."""
 
     def __init__(self, source: str | Path, target: str, bundle: Path, *options: str) -> None:
         self._command = [
@@ -38,7 +38,7 @@ class WatchProcess:
             *options,
         ]
         self.lines: list[Line] = []
-        self.told: list[str] = []
+        self.messages: list[str] = []
 
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(
@@ -46,18 +46,18 @@ class WatchProcess:
         )
         self._readers = [
             threading.Thread(target=self._read, args=(self.process.stdout, self._line)),
-            threading.Thread(target=self._read, args=(self.process.stderr, self.told.append)),
+            threading.Thread(target=self._read, args=(self.process.stderr, self.messages.append)),
         ]
         for reader in self._readers:
             reader.start()
-        self.until(lambda: any("watching" in words for words in self.told))
+        self.until(lambda: any("watching" in words for words in self.messages))
         return self
 
     def __exit__(self, *_: object) -> None:
         self.end()
 
     def end(self, by: signal.Signals = signal.SIGTERM) -> int:
-        """The exit status after a signal, if it was still needed."""
+        """Send a signal if it still runs, and return the exit status."""
         if self.process.poll() is None:
             os.kill(self.process.pid, by)
         try:
@@ -71,16 +71,16 @@ class WatchProcess:
             for pipe in (self.process.stdout, self.process.stderr):
                 assert pipe is not None
                 pipe.close()
-        commands.STDERR.append("".join(self.told))
+        commands.STDERR.append("".join(self.messages))
         return self.process.returncode
 
     def until(self, condition: Callable[[], object]) -> None:
-        """Wait until something is so; it fails where it never is."""
+        """Wait until the condition holds; fails if the process ends before, or after `LIMIT_S`."""
         deadline = time.monotonic() + LIMIT_S
         while not condition():
             ended = self.process.poll() is not None and not any(r.is_alive() for r in self._readers)
-            assert not ended or condition(), f"it ended: {self.lines} {self.told}"
-            assert time.monotonic() < deadline, f"{self.lines} {self.told}"
+            assert not ended or condition(), f"it ended: {self.lines} {self.messages}"
+            assert time.monotonic() < deadline, f"{self.lines} {self.messages}"
             time.sleep(0.02)
 
     def until_lines(self, count: int) -> None:
@@ -106,13 +106,13 @@ class WatchProcess:
 
 
 def pixels(seed: int) -> NDArray[np.uint8]:
-    """A picture of large plain squares, which survive a video codec."""
+    """An image of large plain squares, which a video codec preserves."""
     squares = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), np.uint8)
     return np.ascontiguousarray(squares.repeat(SIDE // 4, 0).repeat(SIDE // 4, 1))
 
 
 def save(path: Path, seed: int) -> None:
-    """A picture that appears whole."""
+    """Write an image that appears in the folder complete."""
     hidden = path.with_name(f".{path.name}")
     Image.fromarray(pixels(seed)).save(hidden, "PNG")
     hidden.rename(path)

@@ -1,4 +1,4 @@
-"""Pictures that appear in a folder, across real processes."""
+"""Images that appear in a folder, with real processes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def png(seed: int) -> bytes:
     return data.getvalue()
 
 
-def test_new_pictures_are_asked_about(
+def test_new_images_are_asked_about(
     cloud: CloudProcess, bundle_directory: Path, folder: Path
 ) -> None:
     save(folder / "old.png", 0)
@@ -53,7 +53,7 @@ def test_new_pictures_are_asked_about(
         assert line["time"].endswith("+00:00")
 
 
-def test_a_file_that_is_still_written_is_not_read(
+def test_a_file_is_not_read_while_it_is_written(
     cloud: CloudProcess, bundle_directory: Path, folder: Path
 ) -> None:
     data = png(1)
@@ -62,13 +62,13 @@ def test_a_file_that_is_still_written_is_not_read(
             for start in range(0, len(data), max(1, len(data) // 20)):
                 file.write(data[start : start + max(1, len(data) // 20)])
                 file.flush()
-                time.sleep(0.1)  # shorter than the time between two looks at a file
+                time.sleep(0.1)  # shorter than the interval at which files are checked
         watch.until(lambda: watch.lines)
         assert watch.end() == 0
     assert [line.get("error") for line in watch.lines] == [None]
 
 
-def test_damaged_files_are_told_and_it_goes_on(
+def test_damaged_files_are_reported_and_watching_continues(
     cloud: CloudProcess, bundle_directory: Path, folder: Path
 ) -> None:
     with WatchProcess(folder, cloud.target, bundle_directory) as watch:
@@ -82,7 +82,7 @@ def test_damaged_files_are_told_and_it_goes_on(
     assert watch.answers()[0]["file"] == "d.png"
 
 
-def test_once_goes_through_all_by_name(
+def test_once_reads_all_files_in_the_order_of_their_names(
     cloud: CloudProcess, bundle_directory: Path, folder: Path
 ) -> None:
     names = [f"{number:02}.png" for number in range(8)]
@@ -95,10 +95,10 @@ def test_once_goes_through_all_by_name(
     assert {line["skipped"] for line in watch.lines} == {0}
 
 
-def test_unchanged_pictures_cost_no_bytes(
+def test_unchanged_images_cost_no_bytes(
     cloud: CloudProcess, bundle_directory: Path, folder: Path
 ) -> None:
-    """Counted at the socket; what passes there meanwhile is gRPC's own, which asks no question."""
+    """Counted at the socket, where only gRPC's control messages pass meanwhile."""
     with (
         CountingProxy(cloud.port) as proxy,
         WatchProcess(
@@ -110,7 +110,7 @@ def test_unchanged_pictures_cost_no_bytes(
         first = proxy.take().up
         for number in range(1, 6):
             save(folder / f"{number}.png", 1)
-            time.sleep(0.6)  # long enough to be seen
+            time.sleep(0.6)  # long enough for the file to be noticed
         save(folder / "other.png", 2)
         watch.until_lines(2)
         assert watch.end() == 0
@@ -118,11 +118,11 @@ def test_unchanged_pictures_cost_no_bytes(
     assert [line["file"] for line in watch.lines] == ["0.png", "other.png"]
     assert watch.lines[1]["unchanged"] + watch.lines[1]["skipped"] == 5
     assert watch.lines[1]["unchanged"] > 0
-    assert 0 < both < first  # the second question alone: the connection was there
+    assert 0 < both < first  # the second question alone, as the connection was open
 
 
-def test_only_files_are_taken(folder: Path) -> None:
-    """A pipe would be waited for, for ever; the bytes of a name need not be text."""
+def test_only_regular_files_are_read(folder: Path) -> None:
+    """Reading a pipe would block for ever; the bytes of a file name need not be text."""
     os.mkfifo(folder / "pipe.avq")
     (folder / "folder.png").mkdir()
     (folder / "link.png").symlink_to("/dev/zero")
@@ -134,7 +134,7 @@ def test_only_files_are_taken(folder: Path) -> None:
 
 
 class Script(threading.Event):
-    """Something happens after each look at the folder."""
+    """Runs one step after each scan of the folder."""
 
     def __init__(self, *steps: Callable[[], object]) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ class Script(threading.Event):
         return self.is_set()
 
 
-def test_what_appears_within_one_tick_of_the_clock_is_seen(folder: Path) -> None:
+def test_files_that_appear_within_one_clock_tick_are_seen(folder: Path) -> None:
     def appears(name: str) -> Callable[[], None]:
         def step() -> None:
             (folder / name).touch()

@@ -18,10 +18,10 @@ from edge_client.watch.video import Video
 from tests.watch.process import WatchProcess, pixels, video
 
 
-def test_a_video_is_asked_about_as_it_plays(
+def test_a_video_is_read_at_its_own_speed(
     cloud: CloudProcess, bundle_directory: Path, tmp_path: Path
 ) -> None:
-    """Frames that came while a question was open are dropped, and counted."""
+    """Frames that arrive while a question is being answered are dropped and counted."""
     path = tmp_path / "film.mp4"
     video(path, list(range(30)), per_second=10)
     with WatchProcess(path, cloud.target, bundle_directory, "--every=0.4") as watch:
@@ -37,7 +37,7 @@ def test_a_video_is_asked_about_as_it_plays(
 def test_one_question_for_each_scene(
     cloud: CloudProcess, bundle_directory: Path, tmp_path: Path
 ) -> None:
-    """The codec's noise is no change."""
+    """Noise of the video codec does not count as a change."""
     path = tmp_path / "film.mp4"
     video(path, [seed for seed in (1, 2, 3) for _ in range(20)], per_second=10)
     with WatchProcess(path, cloud.target, bundle_directory, "--on_change") as watch:
@@ -46,27 +46,27 @@ def test_one_question_for_each_scene(
     assert [(line["frame"] - 1) // 20 for line in watch.lines] == [0, 1, 2]
 
 
-def test_a_camera_that_comes_later_and_goes(
+def test_a_camera_that_is_connected_later_and_removed(
     cloud: CloudProcess, bundle_directory: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "camera.mp4"
     with WatchProcess(path, cloud.target, bundle_directory) as watch:
-        watch.until(lambda: any("is lost" in words for words in watch.told))
+        watch.until(lambda: any("is lost" in words for words in watch.messages))
         video(tmp_path / "whole.mp4", [1, 2, 3])
         (tmp_path / "whole.mp4").rename(path)
         watch.until(watch.answers)
-        assert any("is back" in words for words in watch.told)
+        assert any("is back" in words for words in watch.messages)
     assert watch.process.returncode == 0
 
 
-def test_sigterm_while_the_camera_is_away(
+def test_sigterm_while_there_is_no_camera(
     cloud: CloudProcess, bundle_directory: Path, tmp_path: Path
 ) -> None:
     with WatchProcess("camera:7", cloud.target, bundle_directory) as watch:
-        watch.until(lambda: any("/dev/video7 is lost" in words for words in watch.told))
+        watch.until(lambda: any("/dev/video7 is lost" in words for words in watch.messages))
         assert watch.end() == 0
     assert not watch.lines
-    assert not any("Traceback" in words for words in watch.told)
+    assert not any("Traceback" in words for words in watch.messages)
 
 
 @pytest.mark.parametrize(
@@ -77,30 +77,30 @@ def test_sigterm_while_the_camera_is_away(
         ("HTTP://user:hidden@127.0.0.1:1/stream#hidden", "HTTP://127.0.0.1:1/stream"),
     ],
 )
-def test_nobody_is_told_a_camera_s_password(
+def test_messages_never_contain_the_password_of_a_camera(
     cloud: CloudProcess, bundle_directory: Path, source: str, name: str
 ) -> None:
     with WatchProcess(source, cloud.target, bundle_directory) as watch:
-        watch.until(lambda: any("is lost" in words for words in watch.told))
-    assert f"watching {name}\n" in watch.told[0]
-    assert not any("hidden" in words for words in watch.told)
+        watch.until(lambda: any("is lost" in words for words in watch.messages))
+    assert f"watching {name}\n" in watch.messages[0]
+    assert not any("hidden" in words for words in watch.messages)
 
 
-@pytest.mark.parametrize("kept", [0.6, 0.05])
-def test_a_truncated_file_is_told(
-    kept: float, cloud: CloudProcess, bundle_directory: Path, tmp_path: Path
+@pytest.mark.parametrize("share", [0.6, 0.05])
+def test_a_truncated_file_is_reported(
+    share: float, cloud: CloudProcess, bundle_directory: Path, tmp_path: Path
 ) -> None:
     whole, path = tmp_path / "whole.mp4", tmp_path / "film.mp4"
     video(whole, list(range(10)))
     data = whole.read_bytes()
-    path.write_bytes(data[: int(kept * len(data))])
+    path.write_bytes(data[: int(share * len(data))])
     with WatchProcess(path, cloud.target, bundle_directory) as watch:
         assert watch.process.wait(60) == 0
         watch.until(watch.errors)
     assert "damaged" in watch.errors()[-1]["error"]
 
 
-def test_damaged_frames_are_told_and_the_film_goes_on(tmp_path: Path) -> None:
+def test_damaged_frames_are_reported_and_the_next_are_read(tmp_path: Path) -> None:
     path = tmp_path / "film.avi"
     video(path, [*[1] * 12, *[2] * 12, *[3] * 12], per_second=100)
     data = bytearray(path.read_bytes())
@@ -123,7 +123,7 @@ def damage(frame: Frame) -> str:
 
 
 class Flickering:
-    """A camera that is there for two frames, then away, three times."""
+    """A camera that delivers two frames and then disappears, three times."""
 
     name = "camera"
 
@@ -150,10 +150,10 @@ def test_a_camera_that_disappears_is_opened_again(capfd: pytest.CaptureFixture[s
             numbers.append(taken[0].number)
     newest.close()
     assert numbers == [2, 3, 4, 5, 6, 7]
-    told = capfd.readouterr().err
-    assert told.count("camera is lost (no device); trying again") == 1
-    assert told.count("camera is lost (unplugged); trying again") == 2
-    assert told.count("camera is back") == 3
+    messages = capfd.readouterr().err
+    assert messages.count("camera is lost (no device); trying again") == 1
+    assert messages.count("camera is lost (unplugged); trying again") == 2
+    assert messages.count("camera is back") == 3
 
 
 def test_the_newest_frame_is_kept_and_others_are_counted() -> None:
@@ -177,7 +177,7 @@ class Counting:
             yield Frame(number, lambda: pixels(1))
 
 
-def test_what_sources_are_called(tmp_path: Path) -> None:
+def test_names_of_sources(tmp_path: Path) -> None:
     sources = {
         text: open_source(text, once=False)
         for text in ("camera", "camera:2", "rtsp://host/stream", "film.mp4", str(tmp_path))
@@ -229,7 +229,7 @@ def test_what_sources_are_called(tmp_path: Path) -> None:
         ("udp://@239.0.0.1:1234", "udp://239.0.0.1:1234"),
     ],
 )
-def test_a_url_is_called_by_what_is_no_secret(address: str, name: str) -> None:
+def test_the_name_of_a_url_contains_no_secret(address: str, name: str) -> None:
     source = open_source(address, once=False)
     assert source.name == name
     assert "hidden" not in source.name
@@ -241,5 +241,5 @@ def test_a_url_is_called_by_what_is_no_secret(address: str, name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["film.mp4", "a film; part=1, take 2.mp4", "/dev/video0", "50%.avi"]
 )
-def test_a_file_is_called_by_its_name(name: str) -> None:
+def test_the_name_of_a_file_is_unchanged(name: str) -> None:
     assert open_source(name, once=False).name == name

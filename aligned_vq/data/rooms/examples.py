@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aligned_vq.data.rooms.furniture import MAKERS
 from aligned_vq.data.rooms.kinds import room_kinds
 from aligned_vq.data.rooms.render import RoomImages, render
 from aligned_vq.data.rooms.scenes import Split, Style, sample_camera, sample_room, scene_rng
@@ -28,6 +30,8 @@ class RoomExample:
     rgb: NDArray[np.uint8]
     depth_mm: NDArray[np.uint16]
     infrared: NDArray[np.uint8]
+    shown: NDArray[np.uint8]
+    """Furniture in each pixel: its place in `furniture_names()`; 0: walls, floor or ceiling."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +56,20 @@ class RoomSet:
         camera = sample_camera(layout, rng, self.side_px, self.style)
         images = render(room, camera, rng)
         depth, infrared = depth_camera(images, rng), thermal_camera(images, rng)
-        names = _visible_names(images, [item.name for item in room.furniture])
-        return RoomExample(label, caption(label, names, rng), images.rgb, depth, infrared)
+        shown = _shown(images, [item.name for item in room.furniture])
+        text = caption(label, _noticed(shown), rng)
+        return RoomExample(label, text, images.rgb, depth, infrared, shown)
 
 
 def all_labels() -> tuple[str, ...]:
     """Every kind of room, ScanNet's 21 first."""
     return tuple(room_kinds().all)
+
+
+@cache
+def furniture_names() -> tuple[str, ...]:
+    """What a pixel may show: "" for walls, then every kind of furniture by name."""
+    return ("", *sorted(MAKERS))
 
 
 def caption(label: str, furniture: list[str], rng: np.random.Generator) -> str:
@@ -78,8 +89,15 @@ def with_article(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
-def _visible_names(images: RoomImages, names: list[str]) -> list[str]:
-    """Distinct names of furniture that covers a noticeable part of the image."""
-    counts = np.bincount(images.owner[images.owner >= 0], minlength=len(names))
-    enough = _NOTICED_SHARE * images.owner.size
-    return sorted({name for name, pixels in zip(names, counts, strict=True) if pixels >= enough})
+def _shown(images: RoomImages, names: list[str]) -> NDArray[np.uint8]:
+    numbers = [furniture_names().index(name) for name in names]
+    # `owner` is -1 for walls: the last entry of the table.
+    table = np.array([*numbers, 0], np.uint8)
+    return table[images.owner]
+
+
+def _noticed(shown: NDArray[np.uint8]) -> list[str]:
+    """Names of furniture that covers a noticeable part of the image."""
+    counts = np.bincount(shown.ravel(), minlength=len(furniture_names()))
+    enough = counts >= _NOTICED_SHARE * shown.size
+    return [name for name, seen in zip(furniture_names()[1:], enough[1:], strict=True) if seen]

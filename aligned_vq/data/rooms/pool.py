@@ -20,12 +20,13 @@ _DTYPES: dict[str, tuple[type, int]] = {
     "rgb": (np.uint8, 3),
     "depth_mm": (np.uint16, 1),
     "infrared": (np.uint8, 1),
+    "shown": (np.uint8, 1),
 }
 
 
 class RoomPool:
-    """The first `count` rooms of a set: `rgb` `[N, H, W, 3]`, `depth_mm` and `infrared`
-    `[N, H, W]`, read-only.
+    """The first `count` rooms of a set: `rgb` `[N, H, W, 3]`, `depth_mm`, `infrared`
+    and `shown` `[N, H, W]`, read-only.
 
     Args:
         directory: where the pool lies, or is rendered to if it is not there.
@@ -44,6 +45,7 @@ class RoomPool:
         self.rgb: NDArray[np.uint8] = np.load(directory / "rgb.npy", mmap_mode="r")
         self.depth_mm: NDArray[np.uint16] = np.load(directory / "depth_mm.npy", mmap_mode="r")
         self.infrared: NDArray[np.uint8] = np.load(directory / "infrared.npy", mmap_mode="r")
+        self.shown: NDArray[np.uint8] = np.load(directory / "shown.npy", mmap_mode="r")
 
     def __len__(self) -> int:
         """Number of rooms."""

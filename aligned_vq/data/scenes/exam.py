@@ -1,4 +1,4 @@
-"""Test images of the reference world with questions, and images for calibration."""
+"""Images of the reference world: with questions for tests, without for calibration."""
 
 from __future__ import annotations
 
@@ -59,10 +59,15 @@ def exam_conversations(
             yield ExamImage(Image.fromarray(render(scene).pixels), tuple(questions))
 
 
+def scene_images(count: int, split: Split) -> Iterator[Image.Image]:
+    """The first images of a split, without questions."""
+    for index in range(count):
+        yield Image.fromarray(render(sample_scene(scene_rng(split, index))).pixels)
+
+
 def training_images(count: int) -> Iterator[Image.Image]:
     """Images of the training split, for calibration."""
-    for index in range(count):
-        yield Image.fromarray(render(sample_scene(scene_rng("train", index))).pixels)
+    return scene_images(count, "train")
 
 
 def majority_answers(exam: Sequence[ExamImage]) -> dict[str, float]:

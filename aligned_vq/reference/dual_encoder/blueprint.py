@@ -19,8 +19,8 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from aligned_vq.reference.initial_weights import sinusoids, start_local
 
-IMAGE_SIDE_PX = 112
-PATCH_PX = 8
+IMAGE_SIDE_PX = 144
+PATCH_PX = 16
 VISION_WIDTH = 192
 VISION_BLOCKS = 6
 TEXT_WIDTH = 128

@@ -28,8 +28,8 @@ _log = logging.getLogger(__name__)
 class DualEncoderRecipe:
     """Every number of the recipe."""
 
-    rooms: int = 27_000
-    captions: Stage = Stage("captions", 2600, 64, 1e-3, warmup_steps=150, bfloat16=True)
+    rooms: int = 16_200
+    captions: Stage = Stage("captions", 1800, 96, 1e-3, warmup_steps=150, bfloat16=True)
 
 
 def train_dual_encoder(

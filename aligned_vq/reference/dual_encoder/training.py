@@ -1,8 +1,8 @@
 """Trains the reference dual encoder on colour images of rooms and their captions.
 
-Two losses: CLIP's contrastive loss between images and captions, and the prediction of a caption's
-tokens from its image (SuperClass, arXiv 2411.03313), with which a small tower trained from scratch
-learns several times as fast. No label is used but through captions.
+Three losses: CLIP's contrastive loss between images and captions; the prediction of a caption's
+tokens from its image (SuperClass, arXiv 2411.03313); and the furniture under each patch, which the
+renderer knows, because a small tower learns shapes from captions alone only in many hours.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPModel
 
-from aligned_vq.data.crops import cut, normalize_channels, random_crops
+from aligned_vq.data.crops import cut, cut_classes, normalize_channels, random_crops
+from aligned_vq.data.rooms.examples import furniture_names
 from aligned_vq.data.rooms.pool import RoomPool
 from aligned_vq.images.processor import ProcessorSettings
-from aligned_vq.reference.dual_encoder.blueprint import IMAGE_SIDE_PX, VISION_WIDTH
+from aligned_vq.reference.dual_encoder.blueprint import IMAGE_SIDE_PX, PATCH_PX, VISION_WIDTH
 from aligned_vq.reference.stage import Stage, train_stage
 from aligned_vq.training.loop import Loss
 
@@ -28,17 +29,24 @@ MAX_LOGIT_SCALE = 100.0
 """As CLIP's."""
 SMALLEST_CROP = 0.55
 """Of the image's area."""
+GRID = IMAGE_SIDE_PX // PATCH_PX
+WALL_WEIGHT = 0.25
+"""Of places that show no furniture, which are most."""
 
 
 class CaptionBatch(NamedTuple):
-    """Images `[B, 3, H, W]` and the token ids `[B, L]` of their captions."""
+    """Some rooms as the loss needs them."""
 
     pixels: Tensor
+    """`[B, 3, S, S]`."""
     ids: Tensor
+    """int64 `[B, L]`, tokens of the captions."""
+    shown: Tensor
+    """int64 `[B, P, 4]`, furniture at four places of each patch."""
 
 
 class CaptionLearner(nn.Module):
-    """A dual encoder, and the heads that predict captions from images.
+    """A dual encoder, and heads that predict words of captions, and furniture under patches.
 
     Args:
         model: the dual encoder.
@@ -51,7 +59,7 @@ class CaptionLearner(nn.Module):
         super().__init__()
         self.model = model
         self.from_image = nn.Linear(VISION_WIDTH, len(counts))
-        self.from_patches = nn.Linear(VISION_WIDTH, len(counts))
+        self.from_patches = nn.Linear(VISION_WIDTH, len(furniture_names()))
         # Inverse document frequency: words that most captions have say little.
         self.register_buffer("rarity", torch.log(counts.sum() / (counts + 1)), persistent=False)
 
@@ -60,23 +68,22 @@ class CaptionLearner(nn.Module):
         tower = self.model.vision_model(pixel_values=batch.pixels)
         images = F.normalize(self.model.visual_projection(tower.pooler_output), dim=-1)
         # The same caption often occurs twice in a batch.
-        captions, which = batch.ids.unique(dim=0, return_inverse=True)
+        captions, which = torch.unique(batch.ids, dim=0, return_inverse=True)
         texts = self.model.text_model(input_ids=captions).pooler_output
         texts = F.normalize(self.model.text_projection(texts), dim=-1)
         scale = self.model.logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
         logits = scale * images.float() @ texts.float().T
         contrastive = F.cross_entropy(logits, which) + _to_images(logits, which)
         words = self._words(batch.ids)
-        patches = self.from_patches(tower.last_hidden_state[:, 1:]).float()
-        # A smooth maximum over patches: a word needs to be seen in one place only.
-        somewhere = torch.logsumexp(patches, 1)
         predicted = _multi_label(self.from_image(tower.pooler_output).float(), words)
-        found = _multi_label(somewhere, words)
-        loss = contrastive / 2 + predicted + 0.5 * found
+        patches = self.from_patches(tower.last_hidden_state[:, 1:]).float()
+        furniture = _furniture_loss(patches, batch.shown)
+        loss = contrastive / 2 + predicted + 2 * furniture
         accuracy = (logits.argmax(1) == which).float().mean()
         return loss, {
             "contrastive": float(contrastive.detach()),
             "words": float(predicted.detach()),
+            "furniture": float(furniture.detach()),
             "retrieval": float(accuracy),
         }
 
@@ -98,6 +105,15 @@ def _multi_label(logits: Tensor, words: Tensor) -> Tensor:
     return -(words * logits.log_softmax(-1)).sum(-1).mean()
 
 
+def _furniture_loss(logits: Tensor, shown: Tensor) -> Tensor:
+    """Cross-entropy of patches `[B, P, C]` at their four places, walls with less weight."""
+    places = shown.shape[-1]
+    flat = logits.repeat_interleave(places, 1).flatten(0, 1)
+    losses = F.cross_entropy(flat, shown.flatten(), reduction="none")
+    weights = torch.where(shown.flatten() > 0, 1.0, WALL_WEIGHT)
+    return (weights * losses).sum() / weights.sum()
+
+
 def train_on_captions(
     model: CLIPModel, pool: RoomPool, ids: NDArray[np.int64], stage: Stage, workdir: Path
 ) -> None:
@@ -105,7 +121,7 @@ def train_on_captions(
 
     Args:
         model: on the device to train on.
-        pool: colour images.
+        pool: the rooms.
         ids: token ids of their captions, padded, `[N, L]`.
         stage: how long and how fast.
         workdir: keeps the state of an interrupted stage.
@@ -119,11 +135,15 @@ def train_on_captions(
     def batch_of(step: int) -> CaptionBatch:
         rng = np.random.default_rng([3, step])
         chosen = np.sort(rng.integers(0, len(pool), stage.batch_size))
-        return CaptionBatch(random_views(pool.rgb[chosen], rng), torch.from_numpy(ids[chosen]))
+        crops = random_crops(len(chosen), SMALLEST_CROP, rng)
+        # Two by two places in each patch.
+        places = cut_classes(pool.shown[chosen], crops, 2 * GRID)
+        shown = places.reshape(-1, GRID, 2, GRID, 2).transpose(2, 3).reshape(len(chosen), -1, 4)
+        pixels = lit_views(pool.rgb[chosen], crops, rng)
+        return CaptionBatch(pixels, torch.from_numpy(ids[chosen]), shown)
 
     def loss_of(batch: CaptionBatch) -> Loss:
-        pixels, tokens = batch
-        outcome: Loss = learner(CaptionBatch(pixels.to(device), tokens.to(device)))
+        outcome: Loss = learner(CaptionBatch(*(field.to(device) for field in batch)))
         return outcome
 
     learner.train()
@@ -131,10 +151,10 @@ def train_on_captions(
     learner.eval()
 
 
-def random_views(images: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
-    """Random crops of uint8 images `[B, H, W, 3]` in other light, normalised: `[B, 3, S, S]`."""
+def lit_views(images: NDArray[np.uint8], crops: Tensor, rng: np.random.Generator) -> Tensor:
+    """Crops of uint8 images `[B, H, W, 3]` in other light, normalised: `[B, 3, S, S]`."""
     count = len(images)
-    pixels = cut(images, random_crops(count, SMALLEST_CROP, rng), IMAGE_SIDE_PX)
+    pixels = cut(images, crops, IMAGE_SIDE_PX)
     gain = rng.uniform(0.75, 1.3, (count, 1, 1, 1)) * rng.uniform(0.93, 1.07, (count, 3, 1, 1))
     lit = (pixels * torch.from_numpy(gain.astype(np.float32))).clamp(0, 1)
     clip = ProcessorSettings()  # the defaults are CLIP's

@@ -1,4 +1,4 @@
-"""Who calls: by certificate, by token, or nobody in particular."""
+"""The identity of callers: from a certificate, from a token, or anonymous."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ AUTHORITY = issuing.new_authority()
 
 
 class Call:
-    """What a gate asks of gRPC's context; `names` are the common names of its certificate."""
+    """The parts of gRPC's context that a gate reads; `names` are a certificate's common names."""
 
     def __init__(self, names: Sequence[str] | None = None, *metadata: tuple[str, str]) -> None:
         self._auth: dict[str, list[bytes]] = {}
         if names is not None:
-            # As gRPC's own property would have it, which nobody may believe.
+            # gRPC's property, which must not be trusted: names come from the PEM.
             self._auth["x509_common_name"] = [b"edge-1"]
             self._auth["x509_pem_cert"] = [certificate(*names)[0]]
         self._metadata = metadata
@@ -54,7 +54,7 @@ class Call:
 def certificate(
     *names: str, authority: issuing.CertificateAndKey = AUTHORITY
 ) -> tuple[bytes, bytes]:
-    """A client's certificate in PEM, whatever its common names, and its key."""
+    """A client's certificate and its key in PEM; any common names are possible."""
     attributes = [x509.NameAttribute(NameOID.COMMON_NAME, name, _validate=False) for name in names]
     key = ec.generate_private_key(ec.SECP256R1())
     now = datetime.now(UTC)
@@ -91,7 +91,7 @@ def test_without_certificates_and_tokens_everyone_is_anonymous() -> None:
         assert gate.identity(call) == "anonymous"  # type: ignore[arg-type]
 
 
-def test_a_token_is_a_name(tokens: Path) -> None:
+def test_a_token_determines_the_identity(tokens: Path) -> None:
     gate = Gate(replace(CONFIG, tokens=tokens))
     assert gate.identity(bearer("one")) == "edge-1"
     assert gate.identity(bearer("seven")) == "007"
@@ -103,7 +103,7 @@ def test_a_token_is_a_name(tokens: Path) -> None:
     "call",
     [
         Call(),
-        Call(["edge-1"]),  # no authority is asked about certificates here
+        Call(["edge-1"]),  # without `tls_clients`, certificates do not count
         bearer("two"),
         bearer(""),
         bearer("o\udce9e"),
@@ -114,7 +114,7 @@ def test_a_token_is_a_name(tokens: Path) -> None:
         Call(None, ("x-authorization", "Bearer one")),
     ],
 )
-def test_without_a_good_token_nobody_comes_in(tokens: Path, call: Any) -> None:
+def test_calls_without_a_valid_token_are_refused(tokens: Path, call: Any) -> None:
     gate = Gate(replace(CONFIG, tokens=tokens))
     visit = gate.open()
     with pytest.raises(Unauthenticated) as caught:
@@ -129,7 +129,7 @@ BAD_NAMES: Any = (
     *(["cam\0x"], ["\0"], ["two\nlines"], ["tab\t"], ["x" * 201], ["zero\u200bwidth"]),
     *(["left\u202eright"], ["no-break\xa0space"], ["e\u0301t\u00e9"], ["\x7f"]),
 )
-"""Common names of one certificate each that are no identity; the last but one is not NFC."""
+"""Common names of certificates that are refused as identities; the last but one is not in NFC."""
 
 
 @pytest.mark.filterwarnings("ignore:Attribute's length must be")
@@ -143,7 +143,7 @@ def test_a_certificate_must_name_its_client(names: list[str] | None) -> None:
     assert_clear(str(caught.value))
 
 
-def test_what_is_no_certificate_is_nobodys() -> None:
+def test_invalid_certificates_are_refused() -> None:
     bad: Any = Call(["edge-1"])
     for pem in (b"", b"no PEM", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"):
         bad._auth["x509_pem_cert"] = [pem]
@@ -151,7 +151,7 @@ def test_what_is_no_certificate_is_nobodys() -> None:
             Gate(TLS).identity(bad)
 
 
-def test_a_place_is_taken_and_given_back(tokens: Path) -> None:
+def test_places_in_flight_are_limited_and_released(tokens: Path) -> None:
     gate = Gate(replace(CONFIG, tokens=tokens, max_in_flight=2, questions_at_once=1))
     first, second, third = gate.open(), gate.open(), gate.open()
     assert first.admit(bearer("one")) == "edge-1"
@@ -197,7 +197,7 @@ def test_a_place_is_taken_and_given_back(tokens: Path) -> None:
         (f"a: {{sha256: {'0' * 64}, at_onec: 1}}", "got 'at_onec' otherwise"),
     ],
 )
-def test_a_file_of_tokens_that_cannot_be_used(tmp_path: Path, text: str, words: str) -> None:
+def test_invalid_token_files_are_refused(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "tokens.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"tokens\.yaml") as caught:
@@ -207,7 +207,7 @@ def test_a_file_of_tokens_that_cannot_be_used(tmp_path: Path, text: str, words: 
     assert "secret" not in str(caught.value)
 
 
-def test_a_token_may_have_limits_of_its_own(tmp_path: Path) -> None:
+def test_a_token_may_have_separate_limits(tmp_path: Path) -> None:
     path = tmp_path / "tokens.yaml"
     path.write_text(
         f"a: {{sha256: {digest('one')}, at_once: 2, per_second: 1.5}}\nb: {digest('two')}\n"
@@ -222,32 +222,34 @@ def test_a_token_may_have_limits_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["camera-1", "007", "yes", "Küche: links", "a" * 200])
-def test_a_token_that_was_made_is_known(
+def test_a_generated_token_is_accepted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    own, known = tmp_path / "own", tmp_path / "tokens.yaml"
-    assert main(["token", f"--name={name}", f"--out={own}"]) == 0
+    token_file, tokens_path = tmp_path / "token", tmp_path / "tokens.yaml"
+    assert main(["token", f"--name={name}", f"--out={token_file}"]) == 0
     line = capsys.readouterr().out
     assert line.count("\n") == 1
-    token = own.read_text()
+    token = token_file.read_text()
     assert token not in line
-    assert own.stat().st_mode & 0o777 == 0o600
-    known.write_text(f"{line}other: {digest('other')}\n")
-    gate = Gate(replace(CONFIG, tokens=known))
+    assert token_file.stat().st_mode & 0o777 == 0o600
+    tokens_path.write_text(f"{line}other: {digest('other')}\n")
+    gate = Gate(replace(CONFIG, tokens=tokens_path))
     assert gate.open().admit(bearer(token)) == name
-    assert main(["token", f"--name={name}", f"--out={own}"]) == 1
-    assert own.read_text() == token
+    assert main(["token", f"--name={name}", f"--out={token_file}"]) == 1
+    assert token_file.read_text() == token
     assert "expected to write a new file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["a\nb", " ", "a ", "", "e\u0301"])
-def test_a_token_for_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
-    assert main(["token", f"--name={name}", f"--out={tmp_path / 'own'}"]) == 1
+def test_no_token_is_generated_for_an_invalid_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert main(["token", f"--name={name}", f"--out={tmp_path / 'token'}"]) == 1
     assert "printable" in capsys.readouterr().err
-    assert not (tmp_path / "own").exists()
+    assert not (tmp_path / "token").exists()
 
 
-def test_no_file_of_tokens(tmp_path: Path) -> None:
+def test_a_missing_token_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file") as caught:
         Gate(replace(CONFIG, tokens=tmp_path / "nowhere"))
     assert_clear(str(caught.value))

@@ -57,7 +57,7 @@ def test_what_comes_during_a_pass_forms_the_next() -> None:
         return [*found, again]
 
     found = asyncio.run(run())
-    values = [int(own.embeds) if isinstance(own, EngineImage) else type(own) for own in found]
+    values = [int(own.engine_input) if isinstance(own, EngineImage) else type(own) for own in found]
     assert values == [2, asyncio.CancelledError, 18, 20, 22, 24, CorruptPayload, 28, 100]
     assert decoder.sizes == [1, 3, 3, 1]
 
@@ -79,7 +79,7 @@ def test_a_full_queue_refuses_and_a_bug_reaches_those_of_its_pass() -> None:
         with pytest.raises(AttributeError):
             await batcher.decode(payload(5))
         decoder.sizes = []
-        assert int((await batcher.decode(payload(6))).embeds) == 12
+        assert int((await batcher.decode(payload(6))).engine_input) == 12
         await batcher.close()
 
     asyncio.run(run())

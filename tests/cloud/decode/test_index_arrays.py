@@ -51,7 +51,7 @@ def test_payloads_become_indices_that_rebuild_the_same_features(
     bundle: CloudBundle, layout: IndexLayout, payloads: list[Payload]
 ) -> None:
     read = IndexReader(bundle.codec, layout).decode_many(payloads)
-    images = [own.embeds for own in read if isinstance(own, EngineImage)]
+    images = [own.engine_input for own in read if isinstance(own, EngineImage)]
     assert [(image.dtype, image.shape) for image in images] == [(torch.int16, SHAPE)] * 3
     uncovered = [int((image == -1).sum()) for image in images]
     assert 0 < uncovered[0] < NUM_TOKENS

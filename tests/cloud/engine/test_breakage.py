@@ -1,4 +1,4 @@
-"""What breaks the engine's batch, or the engine: nobody waits in vain, and memory stays bounded."""
+"""Failures of the engine and its batch: every request ends, and memory stays bounded."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LONG = Sampling(max_tokens=60)
 @pytest.fixture(scope="module")
 def llava() -> Any:
     model = random_llava()
-    model.generation_config.eos_token_id = 599  # no answer here gets there
+    model.generation_config.eos_token_id = 599  # a token that no answer here reaches
     return model
 
 
@@ -42,16 +42,16 @@ def engine(llava: Any, tokenizer: Any) -> Iterator[TransformersEngine]:
     asyncio.run(made.close())
 
 
-async def outcomes(*asked: Awaitable[Any]) -> list[Any]:
+async def outcomes(*pending: Awaitable[Any]) -> list[Any]:
     async with asyncio.timeout(30):
-        return await asyncio.gather(*asked, return_exceptions=True)
+        return await asyncio.gather(*pending, return_exceptions=True)
 
 
-def ask(engine: TransformersEngine, *asked: EngineRequest) -> list[Any]:
-    """Token ids of each, or its error."""
+def ask(engine: TransformersEngine, *requests: EngineRequest) -> list[Any]:
+    """The token ids of each request, or its error."""
 
     async def run() -> list[Any]:
-        return await outcomes(*(collect(engine.generate(own)) for own in asked))
+        return await outcomes(*(collect(engine.generate(item)) for item in requests))
 
     return [found if isinstance(found, Exception) else ids(found) for found in asyncio.run(run())]
 
@@ -69,16 +69,16 @@ def test_a_batch_whose_rows_all_fail_ends_and_the_next_is_answered(
     monkeypatch.setattr(RunningBatch, "_next", gone)
     failed = ask(engine, *(request(number, LONG) for number in range(4)))
     assert [type(error) for error in failed] == [EngineError] * 4
-    assert len(set(map(id, failed))) == 4  # each has one of its own
+    assert len(set(map(id, failed))) == 4  # a separate error for each
     monkeypatch.undo()
     assert ask(engine, request(1)) == [alone(llava, request(1))]
     assert engine.healthy
 
 
-def test_an_engine_that_cannot_answer_itself_is_lost(
+def test_an_engine_whose_probe_fails_is_lost(
     llava: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def gone(*given: Any) -> Tensor:
+    def gone(*arguments: Any) -> Tensor:
         raise RuntimeError("CUDA error: device-side assert triggered")
 
     engine = TransformersEngine(llava, tokenizer, EngineCapacity(2, 4 * 128, 1 << 20))
@@ -95,14 +95,14 @@ def test_an_engine_that_cannot_answer_itself_is_lost(
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
 @pytest.mark.parametrize("name", ["step", "join", "fits", "_next"])
-def test_nobody_waits_for_an_engine_that_was_ended(
+def test_all_requests_end_when_the_engine_is_ended(
     llava: Any,
     tokenizer: Any,
     monkeypatch: pytest.MonkeyPatch,
     error: type[BaseException],
     name: str,
 ) -> None:
-    def ended(*given: Any) -> None:
+    def ended(*arguments: Any) -> None:
         raise error
 
     engine = TransformersEngine(llava, tokenizer, EngineCapacity(2, 4 * 128, 1 << 20))
@@ -114,7 +114,7 @@ def test_nobody_waits_for_an_engine_that_was_ended(
 
 
 @pytest.mark.parametrize("name", ["_iterate", "_collect", "_admit"])
-def test_nobody_waits_for_an_engine_that_only_fails(
+def test_all_requests_end_when_the_engines_loop_fails(
     llava: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     def broken(engine: TransformersEngine) -> None:
@@ -132,7 +132,7 @@ def test_nobody_waits_for_an_engine_that_only_fails(
 def test_a_panic_of_the_tokenizer_ends_one_answer(
     engine: TransformersEngine, llava: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class PanicException(BaseException):  # as pyo3's, which is no Exception
+    class PanicException(BaseException):  # as pyo3's, which is not a subclass of Exception
         pass
 
     take = RunningAnswer.add_token
@@ -149,10 +149,10 @@ def test_a_panic_of_the_tokenizer_ends_one_answer(
     assert engine.healthy
 
 
-def test_a_row_that_overflowed_leaves_nothing_behind(
+def test_a_row_that_overflowed_does_not_affect_the_next_answer(
     llava: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Masked out, a NaN still makes every sum NaN: the next answer in that row must not meet it."""
+    """A masked NaN still makes sums NaN, so none may be left for the next answer in that row."""
     engine = TransformersEngine(llava, tokenizer, EngineCapacity(2, 4 * 128, 1 << 20))
     next_tokens = RunningBatch._next
 
@@ -169,11 +169,11 @@ def test_a_row_that_overflowed_leaves_nothing_behind(
     long = EngineRequest("long", prompt(0), request(0).image, Sampling(max_tokens=80), b"x")
     found = ask(engine, long, *(request(number) for number in (1, 2, 4, 6)))
     assert "NaN or infinity" in str(found.pop(1))
-    assert found == [alone(llava, own) for own in (long, request(2), request(4), request(6))]
+    assert found == [alone(llava, item) for item in (long, request(2), request(4), request(6))]
     asyncio.run(engine.close())
 
 
-def test_one_that_cannot_join_ends_none_that_run(
+def test_a_request_that_cannot_join_ends_no_running_answer(
     engine: TransformersEngine, llava: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Memory runs out when rows are made longer, with half of the layers done."""
@@ -191,7 +191,7 @@ def test_one_that_cannot_join_ends_none_that_run(
     async def run() -> list[Any]:
         chunks = engine.generate(running)
         first = [await anext(chunks)]
-        joining = (collect(engine.generate(own)) for own in (large, request(4)))
+        joining = (collect(engine.generate(item)) for item in (large, request(4)))
         others = asyncio.create_task(outcomes(*joining))
         first += await collect(chunks)
         return [first, await others]
@@ -203,10 +203,12 @@ def test_one_that_cannot_join_ends_none_that_run(
     assert ask(engine, request(6)) == [alone(llava, request(6))]
 
 
-def test_what_could_never_join_is_refused_and_holds_up_nobody(llava: Any, tokenizer: Any) -> None:
+def test_a_request_that_never_fits_is_refused_and_delays_no_other(
+    llava: Any, tokenizer: Any
+) -> None:
     engine = TransformersEngine(
         llava, tokenizer, EngineCapacity(4, 300, 1 << 20)
-    )  # two blocks and a bit
+    )  # a little more than two blocks
     length = len(prompt(1))
     for tokens in (257 - length, 299 - length):
         (refused,) = ask(engine, request(1, Sampling(max_tokens=tokens)))
@@ -228,15 +230,15 @@ def test_long_answers_before_short_ones_do_not_exceed_the_memory(
     long = request(0, Sampling(max_tokens=200))
     assert ask(engine, long) == [alone(llava, long)]
     short = [request(number, Sampling(max_tokens=30)) for number in range(1, 5)]
-    assert ask(engine, *short) == [alone(llava, own) for own in short]
+    assert ask(engine, *short) == [alone(llava, item) for item in short]
     assert max(held) <= budget
     asyncio.run(engine.close())
 
 
-def test_every_part_of_a_request_may_be_what_fails(
+def test_a_failure_in_any_part_of_a_request_ends_that_request(
     engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*given: Any) -> None:
+    def broken(*arguments: Any) -> None:
         raise RuntimeError
 
     for owner in (RunningAnswer, Picker):
@@ -248,7 +250,7 @@ def test_every_part_of_a_request_may_be_what_fails(
     assert not engine._answers
 
 
-def test_failures_are_counted_not_told_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repeated_failures_are_counted_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(failures, "_logged_kinds", set())
     stream = io.StringIO()
     handler = LimitedHandler(stream, first=2)
@@ -265,7 +267,7 @@ def test_failures_are_counted_not_told_one_by_one(monkeypatch: pytest.MonkeyPatc
     assert log.count("an answer ended: ValueError\n") == 2
     assert log.count("an answer ended: KeyError, test_breakage.py line ") == 2
     assert log.count("98 more in 10 s like") == 2
-    assert log.count("Traceback") == 1  # of the one that has a place, the first time
+    assert log.count("Traceback") == 1  # once, for the error that was raised somewhere
 
 
 def raised(error: Exception) -> Exception:

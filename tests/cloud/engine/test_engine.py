@@ -1,4 +1,4 @@
-"""The default engine: every answer is the one it would have got alone."""
+"""The default engine: every answer equals the one that its request gets alone."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def image(number: int) -> Tensor:
 
 
 def prompt(number: int) -> list[int]:
-    """Of different lengths, with the image at the same place."""
+    """A prompt whose length depends on the number, with the image at the same position."""
     question = torch.randint(10, 500, (1 + 3 * (number % 4),), generator=seeded(number)).tolist()
     return [1, 20, *[IMAGE] * PATCHES, *question]
 
@@ -43,24 +43,24 @@ def seeded(number: int) -> torch.Generator:
 
 
 def request(number: int, sampling: Sampling | None = None, key: bool = True) -> EngineRequest:
-    own = number % 3
+    image_number = number % 3
     tokens = 4 + number % 5 * 5
     return EngineRequest(
         f"request-{number}",
         prompt(number),
-        image(own),
+        image(image_number),
         sampling or Sampling(max_tokens=tokens),
-        bytes([own]) if key else b"",
+        bytes([image_number]) if key else b"",
     )
 
 
-def alone(llava: Any, own: EngineRequest) -> list[int]:
-    """What transformers' own `generate` answers."""
-    ids = torch.tensor([list(own.prompt_ids)])
+def alone(llava: Any, item: EngineRequest) -> list[int]:
+    """The token ids that transformers' `generate` answers."""
+    ids = torch.tensor([list(item.prompt_ids)])
     embeds = llava.get_input_embeddings()(ids)
-    embeds[ids == IMAGE] = own.image
+    embeds[ids == IMAGE] = item.image
     found = llava.generate(
-        inputs_embeds=embeds, max_new_tokens=own.sampling.max_tokens, do_sample=False
+        inputs_embeds=embeds, max_new_tokens=item.sampling.max_tokens, do_sample=False
     )
     answer: list[int] = found[0].tolist()
     return answer
@@ -75,35 +75,35 @@ def ids(chunks: list[TokenChunk]) -> list[int]:
 
 
 @pytest.mark.parametrize("key", [True, False], ids=["images held", "images not held"])
-def test_answers_that_join_and_leave_are_those_of_generate(
+def test_answers_that_join_and_leave_the_batch_equal_those_of_generate(
     engine: TransformersEngine, llava: Any, key: bool
 ) -> None:
     requests = [request(number, key=key) for number in range(14)]
 
-    async def late(number: int, own: EngineRequest) -> list[TokenChunk]:
+    async def late(number: int, item: EngineRequest) -> list[TokenChunk]:
         await asyncio.sleep(0.01 * (number % 4))
-        return await collect(engine.generate(own))
+        return await collect(engine.generate(item))
 
     async def ask() -> list[list[TokenChunk]]:
-        return await asyncio.gather(*(late(n, own) for n, own in enumerate(requests)))
+        return await asyncio.gather(*(late(n, item) for n, item in enumerate(requests)))
 
-    for own, chunks in zip(requests, asyncio.run(ask()), strict=True):
-        assert ids(chunks) == alone(llava, own), own.request_id
+    for item, chunks in zip(requests, asyncio.run(ask()), strict=True):
+        assert ids(chunks) == alone(llava, item), item.request_id
         last = chunks[-1]
         assert last.usage is not None
-        assert last.usage.prompt_tokens == len(own.prompt_ids)
-        assert last.usage.completion_tokens == len(ids(chunks)) <= own.sampling.max_tokens
+        assert last.usage.prompt_tokens == len(item.prompt_ids)
+        assert last.usage.completion_tokens == len(ids(chunks)) <= item.sampling.max_tokens
         assert last.finish_reason == ("stop" if ids(chunks)[-1] == 2 else "length")
 
 
-def test_sampling_is_repeatable_whoever_runs_beside_it(engine: TransformersEngine) -> None:
+def test_sampling_is_repeatable_beside_other_requests(engine: TransformersEngine) -> None:
     sampled = request(1, Sampling(max_tokens=TOKENS, temperature=1.5, top_p=0.9, seed=7))
     other = request(2, Sampling(max_tokens=TOKENS, temperature=1.5, seed=8))
 
     async def ask() -> tuple[list[int], list[int]]:
         single = ids(await collect(engine.generate(sampled)))
         together = await asyncio.gather(
-            *(collect(engine.generate(own)) for own in (other, sampled, request(3)))
+            *(collect(engine.generate(item)) for item in (other, sampled, request(3)))
         )
         return single, ids(together[1])
 
@@ -116,15 +116,15 @@ def test_an_answer_ends_before_a_stop_text(engine: TransformersEngine) -> None:
     plain = asyncio.run(collect(engine.generate(request(1, Sampling(max_tokens=TOKENS)))))
     text = "".join(chunk.text for chunk in plain)
     word = text.split()[2]
-    asked = request(1, Sampling(max_tokens=TOKENS, stop=("never said", word)))
-    chunks = asyncio.run(collect(engine.generate(asked)))
+    item = request(1, Sampling(max_tokens=TOKENS, stop=("never said", word)))
+    chunks = asyncio.run(collect(engine.generate(item)))
     assert "".join(chunk.text for chunk in chunks) == text[: text.index(word)]
     assert chunks[-1].finish_reason == "stop"
     assert ids(plain)[: len(ids(chunks))] == ids(chunks)
     assert len(ids(chunks)) < TOKENS
 
 
-def test_an_aborted_answer_leaves_and_the_others_go_on(
+def test_an_aborted_answer_ends_and_the_others_continue(
     engine: TransformersEngine, llava: Any
 ) -> None:
     long, other = request(1, Sampling(max_tokens=100)), request(2)
@@ -143,21 +143,21 @@ def test_an_aborted_answer_leaves_and_the_others_go_on(
     assert ids(finished) == alone(llava, other)
 
 
-def test_one_more_than_fits_waits_and_one_too_long_is_refused(
+def test_requests_wait_for_room_and_one_that_never_fits_is_refused(
     engine: TransformersEngine, llava: Any
 ) -> None:
     requests = [request(number, Sampling(max_tokens=60)) for number in range(9)]
 
     async def ask() -> list[list[TokenChunk]]:
-        return await asyncio.gather(*(collect(engine.generate(own)) for own in requests))
+        return await asyncio.gather(*(collect(engine.generate(item)) for item in requests))
 
-    for own, chunks in zip(requests, asyncio.run(ask()), strict=True):
-        assert ids(chunks) == alone(llava, own)
+    for item, chunks in zip(requests, asyncio.run(ask()), strict=True):
+        assert ids(chunks) == alone(llava, item)
     with pytest.raises(EngineError, match=r"at most 640 tokens.*shorter answer"):
         asyncio.run(collect(engine.generate(request(1, Sampling(max_tokens=640)))))
 
 
-def test_a_failure_is_told_to_those_it_concerns_and_the_engine_goes_on(
+def test_a_failure_ends_only_its_answers_and_the_engine_continues(
     engine: TransformersEngine, llava: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad = EngineRequest("bad", [1, IMAGE, 9], image(0), Sampling(max_tokens=4))
@@ -173,11 +173,11 @@ def test_a_failure_is_told_to_those_it_concerns_and_the_engine_goes_on(
     with pytest.raises(EngineError, match="RuntimeError"):
         asyncio.run(collect(engine.generate(request(1))))
     assert engine.healthy
-    own = request(4)
-    assert ids(asyncio.run(collect(engine.generate(own)))) == alone(llava, own)
+    item = request(4)
+    assert ids(asyncio.run(collect(engine.generate(item)))) == alone(llava, item)
 
 
-def test_a_closed_engine_answers_nobody_and_says_so(llava: Any, tokenizer: Any) -> None:
+def test_a_closed_engine_refuses_requests(llava: Any, tokenizer: Any) -> None:
     engine = TransformersEngine(llava, tokenizer, EngineCapacity(2, 512, 0))
     asyncio.run(engine.close())
     assert not engine.healthy
@@ -185,7 +185,7 @@ def test_a_closed_engine_answers_nobody_and_says_so(llava: Any, tokenizer: Any) 
         asyncio.run(collect(engine.generate(request(1))))
 
 
-def test_memory_is_bounded_and_given_back(engine: TransformersEngine) -> None:
+def test_memory_is_bounded_and_released(engine: TransformersEngine) -> None:
     async def ask() -> None:
         await asyncio.gather(*(collect(engine.generate(request(n))) for n in range(12)))
 
@@ -196,6 +196,6 @@ def test_memory_is_bounded_and_given_back(engine: TransformersEngine) -> None:
     def held() -> bool:
         return cache.num_rows > 0 or any(layer.is_initialized for layer in cache.slots)
 
-    while held() and time.monotonic() < deadline:  # given back once the engine has rested a while
+    while held() and time.monotonic() < deadline:  # released once the engine was idle for a while
         time.sleep(0.01)
     assert not held()

@@ -1,4 +1,4 @@
-"""What a log line looks like, and what never gets into one."""
+"""The format of log lines, and what they must never contain."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ FORGED = f"camera-1\n2026-01-01 INFO root all is well\r\x1b[2Jred\u2028{WORDS}"
 
 @pytest.fixture
 def lines() -> Iterator[Any]:
-    """A logger of its own; call it for what it wrote, in the form that is set with `form`."""
+    """A separate logger: `form` sets its format, and a call returns the lines that it wrote."""
     written = io.StringIO()
     handler = logging.StreamHandler(written)
     logger = logging.getLogger("test.logs")
     logger.addHandler(handler)
-    logger.propagate = False  # what is logged here is meant to be wrong
+    logger.propagate = False  # errors that are logged here are intended
 
     class Lines:
         log = logger
@@ -87,7 +87,7 @@ def test_json_has_the_fields_of_the_event(lines: Any) -> None:
 
 
 @pytest.mark.parametrize("form", logs.FORMATS)
-def test_an_exception_is_told_by_type_and_place(lines: Any, form: str) -> None:
+def test_an_exception_is_logged_by_type_and_place(lines: Any, form: str) -> None:
     lines.form(form)
     try:
         failing(WORDS)
@@ -101,7 +101,7 @@ def test_an_exception_is_told_by_type_and_place(lines: Any, form: str) -> None:
     assert form == "text" or json.loads(text)["exception"].endswith("builtins.ValueError")
 
 
-def test_words_of_the_system_and_of_torch_are_told(lines: Any) -> None:
+def test_messages_of_the_system_and_of_torch_are_logged(lines: Any) -> None:
     lines.form("text")
     for error in (
         OSError(28, "No space left on device"),
@@ -115,7 +115,7 @@ def test_words_of_the_system_and_of_torch_are_told(lines: Any) -> None:
     assert "quetzalcoatl" not in text
 
 
-def test_a_thread_that_ends_tells_no_words(
+def test_an_exception_in_a_thread_is_logged_without_its_message(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, lines: Any
 ) -> None:
     lines.form("text")
@@ -155,7 +155,7 @@ def test_grpc_shows_neither_headers_nor_paths(form: str) -> None:
         assert words.partition(" ")[0] in line
 
 
-def test_grpc_s_lines_are_one_kind_whatever_they_name() -> None:
+def test_lines_of_grpc_are_limited_as_one_kind() -> None:
     written = io.StringIO()
     handler = LimitedHandler(written)
     handler.setFormatter(TextFormatter())
@@ -168,7 +168,7 @@ def test_grpc_s_lines_are_one_kind_whatever_they_name() -> None:
     assert WORDS not in written.getvalue()
 
 
-def test_no_repr_shows_what_a_user_sent_or_is_told() -> None:
+def test_no_repr_contains_a_question_an_answer_or_a_payload() -> None:
     body, digest = WORDS.encode(), b"0123456789abcdef"
     tokens = (40_111, 40_222)
     values = np.array([[40_111], [40_222]], np.int32)
@@ -189,10 +189,10 @@ def test_no_repr_shows_what_a_user_sent_or_is_told() -> None:
             assert repr(digest)[2:-1] not in text
 
 
-def test_nothing_is_told_when_asyncio_and_a_bug_tell_all_they_can(
+def test_asyncios_debug_mode_and_a_bug_log_no_user_data(
     llava_directory: Path, bundle_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In asyncio's debug mode every callback is logged, with what it was called with."""
+    """In asyncio's debug mode every slow callback is logged with its arguments."""
     question = f"What is {WORDS}?"
     secrets, written = Secrets(), io.StringIO()
     secrets.add_text("question", question)

@@ -1,4 +1,4 @@
-"""Certificates on both sides, over real sockets: who is served, who is told why not."""
+"""Mutual TLS over real sockets: who is served, and errors that say why somebody is not."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def secure(llava_directory: Path, bundle_directory: Path, folder: Path) -> Iterator[CloudProcess]:
-    """A service that wants certificates, from files that tests replace."""
+    """A service that requires client certificates; tests replace its files."""
     served = folder / "served"
     options = (
         *(f"--tls_certificate={served / 'server.pem'}", f"--tls_key={served / 'server-key.pem'}"),
@@ -62,7 +62,7 @@ def config(folder: Path, stem: str | None = "client-edge-1", **settings: Any) ->
 
 
 def info(target: str, settings: EdgeConfig) -> ServiceInfo:
-    """What the service says over a new connection."""
+    """The service's information, over a new connection."""
     transport = GrpcTransport(target, read_credentials(settings))
     try:
         transport.connect(HANDSHAKE_S)
@@ -102,7 +102,7 @@ def test_a_name_in_the_certificate_may_differ_from_the_address(
 
 
 @pytest.mark.parametrize("stem", [None, "expired", "other/client-edge-1", "server"])
-def test_without_a_good_certificate_nobody_comes_in(
+def test_clients_without_a_valid_certificate_are_refused(
     secure: CloudProcess, bundle_directory: Path, folder: Path, stem: str | None
 ) -> None:
     with EdgeClient(secure.target, bundle_directory, config(folder)) as known:
@@ -112,7 +112,7 @@ def test_without_a_good_certificate_nobody_comes_in(
         assert known.ask(picture(), GOOD_QUESTION, max_tokens=2)
 
 
-def test_each_side_says_what_it_misses_of_the_other(
+def test_errors_say_what_is_wrong_with_the_other_side(
     secure: CloudProcess, cloud: CloudProcess, folder: Path
 ) -> None:
     words = refused(secure.target, config(folder, ca=folder / "other" / "ca.pem"))
@@ -125,7 +125,7 @@ def test_each_side_says_what_it_misses_of_the_other(
     assert "does not speak TLS" in words
 
 
-def test_nothing_is_said_in_the_clear(secure: CloudProcess) -> None:
+def test_unencrypted_calls_fail(secure: CloudProcess) -> None:
     with RawClient(secure.target) as raw, pytest.raises(grpc.RpcError):
         list(raw.start([], seconds=2))
 
@@ -138,19 +138,19 @@ def test_replaced_files_are_used_by_new_connections(
     before, after = config(folder), config(folder, ca=other / "ca.pem")
     assert info(secure.target, before)
     shutil.copy(other / "server.pem", served / "server.pem")
-    assert info(secure.target, before)  # its key is not there yet: nothing changes
+    assert info(secure.target, before)  # not used until its key has been replaced, too
     shutil.copy(other / "server-key.pem", served / "server-key.pem")
     assert info(secure.target, after)
     assert "not trusted" in refused(secure.target, before)
     for name in ("server.pem", "ca.pem"):
-        good = (served / name).read_bytes()
+        content = (served / name).read_bytes()
         (served / name).write_text("half a fi")
         with EdgeClient(secure.target, bundle_directory, after) as client:
             assert client.ask(picture(), GOOD_QUESTION, max_tokens=2)
-        (served / name).write_bytes(good)
+        (served / name).write_bytes(content)
     assert secure.log.count("the previous certificates stay in use") == 3
 
-    # Another authority for clients counts from the next connection on, too.
+    # A new authority for clients also applies from the next connection on.
     shutil.copy(other / "ca.pem", served / "ca.pem")
     assert "rejects the client's certificate" in refused(secure.target, after)
     theirs = config(folder, "other/client-edge-1", ca=other / "ca.pem")
@@ -162,7 +162,7 @@ def test_replaced_files_are_used_by_new_connections(
     assert secure.process.poll() is None
 
 
-def test_a_connection_ends_with_its_age(
+def test_a_connection_ends_at_its_maximum_age(
     secure: CloudProcess, bundle_directory: Path, folder: Path
 ) -> None:
     channel = read_credentials(config(folder)).channel(secure.target, ())

@@ -1,4 +1,4 @@
-"""Several targets: who is asked, who instead of whom, and what is told when nobody answers."""
+"""Several targets: which one is asked, when another one is tried, and errors if none answers."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def servers(*services: FakeService | None) -> Iterator[list[str]]:
         yield [stack.enter_context(server(service)) for service in services]
 
 
-def good() -> FakeService:
+def healthy() -> FakeService:
     return FakeService(lambda _: whole_answer())
 
 
-def bad(error: AlignedVQError, after: int = 0) -> FakeService:
+def failing_service(error: AlignedVQError, after: int = 0) -> FakeService:
     return FakeService(failing(error, after=after))
 
 
@@ -61,59 +61,59 @@ def closed_port() -> str:
         return f"127.0.0.1:{closed.getsockname()[1]}"
 
 
-def asked(client: EdgeClient, seed: int = 3) -> str:
+def answer_of(client: EdgeClient, seed: int = 3) -> str:
     return str(client.ask(picture(seed), GOOD_QUESTION))
 
 
-@pytest.mark.parametrize("given", ["a:1, b:2,", ["a:1", "b:2"], ("a:1", "b:2")])
-def test_targets_are_named_in_a_string_or_a_list(given: str | list[str]) -> None:
-    assert split_targets(given) == ["a:1", "b:2"]
+@pytest.mark.parametrize("targets", ["a:1, b:2,", ["a:1", "b:2"], ("a:1", "b:2")])
+def test_targets_are_named_in_a_string_or_a_list(targets: str | list[str]) -> None:
+    assert split_targets(targets) == ["a:1", "b:2"]
 
 
-@pytest.mark.parametrize("given", ["", " , ", [], "a:1,a:1"])
-def test_no_target_and_the_same_twice(given: str | list[str]) -> None:
+@pytest.mark.parametrize("targets", ["", " , ", [], "a:1,a:1"])
+def test_no_target_or_a_target_twice_is_refused(targets: str | list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
-        split_targets(given)
+        split_targets(targets)
     assert_clear(str(caught.value))
 
 
-def test_questions_are_shared(bundle_directory: Path) -> None:
-    services = [good() for _ in range(3)]
+def test_questions_are_distributed_evenly(bundle_directory: Path) -> None:
+    services = [healthy() for _ in range(3)]
     with servers(*services) as targets, EdgeClient(targets, bundle_directory) as client:
         for seed in range(9):
-            asked(client, seed)
+            answer_of(client, seed)
     assert [service.calls for service in services] == [3, 3, 3]
 
 
-def test_who_is_busy_is_spared(bundle_directory: Path) -> None:
+def test_a_busy_target_gets_fewer_questions(bundle_directory: Path) -> None:
     gate = threading.Event()
 
     def held(_: int) -> Iterator[pb.AskResponse]:
         gate.wait(10)
         yield from whole_answer()
 
-    services = [FakeService(held), good()]
+    services = [FakeService(held), healthy()]
     with (
         servers(*services) as targets,
         EdgeClient(targets, bundle_directory) as client,
         ThreadPoolExecutor(1) as threads,
     ):
         gate.set()
-        for seed in range(10, 12):  # connects both
-            asked(client, seed)
+        for seed in range(10, 12):  # opens both connections
+            answer_of(client, seed)
         gate.clear()
-        first = threads.submit(asked, client)
+        first = threads.submit(answer_of, client)
         while services[0].calls < 2:
             time.sleep(0.01)
         for seed in range(4, 9):
-            asked(client, seed)
+            answer_of(client, seed)
         gate.set()
         assert first.result(10)
     assert [service.calls for service in services] == [2, 6]
 
 
-def test_follow_up_questions_stay_with_their_picture(bundle_directory: Path) -> None:
-    services = [good(), good()]
+def test_follow_up_questions_go_to_the_target_that_has_the_image(bundle_directory: Path) -> None:
+    services = [healthy(), healthy()]
     with servers(*services) as targets, EdgeClient(targets, bundle_directory) as client:
         answers = [client.ask(picture(), GOOD_QUESTION) for _ in range(5)]
     assert sorted(service.calls for service in services) == [0, 5]
@@ -131,9 +131,11 @@ def test_follow_up_questions_stay_with_their_picture(bundle_directory: Path) -> 
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_what_one_fails_another_answers(bundle_directory: Path, error: AlignedVQError) -> None:
-    services = [bad(error), good()]
-    config = replace(QUICK, backoff_seconds=30)  # another target is not waited for
+def test_another_target_answers_when_one_fails(
+    bundle_directory: Path, error: AlignedVQError
+) -> None:
+    services = [failing_service(error), healthy()]
+    config = replace(QUICK, backoff_seconds=30)  # another target is tried without a pause
     with servers(*services) as targets, EdgeClient(targets, bundle_directory, config) as client:
         answer = client.ask(picture(), GOOD_QUESTION)
     assert answer == "a red star "
@@ -142,35 +144,35 @@ def test_what_one_fails_another_answers(bundle_directory: Path, error: AlignedVQ
     assert services[0].calls == 1
 
 
-def test_a_quota_is_the_same_everywhere(bundle_directory: Path) -> None:
-    services = [bad(QuotaExceeded("expected less, got more; wait", 9.0)), good()]
+def test_a_question_over_the_quota_is_not_sent_to_another_target(bundle_directory: Path) -> None:
+    services = [failing_service(QuotaExceeded("expected less, got more; wait", 9.0)), healthy()]
     with (
         servers(*services) as targets,
         EdgeClient(targets, bundle_directory, QUICK) as client,
         pytest.raises(QuotaExceeded) as caught,
     ):
-        asked(client)
+        answer_of(client)
     assert caught.value.retry_after_seconds == 9.0
     assert services[1].calls == 0
 
 
 @pytest.mark.parametrize("after", [0, 1])
-def test_what_no_other_target_can_mend(bundle_directory: Path, after: int) -> None:
-    """An error of the engine, or any once a piece of the answer came: it cannot come twice."""
+def test_errors_after_which_no_other_target_is_tried(bundle_directory: Path, after: int) -> None:
+    """An error of the engine, or any error after the first piece: a second try would repeat it."""
     error = CloudUnreachable("shutting down") if after else EngineError("it failed; see its log")
-    services = [bad(error, after=after), good()]
+    services = [failing_service(error, after=after), healthy()]
     with (
         servers(*services) as targets,
         EdgeClient(targets, bundle_directory, QUICK) as client,
         pytest.raises(type(error)) as caught,
     ):
-        asked(client)
+        answer_of(client)
     assert targets[0] in str(caught.value) or not after
     assert services[1].calls == 0
 
 
-def test_a_service_of_something_else_is_asked_once(bundle_directory: Path) -> None:
-    other = good()
+def test_a_server_of_another_protocol_is_tried_once(bundle_directory: Path) -> None:
+    other = healthy()
     with servers(None, other) as targets, EdgeClient(targets, bundle_directory, QUICK) as client:
         for seed in range(4):
             answer = client.ask(picture(seed), GOOD_QUESTION)
@@ -178,14 +180,16 @@ def test_a_service_of_something_else_is_asked_once(bundle_directory: Path) -> No
     assert other.calls == 4
     with servers(None) as targets, EdgeClient(targets, bundle_directory, QUICK) as client:
         with pytest.raises(CloudUnreachable, match="does not speak") as caught:
-            asked(client)
+            answer_of(client)
         assert "asked 2 times" not in str(caught.value)
-        with pytest.raises(CloudUnreachable, match="does not speak"):  # it is all there is
-            asked(client)
+        with pytest.raises(
+            CloudUnreachable, match="does not speak"
+        ):  # tried again, as the only target
+            answer_of(client)
 
 
 class Slow(FakeService):
-    """Says nothing until the client hangs up."""
+    """Sends nothing until the client cancels the call."""
 
     def __init__(self) -> None:
         super().__init__(lambda _: whole_answer())
@@ -200,30 +204,32 @@ class Slow(FakeService):
         return iter(())
 
 
-def test_who_is_late_is_hung_up_and_another_asked(bundle_directory: Path) -> None:
-    slow, other = Slow(), good()
+def test_a_late_target_is_cancelled_and_another_is_tried(bundle_directory: Path) -> None:
+    slow, other = Slow(), healthy()
     config = replace(QUICK, first_token_seconds=0.5, total_seconds=20)
     with servers(slow, other) as targets, EdgeClient(targets, bundle_directory, config) as client:
-        client.compress(picture())  # on a busy machine, it takes longer than the answer may
+        client.compress(
+            picture()
+        )  # beforehand: on a busy machine, it takes longer than the limit of the answer
         answer = client.ask(picture(), GOOD_QUESTION)
         assert answer == "a red star "
         assert answer.details.attempts == 2
         assert slow.hung_up.wait(5)
 
 
-def test_who_is_slow_but_well_is_waited_for(bundle_directory: Path) -> None:
+def test_the_client_waits_for_a_slow_but_healthy_target(bundle_directory: Path) -> None:
     def slow(_: int) -> Iterator[pb.AskResponse]:
         time.sleep(1.0)
         yield from whole_answer()
 
-    services = [FakeService(slow), good()]
+    services = [FakeService(slow), healthy()]
     config = EdgeConfig(silence_seconds=0.2)
     with servers(*services) as targets, EdgeClient(targets, bundle_directory, config) as client:
         assert client.ask(picture(), GOOD_QUESTION).details.attempts == 1
     assert [service.calls for service in services] == [1, 0]
 
 
-def test_all_late(bundle_directory: Path) -> None:
+def test_when_all_targets_are_late_the_error_names_all(bundle_directory: Path) -> None:
     services = [FakeService(silent(1.6, 0)) for _ in range(2)]
     config = replace(QUICK, first_token_seconds=0.4, attempts=9)
     with (
@@ -231,21 +237,23 @@ def test_all_late(bundle_directory: Path) -> None:
         EdgeClient(targets, bundle_directory, config) as client,
         pytest.raises(DeadlineExceeded) as caught,
     ):
-        asked(client)
+        answer_of(client)
     assert [service.calls for service in services] == [1, 1]
     for target in targets:
         assert f"{target} tried once" in str(caught.value)
     assert_clear(str(caught.value))
 
 
-def test_all_down_names_all_and_then_fails_at_once(bundle_directory: Path) -> None:
+def test_when_all_targets_are_down_the_error_names_all_and_comes_at_once(
+    bundle_directory: Path,
+) -> None:
     targets = [closed_port() for _ in range(3)]
     config = EdgeConfig(connect_seconds=1.2, failures=1, pause_seconds=60)
     with EdgeClient(",".join(targets), bundle_directory, config) as client:
         for _ in range(2):
             started = time.monotonic()
             with pytest.raises(CloudUnreachable) as caught:
-                asked(client)
+                answer_of(client)
             words = str(caught.value)
             assert_clear(words)
             for target in targets:
@@ -254,20 +262,20 @@ def test_all_down_names_all_and_then_fails_at_once(bundle_directory: Path) -> No
         assert "as every circuit breaker is open" in words
 
 
-def test_who_comes_back_is_asked_again(bundle_directory: Path) -> None:
-    """One target only, so the second look is the service's own word that it is well."""
+def test_a_target_that_is_up_again_is_asked_again(bundle_directory: Path) -> None:
+    """With a single target, which is probed by its health check before it is asked again."""
     target = closed_port()
     config = EdgeConfig(connect_seconds=0.3, failures=1, pause_seconds=0.2)
     with EdgeClient(target, bundle_directory, config) as client:
         for _ in range(2):
             with pytest.raises(CloudUnreachable):
-                asked(client)
-        service = good()
+                answer_of(client)
+        service = healthy()
         with server(service, target):
             deadline = time.monotonic() + 30
             while not service.calls and time.monotonic() < deadline:
                 try:
-                    asked(client)
+                    answer_of(client)
                 except CloudUnreachable:
                     time.sleep(0.1)
     assert service.calls == 1

@@ -1,4 +1,4 @@
-"""Images in processes of their own: the same to the bit, and whatever happens to one is its own."""
+"""Decoding in separate processes: views equal to the bit, and failures affect one image only."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ from aligned_vq.images.processor import ProcessorSettings
 from benchmarks.attacks.peers.gateway_probes import process_tree
 from benchmarks.attacks.peers.hostile_files import empty_scans
 from edge_client.config import EdgeConfig
-from edge_client.decoding.decoders import BlockingDecoders, ImageDecoders
+from edge_client.decoding.blocking_decoders import BlockingDecoders
+from edge_client.decoding.decoders import ImageDecoders
 from edge_client.decoding.job import (
     Limits,
     NotBase64,
@@ -51,7 +52,7 @@ def file(form: str = "PNG", size: tuple[int, int] = (120, 90), **options: Any) -
 
 @pytest.fixture(scope="module")
 def slow() -> bytes:
-    """Decoding it takes about half a second of a fast processor."""
+    """An image that takes a fast processor about half a second to decode."""
     return empty_scans(85, 3000, 2000)(random.Random(1))
 
 
@@ -60,14 +61,16 @@ def limits(seconds: float = PATIENT_SECONDS, memory_bytes: int = 200 * 2**20) ->
 
 
 @asynccontextmanager
-async def decoders(own: Limits | None = None) -> AsyncIterator[ImageDecoders]:
-    async with ImageDecoders(SETTINGS, own or limits()) as found:
+async def decoders(custom_limits: Limits | None = None) -> AsyncIterator[ImageDecoders]:
+    async with ImageDecoders(SETTINGS, custom_limits or limits()) as found:
         yield found
 
 
-def run(work: Callable[[ImageDecoders], Awaitable[None]], own: Limits | None = None) -> None:
+def run(
+    work: Callable[[ImageDecoders], Awaitable[None]], custom_limits: Limits | None = None
+) -> None:
     async def entered() -> None:
-        async with decoders(own) as found:
+        async with decoders(custom_limits) as found:
             await work(found)
 
     asyncio.run(entered())
@@ -75,17 +78,17 @@ def run(work: Callable[[ImageDecoders], Awaitable[None]], own: Limits | None = N
 
 @pytest.fixture
 def others() -> set[int]:
-    """This process, and those below it that are none of a test's doing."""
+    """This process and its descendants that no test started."""
     return set(process_tree(os.getpid()))
 
 
 def processes(others: set[int]) -> list[int]:
-    """Those that a test's decoders started: the server, and what it keeps or works with."""
+    """Processes that a test's decoders started: the fork server and its decoding processes."""
     return [pid for pid in process_tree(os.getpid()) if pid not in others]
 
 
 async def decoding_process(server: list[int], others: set[int]) -> int:
-    """The process of an image, once there is one beside the server."""
+    """The process that decodes an image, once there is one besides the server."""
     for _ in range(600):
         for pid in processes(others):
             if pid not in server:
@@ -112,7 +115,7 @@ def test_a_view_is_the_same_to_the_bit_as_in_this_process() -> None:
     run(work)
 
 
-def test_what_is_no_image_is_said_in_the_same_words() -> None:
+def test_errors_have_the_same_message_as_in_this_process() -> None:
     async def work(found: ImageDecoders) -> None:
         for data in (b"", b"nothing", file()[:200]):
             with pytest.raises(InvalidInput) as expected:
@@ -141,7 +144,7 @@ def test_an_image_that_takes_too_long_is_refused_and_the_next_is_served(slow: by
     run(work, limits(0.15))
 
 
-def test_a_killed_process_is_one_refusal(slow: bytes, others: set[int]) -> None:
+def test_a_killed_process_fails_one_image(slow: bytes, others: set[int]) -> None:
     async def work(found: ImageDecoders) -> None:
         server = processes(others)
         refused = asyncio.create_task(found.decode(slow))
@@ -155,7 +158,7 @@ def test_a_killed_process_is_one_refusal(slow: bytes, others: set[int]) -> None:
     run(work)
 
 
-def test_an_image_outlives_the_processes_of_others(others: set[int]) -> None:
+def test_images_are_decoded_after_all_idle_processes_were_killed(others: set[int]) -> None:
     async def work(found: ImageDecoders) -> None:
         for _ in range(3):
             await found.decode(file())
@@ -166,7 +169,7 @@ def test_an_image_outlives_the_processes_of_others(others: set[int]) -> None:
     run(work)
 
 
-def test_two_hundred_that_are_given_up_leave_nothing_behind(slow: bytes, others: set[int]) -> None:
+def test_cancelled_images_leave_no_descriptors_or_processes(slow: bytes, others: set[int]) -> None:
     async def work(found: ImageDecoders) -> None:
         await found.decode(file())
         before = len(os.listdir("/proc/self/fd"))
@@ -182,10 +185,10 @@ def test_two_hundred_that_are_given_up_leave_nothing_behind(slow: bytes, others:
     run(work)
 
 
-def test_nothing_outlives_a_client_that_is_killed(slow: bytes, tmp_path: Path) -> None:
+def test_no_process_outlives_a_client_that_is_killed(slow: bytes, tmp_path: Path) -> None:
     (tmp_path / "slow.jpg").write_bytes(slow)
     program = (
-        "import sys; from edge_client.decoding.decoders import *; "
+        "import sys; from edge_client.decoding.blocking_decoders import *; "
         "from tests.edge.decoding.test_decoding import *; "
         "found = BlockingDecoders(SETTINGS, limits()); found.decode(file(), 'first'); "
         "print('ready', flush=True); found.decode(open(sys.argv[1], 'rb').read(), 'slow')"
@@ -204,7 +207,7 @@ def test_nothing_outlives_a_client_that_is_killed(slow: bytes, tmp_path: Path) -
 
 
 class Work:
-    """That takes as much of a processor as is said."""
+    """Work that reports the given CPU time."""
 
     def __init__(self, used_seconds: float | None = None) -> None:
         self.used = used_seconds
@@ -221,27 +224,27 @@ class Work:
         self.ended.set()
 
 
-def test_an_image_that_has_had_its_time_gives_way() -> None:
+def test_an_image_that_used_up_its_time_slice_gives_way() -> None:
     async def work() -> None:
-        places = DecodingSlots(1, slice_seconds=0.02, wait_seconds=60)
+        slots = DecodingSlots(1, slice_seconds=0.02, wait_seconds=60)
         first, third, fourth = (DecodingSlot("a", Work()) for _ in "abc")
         second = DecodingSlot("a", busy := Work(used_seconds=0.0))
-        await places.acquire(first)  # goes on in the long place
-        await places.acquire(second)
-        waiting = asyncio.create_task(places.acquire(third))
+        await slots.acquire(first)  # moves to the long slot
+        await slots.acquire(second)
+        waiting = asyncio.create_task(slots.acquire(third))
         await asyncio.sleep(0.1)
-        assert not busy.ended.is_set()  # whatever the clock says, it has done nothing yet
+        assert not busy.ended.is_set()  # its CPU time counts, not the time that passed
         busy.used = 1.0
         await asyncio.wait_for(busy.ended.wait(), 60)
         assert (busy.is_slow, second.was_aborted, first.is_long) == (True, True, True)
-        places.release(second)
+        slots.release(second)
         await waiting
         with pytest.raises(Overloaded) as caught:
             await DecodingSlots(0, 1, 0.01).acquire(fourth)
         assert caught.value.retry_after_seconds
-        for place in (first, third):
-            places.release(place)
-        await places.acquire(fourth)
+        for slot in (first, third):
+            slots.release(slot)
+        await slots.acquire(fourth)
 
     asyncio.run(work())
 
@@ -249,28 +252,28 @@ def test_an_image_that_has_had_its_time_gives_way() -> None:
 def test_callers_take_turns() -> None:
     async def work() -> None:
         served: list[str] = []
-        places = DecodingSlots(1, slice_seconds=60, wait_seconds=60)
+        slots = DecodingSlots(1, slice_seconds=60, wait_seconds=60)
 
         async def visit(caller: str) -> None:
-            place = DecodingSlot(caller, Work())
-            await places.acquire(place)
+            slot = DecodingSlot(caller, Work())
+            await slots.acquire(slot)
             served.append(caller)
             await asyncio.sleep(0)
-            places.release(place)
+            slots.release(slot)
 
         holding = DecodingSlot("x", Work())
-        await places.acquire(holding)
+        await slots.acquire(holding)
         visits = [asyncio.create_task(visit(caller)) for caller in "aaaab"]
         await asyncio.sleep(0)
         visits[0].cancel()
-        places.release(holding)
+        slots.release(holding)
         await asyncio.wait(visits)
         assert served == ["a", "b", "a", "a"]
 
     asyncio.run(work())
 
 
-def test_formats_are_those_that_were_asked_for(bundle_directory: Path) -> None:
+def test_only_configured_formats_are_decoded(bundle_directory: Path) -> None:
     encoder = EdgeEncoder(bundle_directory)
     tiff = file("TIFF")
     for isolated in (False, True):
@@ -287,7 +290,7 @@ def test_formats_are_those_that_were_asked_for(bundle_directory: Path) -> None:
         EdgeConfig(image_formats=(*DEFAULT_FORMATS, "EPS"))
 
 
-def test_a_blocking_caller_may_come_from_any_thread() -> None:
+def test_blocking_decoders_can_be_used_from_any_thread() -> None:
     with closing(BlockingDecoders(SETTINGS, limits())) as found:
         assert found.decode(file(), "the image").width == 120
         assert asyncio.run(asyncio.to_thread(found.decode, file(), "the image")).width == 120

@@ -1,4 +1,4 @@
-"""A refused or abandoned image is gone at once, not when cycles are next collected."""
+"""A refused or cancelled image is freed at once, not by the next garbage collection."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["slow"]  # a fixture
 
 
 class Body(bytearray):
-    """A request's; unlike others, one can be told when it is gone."""
+    """The body of a request; unlike `bytearray`, it can be referenced weakly."""
 
 
 @pytest.fixture
@@ -29,14 +29,16 @@ def no_collection() -> Iterator[None]:
     gc.enable()
 
 
-def kept(data: bytes, work: Callable[[ImageDecoders, memoryview], asyncio.Future[None]]) -> bool:
-    """Is the body of an image still there after the work with it?"""
+def is_retained(
+    data: bytes, work: Callable[[ImageDecoders, memoryview], asyncio.Future[None]]
+) -> bool:
+    """Whether the body of an image is still in memory after the work with it."""
 
     async def once() -> bool:
-        async with decoders(limits(0.15)) as own:
+        async with decoders(limits(0.15)) as pool:
             body = Body(data)
             ref = weakref.ref(body)
-            task = work(own, memoryview(body))
+            task = work(pool, memoryview(body))
             del body
             await asyncio.wait({task})
             assert task.cancelled() or isinstance(task.exception(), AlignedVQError)
@@ -52,40 +54,42 @@ async def _receive_nothing() -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("no_collection")
-def test_a_refused_image_is_not_kept() -> None:
-    async def decode(own: ImageDecoders, data: memoryview) -> None:
-        await own.decode(data)
+def test_a_refused_image_is_freed() -> None:
+    async def decode(pool: ImageDecoders, data: memoryview) -> None:
+        await pool.decode(data)
 
-    assert not kept(b"no image", lambda own, data: asyncio.ensure_future(decode(own, data)))
+    assert not is_retained(
+        b"no image", lambda pool, data: asyncio.ensure_future(decode(pool, data))
+    )
 
 
 @pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize("through_the_gateway", [False, True])
-def test_an_image_that_took_too_long_is_not_kept(slow: bytes, through_the_gateway: bool) -> None:
-    async def decode(own: ImageDecoders, data: memoryview) -> None:
-        work = own.decode(data)
+def test_an_image_that_took_too_long_is_freed(slow: bytes, through_the_gateway: bool) -> None:
+    async def decode(pool: ImageDecoders, data: memoryview) -> None:
+        work = pool.decode(data)
         await (until_disconnect(_receive_nothing, work) if through_the_gateway else work)
 
-    assert not kept(slow, lambda own, data: asyncio.ensure_future(decode(own, data)))
+    assert not is_retained(slow, lambda pool, data: asyncio.ensure_future(decode(pool, data)))
 
 
 @pytest.mark.usefixtures("no_collection")
-def test_an_abandoned_image_is_not_kept(slow: bytes) -> None:
-    async def decode(own: ImageDecoders, data: memoryview) -> None:
-        await own.decode(data)
+def test_a_cancelled_image_is_freed(slow: bytes) -> None:
+    async def decode(pool: ImageDecoders, data: memoryview) -> None:
+        await pool.decode(data)
 
-    def abandoned(own: ImageDecoders, data: memoryview) -> asyncio.Future[None]:
-        task = asyncio.ensure_future(decode(own, data))
+    def abandoned(pool: ImageDecoders, data: memoryview) -> asyncio.Future[None]:
+        task = asyncio.ensure_future(decode(pool, data))
         asyncio.get_running_loop().call_later(0.05, task.cancel)
         return task
 
-    assert not kept(slow, abandoned)
+    assert not is_retained(slow, abandoned)
 
 
 @pytest.mark.usefixtures("no_collection")
-def test_an_image_of_which_the_model_sees_all_is_not_kept() -> None:
-    async def decode(own: ImageDecoders, data: memoryview) -> None:
-        await own.decode(data)
+def test_an_image_that_the_model_sees_whole_is_freed() -> None:
+    async def decode(pool: ImageDecoders, data: memoryview) -> None:
+        await pool.decode(data)
         raise AlignedVQError("done")
 
-    assert not kept(file(), lambda own, data: asyncio.ensure_future(decode(own, data)))
+    assert not is_retained(file(), lambda pool, data: asyncio.ensure_future(decode(pool, data)))

@@ -12,7 +12,7 @@ from openai import AsyncOpenAI, NotFoundError, OpenAI
 
 from benchmarks.harness.processes import CloudProcess, GatewayProcess
 from edge_client import EdgeClient
-from tests.gateway.asking import QUESTION, about, assistant, image, picture_bytes, text, user
+from tests.gateway.asking import QUESTION, about, assistant, image, image_bytes, text, user
 from tests.gateway.conftest import MODEL
 
 EVERY_NEUTRAL_FIELD: dict[str, Any] = {
@@ -52,7 +52,7 @@ def test_models(client: OpenAI) -> None:
 
 
 def test_an_answer_is_the_sdks(client: OpenAI, sdk: EdgeClient) -> None:
-    expected = sdk.ask(picture_bytes(), QUESTION, max_tokens=12)
+    expected = sdk.ask(image_bytes(), QUESTION, max_tokens=12)
     found = ask(client, about(), max_tokens=12)
     (choice,) = found.choices
     assert found.object == "chat.completion"
@@ -66,7 +66,7 @@ def test_an_answer_is_the_sdks(client: OpenAI, sdk: EdgeClient) -> None:
 
 
 def test_an_address_may_be_a_plain_string_and_content_too(client: OpenAI, sdk: EdgeClient) -> None:
-    expected = sdk.ask(picture_bytes(), QUESTION, max_tokens=6)
+    expected = sdk.ask(image_bytes(), QUESTION, max_tokens=6)
     url = image()["image_url"]["url"]
     plain = [user({"type": "image_url", "image_url": url}), {"role": "user", "content": QUESTION}]
     assert ask(client, plain, max_tokens=6).choices[0].message.content == expected
@@ -126,7 +126,7 @@ def test_a_conversation_sends_its_picture_once(client: OpenAI, sdk: EdgeClient) 
     for _ in range(2):  # the second time with the picture repeated
         found = ask(client, messages, max_tokens=6)
         expected = sdk.ask(
-            picture_bytes(21), "Where is the red star?", [(QUESTION, "red")], max_tokens=6
+            image_bytes(21), "Where is the red star?", [(QUESTION, "red")], max_tokens=6
         )
         assert found.choices[0].message.content == expected
         assert (first.split["image_held"], found.split["image_held"]) == (False, True)

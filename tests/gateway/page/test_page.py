@@ -41,11 +41,11 @@ PIXELS = """(canvas) => {
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Path:
-    """The example with another corner: no process has seen it, and every answer is the same."""
-    picture = Image.open(SCENE).convert("RGB")
-    picture.putpixel((0, 0), (next(CORNERS), 90, 80))
+    """The example with another corner pixel: in no cache yet, and with the same answers."""
+    image = Image.open(SCENE).convert("RGB")
+    image.putpixel((0, 0), (next(CORNERS), 90, 80))
     path = tmp_path / "scene.png"
-    picture.save(path)
+    image.save(path)
     return path
 
 
@@ -55,20 +55,20 @@ def page(browser: Browser, reference_gateway: GatewayProcess) -> Iterator[PageDr
         yield driver
 
 
-def test_a_picture_is_asked_about(page: PageDriver, scene: Path) -> None:
+def test_a_question_about_an_image(page: PageDriver, scene: Path) -> None:
     page.wait_until_ready()
     page.choose(scene)
     assert page.number("sent") == 0
-    answer, split, asked = page.ask(DESCRIBE)
+    answer, split, request = page.ask(DESCRIBE)
     assert answer == EXPECTED[DESCRIBE]
     assert page.number("sent") == page.number("size-sent") == split["bytes_sent"]
     assert page.number("size-jpeg") == split["image"]["jpeg_bytes"]
     assert page.number("size-file") == scene.stat().st_size
     assert f"{split['payload_bytes']:,} B are the picture" in page["sent-words"].inner_text()
-    assert [message["role"] for message in asked["messages"]] == ["user"]
+    assert [message["role"] for message in request["messages"]] == ["user"]
 
     legend = page["time-legend"].locator("li span:nth-child(2)").all_inner_texts()
-    stages = [own["stage"] for own in (*split["edge"], *split["cloud"])]
+    stages = [stage["stage"] for stage in (*split["edge"], *split["cloud"])]
     assert legend == [stage for stage in stages if stage != "receive"]
     assert page["time-bar"].locator(".edge").count() == len(split["edge"]) > 0
     assert page["time-bar"].locator(".cloud").count() == len(split["cloud"]) - 1
@@ -77,13 +77,13 @@ def test_a_picture_is_asked_about(page: PageDriver, scene: Path) -> None:
 def test_a_follow_up_question_sends_fewer_bytes(page: PageDriver, scene: Path) -> None:
     page.choose(scene)
     _, first, _ = page.ask(DESCRIBE)
-    answer, second, asked = page.ask(COLOUR)
+    answer, second, request = page.ask(COLOUR)
     assert answer == EXPECTED[COLOUR]
     assert page.number("sent") == second["bytes_sent"] < first["bytes_sent"]
     assert second["payload_bytes"] == 0
-    told = [message["content"] for message in asked["messages"]]
-    assert told[0][0]["text"] == DESCRIBE
-    assert told[1:] == [EXPECTED[DESCRIBE], [{"type": "text", "text": COLOUR}]]
+    contents = [message["content"] for message in request["messages"]]
+    assert contents[0][0]["text"] == DESCRIBE
+    assert contents[1:] == [EXPECTED[DESCRIBE], [{"type": "text", "text": COLOUR}]]
     total = first["bytes_sent"] + second["bytes_sent"]
     expect(page["bytes-total"]).to_have_text(f"This conversation: 2 questions, {total:,} B.")
 
@@ -91,11 +91,11 @@ def test_a_follow_up_question_sends_fewer_bytes(page: PageDriver, scene: Path) -
     expect(page.exchanges).to_have_count(0)
     assert page.number("sent") == 0
     page.choose(scene)
-    _, _, asked = page.ask(COLOUR)
-    assert len(asked["messages"]) == 1
+    _, _, request = page.ask(COLOUR)
+    assert len(request["messages"]) == 1
 
 
-def test_the_slider_sets_the_bytes(page: PageDriver, scene: Path) -> None:
+def test_the_slider_sets_the_size_of_the_payload(page: PageDriver, scene: Path) -> None:
     page.choose(scene)
     points = page["rate-points"].locator("li")
     names = [point.get_attribute("data-quality") for point in points.all()]
@@ -107,8 +107,8 @@ def test_the_slider_sets_the_bytes(page: PageDriver, scene: Path) -> None:
     for name, size in zip(names, shown, strict=True):
         assert page["rate"].get_attribute("aria-valuetext") == f"{name}, {size} B"
         expect(page["map-words"]).to_contain_text(f"{size:,} B for all of it")
-        _, split, asked = page.ask(COLOUR)
-        assert asked["quality"] == split["quality"] == name
+        _, split, request = page.ask(COLOUR)
+        assert request["quality"] == split["quality"] == name
         assert split["payload_bytes"] == size
         page["rate"].press("ArrowRight")
 
@@ -122,13 +122,13 @@ def test_the_index_map_is_drawn(
     for quality in ("medium", "fixed"):
         if quality == "fixed":
             page["rate"].press("End")
-        told = call(
+        index_map = call(
             f"{reference_gateway.url}/v1/index_map", {"image": uri, "quality": quality}
         ).json()
-        expect(page["map-words"]).to_contain_text(f"{told['payload_bytes']} B for all of it")
+        expect(page["map-words"]).to_contain_text(f"{index_map['payload_bytes']} B for all of it")
         drawn = page["maps"].locator("canvas[data-stage]")
-        assert drawn.count() == len(told["stages"])
-        for canvas, stage in zip(drawn.all(), told["stages"], strict=True):
+        assert drawn.count() == len(index_map["stages"])
+        for canvas, stage in zip(drawn.all(), index_map["stages"], strict=True):
             assert canvas.get_attribute("data-stage") == str(stage["stage"])
             entries = [entry for row in stage["indices"] for entry in row]
             for pixel, entry in zip(canvas.evaluate(PIXELS), entries, strict=True):
@@ -136,12 +136,14 @@ def test_the_index_map_is_drawn(
                 if entry is not None:
                     colours.setdefault(tuple(entry), set()).add(tuple(pixel))
     assert len(colours) > 100
-    assert all(len(own) == 1 for own in colours.values())  # stable, whatever the stage
+    assert all(
+        len(shades) == 1 for shades in colours.values()
+    )  # an entry has the same colour in every stage
     assert len(set.union(*colours.values())) > len(colours) / 2
 
 
 @pytest.mark.parametrize("how", ["drop", "paste"])
-def test_pictures_are_dropped_and_pasted(page: PageDriver, scene: Path, how: str) -> None:
+def test_images_can_be_dropped_and_pasted(page: PageDriver, scene: Path, how: str) -> None:
     page.wait_until_ready()
     base64 = data_uri(scene.read_bytes()).partition(",")[2]
     page.tab.evaluate(DROPPED, {"base64": base64, "name": "dropped.png", "how": how})
@@ -150,10 +152,10 @@ def test_pictures_are_dropped_and_pasted(page: PageDriver, scene: Path, how: str
     assert page.ask(COLOUR)[0] == EXPECTED[COLOUR]
 
 
-def test_a_picture_is_taken_with_the_camera(page: PageDriver) -> None:
+def test_an_image_is_taken_with_the_camera(page: PageDriver) -> None:
     page.wait_until_ready()
     page["use-camera"].click()
-    page["shoot"].click()  # waits until there is something to be seen
+    page["shoot"].click()  # waits for the first frame
     expect(page["chosen-words"]).to_have_text("camera.jpg")
     expect(page["rate-section"]).to_be_visible()
     _, split, _ = page.ask(COLOUR)
@@ -168,7 +170,7 @@ def test_a_picture_is_taken_with_the_camera(page: PageDriver) -> None:
     expect(page["chooser"]).to_be_visible()
 
 
-def test_where_there_is_no_camera_it_is_explained(
+def test_the_page_explains_why_there_is_no_camera(
     browser: Browser, reference_gateway: GatewayProcess
 ) -> None:
     with opened(browser, reference_gateway.url) as page:
@@ -180,7 +182,7 @@ def test_where_there_is_no_camera_it_is_explained(
         expect(page["use-camera"]).to_be_hidden()
 
 
-def test_the_keyboard_is_enough(page: PageDriver, scene: Path) -> None:
+def test_the_keyboard_alone_is_enough(page: PageDriver, scene: Path) -> None:
     page.wait_until_ready()
     keyboard = page.tab.keyboard
 
@@ -220,20 +222,21 @@ def test_the_keyboard_is_enough(page: PageDriver, scene: Path) -> None:
     assert page.focused() == "choose"
 
 
-def test_what_is_told_to_those_who_do_not_see(page: PageDriver, scene: Path) -> None:
+def test_elements_have_names_for_screen_readers(page: PageDriver, scene: Path) -> None:
     page.choose(scene)
     page.ask(COLOUR)
     for name in ("question", "rate", "key", "file"):
         assert page.tab.evaluate(
-            "(name) => { const own = document.getElementById(name);"
-            " return own.labels.length > 0 || own.hasAttribute('aria-label'); }",
+            "(name) => { const element = document.getElementById(name);"
+            " return element.labels.length > 0 || element.hasAttribute('aria-label'); }",
             name,
         )
     assert page["log"].get_attribute("aria-live") == "polite"
     assert page["log"].get_attribute("aria-busy") is None
     assert "Cloud" in (page["time-bar"].get_attribute("aria-label") or "")
     unnamed = (
-        "[...document.querySelectorAll('canvas, img')].filter((own) => !own.ariaLabel && !own.alt)"
+        "[...document.querySelectorAll('canvas, img')]"
+        ".filter((element) => !element.ariaLabel && !element.alt)"
     )
     assert page.tab.evaluate(f"{unnamed}.length") == 0
 
@@ -258,16 +261,16 @@ def test_a_phone_in_light_and_dark(
 
 
 def contrast(page: PageDriver, selector: str) -> float:
-    """Of the text against what is behind it, after WCAG 2."""
+    """The contrast ratio of a text and its background, by WCAG 2."""
     texts, ground = page.tab.evaluate(
         """(selector) => {
-          const own = document.querySelector(selector);
-          let behind = own;
+          const element = document.querySelector(selector);
+          let behind = element;
           const clear = "rgba(0, 0, 0, 0)";
           while (getComputedStyle(behind).backgroundColor === clear) behind = behind.parentElement;
           const numbers = (colour) => colour.match(/[0-9.]+/g).slice(0, 3).map(Number);
-          const colours = [getComputedStyle(own).color, getComputedStyle(behind).backgroundColor];
-          return colours.map(numbers);
+          const text = getComputedStyle(element).color;
+          return [text, getComputedStyle(behind).backgroundColor].map(numbers);
         }""",
         selector,
     )

@@ -1,4 +1,4 @@
-"""The page where something is wrong: no cloud, no gateway, no key, odd files and hostile words."""
+"""The page when something fails: no cloud, gateway or key, unusable files, hostile text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmarks.harness.browser import chromium
 from benchmarks.harness.processes import CloudProcess, GatewayProcess, ServerProcess
 from edge_client.gateway.config import KEY_VARIABLE
 from tests.gateway.asking import QUESTION as LONG_ANSWERED
-from tests.gateway.asking import call, picture_bytes
+from tests.gateway.asking import call, image_bytes
 from tests.gateway.page.page_driver import PHONE, PageDriver, opened
 from tests.privacy import SECRETS
 
@@ -25,11 +25,11 @@ KEY = "a-key-for-the-page-only"
 HOSTILE = '<img src=x onerror="window.hit=1">'
 LONG = ("--default_answer_tokens=4000", "--max_answer_tokens=4000")
 SHORT = ("--default_answer_tokens=12", "--max_answer_tokens=12")
-"""So that there is room for another question behind the answer."""
+"""Leaves room in the context for another question after the answer."""
 
 GROWN = """(often) => {
   const answer = [...document.querySelectorAll(".answer")].at(-1);
-  answer.lengths ??= new Set(); // as seen on the screen while the answer is on its way
+  answer.lengths ??= new Set(); // as shown on the screen while the answer is streamed
   const busy = document.getElementById("log").ariaBusy === "true";
   const stops = document.getElementById("ask").textContent === "Stop";
   if (busy && stops && answer.textContent) answer.lengths.add(answer.textContent.length);
@@ -38,9 +38,9 @@ GROWN = """(often) => {
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
+def image_file(tmp_path: Path) -> Path:
     path = tmp_path / "noise.png"
-    path.write_bytes(picture_bytes())
+    path.write_bytes(image_bytes())
     return path
 
 
@@ -50,13 +50,13 @@ def page(browser: Browser, gateway: GatewayProcess) -> Iterator[PageDriver]:
         yield driver
 
 
-def test_without_chromium_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_says_how_to_install_a_missing_chromium(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(RuntimeError, match="apt-get install chromium"), chromium():
         pass
 
 
-def test_the_headers_allow_nothing_of_other_hosts(gateway: GatewayProcess) -> None:
+def test_headers_forbid_content_from_other_hosts(gateway: GatewayProcess) -> None:
     for path in ("/", "/page/main.js", "/page/style.css", "/page/icon.svg"):
         reply = call(gateway.url + path)
         assert reply.status == 200
@@ -70,25 +70,25 @@ def test_the_headers_allow_nothing_of_other_hosts(gateway: GatewayProcess) -> No
         assert call(gateway.url + path).error["code"] == "unknown_url"
 
 
-def test_no_text_becomes_html_even_by_mistake(page: PageDriver) -> None:
+def test_the_browser_refuses_to_set_html_from_text(page: PageDriver) -> None:
     attempt = "try { document.body.innerHTML = 'x'; 'set' } catch (error) { error.name }"
     assert page.tab.evaluate(attempt) == "TypeError"
-    assert page.complaints  # the browser says so, too
+    assert page.complaints  # the browser reports it, too
     page.complaints.clear()
 
 
-def test_the_cloud_goes_and_comes_back(
-    browser: Browser, talkative: Path, bundle_directory: Path, picture: Path
+def test_the_page_recovers_when_the_cloud_restarts(
+    browser: Browser, talkative: Path, bundle_directory: Path, image_file: Path
 ) -> None:
     with CloudProcess(bundle_directory, talkative, *SHORT) as cloud:
-        # Soon sure that nobody is there, and not for ever.
+        # One short attempt, so that the page soon reports the missing cloud.
         options = ("--connect_seconds=1", "--attempts=1")
         with (
             GatewayProcess(cloud.target, bundle_directory, *options) as gateway,
             opened(browser, gateway.url, PHONE) as page,
         ):
             page.wait_until_ready()
-            page.choose(picture)
+            page.choose(image_file)
             page.ask(QUESTION)
             stop(cloud)
             page.type("And below it, is there one there?")
@@ -103,22 +103,22 @@ def test_the_cloud_goes_and_comes_back(
             with CloudProcess(bundle_directory, talkative, *SHORT, port):
                 page.wait_until_ready()
                 expect(page["notice"]).to_be_hidden()
-                _, _, asked = page.ask("And below it, is there one there?")
-                texts = [message["content"] for message in asked["messages"]]
-                assert len(texts) == 3  # what failed is no part of it
+                _, _, request = page.ask("And below it, is there one there?")
+                texts = [message["content"] for message in request["messages"]]
+                assert len(texts) == 3  # without the question that failed
                 assert texts[0][0]["text"] == QUESTION
                 expect(page.exchanges).to_have_count(3)
 
 
-def test_the_gateway_goes_and_comes_back(
-    browser: Browser, talkative: Path, bundle_directory: Path, picture: Path
+def test_the_page_recovers_when_the_gateway_restarts(
+    browser: Browser, talkative: Path, bundle_directory: Path, image_file: Path
 ) -> None:
     with (
         CloudProcess(bundle_directory, talkative, *SHORT) as cloud,
         GatewayProcess(cloud.target, bundle_directory) as gateway,
         opened(browser, gateway.url) as page,
     ):
-        page.choose(picture)
+        page.choose(image_file)
         page.ask(QUESTION)
         stop(gateway)
         page.type(QUESTION)
@@ -131,8 +131,8 @@ def test_the_gateway_goes_and_comes_back(
             page.ask(QUESTION)
 
 
-def test_an_answer_comes_in_pieces_and_is_stopped(
-    browser: Browser, talkative: Path, bundle_directory: Path, picture: Path
+def test_an_answer_is_streamed_and_can_be_stopped(
+    browser: Browser, talkative: Path, bundle_directory: Path, image_file: Path
 ) -> None:
     with (
         CloudProcess(bundle_directory, talkative, *LONG) as cloud,
@@ -140,7 +140,7 @@ def test_an_answer_comes_in_pieces_and_is_stopped(
         opened(browser, gateway.url) as page,
     ):
         page.wait_until_ready()
-        page.choose(picture)
+        page.choose(image_file)
         page.type(LONG_ANSWERED)
         page.tab.wait_for_function(GROWN, arg=5)
         page.tab.keyboard.press("Escape")
@@ -150,7 +150,7 @@ def test_an_answer_comes_in_pieces_and_is_stopped(
         SECRETS.add_text("answer", page.exchanges.last.locator(".answer").inner_text())
         expect(page["question"]).to_have_value(LONG_ANSWERED)
 
-        page.type(LONG_ANSWERED)  # the button stops, too
+        page.type(LONG_ANSWERED)  # now stopped with the button
         page.tab.wait_for_function(GROWN, arg=1)
         page["ask"].dispatch_event("click")
         expect(page.exchanges.last).to_contain_text("Stopped.")
@@ -162,7 +162,7 @@ def stop(server: ServerProcess) -> None:
     server.process.wait(30)
 
 
-def test_hostile_words_stay_words(
+def test_hostile_text_is_shown_as_text(
     browser: Browser, talkative: Path, bundle_directory: Path, tmp_path: Path
 ) -> None:
     checkpoint = tmp_path / "hostile"
@@ -172,24 +172,24 @@ def test_hostile_words_stay_words(
     mark = {"type": "Replace", "pattern": {"String": "a"}, "content": HOSTILE}
     tokenizer["decoder"] = {"type": "Sequence", "decoders": [tokenizer["decoder"], mark]}
     written.write_text(json.dumps(tokenizer))
-    picture = tmp_path / f"{HOSTILE}.png"
-    picture.write_bytes(picture_bytes())
+    image_file = tmp_path / f"{HOSTILE}.png"
+    image_file.write_bytes(image_bytes())
     with (
         CloudProcess(bundle_directory, checkpoint) as cloud,
         GatewayProcess(cloud.target, bundle_directory) as gateway,
         opened(browser, gateway.url) as page,
     ):
         page.wait_until_ready()
-        page.choose(picture)
+        page.choose(image_file)
         answer, _, _ = page.ask(f"{HOSTILE}<script>window.hit=2</script>")
         assert HOSTILE in answer
         assert page.exchanges.locator(".question").inner_text().startswith(HOSTILE)
-        assert page["chosen-words"].inner_text() == picture.name
+        assert page["chosen-words"].inner_text() == image_file.name
         assert page["conversation"].locator("img, script").count() == 0
         assert page.tab.evaluate("window.hit") is None
 
 
-def test_files_that_are_no_pictures(page: PageDriver, tmp_path: Path) -> None:
+def test_files_that_are_not_images_are_refused(page: PageDriver, tmp_path: Path) -> None:
     page.wait_until_ready()
     text = tmp_path / "notes.txt"
     text.write_text("no picture")
@@ -202,11 +202,11 @@ def test_files_that_are_no_pictures(page: PageDriver, tmp_path: Path) -> None:
     expect(page["image-problem"]).to_contain_text("This picture cannot be used. Choose another.")
 
 
-def test_a_format_that_no_browser_shows(
+def test_a_format_that_browsers_cannot_show_can_be_asked_about(
     browser: Browser, cloud: CloudProcess, bundle_directory: Path, tmp_path: Path
 ) -> None:
     shown_nowhere = tmp_path / "scan.tiff"
-    shown_nowhere.write_bytes(picture_bytes(form="TIFF"))
+    shown_nowhere.write_bytes(image_bytes(form="TIFF"))
     formats = '--image_formats=["TIFF"]'
     with (
         GatewayProcess(cloud.target, bundle_directory, formats) as gateway,
@@ -219,11 +219,11 @@ def test_a_format_that_no_browser_shows(
         page.ask(QUESTION)
 
 
-def test_a_picture_that_is_too_large(
+def test_an_image_that_is_too_large_is_not_sent(
     browser: Browser, cloud: CloudProcess, bundle_directory: Path, tmp_path: Path
 ) -> None:
     large = tmp_path / "large.bmp"
-    large.write_bytes(picture_bytes(form="BMP") + os.urandom(2**20))
+    large.write_bytes(image_bytes(form="BMP") + os.urandom(2**20))
     with (
         GatewayProcess(cloud.target, bundle_directory, "--max_body_mib=1") as gateway,
         opened(browser, gateway.url) as page,
@@ -236,11 +236,11 @@ def test_a_picture_that_is_too_large(
         assert "POST" not in sent
 
 
-def test_a_gateway_that_wants_a_key(
+def test_the_page_asks_for_the_key_of_a_gateway(
     browser: Browser,
     cloud: CloudProcess,
     bundle_directory: Path,
-    picture: Path,
+    image_file: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     SECRETS.add_text("key", KEY)
@@ -261,10 +261,10 @@ def test_a_gateway_that_wants_a_key(
         page["key"].press("Enter")
         expect(page["key-dialog"]).to_be_hidden()
         expect(page["notice"]).to_be_hidden()
-        page.choose(picture)
+        page.choose(image_file)
         page.ask(QUESTION)
         page.tab.reload()
-        page.choose(picture)
+        page.choose(image_file)
         expect(page["key-dialog"]).to_be_hidden()
         assert page.tab.evaluate("Object.values(sessionStorage)") == [KEY]
         assert page.tab.evaluate("localStorage.length + document.cookie.length") == 0

@@ -85,6 +85,23 @@ def bar_counter(rng: np.random.Generator) -> list[Solid]:
     ]
 
 
+def wine_rack(rng: np.random.Generator) -> list[Solid]:
+    """A grid of cells with the ends of bottles."""
+    columns, rows, pitch = int(rng.integers(6, 10)), 8, 0.16
+    width, height = columns * pitch, rows * pitch + 0.1
+    ends = [
+        box((x, -0.16, 0.14 + pitch * level), (0.07, 0.06, 0.07), "glass")
+        for x in row(columns, pitch)
+        for level in range(rows)
+        if rng.random() < 0.75
+    ]
+    bars = [box((x, 0, 0), (0.02, 0.3, height), "wood") for x in row(columns + 1, pitch)]
+    boards = [
+        box((0, 0, 0.08 + pitch * level), (width, 0.3, 0.02), "wood") for level in range(rows + 1)
+    ]
+    return [*ends, *bars, *boards]
+
+
 def toilet(rng: np.random.Generator) -> list[Solid]:
     """A bowl with a seat and a cistern."""
     bowl = Solid((0, -0.05, 0.2), (0.36, 0.46, 0.4), "white", round=True)
@@ -181,6 +198,7 @@ MAKERS: dict[str, Maker] = {
     "fridge": fridge,
     "dishwasher": dishwasher,
     "bar counter": bar_counter,
+    "wine rack": wine_rack,
     "toilet": toilet,
     "wash basin": basin,
     "bathtub": bathtub,

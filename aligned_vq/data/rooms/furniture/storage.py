@@ -148,23 +148,6 @@ def barrels(rng: np.random.Generator) -> list[Solid]:
     return solids
 
 
-def wine_rack(rng: np.random.Generator) -> list[Solid]:
-    """A grid of cells with the ends of bottles."""
-    columns, rows, pitch = int(rng.integers(6, 10)), 8, 0.16
-    width, height = columns * pitch, rows * pitch + 0.1
-    ends = [
-        box((x, -0.16, 0.14 + pitch * level), (0.07, 0.06, 0.07), "glass")
-        for x in row(columns, pitch)
-        for level in range(rows)
-        if rng.random() < 0.75
-    ]
-    bars = [box((x, 0, 0), (0.02, 0.3, height), "wood") for x in row(columns + 1, pitch)]
-    boards = [
-        box((0, 0, 0.08 + pitch * level), (width, 0.3, 0.02), "wood") for level in range(rows + 1)
-    ]
-    return [*ends, *bars, *boards]
-
-
 def lockers(rng: np.random.Generator) -> list[Solid]:
     """Narrow metal doors side by side."""
     count, height = int(rng.integers(4, 8)), between(rng, 1.7, 1.95)
@@ -237,7 +220,6 @@ MAKERS: dict[str, Maker] = {
     "shoe rack": shoe_rack,
     "cardboard boxes": cardboard_boxes,
     "barrels": barrels,
-    "wine rack": wine_rack,
     "lockers": lockers,
     "pigeonholes": pigeonholes,
     "shop shelf": shop_shelf,

@@ -1,4 +1,4 @@
-"""Questions that wait on disk: in order, bounded, private, and still there after SIGKILL."""
+"""The offline queue: order, size limit, permissions, damage, and survival of SIGKILL."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def closed_port() -> int:
         return int(closed.getsockname()[1])
 
 
-def some(bundle: Path, count: int) -> list[QueuedQuestion]:
+def make_questions(bundle: Path, count: int) -> list[QueuedQuestion]:
     payload = payload_of(bundle)
     return [
         QueuedQuestion(1e9 + number, number, f"{number}.png", QUESTION, payload)
@@ -35,53 +35,54 @@ def some(bundle: Path, count: int) -> list[QueuedQuestion]:
     ]
 
 
-def put_all(kept: OfflineQueue, all_of_them: list[QueuedQuestion]) -> None:
-    for each in all_of_them:
-        kept.put(each)
+def put_all(stored: OfflineQueue, questions: list[QueuedQuestion]) -> None:
+    for question in questions:
+        stored.put(question)
 
 
 def count(queue: Path) -> int:
-    with OfflineQueue(queue, 2**20) as kept:
-        return len(kept)
+    with OfflineQueue(queue, 2**20) as stored:
+        return len(stored)
 
 
 def test_first_in_first_out_and_bounded(bundle_directory: Path, tmp_path: Path) -> None:
-    own = some(bundle_directory, 10)
-    each = len(own[0].payload.body) + 37 + len(QUESTION)
-    with OfflineQueue(tmp_path / "queue", 4 * each) as kept:
-        put_all(kept, own)
-        assert len(kept) == 4
-        assert kept.dropped == 6
-    with OfflineQueue(tmp_path / "queue", 4 * each) as kept:
-        assert kept.dropped == 6
+    questions = make_questions(bundle_directory, 10)
+    each = len(questions[0].payload.body) + 37 + len(QUESTION)
+    with OfflineQueue(tmp_path / "queue", 4 * each) as stored:
+        put_all(stored, questions)
+        assert len(stored) == 4
+        assert stored.dropped == 6
+    with OfflineQueue(tmp_path / "queue", 4 * each) as stored:
+        assert stored.dropped == 6
         found = []
-        while (oldest := kept.oldest()) is not None:
+        while (oldest := stored.oldest()) is not None:
             found.append((oldest.number, oldest.name, oldest.time, oldest.question, oldest.payload))
-            kept.remove(oldest)
+            stored.remove(oldest)
         assert found == [
-            (item.number, item.name, item.time, item.question, item.payload) for item in own[6:]
+            (item.number, item.name, item.time, item.question, item.payload)
+            for item in questions[6:]
         ]
 
 
-def test_one_that_is_larger_than_all_room_is_dropped(
+def test_a_question_larger_than_the_queue_is_dropped(
     bundle_directory: Path, tmp_path: Path
 ) -> None:
-    with OfflineQueue(tmp_path / "queue", 10) as kept:
-        kept.put(some(bundle_directory, 1)[0])
-        assert len(kept) == 0
-        assert kept.dropped == 1
+    with OfflineQueue(tmp_path / "queue", 10) as stored:
+        stored.put(make_questions(bundle_directory, 1)[0])
+        assert len(stored) == 0
+        assert stored.dropped == 1
 
 
-def test_what_is_damaged_on_disk_is_dropped(bundle_directory: Path, tmp_path: Path) -> None:
-    own = some(bundle_directory, 3)
-    with OfflineQueue(tmp_path / "queue", 2**20) as kept:
-        put_all(kept, own)
-        with kept._database:
-            kept._database.execute("UPDATE kept SET payload = x'00ff' WHERE number < 2")
-        oldest = kept.oldest()
+def test_damaged_payloads_are_dropped(bundle_directory: Path, tmp_path: Path) -> None:
+    questions = make_questions(bundle_directory, 3)
+    with OfflineQueue(tmp_path / "queue", 2**20) as stored:
+        put_all(stored, questions)
+        with stored._database:
+            stored._database.execute("UPDATE kept SET payload = x'00ff' WHERE number < 2")
+        oldest = stored.oldest()
         assert oldest is not None
         assert oldest.number == 2
-        assert (len(kept), kept.dropped) == (1, 2)
+        assert (len(stored), stored.dropped) == (1, 2)
 
 
 @pytest.mark.parametrize(
@@ -99,39 +100,41 @@ def test_what_is_damaged_on_disk_is_dropped(bundle_directory: Path, tmp_path: Pa
 def test_a_damaged_row_is_dropped_and_counted(
     bundle_directory: Path, tmp_path: Path, damage: str
 ) -> None:
-    with OfflineQueue(tmp_path / "queue", 2**20) as kept:
-        put_all(kept, some(bundle_directory, 3))
+    with OfflineQueue(tmp_path / "queue", 2**20) as stored:
+        put_all(stored, make_questions(bundle_directory, 3))
     with closing(sqlite3.connect(tmp_path / "queue" / FILE_NAME)) as database, database:
-        # As if bits had changed on disk: nothing checks values then.
+        # SQLite's constraints do not apply to bits that change on disk.
         database.execute("PRAGMA writable_schema = ON")
         database.execute("UPDATE sqlite_schema SET sql = REPLACE(sql, 'NOT NULL', '')")
     with closing(sqlite3.connect(tmp_path / "queue" / FILE_NAME)) as database, database:
         database.execute(f"UPDATE kept SET {damage} WHERE number < 2")
-    with OfflineQueue(tmp_path / "queue", 2**20) as kept:
-        oldest = kept.oldest()
+    with OfflineQueue(tmp_path / "queue", 2**20) as stored:
+        oldest = stored.oldest()
         assert oldest is not None
         assert oldest.number == 2
-        assert (len(kept), kept.dropped) == (1, 2)
-        kept.put(oldest)
-        kept.remove(oldest)
-        assert len(kept) == 1
+        assert (len(stored), stored.dropped) == (1, 2)
+        stored.put(oldest)
+        stored.remove(oldest)
+        assert len(stored) == 1
 
 
 @pytest.mark.parametrize("count", ["NULL", "'many'", "x'ff'", "9e999"])
-def test_a_damaged_count_starts_anew(bundle_directory: Path, tmp_path: Path, count: str) -> None:
-    with OfflineQueue(tmp_path / "queue", 10) as kept:
-        put_all(kept, some(bundle_directory, 2))
-        assert kept.dropped == 2
-        with kept._database:
-            kept._database.execute("DROP TABLE dropped")
-            kept._database.execute("CREATE TABLE dropped (count)")
-            kept._database.execute(f"INSERT INTO dropped VALUES ({count})")
-        assert kept.dropped == 0
-        put_all(kept, some(bundle_directory, 1))
-        assert kept.dropped == 1
+def test_a_damaged_count_of_dropped_questions_restarts_at_zero(
+    bundle_directory: Path, tmp_path: Path, count: str
+) -> None:
+    with OfflineQueue(tmp_path / "queue", 10) as stored:
+        put_all(stored, make_questions(bundle_directory, 2))
+        assert stored.dropped == 2
+        with stored._database:
+            stored._database.execute("DROP TABLE dropped")
+            stored._database.execute("CREATE TABLE dropped (count)")
+            stored._database.execute(f"INSERT INTO dropped VALUES ({count})")
+        assert stored.dropped == 0
+        put_all(stored, make_questions(bundle_directory, 1))
+        assert stored.dropped == 1
 
 
-def test_only_the_owner_may_look(bundle_directory: Path, tmp_path: Path) -> None:
+def test_a_folder_that_others_can_read_is_refused(bundle_directory: Path, tmp_path: Path) -> None:
     queue = tmp_path / "deep" / "queue"
     with OfflineQueue(queue, 2**20):
         assert queue.stat().st_mode & 0o777 == 0o700
@@ -141,7 +144,7 @@ def test_only_the_owner_may_look(bundle_directory: Path, tmp_path: Path) -> None
     assert_clear(str(caught.value))
 
 
-def test_one_process_at_a_time(tmp_path: Path) -> None:
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
     with OfflineQueue(tmp_path / "queue", 2**20):
         with pytest.raises(ConfigError, match="end the other process") as caught:
             OfflineQueue(tmp_path / "queue", 2**20)
@@ -149,7 +152,7 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     assert count(tmp_path / "queue") == 0
 
 
-def test_what_is_no_folder_and_no_queue(tmp_path: Path) -> None:
+def test_paths_that_are_not_a_queue_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     broken = tmp_path / "broken"
     broken.mkdir(mode=0o700)
@@ -160,21 +163,23 @@ def test_what_is_no_folder_and_no_queue(tmp_path: Path) -> None:
         assert_clear(str(caught.value))
 
 
-def test_a_full_disk_is_told_and_loses_nothing(bundle_directory: Path, tmp_path: Path) -> None:
-    own = some(bundle_directory, 200)
-    with OfflineQueue(tmp_path / "queue", 2**20) as kept:
-        kept._database.execute("PRAGMA max_page_count = 8")
+def test_a_full_disk_is_reported_and_no_stored_question_is_lost(
+    bundle_directory: Path, tmp_path: Path
+) -> None:
+    questions = make_questions(bundle_directory, 200)
+    with OfflineQueue(tmp_path / "queue", 2**20) as stored:
+        stored._database.execute("PRAGMA max_page_count = 8")
         with pytest.raises(ConfigError, match="free some space") as caught:
-            put_all(kept, own)
+            put_all(stored, questions)
         assert_clear(str(caught.value))
-        waiting = len(kept)
-        assert 0 < waiting < len(own)
-        kept._database.execute("PRAGMA max_page_count = 1000")
-        kept.put(own[waiting])
-        oldest = kept.oldest()
+        waiting = len(stored)
+        assert 0 < waiting < len(questions)
+        stored._database.execute("PRAGMA max_page_count = 1000")
+        stored.put(questions[waiting])
+        oldest = stored.oldest()
         assert oldest is not None
         assert oldest.number == 0
-        assert (len(kept), kept.dropped) == (waiting + 1, 0)
+        assert (len(stored), stored.dropped) == (waiting + 1, 0)
 
 
 def test_a_full_disk_ends_the_watch(bundle_directory: Path, tmp_path: Path) -> None:
@@ -187,24 +192,24 @@ def test_a_full_disk_ends_the_watch(bundle_directory: Path, tmp_path: Path) -> N
         resource.prlimit(watch.process.pid, resource.RLIMIT_FSIZE, (4096, 4096))
         save(folder / "b.png", 2)
         assert watch.process.wait(60) == 1
-        watch.until(lambda: any("expected a queue" in words for words in watch.told))
-    assert not any("Traceback" in words for words in watch.told)
+        watch.until(lambda: any("expected a queue" in words for words in watch.messages))
+    assert not any("Traceback" in words for words in watch.messages)
     assert count(queue) == 1
 
 
-def told_by_a_wrong_cloud(cloud: CloudProcess, bundle: Path, folder: Path) -> str:
-    """Why questions wait, as the watch says it: all of them but one of a strange bundle, which can
-    never be answered and stands in nobody's way."""
-    pictures, queue = folder / "pictures", folder / "queue"
-    pictures.mkdir()
-    with OfflineQueue(queue, 2**20) as kept:
-        first, *others = some(bundle, 3)
+def reason_at_a_wrong_cloud(cloud: CloudProcess, bundle: Path, folder: Path) -> str:
+    """The reason that `watch` reports while questions wait. The first, of an unknown bundle, can
+    never be answered: it is reported as an error and does not delay the others."""
+    images, queue = folder / "pictures", folder / "queue"
+    images.mkdir()
+    with OfflineQueue(queue, 2**20) as stored:
+        first, *others = make_questions(bundle, 3)
         strange = replace(first.payload, manifest_digest=bytes(16))
-        put_all(kept, [replace(first, payload=strange), *others])
+        put_all(stored, [replace(first, payload=strange), *others])
     options = (f"--queue={queue}", "--attempts=1")
-    with WatchProcess(pictures, cloud.target, bundle, *options) as watch:
+    with WatchProcess(images, cloud.target, bundle, *options) as watch:
         watch.until(watch.errors)
-        save(pictures / "a.png", 7)
+        save(images / "a.png", 7)
         watch.until_lines(2)
         assert watch.end() == 0
     assert [line["file"] for line in watch.errors()] == ["0.png"]
@@ -213,23 +218,23 @@ def told_by_a_wrong_cloud(cloud: CloudProcess, bundle: Path, folder: Path) -> st
     return str(watch.lines[1]["reason"])
 
 
-def test_a_cloud_of_another_bundle_costs_no_question(
+def test_no_question_is_lost_to_a_cloud_with_another_bundle(
     identity_cloud: CloudProcess, bundle_directory: Path, tmp_path: Path
 ) -> None:
-    assert "bundle" in told_by_a_wrong_cloud(identity_cloud, bundle_directory, tmp_path)
+    assert "bundle" in reason_at_a_wrong_cloud(identity_cloud, bundle_directory, tmp_path)
 
 
-def test_a_cloud_that_wants_a_token_costs_no_question(
+def test_no_question_is_lost_to_a_cloud_that_requires_a_token(
     llava_directory: Path, bundle_directory: Path, tmp_path: Path
 ) -> None:
     tokens = tmp_path / "tokens.yaml"
     tokens.write_text(f"somebody: {hashlib.sha256(b'else').hexdigest()}\n")
     with CloudProcess(bundle_directory, llava_directory, f"--tokens={tokens}") as cloud:
-        assert "token" in told_by_a_wrong_cloud(cloud, bundle_directory, tmp_path)
+        assert "token" in reason_at_a_wrong_cloud(cloud, bundle_directory, tmp_path)
 
 
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM])
-def test_a_queue_outlives_its_process_and_is_drained_in_order(
+def test_a_queue_survives_its_process_and_is_sent_in_order(
     by: signal.Signals, cloud: CloudProcess, bundle_directory: Path, tmp_path: Path
 ) -> None:
     folder, queue = tmp_path / "pictures", tmp_path / "queue"
@@ -254,7 +259,7 @@ def test_a_queue_outlives_its_process_and_is_drained_in_order(
     assert count(queue) == 0
 
 
-def test_the_cloud_goes_and_comes_back(
+def test_questions_wait_while_the_cloud_restarts(
     llava_directory: Path, bundle_directory: Path, tmp_path: Path
 ) -> None:
     folder, queue, port = tmp_path / "pictures", tmp_path / "queue", closed_port()
