@@ -149,15 +149,19 @@ class ClassifierManifest:
             "choose one of these, or give the labels as a list"
         )
 
-    def to_json(self) -> str:
-        """The manifest as JSON, in the order of its fields."""
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON values, in order."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["modalities"] = {
             own.modality: None if own.range is None else own.range.to_dict()
             for own in self.modalities
         }
         values["label_sets"] = [asdict(own) for own in self.label_sets]
-        return json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
+        return values
+
+    def to_json(self) -> str:
+        """The manifest as JSON."""
+        return json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
 
     def digest(self) -> bytes:
         """16 bytes that identify the bundle, as the manifest holds the digest of every file."""

@@ -26,7 +26,7 @@ from aligned_vq.images.reduced_decoding import BYTES_PER_PIXEL, Header
 
 SPARE_BYTES = 12 * 2**20
 """Memory allowed on top of the file and the decoded pixels."""
-GREY_BYTES_PER_PIXEL = 32
+GREY_BYTES_PER_PIXEL = 24
 """Memory for the arithmetic on depth and infrared images, on top of decoding."""
 LARGE_PIXELS = 2 * 2**20
 """Larger images are decoded one at a time."""

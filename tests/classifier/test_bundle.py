@@ -20,6 +20,7 @@ from aligned_vq.classifier.files import (
     write_classifier,
 )
 from aligned_vq.classifier.manifest import ClassifierManifest
+from aligned_vq.cli import main
 from aligned_vq.codec.bundle_files import file_digest
 from aligned_vq.errors import ConfigError
 from tests.classifier import bundles
@@ -44,6 +45,13 @@ def test_it_is_read_as_written(bundle: Path) -> None:
     rows = read_embeddings(bundle, manifest)["greys"]
     assert rows.dtype == np.float32
     assert np.allclose(np.linalg.norm(rows, axis=1), 1)
+
+
+def test_inspect_shows_it(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(bundle), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["manifest_digest"] == read_classifier(bundle).digest().hex()
+    assert [own["name"] for own in shown["label_sets"]] == ["colours", "greys"]
 
 
 def test_it_replaces_a_bundle_without_its_old_files(bundle: Path, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +13,25 @@ import pytest
 from PIL import Image
 
 from aligned_vq.classifier.files import IMAGE, LABELS, TEXT, TOKENIZER
+from aligned_vq.classifier.views import Preparation
 from aligned_vq.errors import ConfigError, InvalidInput
 from aligned_vq.images.depth import RangeSettings, student_pixels
 from aligned_vq.images.load import load_pixels
 from aligned_vq.images.preprocess import normalize
 from edge_client import EdgeClassifier
 from edge_client.classifier import label_embeddings
-from tests.classifier.bundles import CONTEXT, MANIFEST, RANGES, plain, text_graph, write_bundle
+from edge_client.decoding.blocking_decoders import BlockingDecoders
+from edge_client.decoding.job import Limits, TooCostly
+from edge_client.gateway.request_images import MAX_IMAGE_BYTES
+from tests.classifier.bundles import (
+    CONTEXT,
+    MANIFEST,
+    RANGES,
+    SIDE,
+    plain,
+    text_graph,
+    write_bundle,
+)
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -192,6 +206,26 @@ def test_several_threads_at_once(bundle: Path) -> None:
         thread.join()
     names = ("red", "green", "blue")
     assert found == {number: [f"{names[number % 3]} {number}"] * 20 for number in range(6)}
+
+
+@pytest.mark.parametrize("grey_range", [RangeSettings(fixed=(0.0, 4.0)), RangeSettings()])
+def test_the_memory_of_a_depth_image(classifier: EdgeClassifier, grey_range: RangeSettings) -> None:
+    """Of 1920 x 1080 pixels it suffices, as every step is limited to it; larger ones say so."""
+    preparation = Preparation(classifier.manifest.processor, "depth", grey_range)
+    limits = Limits(("PNG",), memory_bytes=MAX_IMAGE_BYTES, seconds=60.0)
+    with closing(BlockingDecoders(classifier.manifest.processor, limits)) as decoders:
+        view = decoders.decode(depth_png(1080, 1920), "the image", preparation).view
+        assert view.pixels.shape == (SIDE, SIDE, 3)
+        with pytest.raises(TooCostly, match=r"PNG, 2000 x 1200\) takes 74 MiB"):
+            decoders.decode(depth_png(1200, 2000), "the image", preparation)
+
+
+def depth_png(height: int, width: int) -> bytes:
+    """A ramp with holes, in millimetres."""
+    values = np.arange(height * width, dtype=np.uint32).reshape(height, width) % 5000
+    written = io.BytesIO()
+    Image.fromarray(values.astype(np.uint16)).save(written, "PNG", compress_level=1)
+    return written.getvalue()
 
 
 def test_an_isolated_image_is_prepared_alike(bundle: Path, tmp_path: Path) -> None:
