@@ -65,9 +65,10 @@ class LabelTokenizer:
             InvalidInput: a sentence is longer than L tokens, or has a special token in it.
         """
         rows = np.full((len(sentences), self._length), self._pad_id, np.int64)
-        plain = self._tokenizer.encode_batch(list(sentences), add_special_tokens=False)
-        whole = self._tokenizer.encode_batch(list(sentences))
-        for label, row, text, encoding in zip(labels, rows, plain, whole, strict=True):
+        for label, row, sentence in zip(labels, rows, sentences, strict=True):
+            # One by one: a batch would start a thread for each core.
+            text = self._tokenizer.encode(sentence, add_special_tokens=False)
+            encoding = self._tokenizer.encode(sentence)
             # Some vocabularies hold a special token as a plain word as well.
             if self._special_ids.intersection(text.ids):
                 raise InvalidInput(

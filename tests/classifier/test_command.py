@@ -63,7 +63,7 @@ def classify(
 
 def test_labels_with_probabilities(tmp_path: Path, red: Path, bundle: Path) -> None:
     done = classify(tmp_path, red, "--labels=blue wall, red wall,yellow wall", bundle=bundle)
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
     lines = [line.rsplit(" ", 1) for line in done.stdout.splitlines()]
     assert [label for label, _ in lines] == ["red wall", "yellow wall", "blue wall"]
     assert float(lines[0][1]) > 0.9
