@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from jsonargparse import ArgumentParser, Namespace
 
-from aligned_vq.commands import bundles, figures, training, vqav2
+from aligned_vq.commands import bundles, edgevl, figures, training, vqav2
 from aligned_vq.errors import AlignedVQError
 
 Command = tuple[Callable[[], ArgumentParser], Callable[[Namespace], int | None]]
@@ -22,6 +22,9 @@ COMMANDS: dict[str, Command] = {
     "inspect": (bundles.inspect_parser, bundles.inspect),
     "reference-vqav2": (vqav2.reference_vqav2_parser, vqav2.reference_vqav2),
     "reference-train": (training.reference_parser, training.reference_train),
+    "edgevl-train": (edgevl.train_student_parser, edgevl.train_student),
+    "reference-rooms": (edgevl.rooms_parser, edgevl.write_reference_rooms),
+    "reference-dual-encoder": (edgevl.dual_encoder_parser, edgevl.train_reference_dual_encoder),
 }
 
 

@@ -14,24 +14,29 @@ BUNDLE = _FOLDER / "bundle"
 """The bundle trained for it: at most 866 B per image."""
 CLASSIFIER = _FOLDER / "classifier"
 """The bundle of a classifier that runs on the device alone."""
+DUAL_ENCODER = _FOLDER / "dual_encoder" / "checkpoint"
+"""CLIP in Hugging Face format, float16, which knows the reference rooms; installed like
+`CHECKPOINT`."""
 NAME = "reference"
 """Accepted by the commands in place of a path."""
 
 
 def checkpoint_source(source: str) -> str:
-    """The shipped checkpoint's directory for `reference`, anything else unchanged.
+    """The shipped LLaVA's directory for `reference`, anything else unchanged.
 
     Raises:
         ConfigError: the reference model's weights are not installed.
     """
-    if source != NAME:
-        return source
-    if not CHECKPOINT.is_dir():
-        raise ConfigError(
-            f"expected the reference model's weights in {CHECKPOINT}, got none; install them from "
-            "a source tree: pip install ./aligned_vq/reference"
-        )
-    return str(CHECKPOINT)
+    return _installed(source, CHECKPOINT)
+
+
+def dual_encoder_source(source: str) -> str:
+    """The shipped dual encoder's directory for `reference`, anything else unchanged.
+
+    Raises:
+        ConfigError: its weights are not installed.
+    """
+    return _installed(source, DUAL_ENCODER)
 
 
 def classifier_source(source: str | Path) -> Path:
@@ -48,3 +53,14 @@ def classifier_source(source: str | Path) -> Path:
             "classifier bundle instead"
         )
     return CLASSIFIER
+
+
+def _installed(source: str, directory: Path) -> str:
+    if source != NAME:
+        return source
+    if not directory.is_dir():
+        raise ConfigError(
+            f"expected the reference model's weights in {directory}, got none; install them from "
+            "a source tree: pip install ./aligned_vq/reference"
+        )
+    return str(directory)

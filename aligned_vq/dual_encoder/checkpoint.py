@@ -134,6 +134,11 @@ class DualEncoder(LazyCheckpoint):
         """The tokenizer of the checkpoint."""
         return AutoTokenizer.from_pretrained(self.directory())
 
+    @property
+    def text_output(self) -> str:
+        """Where the embeddings are in the output of `text_model`; not of length 1 yet."""
+        return self._family.text_output
+
     @cached_property
     def text_model(self) -> nn.Module:
         """The text half, for export."""

@@ -174,14 +174,20 @@ class Contrast:
 
 def views(data: StudentData, indices: NDArray[np.int64], crops: Tensor) -> Views:
     """The same crops of both images of some pairs, and of the colour images for the teacher."""
-    settings = data.teacher.processor()
-    side = settings.output_size[0]
-    seen = cut(data.pairs.rgb[indices], crops, side)
     return Views(
         data.prepare.rgb(data.pairs, indices, crops),
         data.prepare.other(data.pairs, indices, crops),
-        normalize_channels(seen, settings.image_mean, settings.image_std),
+        teacher_pixels(data.teacher, data.pairs, indices, crops),
     )
+
+
+def teacher_pixels(
+    teacher: DualEncoder, pairs: PairArrays, indices: NDArray[np.int64], crops: Tensor
+) -> Tensor:
+    """Crops of colour images in the teacher's size and statistics, `[B, 3, S, S]`."""
+    settings = teacher.processor()
+    seen = cut(pairs.rgb[indices], crops, settings.output_size[0])
+    return normalize_channels(seen, settings.image_mean, settings.image_std)
 
 
 def student_embeddings(model: nn.Module, batch: Views) -> tuple[Tensor, Tensor]:

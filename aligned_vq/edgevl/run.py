@@ -1,0 +1,277 @@
+"""One run: curation, distillation, quantisation-aware training; resumable at every step.
+
+out/pairs/              decoded images
+out/pseudo_labels.csv   curation; edit or remove it to change what is kept
+out/distill/, contrast/ state, losses and scores of the stages
+out/logs/               TensorBoard
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from accelerate import Accelerator, InitProcessGroupKwargs
+from torch import Tensor, nn
+
+from aligned_vq.data.crops import whole_images
+from aligned_vq.data.pairs.sources import open_pairs
+from aligned_vq.data.pairs.split import hold_out
+from aligned_vq.data.pairs.types import PairSource
+from aligned_vq.data.rooms.examples import all_labels
+from aligned_vq.dual_encoder.checkpoint import DualEncoder
+from aligned_vq.dual_encoder.prompts import prompt, read_labels
+from aligned_vq.edgevl.config import StudentRunConfig
+from aligned_vq.edgevl.curation import PseudoLabels, curate, read_pseudo_labels
+from aligned_vq.edgevl.objectives import Contrast, Distillation, Share, StudentData, teacher_pixels
+from aligned_vq.edgevl.pool import PairArrays, StudentInput, embed
+from aligned_vq.edgevl.preparation import prepare_pairs
+from aligned_vq.edgevl.quantization.student import QuantizedStudent
+from aligned_vq.edgevl.stage import StudentStage
+from aligned_vq.edgevl.students.build import Student, build_student
+from aligned_vq.edgevl.students.config import StudentConfig, preset
+from aligned_vq.errors import ConfigError
+from aligned_vq.files.atomic_file import write_json
+from aligned_vq.images.depth import RangeSettings
+from aligned_vq.images.modality import Modality
+from aligned_vq.shipped import dual_encoder_source
+from aligned_vq.training.loop import LoopSettings
+
+MODALITIES = ("rgb", "other")
+START_HOURS = 3
+"""Limit of the other processes' wait while one decodes the images."""
+_CALIBRATION_BATCH = 32
+_log = logging.getLogger(__name__)
+
+
+class Validation(NamedTuple):
+    """Scores a student by the teacher's labels of pairs that are not trained on."""
+
+    pairs: PairArrays
+    targets: Tensor
+    """int64 `[N]`: pseudo-labels."""
+    texts: Tensor
+    """`[L, D]`."""
+    prepare: StudentInput
+    device: torch.device
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        """Accuracy of each modality, and their mean."""
+        scores = {}
+        for modality in MODALITIES:
+            images = embed(model, self.pairs, self.prepare, modality, self.device)
+            right = (images @ self.texts.T).argmax(1) == self.targets
+            scores[modality] = float(right.float().mean())
+        return scores | {"mean": float(np.mean(list(scores.values())))}
+
+
+class StudentRun:
+    """A run in a folder.
+
+    Args:
+        config: of the run.
+        out: the run's folder, made if it is missing.
+
+    Raises:
+        ConfigError: unreadable data, teacher or settings, or `out` holds another run.
+        InvalidInput: an image or label cannot be used.
+    """
+
+    def __init__(self, config: StudentRunConfig, out: Path) -> None:
+        self.config = config
+        self.out = out
+        self.labels = (
+            all_labels() if config.pairs.labels == "rooms" else read_labels(config.pairs.labels)
+        )
+        self.accelerator = _new_accelerator(out)
+        self.teacher = DualEncoder(
+            dual_encoder_source(config.teacher), device=str(self.accelerator.device)
+        )
+        source = open_pairs(config.pairs.train, "train")
+        self.modality: Modality = source.modality
+        self.student_config = _student_config(config, self.teacher)
+        self._check_identity()
+        self.prepare = StudentInput(self.student_config.image_size)
+        training, validation = hold_out(source, config.pairs.validation_share)
+        # One process decodes the images; the others read its result.
+        with self.accelerator.main_process_first():
+            self.training = self._prepared(training, "train")
+            self.validation = self._prepared(validation, "validation")
+            self.texts = self.teacher.text_embeddings(
+                [prompt(label, config.pairs.template) for label in self.labels]
+            ).cpu()
+            self.pseudo = self._pseudo_labels()
+        self._log_curation()
+        self.data = self._student_data()
+
+    def distill(self) -> Student:
+        """Stage 1: the student in float32, with the weights that validation selected."""
+        config = self.config.distill
+        student = build_student(self.student_config, self.config.seed)
+        student = student.to(self.accelerator.device)
+        if config.steps:
+            settings = LoopSettings(
+                "distill", config.steps, config.warmup_steps, bfloat16=config.bfloat16
+            )
+            optimiser = torch.optim.AdamW(
+                student.parameters(), config.learning_rate, weight_decay=config.weight_decay
+            )
+            self._run(settings, student, optimiser, Distillation(self.data, config))
+        return student.eval()
+
+    def quantize(self, student: Student) -> QuantizedStudent:
+        """Stage 2: the student with int8 arithmetic; with 0 steps quantised after training."""
+        config = self.config.contrast
+        quantized = QuantizedStudent(student).to(self.accelerator.device)
+        quantized.calibrate(self._calibration_batches())
+        for narrow in quantized.narrow_ranges():
+            _log.warning(
+                "%s: %s uses %.0f %% of the range of the other modality and is rounded coarsely",
+                narrow.layer,
+                narrow.modality,
+                100 * narrow.share,
+            )
+        if config.steps:
+            settings = LoopSettings("contrast", config.steps, config.warmup_steps)
+            optimiser = torch.optim.AdamW(
+                quantized.parameters(), config.learning_rate, weight_decay=config.weight_decay
+            )
+            objective = Contrast(self.data, config, self.config.distill)
+            self._run(settings, quantized, optimiser, objective)
+        return quantized.eval()
+
+    @cached_property
+    def validate(self) -> Validation:
+        """Scores a student on the pairs that were held out."""
+        targets = (self._teacher_images(self.validation) @ self.texts.T).argmax(1)
+        return Validation(
+            self.validation, targets, self.texts, self.prepare, self.accelerator.device
+        )
+
+    def _run(
+        self,
+        settings: LoopSettings,
+        model: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        objective: Distillation | Contrast,
+    ) -> None:
+        folder = self.out / settings.name
+        folder.mkdir(parents=True, exist_ok=True)
+        self.accelerator.init_trackers("logs")
+        stage: StudentStage[Any] = StudentStage(
+            settings,
+            self.accelerator,
+            model,
+            optimiser,
+            objective,
+            self.validate,
+            self.config.validate_every,
+            folder,
+            self.config.seed,
+        )
+        scores = stage.run()
+        if self.accelerator.is_main_process:
+            write_json(folder / "scores.json", {"scores": scores})
+
+    def _prepared(self, source: PairSource, name: str) -> PairArrays:
+        folder = self.out / "pairs" / name
+        return prepare_pairs(source, folder, self.config.pairs.side_px, RangeSettings())
+
+    def _pseudo_labels(self) -> PseudoLabels:
+        path = self.out / "pseudo_labels.csv"
+        if path.exists():
+            return read_pseudo_labels(path)
+        texts = dict(zip(self.labels, self.texts, strict=True))
+        scale = self.teacher.logit_scale
+        images = self._teacher_images(self.training)
+        pseudo = curate(self.training.names, images, texts, scale, self.config.pairs.keep)
+        pseudo.write(path)
+        return pseudo
+
+    def _teacher_images(self, pairs: PairArrays) -> Tensor:
+        parts = [
+            self.teacher.image_embeddings(
+                teacher_pixels(self.teacher, pairs, chosen, whole_images(len(chosen)))
+            ).cpu()
+            for chosen in np.array_split(np.arange(len(pairs)), max(1, len(pairs) // 64))
+        ]
+        return torch.cat(parts)
+
+    def _log_curation(self) -> None:
+        kept = int(self.pseudo.kept.sum())
+        _log.info("kept %d of %d pairs", kept, len(self.pseudo.kept))
+        for label, count in self.pseudo.counts().items():
+            _log.info("%6d %s", count, label)
+
+    def _student_data(self) -> StudentData:
+        numbers = {label: number for number, label in enumerate(self.labels)}
+        if self.pseudo.names != tuple(self.training.names) or set(self.pseudo.labels) - set(
+            numbers
+        ):
+            raise ConfigError(
+                f"{self.out / 'pseudo_labels.csv'} is of other pairs or labels than this run's; "
+                "remove it to curate again"
+            )
+        return StudentData(
+            self.training,
+            np.flatnonzero(self.pseudo.kept),
+            torch.tensor([numbers[label] for label in self.pseudo.labels]),
+            self.teacher,
+            self.prepare,
+            self.config.pairs,
+            self.config.seed,
+            Share(self.accelerator.process_index, self.accelerator.num_processes),
+        )
+
+    def _calibration_batches(self) -> Iterator[Mapping[Modality, Tensor]]:
+        count = self.config.contrast.calibration_pairs
+        chosen = self.data.chosen[:: max(1, len(self.data.chosen) // count)][:count]
+        for part in np.array_split(chosen, max(1, len(chosen) // _CALIBRATION_BATCH)):
+            crops = whole_images(len(part))
+            yield {
+                "rgb": self.prepare.rgb(self.training, part, crops).to(self.accelerator.device),
+                self.modality: self.prepare.other(self.training, part, crops).to(
+                    self.accelerator.device
+                ),
+            }
+
+    def _check_identity(self) -> None:
+        """Refuse the folder of another run, and mark a new one."""
+        settings = json.dumps(asdict(self.config)) + self.teacher.digest()
+        identity = hashlib.sha256(settings.encode()).hexdigest()
+        path = self.out / "run.json"
+        if path.exists():
+            if json.loads(path.read_text("utf-8")).get("identity") != identity:
+                raise ConfigError(
+                    f"{self.out} holds a run of another configuration or teacher; give those it "
+                    "was started with, or another folder"
+                )
+        elif self.accelerator.is_main_process:
+            self.out.mkdir(parents=True, exist_ok=True)
+            write_json(path, {"identity": identity, "config": asdict(self.config)})
+        self.accelerator.wait_for_everyone()
+
+
+def _student_config(config: StudentRunConfig, teacher: DualEncoder) -> StudentConfig:
+    """The preset's dimensions, with embeddings as wide as the teacher's."""
+    size, _, architecture = config.student.partition("-")
+    return replace(preset(size, architecture), embedding_width=teacher.width)
+
+
+def _new_accelerator(out: Path) -> Accelerator:
+    return Accelerator(
+        # Explicit, because processes without a GPU would not form a group otherwise.
+        cpu=not torch.cuda.is_available(),
+        log_with="tensorboard",
+        project_dir=str(out),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=START_HOURS))],
+    )
