@@ -12,6 +12,8 @@ CHECKPOINT = _FOLDER / "checkpoint"
 devices install: `aligned-vq-reference` adds it, and the bundle's cloud half."""
 BUNDLE = _FOLDER / "bundle"
 """The bundle trained for it: at most 866 B per image."""
+CLASSIFIER = _FOLDER / "classifier"
+"""The bundle of a classifier that runs on the device alone."""
 DUAL_ENCODER = _FOLDER / "dual_encoder" / "checkpoint"
 """CLIP in Hugging Face format, float16, which knows the reference rooms; installed like
 `CHECKPOINT`."""
@@ -35,6 +37,22 @@ def dual_encoder_source(source: str) -> str:
         ConfigError: its weights are not installed.
     """
     return _installed(source, DUAL_ENCODER)
+
+
+def classifier_source(source: str | Path) -> Path:
+    """The shipped classifier's directory for `reference`, anything else unchanged.
+
+    Raises:
+        ConfigError: this installation has no reference classifier.
+    """
+    if str(source) != NAME:
+        return Path(source)
+    if not CLASSIFIER.is_dir():
+        raise ConfigError(
+            f"expected the reference classifier in {CLASSIFIER}, got none; name the folder of a "
+            "classifier bundle instead"
+        )
+    return CLASSIFIER
 
 
 def _installed(source: str, directory: Path) -> str:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     )
     from edge_client.aio import AsyncAnswerStream, AsyncEdgeClient
     from edge_client.answer import Answer, AnswerDetails
+    from edge_client.classifier.classifier import Classification, EdgeClassifier, ScoredLabel
     from edge_client.client import EdgeClient
     from edge_client.config import EdgeConfig
     from edge_client.connection.stream import AnswerStream
@@ -39,10 +40,12 @@ __all__ = [
     "AnswerStream",
     "AsyncAnswerStream",
     "AsyncEdgeClient",
+    "Classification",
     "CloudUnreachable",
     "ConfigError",
     "CorruptPayload",
     "DeadlineExceeded",
+    "EdgeClassifier",
     "EdgeClient",
     "EdgeConfig",
     "EncodedImage",
@@ -52,6 +55,7 @@ __all__ = [
     "ManifestMismatch",
     "Overloaded",
     "QuotaExceeded",
+    "ScoredLabel",
     "Unauthenticated",
 ]
 
@@ -62,10 +66,12 @@ _HOMES = {
     "AnswerStream": "edge_client.connection.stream",
     "AsyncAnswerStream": "edge_client.aio",
     "AsyncEdgeClient": "edge_client.aio",
+    "Classification": "edge_client.classifier.classifier",
     "CloudUnreachable": "aligned_vq.errors",
     "ConfigError": "aligned_vq.errors",
     "CorruptPayload": "aligned_vq.errors",
     "DeadlineExceeded": "aligned_vq.errors",
+    "EdgeClassifier": "edge_client.classifier.classifier",
     "EdgeClient": "edge_client.client",
     "EdgeConfig": "edge_client.config",
     "EncodedImage": "edge_client.encoder",
@@ -75,6 +81,7 @@ _HOMES = {
     "ManifestMismatch": "aligned_vq.errors",
     "Overloaded": "aligned_vq.errors",
     "QuotaExceeded": "aligned_vq.errors",
+    "ScoredLabel": "edge_client.classifier.classifier",
     "Unauthenticated": "aligned_vq.errors",
 }
 

@@ -1,4 +1,4 @@
-"""`edge-client`: ask, watch, compress and check from the command line, and serve the OpenAI API."""
+"""`edge-client`: ask, classify, watch, compress and check, and serve the OpenAI API."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from aligned_vq.bitstream import to_frame
 from aligned_vq.errors import AlignedVQError, ConfigError
 from aligned_vq.files.atomic_file import write_file
 from aligned_vq.telemetry.logs import FORMATS, configure
+from edge_client.classifier import cli as classifying
 from edge_client.client import EdgeClient, SamplingOptions
 from edge_client.config import EdgeConfig
 from edge_client.gateway.config import GatewayConfig
@@ -38,6 +39,9 @@ def main(argv: list[str] | None = None) -> int:
         if parsed.subcommand == "key":
             # The key itself goes to a file: standard output may end up in a log.
             print(tokens.make(options.name, options.out))
+            return 0
+        if parsed.subcommand == "classify":
+            classifying.classify(options)
             return 0
         values = {f.name: options[f.name] for f in fields(EdgeConfig) if f.name != _ISOLATE}
         # Windows has no fork: there images are decoded in this process.
@@ -193,6 +197,11 @@ def _parser() -> ArgumentParser:
     ask.add_argument("questions", nargs="+", help="one or more questions, plain text")
     _add_sampling(ask)
     commands.add_subcommand("ask", ask, help="ask a question about an image")
+    commands.add_subcommand(
+        "classify",
+        classifying.parser(),
+        help="recognise labels in an image on this machine alone",
+    )
     watch_command = _command()
     add_options(watch_command)
     _add_sampling(watch_command)

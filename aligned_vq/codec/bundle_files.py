@@ -46,19 +46,20 @@ def write_manifest(directory: str | Path, manifest: SplitManifest) -> None:
     write_file(Path(directory) / MANIFEST, manifest.to_json() + "\n")
 
 
-def read_verified(path: Path, digest: str) -> bytes:
+def read_verified(path: Path, digest: str, manifest: str = MANIFEST) -> bytes:
     """A file's content, verified: it is read once, so a later change of the file has no effect.
 
     Args:
         path: of the file.
         digest: expected SHA-256, in hexadecimal.
+        manifest: name of the file that holds the digest, for the message.
 
     Raises:
         ConfigError: the file is missing or has another digest.
     """
     content = _read(path)
     if file_digest(content) != digest:
-        raise ConfigError(_digest_mismatch(path))
+        raise ConfigError(_digest_mismatch(path, manifest))
     return content
 
 
@@ -101,8 +102,8 @@ def _read(path: Path) -> bytes:
         ) from error
 
 
-def _digest_mismatch(path: Path) -> str:
+def _digest_mismatch(path: Path, manifest: str = MANIFEST) -> str:
     return (
-        f"{path}: its content does not match the digest in {MANIFEST}; the file is damaged or "
+        f"{path}: its content does not match the digest in {manifest}; the file is damaged or "
         "belongs to another bundle: copy the whole bundle again"
     )

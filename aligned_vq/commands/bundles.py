@@ -132,7 +132,9 @@ def _calibration_images(source: str) -> Iterator[Image]:
 
 def inspect_parser() -> ArgumentParser:
     """Options of `inspect`."""
-    parser = ArgumentParser(description="show a bundle's manifest, or a payload file")
+    parser = ArgumentParser(
+        description="show a bundle's manifest, a classifier's, or a payload file"
+    )
     parser.add_argument("path", type=Path, help="bundle directory or .avq file")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
@@ -150,8 +152,12 @@ def inspect(options: Namespace) -> None:
 
 
 def _bundle_fields(path: Path) -> dict[str, Any]:
+    from aligned_vq.classifier.files import MANIFEST, read_classifier
     from aligned_vq.codec.bundle_files import read_manifest
 
+    if (path / MANIFEST).exists():
+        classifier = read_classifier(path)
+        return {"manifest_digest": classifier.digest().hex(), **classifier.to_dict()}
     manifest = read_manifest(path)
     return {
         "manifest_digest": manifest.digest().hex(),

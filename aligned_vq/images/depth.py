@@ -21,7 +21,7 @@ from aligned_vq.errors import ConfigError, InvalidInput
 from aligned_vq.files.typed_fields import check_declared
 from aligned_vq.images.masked_resize import resize_valid
 from aligned_vq.images.modality import Pixels
-from aligned_vq.images.preprocess import View, normalize, preprocess
+from aligned_vq.images.preprocess import View, normalize, view_of
 from aligned_vq.images.processor import ProcessorSettings, Triple
 
 MAX_DEPTH_M = 100.0
@@ -140,10 +140,22 @@ def student_pixels(
     processor: ProcessorSettings,
     settings: RangeSettings = RangeSettings(),
 ) -> NDArray[np.float32]:
-    """The student's input `[3, S, S]`, normalised.
+    """The student's input `[3, S, S]`, float32: its view, normalised.
+
+    Arguments and errors are those of `student_view`.
+    """
+    return normalize(student_view(image, processor, settings), processor)
+
+
+def student_view(
+    image: Pixels | GreyImage,
+    processor: ProcessorSettings,
+    settings: RangeSettings = RangeSettings(),
+) -> View:
+    """The student's view of an image: uint8 `[S, S, 3]`.
 
     Args:
-        image: of any modality. Colour is prepared by `preprocess`. Greys are resized bilinearly
+        image: of any modality. Colour is prepared by `view_of`. Greys are resized bilinearly
             and without their holes (`resize_valid`), whatever the filter of the processor.
         processor: that of `student_processor`, or one that differs in sides, filter and numbers.
         settings: the range of greys; not used for colour and `GreyImage`.
@@ -159,11 +171,11 @@ def student_pixels(
         )
     if isinstance(image, Pixels):
         if image.modality == "rgb":
-            return preprocess(Image.fromarray(image.values), processor)
+            return view_of(Image.fromarray(image.values), processor)
         image = grey_image(image, settings)
     values, valid = resize_valid(image.values.astype(np.float32), image.valid, size)
     grey = np.where(valid, np.rint(values), 0).astype(np.uint8)
-    return normalize(View(np.repeat(grey[:, :, None], 3, axis=2)), processor)
+    return View(np.repeat(grey[:, :, None], 3, axis=2))
 
 
 def _metres(values: NDArray[np.float32], stored: np.dtype[Any]) -> NDArray[np.float32]:

@@ -99,6 +99,7 @@ def load_pixels(
     max_pixels: int = MAX_PIXELS,
     max_bytes: int = MAX_ENCODED_BYTES,
     formats: Sequence[str] = FORMATS,
+    admit: Callable[[Header], None] | None = None,
     name: str = "the image",
 ) -> Pixels:
     """Upright pixels of a modality, at the depth they are stored with.
@@ -110,12 +111,13 @@ def load_pixels(
         max_pixels: Maximum size, checked before decoding.
         max_bytes: Maximum size of encoded images.
         formats: Allowed formats of encoded images, from `FORMATS`.
+        admit: As for `load_image`.
         name: Of bytes or a Pillow image, for messages.
 
     Raises:
         InvalidInput: As `load_image`; or the modality does not allow the shape or dtype.
     """
-    limits = _OpeningLimits(max_pixels, max_bytes, tuple(formats))
+    limits = _OpeningLimits(max_pixels, max_bytes, tuple(formats), admit)
     if modality == "rgb":
         return Pixels(np.asarray(_load_rgb(source, name, limits)))
     if isinstance(source, np.ndarray):

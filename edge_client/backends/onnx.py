@@ -18,9 +18,7 @@ from aligned_vq.errors import ConfigError
 from aligned_vq.graph import terms
 from aligned_vq.types import Encoded, OperatingPoint, StageIndices
 from edge_client.backends.base import BackendName
-
-_ERROR_SEVERITY = 3
-"""ONNX Runtime's log level for errors."""
+from edge_client.backends.sessions import session_options
 
 
 class OnnxBackend:
@@ -41,13 +39,7 @@ class OnnxBackend:
         self.spec = read_spec(bundle, manifest)
         graph = read_verified(bundle / GRAPH, manifest.edge_graph_digest or "")
         weights = read_verified(bundle / EDGE, manifest.edge_weights_digest)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = _ERROR_SEVERITY
-        options.intra_op_num_threads = threads
-        # A memory pattern reserves one block for a whole run: more than the peak without it.
-        options.enable_mem_pattern = False
-        # Idle threads sleep instead of spinning: other programs of an edge device need the cores.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options = session_options(threads)
         # The bytes that were verified, not the file, which may have changed meanwhile.
         options.add_external_initializers_from_files_in_memory([EDGE], [weights], [len(weights)])
         try:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from aligned_vq.classifier.views import Preparation
 from aligned_vq.images.processor import ProcessorSettings
 from edge_client.decoding.decoders import ImageDecoders
 from edge_client.decoding.job import DecodedView, Limits
@@ -25,9 +26,9 @@ class BlockingDecoders:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
 
-    def decode(self, data: bytes, name: str) -> DecodedView:
+    def decode(self, data: bytes, name: str, preparation: Preparation | None = None) -> DecodedView:
         """See `ImageDecoders.decode`."""
-        return self._run(self._decoders.decode(data, name=name))
+        return self._run(self._decoders.decode(data, name=name, preparation=preparation))
 
     def close(self) -> None:
         """End all processes."""

@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
+from aligned_vq.classifier.views import Preparation
 from aligned_vq.errors import InvalidInput
 from aligned_vq.images.processor import ProcessorSettings
 from edge_client.decoding.decoding_process import DecodingProcess
@@ -49,7 +50,7 @@ class ImageDecoders:
     """
 
     def __init__(self, settings: ProcessorSettings, limits: Limits) -> None:
-        self._settings = settings
+        self._preparation = Preparation(settings)
         self._limits = limits
         self._server = ForkClient(MAX_IDLE_PROCESSES)
         self._slots = DecodingSlots(SHORT_SLOTS, SLICE_SECONDS, WAIT_SECONDS)
@@ -73,6 +74,7 @@ class ImageDecoders:
         coding: Coding = "raw",
         name: str = "the image",
         caller: str = "",
+        preparation: Preparation | None = None,
     ) -> DecodedView:
         """The model's view of an encoded image. Cancelling the task aborts the decoding at once.
 
@@ -81,6 +83,7 @@ class ImageDecoders:
             coding: which of the two.
             name: of the image, for messages.
             caller: who sent the image; callers are served round-robin.
+            preparation: for another model than the one of `settings`.
 
         Raises:
             InvalidInput: the image cannot be used. Two subclasses say why: TooCostly (it exceeds
@@ -88,7 +91,7 @@ class ImageDecoders:
             Overloaded: all slots are taken, or another image needed this one's.
             EngineError: no process can be started.
         """
-        fields = job_fields(name, coding, self._limits, self._settings)
+        fields = job_fields(name, coding, self._limits, preparation or self._preparation)
         work = _Work()
         slot = DecodingSlot(caller, work)
         await self._server.start()  # a restart must not count against the image's time limit

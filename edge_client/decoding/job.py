@@ -17,15 +17,17 @@ from typing import Any, Literal
 
 import numpy as np
 
+from aligned_vq.classifier.views import Preparation
 from aligned_vq.errors import InvalidInput
 from aligned_vq.images.formats import DECODE_SECONDS
-from aligned_vq.images.load import MAX_ENCODED_BYTES, MAX_PIXELS, load_image
-from aligned_vq.images.preprocess import View, view_of
-from aligned_vq.images.processor import ProcessorSettings
+from aligned_vq.images.load import MAX_ENCODED_BYTES, MAX_PIXELS, load_image, load_pixels
+from aligned_vq.images.preprocess import View
 from aligned_vq.images.reduced_decoding import BYTES_PER_PIXEL, Header
 
 SPARE_BYTES = 12 * 2**20
 """Memory allowed on top of the file and the decoded pixels."""
+GREY_BYTES_PER_PIXEL = 24
+"""Memory for the arithmetic on depth and infrared images, on top of decoding."""
 LARGE_PIXELS = 2 * 2**20
 """Larger images are decoded one at a time."""
 REQUEST_LARGE, GRANT_LARGE = b"\xff\xff\xff\xff", b"!"
@@ -77,7 +79,7 @@ def header_bytes(prefix: bytes | bytearray) -> int:
     return length
 
 
-def job_fields(name: str, coding: Coding, limits: Limits, settings: ProcessorSettings) -> Any:
+def job_fields(name: str, coding: Coding, limits: Limits, preparation: Preparation) -> Any:
     """The header fields of a job."""
     return {
         "name": name,
@@ -86,7 +88,7 @@ def job_fields(name: str, coding: Coding, limits: Limits, settings: ProcessorSet
         "max_bytes": limits.max_bytes,
         "memory_bytes": limits.memory_bytes,
         "formats": limits.formats,
-        "settings": settings.to_dict(),
+        "preparation": preparation.to_dict(),
     }
 
 
@@ -142,11 +144,15 @@ def decode(
         TooCostly: decoding needs more memory than the limit.
     """
     headers: list[Header] = []
+    preparation = Preparation.from_dict(fields["preparation"])
+    is_rgb = preparation.modality == "rgb"
 
     def check_memory(header: Header) -> None:
-        max_bytes = fields["memory_bytes"]
-        if header.memory_bytes > max_bytes:
-            needed_mib = -(-header.memory_bytes >> 20)  # rounded up
+        max_bytes, memory_bytes = fields["memory_bytes"], header.memory_bytes
+        if not is_rgb:
+            memory_bytes += GREY_BYTES_PER_PIXEL * header.decoded_pixels
+        if memory_bytes > max_bytes:
+            needed_mib = -(-memory_bytes >> 20)  # rounded up
             raise TooCostly(
                 f"expected an image that is decoded in {max_bytes >> 20} MiB, {fields['name']} "
                 f"({header.form}, {header.width} x {header.height}) takes {needed_mib} MiB: send a "
@@ -154,17 +160,15 @@ def decode(
             )
         headers.append(header)
         # From now on the process may use this much memory, and not more.
-        admit(header.decoded_pixels, header.memory_bytes + SPARE_BYTES)
+        admit(header.decoded_pixels, memory_bytes + SPARE_BYTES)
 
-    image = load_image(
-        data,
-        max_pixels=fields["max_pixels"],
-        max_bytes=fields["max_bytes"],
-        formats=fields["formats"],
-        admit=check_memory,
-        name=fields["name"],
+    limits: Any = {name: fields[name] for name in ("max_pixels", "max_bytes", "formats", "name")}
+    image = (
+        load_image(data, admit=check_memory, **limits)
+        if is_rgb
+        else load_pixels(data, preparation.modality, admit=check_memory, **limits)
     )
-    view = view_of(image, ProcessorSettings.from_dict(fields["settings"]))
+    view = preparation.view(image)
     header = headers[-1]
     # The header's dimensions, as a large JPEG is decoded at a reduced size; swapped where EXIF
     # orientation turned the image by 90 degrees.

@@ -11,10 +11,12 @@ from starlette.exceptions import HTTPException
 
 from aligned_vq.errors import AlignedVQError
 from edge_client.aio import AsyncEdgeClient
+from edge_client.classifier.classifier import EdgeClassifier
 from edge_client.decoding.decoders import ImageDecoders
 from edge_client.gateway.access.guard import Guard
 from edge_client.gateway.access.keys import Keys
 from edge_client.gateway.chat import Chat
+from edge_client.gateway.classification.handler import ClassifyHandler
 from edge_client.gateway.config import GatewayConfig
 from edge_client.gateway.index_map import grid_side
 from edge_client.gateway.openai.refusal import Refusal
@@ -24,7 +26,11 @@ from protos.address import is_loopback
 
 
 def make_app(
-    client: AsyncEdgeClient, decoders: ImageDecoders, config: GatewayConfig, keys: Keys
+    client: AsyncEdgeClient,
+    decoders: ImageDecoders,
+    config: GatewayConfig,
+    keys: Keys,
+    classifier: EdgeClassifier | None = None,
 ) -> Guard:
     """The application with access control in front of it.
 
@@ -33,6 +39,7 @@ def make_app(
         decoders: decode images; the caller closes them.
         config: limits, and the model's name.
         keys: keys that callers must send, if any.
+        classifier: recognises labels without the cloud, if the gateway has one.
     """
     # Without FastAPI's documentation pages, which load scripts from other hosts.
     app = FastAPI(title="aligned-vq gateway", docs_url=None, redoc_url=None, openapi_url=None)
@@ -41,7 +48,8 @@ def make_app(
     metrics.add_build_info(encoder.backend.name, encoder.digest)
     metrics.add_targets(client.targets(), lambda name: client.targets()[name])
     _add_openai_routes(app, chat)
-    _add_extension_routes(app, chat, config.max_body_mib * 2**20)
+    classify = ClassifyHandler(chat, classifier)
+    _add_extension_routes(app, chat, classify, config.max_body_mib * 2**20)
     _add_operator_routes(app, chat, Readiness(client), is_public=not keys.required)
     add_page(app)
     _add_error_handlers(app)
@@ -73,14 +81,16 @@ def _add_openai_routes(app: FastAPI, chat: Chat) -> None:
     app.add_route("/v1/chat/completions", chat.complete, ["POST"])
 
 
-def _add_extension_routes(app: FastAPI, chat: Chat, max_request_bytes: int) -> None:
+def _add_extension_routes(
+    app: FastAPI, chat: Chat, classify: ClassifyHandler, max_request_bytes: int
+) -> None:
     """Routes beyond the OpenAI API, which the page uses."""
     manifest = chat.manifest
     quantizer, tokens = manifest.quantizer, manifest.features.num_tokens
 
     @app.get("/v1/bundle")
     async def bundle() -> dict[str, Any]:
-        """The split, the codec and its operating points."""
+        """The split, the codec and its operating points, and the classifier, if there is one."""
         return {
             "object": "bundle",
             "model": chat.model,
@@ -97,7 +107,10 @@ def _add_extension_routes(app: FastAPI, chat: Chat, max_request_bytes: int) -> N
                 for point in manifest.operating_points
             ],
             "max_request_bytes": max_request_bytes,
+            "classifier": classify.description(),
         }
+
+    app.add_route("/v1/classify", classify.classify, ["POST"])
 
     @app.post("/v1/index_map")
     async def index_map(request: Request) -> Response:

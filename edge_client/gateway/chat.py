@@ -9,6 +9,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from aligned_vq.classifier.views import Preparation
 from aligned_vq.errors import AlignedVQError
 from edge_client.aio import AsyncEdgeClient
 from edge_client.answer import Answer
@@ -23,7 +24,7 @@ from edge_client.gateway.openai.body import expected_bytes, parse, read_body
 from edge_client.gateway.openai.chat_request import ChatRequest
 from edge_client.gateway.openai.completion import Completion
 from edge_client.gateway.openai.conversation import Conversation, read_conversation
-from edge_client.gateway.openai.inline_images import Body, extract_images
+from edge_client.gateway.openai.inline_images import Body, encoded_text, extract_images
 from edge_client.gateway.openai.refusal import Refusal
 from edge_client.gateway.request_images import open_image
 from edge_client.gateway.split_figures import figures, sizes
@@ -83,20 +84,26 @@ class Chat:
 
     async def index_map(self, request: Request) -> Response:
         """The response with the indices of an image. Raises as `complete`."""
-        return await self._respond_locally("index_map", request, self._index_map)
+        return await self.respond_locally("index_map", request, self._index_map)
 
     async def rates(self, request: Request) -> Response:
         """The response with the payload size of an image at every operating point. Raises as
         `complete`."""
-        return await self._respond_locally("rates", request, self._rates)
+        return await self.respond_locally("rates", request, self._rates)
 
-    async def _respond_locally(
+    async def respond_locally(
         self,
         route: str,
         request: Request,
         work: Callable[[Request, AdmittedRequest], Awaitable[dict[str, Any]]],
     ) -> Response:
-        """The response to a request that does not involve the cloud."""
+        """The response to a request that does not involve the cloud.
+
+        Args:
+            route: its name, for log and metrics.
+            request: the request.
+            work: returns the response's fields.
+        """
         admitted = self.admission.admit(route, request.scope.get("state", {}).get(CALLER))
         failure: BaseException | None = None
         try:
@@ -149,7 +156,7 @@ class Chat:
         self, request: Request, admitted: AdmittedRequest
     ) -> tuple[ChatRequest, Conversation, DecodedView | None]:
         """The validated request, its conversation and its decoded image."""
-        body = await self._body(request, admitted)
+        body = await self.body(request, admitted)
         chat_request = parse(ChatRequest, body.json)
         if chat_request.model != self.model:
             raise self.unknown_model(chat_request.model)
@@ -157,25 +164,40 @@ class Chat:
         conversation = read_conversation(chat_request.messages)
         url, image = conversation.image_url, None
         if url is not None:
-            image = await self._image(request, admitted, body, url, conversation.image_param)
+            image = await self.image(request, admitted, body, (url, conversation.image_param))
         admitted.end_image()  # a long body without an image has taken a slot, too
         return chat_request, conversation, image
 
-    async def _image(
-        self, request: Request, admitted: AdmittedRequest, body: Body, url: str, param: str
+    async def image(
+        self,
+        request: Request,
+        admitted: AdmittedRequest,
+        body: Body,
+        location: tuple[str, str],
+        preparation: Preparation | None = None,
     ) -> DecodedView:
-        """The decoded image of a request; cancelled if the client disconnects."""
+        """The decoded image of a request; cancelled if the client disconnects.
+
+        Args:
+            request: the request.
+            admitted: its admission, whose image slot is free afterwards.
+            body: of the request.
+            location: the image's data URI, and its position in the request, for errors.
+            preparation: for another model than the bundle's.
+        """
         admitted.begin_image()  # short bodies have not taken an image slot yet
         holder = request.scope.get("state", {}).get(CALLER)
         address = request.client.host if request.client else ""
         # Decoding slots are shared fairly among keys or, without keys, among addresses.
         caller = address if holder is None else f"key {holder.name}"
-        work = open_image(self._decoders, url, param, body.images, caller)
+        text = encoded_text(*location, body.images)
+        work = open_image(self._decoders, text, location[1], caller, preparation)
         image = await until_disconnect(request.receive, work)
         admitted.end_image()
         return image
 
-    async def _body(self, request: Request, admitted: AdmittedRequest) -> Body:
+    async def body(self, request: Request, admitted: AdmittedRequest) -> Body:
+        """The body of a request; a long one takes an image slot."""
         max_bytes = self._config.max_body_mib * 2**20
         length = expected_bytes(request, max_bytes)
         if length > SHORT_BYTES:
@@ -192,10 +214,10 @@ class Chat:
         return name or next((point.name for point in self.manifest.operating_points), None)
 
     async def _index_map(self, request: Request, admitted: AdmittedRequest) -> dict[str, Any]:
-        body = await self._body(request, admitted)
+        body = await self.body(request, admitted)
         map_request = parse(IndexMapRequest, body.json)
         quality = self._quality(map_request.quality)
-        image = await self._image(request, admitted, body, map_request.image, "image")
+        image = await self.image(request, admitted, body, (map_request.image, "image"))
         payload = (await self._client.compress(image.view, quality=quality)).payload
         encoded = await asyncio.to_thread(self._client.encoder.unpack, payload)
         side = grid_side(encoded.num_tokens)
@@ -209,9 +231,9 @@ class Chat:
         }
 
     async def _rates(self, request: Request, admitted: AdmittedRequest) -> dict[str, Any]:
-        body = await self._body(request, admitted)
+        body = await self.body(request, admitted)
         rates_request = parse(RatesRequest, body.json)
-        image = await self._image(request, admitted, body, rates_request.image, "image")
+        image = await self.image(request, admitted, body, (rates_request.image, "image"))
         rates = await self._client.payload_bytes(image.view)
         return {
             "object": "rates",

@@ -34,6 +34,8 @@ class GatewayConfig:
         keyless: listen beyond loopback without a key, for a container whose port is published on
             this machine only. The Host header of requests must name this machine there, too.
         model_name: name of the model in the API; default: the name in the bundle.
+        classifier: directory of a classifier bundle, or `reference` for the one in this package;
+            /v1/classify then recognises labels in images without the cloud. Default: no classifier.
         max_body_mib: largest request body.
         max_requests: concurrent requests, each of which may hold up to `max_body_mib` in memory;
             further ones are refused as overloaded. Requests whose image is being received or
@@ -52,6 +54,7 @@ class GatewayConfig:
     requests_at_once: int | None = None
     keyless: bool = False
     model_name: str | None = None
+    classifier: str = ""
     max_body_mib: int = 32
     max_requests: int = 16
     body_seconds: float = 30.0

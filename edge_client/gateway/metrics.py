@@ -68,6 +68,18 @@ class GatewayMetrics:
         self._tokens = Counter(
             "avq_gateway_tokens", "Prompt and completion tokens.", ["kind"], registry=registry
         )
+        self._classifications = Counter(
+            "avq_gateway_classifications",
+            "Images classified on this machine, by modality.",
+            ["modality"],
+            registry=registry,
+        )
+        self._classify_seconds = Histogram(
+            "avq_gateway_classify_seconds",
+            "Time of the classifier's image encoder.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
         in_flight_gauge = Gauge("avq_gateway_in_flight", "Requests in progress.", registry=registry)
         in_flight_gauge.set_function(in_flight)  # read at each scrape
         Gauge(
@@ -105,6 +117,11 @@ class GatewayMetrics:
         self._payload_bytes.inc(details.payload_bytes)
         self._tokens.labels("prompt").inc(details.usage.prompt_tokens)
         self._tokens.labels("completion").inc(details.usage.completion_tokens)
+
+    def record_classification(self, modality: str, model_ms: float) -> None:
+        """Record an image that was classified."""
+        self._classifications.labels(modality).inc()
+        self._classify_seconds.observe(model_ms / 1e3)
 
     def text(self) -> bytes:
         """All metrics in Prometheus' text format."""

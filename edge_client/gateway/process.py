@@ -10,6 +10,7 @@ from pathlib import Path
 
 from aligned_vq.errors import ConfigError
 from edge_client.aio import AsyncEdgeClient
+from edge_client.classifier.classifier import EdgeClassifier
 from edge_client.config import EdgeConfig
 from edge_client.decoding.decoders import ImageDecoders
 from edge_client.decoding.job import Limits
@@ -46,7 +47,7 @@ async def serve(
         announce: called with the URL once the gateway accepts requests.
 
     Raises:
-        ConfigError: the bundle, a key or the address cannot be used.
+        ConfigError: a bundle, a key or the address cannot be used.
     """
     raise_limit()  # of descriptors: each connection takes one
     map_large_blocks()  # so that the memory of large bodies returns to the system
@@ -59,11 +60,15 @@ async def serve(
     limits = Limits(
         tuple(edge.image_formats), memory_bytes=MAX_IMAGE_BYTES, seconds=edge.image_seconds
     )
+    classifier = None
+    if config.classifier:
+        classifier = EdgeClassifier(config.classifier, threads=edge.threads)
+        classifier.load()
     async with (
         AsyncEdgeClient(target, bundle, edge) as client,
         ImageDecoders(client.encoder.manifest.processor, limits) as decoders,
     ):
-        guard = make_app(client, decoders, config, keys)
+        guard = make_app(client, decoders, config, keys, classifier)
         settings = http_server.config(
             guard,
             default_connections(CONNECTIONS_PER_REQUEST * config.max_requests),

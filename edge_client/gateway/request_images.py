@@ -7,12 +7,12 @@ from functools import lru_cache
 
 from PIL import Image
 
+from aligned_vq.classifier.views import Preparation
 from aligned_vq.errors import InvalidInput
 from aligned_vq.images.preprocess import View
 from aligned_vq.images.reduced_decoding import BYTES_PER_PIXEL, WHOLE_JPEG_PIXELS
 from edge_client.decoding.decoders import ImageDecoders
 from edge_client.decoding.job import DecodedView, NotBase64, TooCostly
-from edge_client.gateway.openai.inline_images import encoded_text
 from edge_client.gateway.openai.refusal import Refusal
 
 JPEG_QUALITY = 90
@@ -22,25 +22,28 @@ PNG. A file of 200 kB can need as much."""
 
 
 async def open_image(
-    decoders: ImageDecoders, url: str, param: str, texts: tuple[memoryview, ...], caller: str
+    decoders: ImageDecoders,
+    text: bytes | memoryview,
+    param: str,
+    caller: str,
+    preparation: Preparation | None = None,
 ) -> DecodedView:
     """The decoded image of a data URI.
 
     Args:
         decoders: decode it.
-        url: the data URI as `extract_images` left it.
+        text: the URI's base64 text, see `encoded_text`.
         param: its position in the request, for errors.
-        texts: base64 texts that `extract_images` took out of the request.
         caller: who sent the request.
+        preparation: for another model than the bundle's.
 
     Raises:
-        Refusal: it is an address, which is never fetched, or an image that cannot be used.
+        Refusal: it is no image that can be used.
         Overloaded: all decoding slots are taken.
     """
-    text = encoded_text(url, param, texts)
     # Decoders know no request: here their errors get a code, and the position of the image.
     try:
-        return await decoders.decode(text, coding="base64", caller=caller)
+        return await decoders.decode(text, coding="base64", caller=caller, preparation=preparation)
     except NotBase64 as error:
         raise Refusal(400, str(error), param, "invalid_base64_image") from None
     except TooCostly as error:

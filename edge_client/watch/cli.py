@@ -14,9 +14,13 @@ from types import FrameType
 from jsonargparse import ArgumentParser, Namespace
 
 from aligned_vq.errors import ConfigError
+from aligned_vq.shipped import NAME
+from edge_client.classifier.classifier import EdgeClassifier
+from edge_client.classifier.cli import LABELS_HELP, parse_labels
 from edge_client.client import EdgeClient, SamplingOptions
 from edge_client.watch.change import DEFAULT_LEVEL, ChangeTest
 from edge_client.watch.folder import Folder
+from edge_client.watch.labels import FrameLabels
 from edge_client.watch.loop import Record, Watch, WatchPlan
 from edge_client.watch.offline_queue import OfflineQueue
 from edge_client.watch.source import NewestFrame, Source
@@ -61,13 +65,27 @@ def add_options(command: ArgumentParser) -> None:
         default=16 * 2**20,
         help="size limit of the queue; the oldest questions are dropped",
     )
+    command.add_argument("--labels", default="", type=str, help=LABELS_HELP)
+    command.add_argument(
+        "--ask_when",
+        default="",
+        type=str,
+        help="ask only where the labels' probabilities are so: 'stairs>0.6 or corridor<0.1'",
+    )
+    command.add_argument(
+        "--classifier",
+        default="",
+        type=str,
+        help="directory of the classifier bundle; default with labels or ask_when: reference",
+    )
 
 
 def watch(client: EdgeClient, options: Namespace, sampling: SamplingOptions) -> None:
-    """Watch until the source ends, SIGTERM or SIGINT; print a line of JSON for each answer.
+    """Watch until the source ends, SIGTERM or SIGINT; print a line of JSON for each answer, and
+    for each frame that its labels exclude.
 
     Raises:
-        ConfigError: source, queue or a number cannot be used.
+        ConfigError: source, queue, classifier or a number cannot be used.
     """
     source = open_source(options.source, once=options.once)
     if options.every < 0 or options.change_level <= 0 or options.queue_bytes <= 0:
@@ -91,7 +109,12 @@ def watch(client: EdgeClient, options: Namespace, sampling: SamplingOptions) -> 
         change = None
         if options.on_change:
             change = ChangeTest(client.encoder.manifest, options.change_level)
-        plan = WatchPlan(options.ask, sampling, options.every, change, queue)
+        labels = None
+        if options.labels or options.ask_when or options.classifier:
+            classifier = stack.enter_context(_open_classifier(client, options.classifier))
+            chosen = parse_labels(options.labels, classifier)
+            labels = FrameLabels(classifier, chosen, options.ask_when)
+        plan = WatchPlan(options.ask, sampling, options.every, change, queue, labels)
         session = Watch(client, NewestFrame(source, all_frames=options.once), plan, _print)
         print(f"edge-client: watching {source.name}", file=sys.stderr, flush=True)
         # In a thread, so that the main thread is free to handle signals.
@@ -124,6 +147,18 @@ def open_source(text: str, *, once: bool) -> Source:
     if camera:
         return Video(f"/dev/video{camera[1] or 0}", device="v4l2", live=True)
     return Video(text, live=is_url(text))
+
+
+def _open_classifier(client: EdgeClient, bundle: str) -> EdgeClassifier:
+    """A classifier that opens images as the client does."""
+    config = client.config
+    return EdgeClassifier(
+        bundle or NAME,
+        threads=config.threads,
+        image_formats=config.image_formats,
+        isolate_images=config.isolate_images,
+        image_seconds=config.image_seconds,
+    )
 
 
 def _print(record: Record) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from edge_client.encoder import EncodedImage
 from edge_client.input.payload_source import SUFFIX
 from edge_client.input.remembered_images import ImageOrPayload
 from edge_client.watch.change import ChangeTest
+from edge_client.watch.labels import FrameLabels
 from edge_client.watch.offline_queue import OfflineQueue, QueuedQuestion
 from edge_client.watch.source import Frame, NewestFrame
 
@@ -48,6 +49,7 @@ class WatchPlan:
         change: selects images that differ from the reference, the last image of a question; None
             selects all.
         queue: stores questions while the cloud is unavailable; None drops them.
+        labels: classifies frames on this machine, and selects those to ask about; None selects all.
     """
 
     question: str
@@ -55,13 +57,15 @@ class WatchPlan:
     every_seconds: float = 0.0
     change: ChangeTest | None = None
     queue: OfflineQueue | None = None
+    labels: FrameLabels | None = None
 
 
 class Watch:
     """Asks about the frames of a source, one at a time.
 
-    `write` is called with a record for each answer, for each frame or question that failed, and,
-    with the reason, for each question that goes to the queue. The answer to a queued question is
+    `write` is called with a record for each answer, for each frame or question that failed, for
+    each frame whose labels are not asked about, and, with the reason, for each question that goes
+    to the queue. The answer to a queued question is
     written before the question is removed, so that a crash in between repeats it, and loses none.
     """
 
@@ -113,8 +117,9 @@ class Watch:
             stream.cancel()
 
     def _handle(self, frame: Frame) -> None:
-        """Ask about a frame or queue the question, unless the image has not changed."""
-        change, means = self._plan.change, None
+        """Ask about a frame or queue the question, unless the image has not changed, or its labels
+        are not among those to ask about."""
+        change, labels, means = self._plan.change, self._plan.labels, None
         try:
             source = frame.load()
             image: ImageOrPayload = source
@@ -123,6 +128,11 @@ class Watch:
                 means = change.means(view)
                 if not change.differs(means):
                     self._unchanged += 1
+                    return
+            if labels is not None:
+                frame = replace(frame, labels=labels.of(source, frame.name))
+                if not labels.is_wanted(frame.labels):
+                    self._write({**_frame_fields(frame), "asked": False})
                     return
             # Encoded now, as the queue stores payloads; `_ask` would encode it otherwise.
             if self._plan.queue is not None:
@@ -203,7 +213,8 @@ class Watch:
 
 
 def _frame_fields(frame: Frame) -> Record:
-    """Time, number and file name of a frame."""
+    """Time, number, file name and labels of a frame."""
     time_text = datetime.fromtimestamp(frame.time, UTC).isoformat(timespec="milliseconds")
     file = {"file": frame.name} if frame.name else {}
-    return {"time": time_text, "frame": frame.number, **file}
+    labels = {"labels": frame.labels} if frame.labels else {}
+    return {"time": time_text, "frame": frame.number, **file, **labels}

@@ -30,6 +30,8 @@ class Frame:
     """Name of its file; empty for a video."""
     time: float = field(default_factory=time.time)
     """When it arrived, in seconds since 1970."""
+    labels: dict[str, float] = field(default_factory=dict)
+    """Probabilities by label, if frames are classified."""
 
 
 class Source(Protocol):

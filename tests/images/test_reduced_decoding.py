@@ -30,6 +30,7 @@ from edge_client.decoding.job import (
     job_fields,
     message_head,
 )
+from aligned_vq.classifier.views import Preparation
 from tests.edge.decoding.test_decoding import SETTINGS, limits
 
 reduced_decoding.BYTES_PER_PIXEL = 0  # the header understates what decoding takes
@@ -37,7 +38,8 @@ data = sys.stdin.buffer.read()
 job, ours = socket.socketpair()
 fork_server._fork(job.detach(), os.getpid())
 ours.recv(fork_server.PID.size)
-ours.sendall(message_head(job_fields("the image", "raw", limits(), SETTINGS), len(data)) + data)
+fields = job_fields("the image", "raw", limits(), Preparation(SETTINGS))
+ours.sendall(message_head(fields, len(data)) + data)
 assert ours.recv(len(REQUEST_LARGE)) == REQUEST_LARGE
 ours.sendall(GRANT_LARGE)
 sys.stdout.write(ours.recv(header_bytes(ours.recv(4))).decode())

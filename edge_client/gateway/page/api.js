@@ -37,6 +37,11 @@ export async function indexMap(image, quality, signal) {
   return (await call("v1/index_map", { image, quality }, signal)).json();
 }
 
+/** The labels of an image with their probabilities; nothing goes to the cloud. */
+export async function classify(request, signal) {
+  return (await call("v1/classify", request, signal)).json();
+}
+
 /** The chunks of an answer, as they arrive. */
 export async function* chat(request, signal) {
   const response = await call("v1/chat/completions", { ...request, stream: true }, signal);

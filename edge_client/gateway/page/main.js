@@ -1,6 +1,7 @@
 // The page's state and events: the image, the conversation, the rate and the gateway's state.
 
 import * as api from "./api.js";
+import { ClassifyPanel } from "./classify.js";
 import { Conversation } from "./conversation.js";
 import { $, setText } from "./elements.js";
 import { showBytes, showTimes } from "./figures.js";
@@ -18,6 +19,7 @@ let conversation = new Conversation();
 let lastSplit = null; // `split` of the last answer
 let answering = null; // aborts the answer in progress
 let mapping = null; // aborts the index map in progress
+const panel = new ClassifyPanel(handleError);
 let selection = 0; // counts selected files: a newer one supersedes those still being read
 
 async function start() {
@@ -30,6 +32,7 @@ async function start() {
   if (isNoticeAbout("key")) $("notice").hidden = true;
   const names = bundle.qualities.map((quality) => quality.name);
   rate = new Rate(names, rate?.name, drawMap);
+  panel.offer(bundle.classifier);
   if (image) showCosts();
 }
 
@@ -94,6 +97,7 @@ async function selectFile(file) {
   if (current !== selection) return URL.revokeObjectURL(opened.url);
   reset();
   image = opened;
+  panel.show(image);
   const preview = $("preview");
   preview.src = image.url;
   preview.alt = `The picture that you chose, ${image.name}`;
@@ -120,6 +124,7 @@ function reset() {
   setText("image-problem", "");
   setText("question-problem", "");
   rate?.clear();
+  panel.show(null);
   hideMap();
   showBytes(null, null, conversation);
   showTimes(null);

@@ -1,0 +1,1 @@
+"""Recognition on the device: any labels, several kinds of cameras, and no network."""

@@ -1,0 +1,194 @@
+"""EdgeClassifier: recognises any labels in images, on this machine alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aligned_vq.classifier.files import IMAGE, read_classifier, read_part
+from aligned_vq.classifier.manifest import ClassifierManifest, ClassifierModality
+from aligned_vq.classifier.views import Preparation, open_source
+from aligned_vq.images.formats import DECODE_SECONDS, DEFAULT_FORMATS
+from aligned_vq.images.load import ImageSource, read_image_file
+from aligned_vq.images.preprocess import View, normalize
+from aligned_vq.shipped import classifier_source
+from aligned_vq.stopwatch import Stopwatch
+from edge_client.classifier import tokenizing
+from edge_client.classifier.label_embeddings import LabelEmbeddings
+from edge_client.classifier.tower import OnnxTower
+from edge_client.decoding.blocking_decoders import BlockingDecoders
+from edge_client.decoding.job import Limits
+
+Labels = Sequence[str] | str | None
+"""Texts, the name of a label set of the bundle, or None for its default set."""
+
+
+class ScoredLabel(NamedTuple):
+    """A label and its probability among the labels of the call."""
+
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Labels with their probabilities, which sum to 1, the most probable first."""
+
+    scores: tuple[ScoredLabel, ...]
+    model_ms: float
+    """Time of the image encoder."""
+
+    def __iter__(self) -> Iterator[ScoredLabel]:
+        """The labels, the most probable first."""
+        return iter(self.scores)
+
+    @property
+    def best(self) -> str:
+        """The most probable label."""
+        return self.scores[0].label
+
+    def probability(self, label: str) -> float:
+        """The probability of a label; KeyError if it was not asked for."""
+        return dict(self.scores)[label]
+
+    def to_dict(self, top: int | None = None) -> dict[str, Any]:
+        """The `top` most probable labels, or all, as JSON values."""
+        labels = [{"label": own.label, "probability": own.probability} for own in self.scores[:top]]
+        return {"labels": labels, "model_ms": self.model_ms}
+
+
+class EdgeClassifier:
+    """Classifies images with labels that are given as text. Thread-safe; no network.
+
+        classifier = EdgeClassifier("reference")
+        result = classifier.classify("room.jpg", ["kitchen", "bathroom", "stairs"])
+
+    The image encoder is a student of a larger dual encoder (Cai et al., "Self-Adapting Large
+    Visual-Language Models to Edge Devices across Visual Modalities", ECCV 2024).
+
+    Args:
+        bundle: directory of a classifier bundle, or `reference` for the one in this package.
+        threads: compute threads; 0: one per core.
+        image_formats: formats of files and encoded bytes that may be opened.
+        isolate_images: decode them in separate processes, as `EdgeConfig.isolate_images` does.
+        image_seconds: longest decoding time of an image in such a process.
+
+    Raises:
+        ConfigError: the bundle is incomplete, damaged or of another version.
+    """
+
+    def __init__(
+        self,
+        bundle: str | Path = "reference",
+        *,
+        threads: int = 0,
+        image_formats: Sequence[str] = DEFAULT_FORMATS,
+        isolate_images: bool = False,
+        image_seconds: float = DECODE_SECONDS,
+    ) -> None:
+        folder = classifier_source(bundle)
+        self.manifest: ClassifierManifest = read_classifier(folder)
+        self._labels = LabelEmbeddings(folder, self.manifest, threads)
+        graph = read_part(folder, IMAGE, self.manifest.image_digest)
+        dim = self.manifest.embedding_dim
+        self._tower = OnnxTower(graph, str(folder / IMAGE), "pixels", dim, threads)
+        self._formats = tuple(image_formats)
+        self._decoders: BlockingDecoders | None = None
+        if isolate_images:
+            limits = Limits(self._formats, seconds=image_seconds)
+            self._decoders = BlockingDecoders(self.manifest.processor, limits)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the decoding processes, if there are any."""
+        if self._decoders is not None:
+            self._decoders.close()
+
+    @property
+    def takes_any_label(self) -> bool:
+        """Whether labels outside the bundle's sets can be used here."""
+        return self.manifest.takes_any_label and tokenizing.is_installed()
+
+    def load(self) -> None:
+        """Load the text encoder, if it can be used, before the first label needs it.
+
+        Raises:
+            ConfigError: it is damaged.
+        """
+        if self.takes_any_label:
+            self._labels.load()
+
+    def classify(
+        self,
+        image: ImageSource | View,
+        labels: Labels = None,
+        modality: ClassifierModality = "rgb",
+    ) -> Classification:
+        """The probability of each label.
+
+        Args:
+            image: a path, encoded bytes, a PIL image or an array (see `load_image` for rgb,
+                `load_pixels` for the other modalities), or a view that `view` returned.
+            labels: texts, the name of a label set, or None for the bundle's default set.
+            modality: what the camera measures.
+
+        Raises:
+            InvalidInput: the image or a label cannot be used, the bundle was not trained for the
+                modality, or it has no text encoder and does not know a label.
+            ConfigError: the text encoder cannot be used.
+            Overloaded: all decoding slots are taken.
+        """
+        # Labels first: a mistake in them is noticed before the image is decoded.
+        names, texts = self._labels.of(labels)
+        view = image if isinstance(image, View) else self.view(image, modality)
+        return self._score(view, names, texts)
+
+    def preparation(self, modality: str = "rgb") -> Preparation:
+        """How an image of a modality becomes a view; InvalidInput if the bundle has it not."""
+        own = self.manifest.modality_input(modality)
+        return Preparation(self.manifest.processor, own.modality, own.range)
+
+    def view(self, image: ImageSource, modality: str = "rgb") -> View:
+        """The encoder's view of an image: uint8 `[S, S, 3]`. Errors as `classify`."""
+        preparation = self.preparation(modality)
+        if self._decoders is not None:
+            if isinstance(image, str | os.PathLike):
+                data, name = read_image_file(image), os.fspath(image)
+                return self._decoders.decode(data, name, preparation).view
+            if isinstance(image, bytes | bytearray | memoryview):
+                return self._decoders.decode(bytes(image), "the image", preparation).view
+        return open_source(image, preparation, self._formats)
+
+    def check_labels(self, labels: Labels) -> tuple[str, ...]:
+        """The labels that such an argument stands for; raises as `classify`."""
+        return self._labels.of(labels)[0]
+
+    def embed(self, view: View) -> NDArray[np.float32]:
+        """The image's embedding, `[D]` float32, a unit vector."""
+        rows = self._tower.run(normalize(view, self.manifest.processor)[None])
+        row: NDArray[np.float32] = rows[0]
+        return row
+
+    def _score(
+        self, view: View, names: Sequence[str], texts: NDArray[np.float32]
+    ) -> Classification:
+        stopwatch = Stopwatch()
+        embedding = self.embed(view)
+        stopwatch.lap("image")
+        logits = self.manifest.logit_scale * (texts @ embedding).astype(np.float64)
+        weights = np.exp(logits - logits.max())
+        probabilities = weights / weights.sum()
+        order = np.argsort(-probabilities, kind="stable")
+        scores = tuple(ScoredLabel(names[n], float(probabilities[n])) for n in order)
+        return Classification(scores, stopwatch.timings().stages_ns["image"] / 1e6)

@@ -1,0 +1,1 @@
+"""`/v1/classify`: labels of an image, on this machine alone."""

@@ -1,0 +1,105 @@
+"""Labels of frames, and the condition on them under which a frame is asked about."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from aligned_vq.errors import ConfigError, InvalidInput
+from aligned_vq.images.load import ImageSource
+from edge_client.classifier.classifier import EdgeClassifier, Labels
+from edge_client.input.payload_source import SUFFIX
+
+_DIGITS = 4
+"""Of a probability in the output."""
+# Only behind a number, so that a label may have the word in it, as in "left or right>0.5".
+_OR = re.compile(r"(?<=[0-9.])\s+or\s+")
+_TERM = re.compile(r"\s*(.+?)\s*([<>])\s*([0-9]*\.?[0-9]+)\s*")
+
+
+@dataclass(frozen=True)
+class ProbabilityTerm:
+    """One comparison: the label's probability is above, or below, a number."""
+
+    label: str
+    is_above: bool
+    probability: float
+
+    def holds(self, probabilities: dict[str, float]) -> bool:
+        """Whether it is so, by label."""
+        found = probabilities[self.label]
+        return found > self.probability if self.is_above else found < self.probability
+
+
+def parse_condition(text: str, labels: Sequence[str]) -> tuple[ProbabilityTerm, ...]:
+    """The terms of `LABEL>P or LABEL<P or ...`, of which one has to hold.
+
+    Args:
+        text: such as `stairs>0.6 or corridor<0.1`.
+        labels: that frames are classified with.
+
+    Raises:
+        ConfigError: the text has another form, or a label that is not one of these.
+    """
+    terms = []
+    for part in _OR.split(text):
+        match = _TERM.fullmatch(part)
+        if match is None or float(match[3]) > 1:
+            raise ConfigError(
+                "expected ask_when as LABEL>P or LABEL<P with P from 0 to 1, several joined by "
+                f"'or', got {part!r}; write it as in: stairs>0.6 or corridor<0.1"
+            )
+        if match[1] not in labels:
+            raise ConfigError(
+                f"expected ask_when with labels that frames are classified with "
+                f"({', '.join(labels[:20])}), got {match[1]!r}; add it to labels"
+            )
+        terms.append(ProbabilityTerm(match[1], match[2] == ">", float(match[3])))
+    return tuple(terms)
+
+
+class FrameLabels:
+    """Classifies frames on this machine, and says which are worth a question.
+
+    Args:
+        classifier: the caller closes it.
+        labels: as for `EdgeClassifier.classify`.
+        ask_when: see `parse_condition`; empty: every frame.
+
+    Raises:
+        ConfigError: a label cannot be used, or the condition is none.
+    """
+
+    def __init__(self, classifier: EdgeClassifier, labels: Labels, ask_when: str) -> None:
+        self._classifier = classifier
+        try:
+            self._labels = classifier.check_labels(labels)
+        except InvalidInput as error:
+            raise ConfigError(f"labels: {error}") from error
+        self._terms = parse_condition(ask_when, self._labels) if ask_when else ()
+
+    def of(self, image: ImageSource, name: str) -> dict[str, float]:
+        """Probabilities by label, the most probable first.
+
+        Args:
+            image: of the frame.
+            name: of its file, or empty.
+
+        Raises:
+            InvalidInput: the image cannot be used, or is a payload, which has no pixels.
+        """
+        if Path(name).suffix == SUFFIX:
+            raise InvalidInput(
+                f"expected an image to classify, got the payload {name}; watch images, or leave "
+                "labels out"
+            )
+        return {
+            own.label: round(own.probability, _DIGITS)
+            for own in self._classifier.classify(image, self._labels)
+        }
+
+    def is_wanted(self, probabilities: dict[str, float]) -> bool:
+        """Whether a frame with these probabilities is asked about."""
+        return not self._terms or any(term.holds(probabilities) for term in self._terms)
