@@ -1,0 +1,1 @@
+"""Training with quantization in the graph, and int8 ONNX graphs."""

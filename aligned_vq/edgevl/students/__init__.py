@@ -1,0 +1,1 @@
+"""Student image encoders: ViT, Swin and the deformable attention transformer."""

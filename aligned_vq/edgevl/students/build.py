@@ -1,0 +1,65 @@
+"""Builds students of any architecture."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from aligned_vq.edgevl.students.config import StudentConfig
+from aligned_vq.edgevl.students.dat import DatTrunk
+from aligned_vq.edgevl.students.layers import CHANNELS
+from aligned_vq.edgevl.students.swin import SwinTrunk
+from aligned_vq.edgevl.students.vit import VitTrunk
+from aligned_vq.errors import ConfigError
+
+_TRUNKS: dict[str, type[nn.Module]] = {"vit": VitTrunk, "swin": SwinTrunk, "dat": DatTrunk}
+
+
+class Student(nn.Module):
+    """An image encoder in the teacher's embedding space.
+
+    A linear head maps the pooled tokens to the teacher's width; behind Swin and DAT a LayerNorm
+    follows, as in EdgeVL.
+
+    Args:
+        config: dimensions.
+    """
+
+    def __init__(self, config: StudentConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.trunk = _TRUNKS[config.architecture](config)
+        self.head = nn.Linear(config.widths[-1], config.embedding_width)
+        has_norm = config.architecture != "vit"
+        self.norm = nn.LayerNorm(config.embedding_width) if has_norm else nn.Identity()
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Embeddings `[B, D]` of length 1, float32, of normalised pixels `[B, 3, H, W]`.
+
+        Raises:
+            ConfigError: the pixels have another shape.
+        """
+        check_pixels(self.config, pixels)
+        # A batch of single tokens `[B, 1, C]`: the head becomes a matrix product, as every other
+        # linear layer.
+        pooled = self.trunk(pixels).unsqueeze(1)
+        embedding: Tensor = self.norm(self.head(pooled)).squeeze(1)
+        return F.normalize(embedding, dim=-1)
+
+
+def check_pixels(config: StudentConfig, pixels: Tensor) -> None:
+    """Raise ConfigError unless pixels are `[B, 3, H, W]` of the student's image size."""
+    expected = (CHANNELS, config.image_size, config.image_size)
+    if pixels.ndim != 4 or tuple(pixels.shape[1:]) != expected:
+        raise ConfigError(
+            f"expected pixels [B, {', '.join(map(str, expected))}], got {list(pixels.shape)}: "
+            "resize the images or build the student with their size"
+        )
+
+
+def build_student(config: StudentConfig, seed: int) -> Student:
+    """A student with random weights that depend on `seed` alone, in training mode."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Student(config).train()

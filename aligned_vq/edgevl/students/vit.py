@@ -1,0 +1,42 @@
+"""The ViT student: transformers' ViT, and the mean over its tokens."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from transformers import ViTConfig, ViTModel
+
+from aligned_vq.edgevl.students.config import StudentConfig
+from aligned_vq.edgevl.students.layers import CHANNELS, PatchProjection
+
+
+class VitTrunk(nn.Module):
+    """Pixels `[B, 3, H, W]` to the mean `[B, C]` of all tokens after the final LayerNorm.
+
+    The class token is part of the mean, as in EdgeVL.
+    """
+
+    def __init__(self, config: StudentConfig) -> None:
+        super().__init__()
+        (width,), (depth,), (heads,) = config.widths, config.depths, config.heads
+        self.model = ViTModel(
+            ViTConfig(
+                hidden_size=width,
+                num_hidden_layers=depth,
+                num_attention_heads=heads,
+                intermediate_size=4 * width,
+                image_size=config.image_size,
+                patch_size=config.patch_size,
+                num_channels=CHANNELS,
+                hidden_dropout_prob=0.0,
+                attention_probs_dropout_prob=0.0,
+                # The quantizer needs attention as separate matrix products.
+                attn_implementation="eager",
+            ),
+            add_pooling_layer=False,
+        )
+        self.model.embeddings.patch_embeddings = PatchProjection(CHANNELS, width, config.patch_size)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """The mean of the tokens, `[B, C]`."""
+        tokens: Tensor = self.model(pixels).last_hidden_state  # [B, N, C]
+        return tokens.mean(dim=1)
