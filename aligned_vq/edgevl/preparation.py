@@ -59,7 +59,7 @@ def prepare_pairs(
             # Last, because it declares the arrays complete.
             (new / _TEXTS).write_text(json.dumps(texts), "utf-8")
     rgb, other = (np.load(folder / name, mmap_mode="r") for name in (_RGB, _OTHER))
-    return PairArrays(rgb, other, texts["names"], texts["labels"])
+    return PairArrays(rgb, other, [p.name for p in pairs], [p.label for p in pairs])
 
 
 def _holds(folder: Path, texts: dict[str, object]) -> bool:

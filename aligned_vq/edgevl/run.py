@@ -12,11 +12,11 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,7 +53,8 @@ _CALIBRATION_BATCH = 32
 _log = logging.getLogger(__name__)
 
 
-class Validation(NamedTuple):
+@dataclass(frozen=True)
+class Validation:
     """Scores a student by the teacher's labels of pairs that are not trained on."""
 
     pairs: PairArrays

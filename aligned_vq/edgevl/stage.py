@@ -19,6 +19,7 @@ from aligned_vq.training.loop import LoopSettings, Loss, StepReport, TrainingLoo
 from aligned_vq.training.stage import STEPS_PER_TENSORBOARD_RECORD, AcceleratedProcesses
 from aligned_vq.training.state import load_state, restore_optimiser, save_state, trim_log
 
+Validate = Callable[[nn.Module], dict[str, float]]
 _MODEL, _BEST, _OBJECTIVE = "model.", "best.", "objective."
 SELECTED_BY = "mean"
 
@@ -45,7 +46,7 @@ class StudentStage(Generic[BatchT]):
     model: nn.Module
     unwrapped_optimiser: torch.optim.Optimizer
     objective: Objective[BatchT]
-    validate: Callable[[nn.Module], dict[str, float]]
+    validate: Validate
     validate_every: int
     folder: Path
     seed: int

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import tempfile
+import warnings
 from pathlib import Path
 
 import torch
@@ -40,7 +41,14 @@ def text_graph(teacher: DualEncoder) -> bytes:
     quantization), because no text but the user's is at hand.
     """
     example = teacher.token_ids(["a kitchen", "a bathroom"])
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.redirect_stdout(io.StringIO()),  # the exporter prints
+        warnings.catch_warnings(),
+    ):
+        # Of torch's own code, about torch's own code.
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
         whole, small = Path(folder, "text.onnx"), Path(folder, "int8.onnx")
         written = torch.onnx.export(
             TextEncoder(teacher).eval(),

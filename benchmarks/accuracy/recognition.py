@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from aligned_vq.classifier.manifest import MODALITIES as CLASSIFIER_MODALITIES
+from aligned_vq.classifier.manifest import ClassifierModality
 from aligned_vq.data.pairs.sources import open_pairs
 from aligned_vq.data.pairs.types import PairSource, load_pair
 from aligned_vq.images.depth import grey_image
@@ -49,13 +51,29 @@ def labelled(source: PairSource) -> tuple[list[str], list[str]]:
     return known, sorted(set(known))
 
 
+def other_modality(source: PairSource) -> ClassifierModality:
+    """The modality beside rgb.
+
+    Raises:
+        ConfigError: devices do not read it.
+    """
+    for name in CLASSIFIER_MODALITIES:
+        if name == source.modality:
+            return name
+    raise ConfigError(
+        f"{source.name}: expected one of {', '.join(CLASSIFIER_MODALITIES)} beside rgb, got "
+        f"{source.modality}; devices read no other modality"
+    )
+
+
 def device_scores(
     bundle: str, source: PairSource, truth: Sequence[str], labels: Sequence[str]
 ) -> dict[str, ZeroShotScore]:
     """Scores of a classifier bundle by modality, each image classified by itself."""
-    scores = {}
+    scores: dict[str, ZeroShotScore] = {}
     with EdgeClassifier(bundle) as classifier:
-        for modality, side in (("rgb", "rgb"), (source.modality, "other")):
+        for side in ("rgb", "other"):
+            modality = "rgb" if side == "rgb" else other_modality(source)
             rows = []
             for index in tqdm(range(len(source)), desc=f"device, {modality}", leave=False):
                 found = classifier.classify(getattr(source[index], side), list(labels), modality)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import yaml
 from edge_client.classifier.classifier import EdgeClassifier
 from torch import Tensor
 
+from aligned_vq.classifier.manifest import ClassifierModality
 from aligned_vq.cli import main
 from aligned_vq.edgevl.config import StudentRunConfig
 from aligned_vq.edgevl.objectives import Contrast, Distillation
@@ -98,8 +100,6 @@ def test_an_interrupted_run_ends_with_the_same_weights(
             signal.raise_signal(signal.SIGINT)  # noted, and obeyed after this step
         return original(self, model, step, batch)
 
-    import signal
-
     with monkeypatch.context() as patch:
         patch.setattr(kind, "loss", stopping)
         with pytest.raises(KeyboardInterrupt):
@@ -109,7 +109,8 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     resumed = weights(opened(settings(), tmp_path / "parts"))
     assert whole.keys() == resumed.keys()
     for name, value in whole.items():
-        assert torch.equal(value, resumed[name]), name
+        # NaN: a modality that calibration has not seen.
+        torch.testing.assert_close(value, resumed[name], rtol=0, atol=0, equal_nan=True)
 
 
 def test_one_modality_alone(settings: Settings, tmp_path: Path) -> None:
@@ -146,7 +147,8 @@ def test_from_rooms_to_the_device(
     assert f"{out / 'classifier'}: 4 labels, int8" in capsys.readouterr().out
     classifier = EdgeClassifier(out / "classifier")
     stem = (rooms / "valid_every_100th.txt").read_text().split()[0]
-    for modality, path in (("rgb", f"rgb/{stem}.jpg"), ("depth", f"depth/{stem}.png")):
+    files: dict[ClassifierModality, str] = {"rgb": f"rgb/{stem}.jpg", "depth": f"depth/{stem}.png"}
+    for modality, path in files.items():
         image = rooms / "valid" / path
         known = classifier.classify(image, modality=modality)
         typed = classifier.classify(image, ["gym", "a <|endoftext|> cellar"], modality=modality)
