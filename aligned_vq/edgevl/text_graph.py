@@ -48,7 +48,7 @@ def text_graph(teacher: DualEncoder) -> bytes:
             dynamo=True,
             opset_version=OPSET,
             input_names=["ids"],
-            output_names=["unit_vectors"],
+            output_names=["embedding"],
             dynamic_shapes=({0: Dim("texts", min=1, max=MAX_TEXTS)},),
             external_data=False,
             verbose=False,
