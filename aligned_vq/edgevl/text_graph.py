@@ -7,8 +7,10 @@ import io
 import json
 import tempfile
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
+import onnx
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor, nn
@@ -35,7 +37,7 @@ class TextEncoder(nn.Module):
 
 
 def text_graph(teacher: DualEncoder) -> bytes:
-    """An ONNX graph from `ids` int64 `[T, L]` to unit vectors float32 `[T, D]`.
+    """An ONNX graph from `ids` int64 `[T, L]` to `embedding` float32 `[T, D]`, unit vectors.
 
     Weights are int8 per output channel; activations get their range from each text (dynamic
     quantization), because no text but the user's is at hand.
@@ -64,7 +66,19 @@ def text_graph(teacher: DualEncoder) -> bytes:
         assert written is not None
         written.save(whole)
         quantize_dynamic(whole, small, per_channel=True, weight_type=QuantType.QInt8)
-        return small.read_bytes()
+        model = onnx.load(small)
+    # Renamed only here: the exporter takes the name `embedding` for the rows of the tokens.
+    _rename(model.graph, {"embedding": "token_rows", "unit_vectors": "embedding"})
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    for value in (*graph.value_info, *graph.output):
+        value.name = names.get(value.name, value.name)
 
 
 def tokenizer_file(teacher: DualEncoder) -> bytes:
