@@ -16,24 +16,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from aligned_vq.classifier.manifest import MODALITIES as CLASSIFIER_MODALITIES
-from aligned_vq.classifier.manifest import ClassifierModality
-from aligned_vq.data.pairs.sources import open_pairs
-from aligned_vq.data.pairs.types import PairSource, load_pair
-from aligned_vq.images.depth import grey_image
-from edge_client.classifier.classifier import EdgeClassifier
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from aligned_vq.classifier.manifest import MODALITIES as CLASSIFIER_MODALITIES
+from aligned_vq.classifier.manifest import ClassifierModality
+from aligned_vq.data.pairs.sources import open_pairs
+from aligned_vq.data.pairs.types import PairSource, load_pair
 from aligned_vq.dual_encoder.checkpoint import DualEncoder
 from aligned_vq.dual_encoder.prompts import prompt
 from aligned_vq.edgevl.scoring import ZeroShotScore, probabilities_of, score
 from aligned_vq.errors import ConfigError
 from aligned_vq.files.atomic_file import write_json
+from aligned_vq.images.depth import grey_image
 from aligned_vq.images.preprocess import preprocess_batch
 from aligned_vq.shipped import dual_encoder_source
 from benchmarks.harness.provenance import provenance
+from edge_client.classifier.classifier import EdgeClassifier
 
 BATCH = 64
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from aligned_vq.data.pairs.write_scannet import RoomPart, write_rooms
 
+from aligned_vq.data.pairs.write_scannet import RoomPart, write_rooms
 from aligned_vq.data.rooms.examples import RoomSet
 from tests.dual_encoder.conftest import small_clip as small_clip
 

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from edge_client.classifier.classifier import EdgeClassifier
 from torch import Tensor
 
 from aligned_vq.classifier.manifest import ClassifierModality
@@ -23,6 +22,7 @@ from aligned_vq.edgevl.objectives import Contrast, Distillation
 from aligned_vq.edgevl.run import StudentRun
 from aligned_vq.errors import ConfigError
 from aligned_vq.files.config_file import config_of
+from edge_client.classifier.classifier import EdgeClassifier
 from tests.edgevl.conftest import LABELS
 
 Settings = Callable[..., dict[str, Any]]
