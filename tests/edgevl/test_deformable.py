@@ -62,8 +62,8 @@ def test_zero_offsets_are_plain_attention() -> None:
     layer.offsets = FixedOffsets(0, 0)
     x = torch.randn(2, 16, 8)
     q, (k, v) = layer.query(x), layer.key_value(x).chunk(2, -1)
-    heads = (split_heads(t, 2) for t in (q, k, v))
-    torch.testing.assert_close(layer(x), layer.out(attend(*heads, layer.bias())))
+    q, k, v = (split_heads(t, 2) for t in (q, k, v))
+    torch.testing.assert_close(layer(x), layer.out(attend(q, k, v, layer.bias())))
 
 
 def test_a_fixed_offset_moves_keys_and_values() -> None:
@@ -74,8 +74,8 @@ def test_a_fixed_offset_moves_keys_and_values() -> None:
     moved = torch.zeros_like(images)
     moved[:, :, 1:] = images[:, :, :-1]  # each point reads its left neighbour
     q, (k, v) = layer.query(x), layer.key_value(moved.reshape(2, 16, 8)).chunk(2, -1)
-    heads = (split_heads(t, 2) for t in (q, k, v))
-    torch.testing.assert_close(layer(x), layer.out(attend(*heads, layer.bias())))
+    q, k, v = (split_heads(t, 2) for t in (q, k, v))
+    torch.testing.assert_close(layer(x), layer.out(attend(q, k, v, layer.bias())))
 
 
 def test_offsets_depend_on_the_queries_and_are_limited() -> None:

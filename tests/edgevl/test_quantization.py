@@ -45,7 +45,7 @@ def seeded(seed: int) -> torch.Generator:
 def test_training_lowers_the_loss_under_static_ranges(architecture: str) -> None:
     student = calibrated(architecture)
     before = snapshot(student)
-    optimiser = torch.optim.AdamW(student.parameters(), 1e-3)
+    optimiser = torch.optim.AdamW(student.parameters(), 3e-3)
     losses = train(student, optimiser, 12)
     assert losses[-1] < losses[0] - 0.1
     ranges = [name for name in before if name.endswith((".scale", ".zero_point", ".extremes"))]
@@ -113,7 +113,6 @@ def test_rounding_changes_embeddings_a_little(architecture: str) -> None:
 
 def test_ranges_are_recorded_by_modality_and_narrow_ones_are_named() -> None:
     student = QuantizedStudent(build_student(CONFIGS["vit"], 0))
-    assert not student.is_calibrated
     batch = images(4, 1)
     student.calibrate([{"rgb": batch}, {"rgb": 2 * batch, "depth": 0.1 * batch}])
     assert student.is_calibrated
@@ -161,6 +160,7 @@ def test_weights_have_a_grid_for_each_output_channel() -> None:
 
 def test_wrong_use_is_refused(tmp_path: Path) -> None:
     student = QuantizedStudent(build_student(CONFIGS["vit"], 0))
+    assert not student.is_calibrated
     with pytest.raises(ConfigError, match="call calibrate"):
         student.export_onnx(tmp_path / "student.onnx")
     with pytest.raises(ConfigError, match="at least one image"):

@@ -21,7 +21,7 @@ WEIGHT = QuantizationSpec(
 )
 
 
-class ProductQuantizer(Quantizer):  # type: ignore[misc]
+class ProductQuantizer(Quantizer):
     """Quantizes inputs and weights of linear layers, and nothing else.
 
     LayerNorm, softmax, GELU, residual additions, biases and outputs remain float: ONNX Runtime

@@ -38,7 +38,7 @@ class RangeRecord:
         if len(self._samples) * _BATCH_SAMPLES > _MOST_SAMPLES:
             kept = torch.cat(self._samples)
             order = torch.randperm(len(kept), generator=self._generator)
-            self._samples = list(kept[order[: _MOST_SAMPLES // 2]].split(_BATCH_SAMPLES))
+            self._samples = list(torch.split(kept[order[: _MOST_SAMPLES // 2]], _BATCH_SAMPLES))
 
     def best_range(self) -> tuple[float, float]:
         """The range, around 0, whose 8-bit grid has the least squared error on the sample.

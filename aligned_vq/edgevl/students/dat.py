@@ -7,6 +7,7 @@ convolutions between layers; windows need no operator of their own on the device
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from aligned_vq.edgevl.students.config import StudentConfig
@@ -29,7 +30,8 @@ class DatTrunk(nn.Module):
         x = pixels
         for stage in self.stages:
             x = stage(x)
-        return self.norm(x.flatten(2).transpose(1, 2)).mean(dim=1)
+        tokens: Tensor = self.norm(x.flatten(2).transpose(1, 2))
+        return tokens.mean(dim=1)
 
 
 class _DatStage(nn.Module):
@@ -58,7 +60,7 @@ class _DatStage(nn.Module):
         for block in self.blocks:
             x = block(x)
         tokens: Tensor = x
-        return tokens.transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        return torch.unflatten(tokens.transpose(1, 2), 2, (self.grid, self.grid))
 
 
 def _attention(config: StudentConfig, stage: int, second: bool) -> nn.Module:

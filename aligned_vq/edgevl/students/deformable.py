@@ -42,7 +42,7 @@ class DeformableAttention(nn.Module):
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
-        self.offsets = OffsetNetwork(width // groups)
+        self.offsets: nn.Module = OffsetNetwork(width // groups)
         self.bias = RelativeBias(grid, heads)
         # Centres of the tokens from -1 to 1, as (x, y), in the convention of `sample`.
         centres = (2 * torch.arange(grid) + 1) / grid - 1
@@ -63,12 +63,13 @@ class DeformableAttention(nn.Module):
 
     def _grouped(self, x: Tensor) -> Tensor:
         """`[B, N, C]` to images `[B * G, C / G, grid, grid]`."""
-        images = x.transpose(1, 2).unflatten(2, (self.grid, self.grid))
-        return images.unflatten(1, (self.groups, -1)).flatten(0, 1)
+        images = torch.unflatten(x.transpose(1, 2), 2, (self.grid, self.grid))
+        return torch.unflatten(images, 1, (self.groups, -1)).flatten(0, 1)
 
     def _ungrouped(self, images: Tensor) -> Tensor:
         """The reverse of `_grouped`."""
-        return images.unflatten(0, (-1, self.groups)).flatten(1, 2).flatten(2).transpose(1, 2)
+        grouped = torch.unflatten(images, 0, (-1, self.groups))
+        return grouped.flatten(1, 2).flatten(2).transpose(1, 2)
 
 
 class OffsetNetwork(nn.Module):

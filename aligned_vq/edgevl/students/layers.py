@@ -123,4 +123,4 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None = 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """`[..., N, C]` to `[..., heads, N, C / heads]`."""
-    return x.unflatten(-1, (heads, -1)).transpose(-3, -2)
+    return torch.unflatten(x, -1, (heads, -1)).transpose(-3, -2)

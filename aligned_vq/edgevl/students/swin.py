@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import SwinConfig, SwinModel
 
@@ -50,7 +51,9 @@ class SwinTrunk(nn.Module):
             for block in stage.blocks:
                 block.set_shift_and_window_size((grid, grid))
                 block.attention = SwinWindowAttention(
-                    block.attention, shift_mask(grid, block.window_size, block.shift_size)
+                    block.attention,
+                    shift_mask(grid, block.window_size, block.shift_size),
+                    block.shift_size > 0,
                 )
                 # transformers decides in Python whether to drop: an exported graph would keep
                 # what was decided at its export.
@@ -71,27 +74,28 @@ class SwinWindowAttention(nn.Module):
 
     Args:
         attention: whose layers are used.
-        mask: `[windows, 1, N, N]`, added to the scores.
+        mask: `[windows, 1, N, N]`.
+        shifted: add the mask to the scores.
     """
 
     mask: Tensor
 
-    def __init__(self, attention: nn.Module, mask: Tensor) -> None:
+    def __init__(self, attention: Any, mask: Tensor, shifted: bool) -> None:
         super().__init__()
         self.heads: int = attention.num_attention_heads
         self.q_proj, self.k_proj = attention.q_proj, attention.k_proj
         self.v_proj, self.o_proj = attention.v_proj, attention.o_proj
         self.relative_position_bias = attention.relative_position_bias
-        self.has_mask = bool(mask.any())
+        self.shifted = shifted
         self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, x: Tensor, _mask: Tensor | None, **_options: Any) -> tuple[Tensor, None]:
         """`[B * windows, N, C]` to the same shape; the mask of transformers is not used."""
-        windows = x.unflatten(0, (-1, len(self.mask)))
+        windows = torch.unflatten(x, 0, (-1, len(self.mask)))
         projections = (self.q_proj, self.k_proj, self.v_proj)
         q, k, v = (split_heads(project(windows), self.heads) for project in projections)
         bias = self.relative_position_bias().squeeze(0)
-        out = self.o_proj(attend(q, k, v, bias, self.mask if self.has_mask else None))
+        out = self.o_proj(attend(q, k, v, bias, self.mask if self.shifted else None))
         return out.flatten(0, 1), None
 
 
