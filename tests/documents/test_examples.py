@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from aligned_vq.edgevl.config import StudentRunConfig
+from aligned_vq.files.config_file import config_of, read_settings
 from aligned_vq.training.config_file import read_config
 from benchmarks.harness.processes import CloudProcess, GatewayProcess
 from tests import commands
@@ -86,6 +88,15 @@ def test_the_small_codec_is_a_configuration() -> None:
     config = read_config(file)
     assert config.task.steps
     assert set(config.codec.points) == {"medium", "low"}
+
+
+def test_the_student_is_a_configuration() -> None:
+    file = EXAMPLES / "student.yaml"
+    settings = read_settings(file, "a student's run")
+    config = config_of(StudentRunConfig(), settings, str(file))
+    assert config.pairs.train == "scannet:work/rooms"
+    assert config.distill.steps
+    assert config.contrast.steps
 
 
 def test_every_example_is_listed_and_tested() -> None:
