@@ -10,6 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from aligned_vq.commands import bundles, edgevl, figures, training, vqav2
 from aligned_vq.errors import AlignedVQError
+from aligned_vq.telemetry.logs import NOISY
 
 Command = tuple[Callable[[], ArgumentParser], Callable[[Namespace], int | None]]
 COMMANDS: dict[str, Command] = {
@@ -33,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     parsed = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     # Their warnings would hide the output of a command.
-    for library in ("transformers", "httpx"):
+    for library in ("transformers", "httpx", *NOISY):
         logging.getLogger(library).setLevel(logging.ERROR)
     try:
         # jsonargparse puts the options of a subcommand under its name.

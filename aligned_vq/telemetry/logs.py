@@ -21,6 +21,9 @@ from aligned_vq.telemetry.log_limit import GRPC, LimitedHandler
 FORMATS = ("text", "json")
 EVENT = "event"
 """Attribute of a log record with additional fields for JSON logs."""
+NOISY = ("torchao", "torch.utils._pytree")
+"""Loggers that warn of parts of torchao that this machine has no use for. Wherever torchao is
+installed, importing transformers imports it."""
 _SAFE_MESSAGES = (OSError,)
 """Exceptions whose messages are logged: the system's, which contain paths and addresses only."""
 
@@ -71,6 +74,8 @@ def configure(level: str, form: str) -> bool:
     # `basicConfig` does nothing if the root logger already has handlers.
     if handler not in logging.getLogger().handlers:
         return False
+    for library in NOISY:
+        logging.getLogger(library).setLevel(logging.ERROR)
     logging.captureWarnings(True)
     threading.excepthook = _thread_ended
     return True
