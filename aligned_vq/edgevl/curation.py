@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
 from aligned_vq.edgevl.scoring import probabilities_of
 from aligned_vq.errors import ConfigError
 from aligned_vq.files.atomic_file import write_file
+from aligned_vq.files.figures import line_style, save_figure
 
 _COLUMNS = ("name", "label", "confidence", "kept")
 
@@ -95,3 +97,18 @@ def curate(
     return PseudoLabels(
         tuple(names), tuple(labels[number] for number in best), confidence, confidence >= threshold
     )
+
+
+def plot_confidence(pseudo: PseudoLabels, stem: Path) -> Path:
+    """Histogram of the teacher's confidence, with the threshold of what is kept, as `stem`.png."""
+    threshold = float(pseudo.confidence[pseudo.kept].min()) if pseudo.kept.any() else 1.0
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.hist(pseudo.confidence, np.linspace(0, 1, 51).tolist(), color=line_style(0)["color"])
+        axes.axvline(threshold, color=line_style(1)["color"], ls="--")
+        axes.set_xlabel("confidence of the teacher")
+        axes.set_ylabel("pairs")
+        axes.set_title(f"{int(pseudo.kept.sum())} of {len(pseudo.kept)} pairs are kept")
+
+    return save_figure(draw, stem)

@@ -2,6 +2,7 @@
 
 out/pairs/              decoded images
 out/pseudo_labels.csv   curation; edit or remove it to change what is kept
+out/confidence.png      histogram of the teacher's confidence
 out/distill/, contrast/ state, losses and scores of the stages
 out/logs/               TensorBoard
 """
@@ -31,7 +32,12 @@ from aligned_vq.data.rooms.examples import all_labels
 from aligned_vq.dual_encoder.checkpoint import DualEncoder
 from aligned_vq.dual_encoder.prompts import prompt, read_labels
 from aligned_vq.edgevl.config import StudentRunConfig
-from aligned_vq.edgevl.curation import PseudoLabels, curate, read_pseudo_labels
+from aligned_vq.edgevl.curation import (
+    PseudoLabels,
+    curate,
+    plot_confidence,
+    read_pseudo_labels,
+)
 from aligned_vq.edgevl.objectives import Contrast, Distillation, Share, StudentData, teacher_pixels
 from aligned_vq.edgevl.pool import PairArrays, StudentInput, embed
 from aligned_vq.edgevl.preparation import prepare_pairs
@@ -196,6 +202,7 @@ class StudentRun:
         images = self._teacher_images(self.training)
         pseudo = curate(self.training.names, images, texts, scale, self.config.pairs.keep)
         pseudo.write(path)
+        plot_confidence(pseudo, self.out / "confidence")
         return pseudo
 
     def _teacher_images(self, pairs: PairArrays) -> Tensor:
@@ -210,8 +217,18 @@ class StudentRun:
     def _log_curation(self) -> None:
         kept = int(self.pseudo.kept.sum())
         _log.info("kept %d of %d pairs", kept, len(self.pseudo.kept))
-        for label, count in self.pseudo.counts().items():
+        counts = self.pseudo.counts()
+        for label, count in counts.items():
             _log.info("%6d %s", count, label)
+        used = [label for label, count in counts.items() if count]
+        absent = [label for label in self.labels if label not in used]
+        if absent:
+            _log.warning("no pair is kept of: %s", ", ".join(absent))
+        if len(used) < 2 and self.config.contrast.steps:
+            raise ConfigError(
+                f"expected kept pairs of 2 labels or more, got {len(used)}: triplets need images "
+                "of other labels; give other pairs or labels, or keep more"
+            )
 
     def _student_data(self) -> StudentData:
         numbers = {label: number for number, label in enumerate(self.labels)}

@@ -21,8 +21,9 @@ from tqdm import tqdm
 from aligned_vq.calibration.codec import pixel_batches
 from aligned_vq.data.scenes.exam import scene_images
 from aligned_vq.errors import ConfigError
-from aligned_vq.evaluation.plots import MODEL, line_style, save_figure
+from aligned_vq.evaluation.plots import MODEL
 from aligned_vq.files.atomic_file import write_json
+from aligned_vq.files.figures import line_style, save_figure
 from aligned_vq.llava.checkpoint import LlavaCheckpoint
 from aligned_vq.shipped import checkpoint_source
 from aligned_vq.split.loading import load_prefix, load_suffix

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from aligned_vq.evaluation.plots import line_style, save_figure
+from aligned_vq.files.figures import line_style, save_figure
 from benchmarks.end_to_end.crossing import pays_up_to
 from benchmarks.end_to_end.settings import (
     CLOUD_ONLY,

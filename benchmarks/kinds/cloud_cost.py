@@ -21,7 +21,7 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from aligned_vq.data.scenes.exam import ExamImage, exam_images
 from aligned_vq.errors import ConfigError
-from aligned_vq.evaluation.plots import line_style, save_figure
+from aligned_vq.files.figures import line_style, save_figure
 from aligned_vq.shipped import BUNDLE, CHECKPOINT
 from benchmarks.harness.load import clients, run
 from benchmarks.harness.processes import CloudProcess

@@ -25,7 +25,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from tqdm import tqdm
 
 from aligned_vq.errors import ConfigError
-from aligned_vq.evaluation.plots import line_style, save_figure
+from aligned_vq.files.figures import line_style, save_figure
 from aligned_vq.graph.writing import write_graph
 from aligned_vq.llava.tower_config import TowerConfig
 from aligned_vq.types import SplitPoint

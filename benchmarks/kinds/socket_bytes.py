@@ -24,7 +24,7 @@ from PIL import Image, ImageOps
 
 from aligned_vq.data.scenes.exam import exam_images
 from aligned_vq.errors import ConfigError
-from aligned_vq.evaluation.plots import save_figure
+from aligned_vq.files.figures import save_figure
 from aligned_vq.shipped import BUNDLE, CHECKPOINT
 from aligned_vq.types import Payload
 from benchmarks.harness.photographs import PHOTOGRAPHS, photograph

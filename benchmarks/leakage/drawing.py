@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from aligned_vq.evaluation.plots import line_style, save_figure
+from aligned_vq.files.figures import line_style, save_figure
 from benchmarks.harness.tables import markdown
 from benchmarks.leakage.cloud_features import CALIBRATED, UNQUANTIZED
 from benchmarks.leakage.judge import Row, sample_pictures

@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from aligned_vq.errors import ConfigError
-from aligned_vq.evaluation.plots import save_figure
+from aligned_vq.files.figures import save_figure
 from benchmarks.harness.tables import STATISTICS, Row, markdown
 
 

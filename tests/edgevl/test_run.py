@@ -82,6 +82,7 @@ def test_both_stages_learn_and_select(settings: Settings, tmp_path: Path) -> Non
     # The weights are those of the best validation, the first one if equal.
     assert run.validate(student)["mean"] == max(score["mean"] for score in scores)
     assert (tmp_path / "run" / "logs").is_dir()
+    assert (tmp_path / "run" / "confidence.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(("stage", "kind"), [("distill", Distillation), ("contrast", Contrast)])
@@ -127,6 +128,16 @@ def test_the_folder_of_another_run_is_refused(settings: Settings, tmp_path: Path
     opened(settings(), tmp_path / "run")
     with pytest.raises(ConfigError, match="another configuration or teacher"):
         opened(settings(seed=1), tmp_path / "run")
+
+
+def test_pairs_of_one_label_have_no_triplets(
+    settings: Settings, tmp_path: Path, rooms: Path
+) -> None:
+    one = tmp_path / "labels.txt"
+    one.write_text("kitchen")
+    pairs = settings()["pairs"] | {"labels": str(one)}
+    with pytest.raises(ConfigError, match="kept pairs of 2 labels or more, got 1"):
+        opened(settings(pairs=pairs), tmp_path / "run")
 
 
 def test_pseudo_labels_of_other_pairs_are_refused(settings: Settings, tmp_path: Path) -> None:
