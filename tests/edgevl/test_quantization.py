@@ -166,7 +166,8 @@ def test_wrong_use_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="at least one image"):
         student.calibrate([])
     with pytest.raises(ConfigError, match="unknown modality 'sonar'"):
-        student.calibrate([{"sonar": images(1, 0)}])  # type: ignore[dict-item]
+        student.calibrate([{"rgb": images(1, 0)}, {"sonar": images(1, 0)}])  # type: ignore[dict-item]
+    assert not student.is_calibrated
     with pytest.raises(ConfigError, match=r"expected pixels \[B, 3, 32, 32\]"):
         student(torch.zeros(1, 3, 16, 16))
     with pytest.raises(ConfigError, match="does not fit this vit student"):

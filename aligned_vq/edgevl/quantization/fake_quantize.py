@@ -64,7 +64,7 @@ class StaticActivation(FakeQuantizeBase):
         self._modality = modality
 
     def freeze(self) -> None:
-        """Fix the range from what was recorded, and forget the record."""
+        """Fix the range from what was recorded, and drop the record."""
         if self._record is None:
             return
         scale, zero = grid(*self._record.best_range())
@@ -72,6 +72,10 @@ class StaticActivation(FakeQuantizeBase):
         self.zero_point.fill_(zero)
         self.extremes.copy_(self._record.extremes)
         self.calibrated.fill_(1)
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop what was recorded."""
         self._record = None
 
 

@@ -95,22 +95,28 @@ class QuantizedStudent(nn.Module):
         """
         was_training = self.training
         self.eval()
-        count = 0
-        for batch in batches:
-            for modality, pixels in batch.items():
-                if modality not in MODALITIES:
-                    raise ConfigError(
-                        f"unknown modality {modality!r}; choose one of {', '.join(MODALITIES)}"
-                    )
-                for activation in self._activations.values():
-                    activation.observe(modality)
-                self(pixels)
-                count += len(pixels)
-        self.train(was_training)
-        if not count:
-            raise ConfigError("calibration needs at least one image, got none; give more data")
-        for activation in self._activations.values():
-            activation.freeze()
+        try:
+            count = sum(self._observe(batch) for batch in batches)
+            if not count:
+                raise ConfigError("calibration needs at least one image, got none; give more data")
+            for activation in self._activations.values():
+                activation.freeze()
+        finally:
+            for activation in self._activations.values():
+                activation.forget()  # after an error, too
+            self.train(was_training)
+
+    def _observe(self, batch: Mapping[Modality, Tensor]) -> int:
+        """Record the activations of a batch; returns its number of images."""
+        for modality, pixels in batch.items():
+            if modality not in MODALITIES:
+                raise ConfigError(
+                    f"unknown modality {modality!r}; choose one of {', '.join(MODALITIES)}"
+                )
+            for activation in self._activations.values():
+                activation.observe(modality)
+            self(pixels)
+        return sum(len(pixels) for pixels in batch.values())
 
     def ranges(self) -> dict[str, dict[Modality, tuple[float, float]]]:
         """Smallest and largest input of each layer in calibration, by modality."""

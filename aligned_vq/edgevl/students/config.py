@@ -164,7 +164,7 @@ _PUBLISHED = {
     ),
 }
 # For 112 px images and a teacher of width 128: 2.7 to 2.9 M parameters, quick to train on a
-# CPU. Few wide tokens: on many narrow ones, the parts that stay in float take most of the time.
+# CPU. Few, wide tokens: with many narrow ones, the parts that stay in float take most of the time.
 _REFERENCE = {
     "vit": StudentConfig("vit", 112, 16, 128, (192,), (6,), (3,)),
     "swin": StudentConfig("swin", 112, 8, 128, (144, 288), (2, 2), (3, 6), 7, 0.1),
