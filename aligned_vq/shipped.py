@@ -13,10 +13,7 @@ devices install: `aligned-vq-reference` adds it, and the bundle's cloud half."""
 BUNDLE = _FOLDER / "bundle"
 """The bundle trained for it: at most 866 B per image."""
 CLASSIFIER = _FOLDER / "classifier"
-"""The bundle of a classifier that runs on the device alone."""
-DUAL_ENCODER = _FOLDER / "dual_encoder" / "checkpoint"
-"""CLIP in Hugging Face format, float16, which knows the reference rooms; installed like
-`CHECKPOINT`."""
+"""The bundle of a classifier that runs on the device alone; not part of this version yet."""
 NAME = "reference"
 """Accepted by the commands in place of a path."""
 
@@ -27,16 +24,14 @@ def checkpoint_source(source: str) -> str:
     Raises:
         ConfigError: the reference model's weights are not installed.
     """
-    return _installed(source, CHECKPOINT)
-
-
-def dual_encoder_source(source: str) -> str:
-    """The shipped dual encoder's directory for `reference`, anything else unchanged.
-
-    Raises:
-        ConfigError: its weights are not installed.
-    """
-    return _installed(source, DUAL_ENCODER)
+    if source != NAME:
+        return source
+    if not CHECKPOINT.is_dir():
+        raise ConfigError(
+            f"expected the reference model's weights in {CHECKPOINT}, got none; install them from "
+            "a source tree: pip install ./aligned_vq/reference"
+        )
+    return str(CHECKPOINT)
 
 
 def classifier_source(source: str | Path) -> Path:
@@ -49,18 +44,7 @@ def classifier_source(source: str | Path) -> Path:
         return Path(source)
     if not CLASSIFIER.is_dir():
         raise ConfigError(
-            f"expected the reference classifier in {CLASSIFIER}, got none; name the folder of a "
-            "classifier bundle instead"
+            f"expected the reference classifier in {CLASSIFIER}, which this version has not yet; "
+            "train one with `aligned-vq edgevl-train` and name its folder"
         )
     return CLASSIFIER
-
-
-def _installed(source: str, directory: Path) -> str:
-    if source != NAME:
-        return source
-    if not directory.is_dir():
-        raise ConfigError(
-            f"expected the reference model's weights in {directory}, got none; install them from "
-            "a source tree: pip install ./aligned_vq/reference"
-        )
-    return str(directory)

@@ -105,7 +105,7 @@ class StudentRunConfig:
     """A whole run.
 
     Args:
-        teacher: directory or hub id of a dual encoder; `reference`: the shipped one.
+        teacher: directory or hub id of a dual encoder.
         student: a preset of students, such as reference-vit, swin-t.
         pairs: the data.
         distill: stage 1.
@@ -114,7 +114,7 @@ class StudentRunConfig:
         seed: of everything that is random.
     """
 
-    teacher: str = "reference"
+    teacher: str = ""
     student: str = "reference-vit"
     pairs: PairsConfig = field(default_factory=PairsConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)

@@ -49,7 +49,6 @@ from aligned_vq.errors import ConfigError
 from aligned_vq.files.atomic_file import write_json
 from aligned_vq.images.depth import RangeSettings
 from aligned_vq.images.modality import Modality
-from aligned_vq.shipped import dual_encoder_source
 from aligned_vq.training.loop import LoopSettings
 
 MODALITIES = ("rgb", "other")
@@ -100,9 +99,7 @@ class StudentRun:
             all_labels() if config.pairs.labels == "rooms" else read_labels(config.pairs.labels)
         )
         self.accelerator = _new_accelerator(out)
-        self.teacher = DualEncoder(
-            dual_encoder_source(config.teacher), device=str(self.accelerator.device)
-        )
+        self.teacher = DualEncoder(config.teacher, device=str(self.accelerator.device))
         source = open_pairs(config.pairs.train, "train")
         self.modality: Modality = source.modality
         self.student_config = _student_config(config, self.teacher)

@@ -1,6 +1,7 @@
 """Zero-shot recognition of labelled pairs: the device's int8 student beside its teacher.
 
-    python -m benchmarks.accuracy.recognition --pairs scannet:ROOMS --bundle run/classifier
+    python -m benchmarks.accuracy.recognition --pairs scannet:ROOMS --teacher CLIP \\
+        --bundle run/classifier
 
 Every image is classified with the labels that occur in the pairs. For the teacher, images of
 another modality are grey images like the student's, and the temperature is the teacher's.
@@ -31,7 +32,6 @@ from aligned_vq.errors import ConfigError
 from aligned_vq.files.atomic_file import write_json
 from aligned_vq.images.depth import grey_image
 from aligned_vq.images.preprocess import preprocess_batch
-from aligned_vq.shipped import dual_encoder_source
 from benchmarks.harness.provenance import provenance
 from edge_client.classifier.classifier import EdgeClassifier
 
@@ -132,16 +132,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", required=True, help="such as scannet:FOLDER")
     parser.add_argument("--split", default="valid")
-    parser.add_argument("--teacher", default="reference", help="a dual encoder; empty: none")
-    parser.add_argument("--bundle", default="reference", help="a classifier bundle; empty: none")
+    parser.add_argument("--teacher", default="", help="a dual encoder, beside the device")
+    parser.add_argument("--bundle", default="", help="a classifier bundle")
     parser.add_argument("--unseen", nargs="*", default=[], help="labels that were not trained on")
     parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
     options = parser.parse_args()
+    if not (options.teacher or options.bundle):
+        parser.error(
+            "expected a teacher, a bundle or both, got neither: give --teacher or --bundle"
+        )
     source = open_pairs(options.pairs, options.split)
     truth, labels = labelled(source)
     results: dict[str, dict[str, Any]] = {}
     if options.teacher:
-        teacher = DualEncoder(dual_encoder_source(options.teacher))
+        teacher = DualEncoder(options.teacher)
         scores = teacher_scores(teacher, source, truth, labels)
         results["teacher"] = {name: row(one, options.unseen) for name, one in scores.items()}
     if options.bundle:
