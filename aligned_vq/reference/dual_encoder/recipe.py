@@ -18,8 +18,7 @@ from aligned_vq.reference.dual_encoder.blueprint import (
     build_image_processor,
     build_tokenizer,
 )
-from aligned_vq.reference.dual_encoder.training import caption_ids, train_on_captions
-from aligned_vq.reference.stage import Stage
+from aligned_vq.reference.dual_encoder.training import CaptionStage, caption_ids, train_on_captions
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +28,12 @@ class DualEncoderRecipe:
     """Every number of the recipe."""
 
     rooms: int = 16_200
-    captions: Stage = Stage("captions", 1800, 96, 1e-3, warmup_steps=150, bfloat16=True)
+    part: CaptionStage = CaptionStage(
+        "captions-part", 4000, 96, 1e-3, warmup_steps=150, bfloat16=True, kept_share=0.5
+    )
+    whole: CaptionStage = CaptionStage(
+        "captions-whole", 600, 96, 3e-4, warmup_steps=50, bfloat16=True, number=1
+    )
 
 
 def train_dual_encoder(
@@ -43,7 +47,8 @@ def train_dual_encoder(
     tokenizer = build_tokenizer(pool.captions)
     model = build_dual_encoder(tokenizer).to(device)
     ids = caption_ids(tokenizer, pool.captions)
-    train_on_captions(model, pool, ids, recipe.captions, workdir)
+    for stage in (recipe.part, recipe.whole):
+        train_on_captions(model, pool, ids, stage, workdir)
     with new_folder(out, FILES) as new:
         model.half().save_pretrained(new)
         tokenizer.save_pretrained(new)

@@ -7,6 +7,7 @@ renderer knows, because a small tower learns shapes from captions alone only in 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +35,19 @@ WALL_WEIGHT = 0.25
 """Of places that show no furniture, which are most."""
 
 
+@dataclass(frozen=True)
+class CaptionStage(Stage):
+    """A stage on captions.
+
+    A share of each image's patches, chosen at random, is enough at first and costs as much less
+    (FLIP, CVPR 2023); the last stage sees whole images.
+    """
+
+    number: int = 0
+    """Of the stage: each draws batches of its own."""
+    kept_share: float = 1.0
+
+
 class CaptionBatch(NamedTuple):
     """Some rooms as the loss needs them."""
 
@@ -41,8 +55,10 @@ class CaptionBatch(NamedTuple):
     """`[B, 3, S, S]`."""
     ids: Tensor
     """int64 `[B, L]`, tokens of the captions."""
+    kept: Tensor
+    """int64 `[B, K]`, numbers of the patches that the tower sees."""
     shown: Tensor
-    """int64 `[B, P, 4]`, furniture at four places of each patch."""
+    """int64 `[B, K, 4]`, furniture at four places of each of them."""
 
 
 class CaptionLearner(nn.Module):
@@ -65,8 +81,8 @@ class CaptionLearner(nn.Module):
 
     def forward(self, batch: CaptionBatch) -> Loss:
         """The loss of a batch, and its parts."""
-        tower = self.model.vision_model(pixel_values=batch.pixels)
-        images = F.normalize(self.model.visual_projection(tower.pooler_output), dim=-1)
+        patches, pooled = self._tower(batch)
+        images = F.normalize(self.model.visual_projection(pooled), dim=-1)
         # The same caption often occurs twice in a batch.
         captions, which = torch.unique(batch.ids, dim=0, return_inverse=True)
         texts = self.model.text_model(input_ids=captions).pooler_output
@@ -75,9 +91,8 @@ class CaptionLearner(nn.Module):
         logits = scale * images.float() @ texts.float().T
         contrastive = F.cross_entropy(logits, which) + _to_images(logits, which)
         words = self._words(batch.ids)
-        predicted = _multi_label(self.from_image(tower.pooler_output).float(), words)
-        patches = self.from_patches(tower.last_hidden_state[:, 1:]).float()
-        furniture = _furniture_loss(patches, batch.shown)
+        predicted = _multi_label(self.from_image(pooled).float(), words)
+        furniture = _furniture_loss(self.from_patches(patches).float(), batch.shown)
         loss = contrastive / 2 + predicted + 2 * furniture
         accuracy = (logits.argmax(1) == which).float().mean()
         return loss, {
@@ -86,6 +101,16 @@ class CaptionLearner(nn.Module):
             "furniture": float(furniture.detach()),
             "retrieval": float(accuracy),
         }
+
+    def _tower(self, batch: CaptionBatch) -> tuple[Tensor, Tensor]:
+        """Hidden states `[B, K, W]` of the kept patches, and the pooled state `[B, W]`."""
+        tower = self.model.vision_model
+        tokens = tower.embeddings(batch.pixels)
+        # The class token comes first and is always kept.
+        rows = F.pad(batch.kept + 1, (1, 0))
+        tokens = tokens.gather(1, rows[..., None].expand(-1, -1, tokens.shape[-1]))
+        hidden = tower.encoder(inputs_embeds=tower.pre_layrnorm(tokens)).last_hidden_state
+        return hidden[:, 1:], tower.post_layernorm(hidden[:, 0])
 
     def _words(self, ids: Tensor) -> Tensor:
         """Weights `[B, V]` of the tokens in each caption, which sum to 1."""
@@ -115,7 +140,7 @@ def _furniture_loss(logits: Tensor, shown: Tensor) -> Tensor:
 
 
 def train_on_captions(
-    model: CLIPModel, pool: RoomPool, ids: NDArray[np.int64], stage: Stage, workdir: Path
+    model: CLIPModel, pool: RoomPool, ids: NDArray[np.int64], stage: CaptionStage, workdir: Path
 ) -> None:
     """Train a dual encoder in place.
 
@@ -133,14 +158,18 @@ def train_on_captions(
     learner = CaptionLearner(model, counts.float()).to(device)
 
     def batch_of(step: int) -> CaptionBatch:
-        rng = np.random.default_rng([3, step])
+        rng = np.random.default_rng([3, stage.number, step])
         chosen = np.sort(rng.integers(0, len(pool), stage.batch_size))
         crops = random_crops(len(chosen), SMALLEST_CROP, rng)
         # Two by two places in each patch.
         places = cut_classes(pool.shown[chosen], crops, 2 * GRID)
         shown = places.reshape(-1, GRID, 2, GRID, 2).transpose(2, 3).reshape(len(chosen), -1, 4)
+        number = round(stage.kept_share * GRID * GRID)
+        order = rng.permuted(np.tile(np.arange(GRID * GRID), (len(chosen), 1)), axis=1)
+        kept = torch.from_numpy(np.sort(order[:, :number]))
+        shown = shown.gather(1, kept[..., None].expand(-1, -1, 4))
         pixels = lit_views(pool.rgb[chosen], crops, rng)
-        return CaptionBatch(pixels, torch.from_numpy(ids[chosen]), shown)
+        return CaptionBatch(pixels, torch.from_numpy(ids[chosen]), kept, shown)
 
     def loss_of(batch: CaptionBatch) -> Loss:
         outcome: Loss = learner(CaptionBatch(*(field.to(device) for field in batch)))
