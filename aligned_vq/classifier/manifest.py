@@ -135,7 +135,7 @@ class ClassifierManifest:
         names = ", ".join(own.modality for own in self.modalities)
         raise InvalidInput(
             f"expected a modality of the classifier {self.name!r} ({names}), got "
-            f"{modality[:40]!r}; choose one of these, or another bundle"
+            f"{modality[:40]!r}; choose one of these, or a bundle that has it"
         )
 
     def label_set(self, name: str) -> LabelSet:
