@@ -73,9 +73,9 @@ def scannet(folder: Path, split: str) -> None:
     ("kind", "layout", "test_split"),
     [
         ("scannet", scannet, "valid"),
-        ("nyu2", nyu2, "test"),
-        ("sun_rgbd", sun_rgbd, "test"),
-        ("eurosat", eurosat, "test"),
+        pytest.param("nyu2", nyu2, "test", marks=pytest.mark.long),
+        pytest.param("sun_rgbd", sun_rgbd, "test", marks=pytest.mark.long),
+        pytest.param("eurosat", eurosat, "test", marks=pytest.mark.long),
     ],
 )
 def test_trained_and_scored(

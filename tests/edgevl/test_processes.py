@@ -37,6 +37,7 @@ def losses(out: Path, stage: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(700)
 def test_two_processes_learn_what_one_learns(
     small_clip: Path, rooms: Path, labels_file: Path, tmp_path: Path

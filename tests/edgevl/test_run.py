@@ -58,6 +58,12 @@ def settings(small_clip: Path, rooms: Path, labels_file: Path) -> Settings:
     return changed
 
 
+@pytest.fixture(scope="module")
+def uninterrupted() -> dict[str, dict[str, Tensor]]:
+    """Weights of an uninterrupted run, once it was made."""
+    return {}
+
+
 def opened(settings: dict[str, Any], out: Path) -> StudentRun:
     return StudentRun(config_of(StudentRunConfig(), settings, "test"), out)
 
@@ -90,10 +96,13 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     settings: Settings,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    uninterrupted: dict[str, dict[str, Tensor]],
     stage: str,
     kind: type[Distillation] | type[Contrast],
 ) -> None:
-    whole = weights(opened(settings(), tmp_path / "whole"))
+    if not uninterrupted:
+        uninterrupted["weights"] = weights(opened(settings(), tmp_path / "whole"))
+    whole = uninterrupted["weights"]
     original = kind.loss
 
     def stopping(self: Any, model: Any, step: int, batch: Any) -> Any:
