@@ -110,7 +110,9 @@ def check_embeddings(
     manifest: ClassifierManifest, embeddings: Mapping[str, Embeddings], source: str
 ) -> None:
     """Raise ConfigError unless there is a finite float32 array of the right shape for each set."""
-    shapes = {own.name: (len(own.labels), manifest.embedding_dim) for own in manifest.label_sets}
+    shapes = {
+        entry.name: (len(entry.labels), manifest.embedding_dim) for entry in manifest.label_sets
+    }
     got = {name: array.shape for name, array in embeddings.items()}
     if got != shapes:
         raise ConfigError(
@@ -132,7 +134,7 @@ def write_classifier(directory: str | Path, content: ClassifierContent) -> Class
         ConfigError: the content does not fit its manifest, or the folder holds other files.
         NotWritten: the disk is full, or the permission to write is missing.
     """
-    embeddings = {name: np.ascontiguousarray(own) for name, own in content.embeddings.items()}
+    embeddings = {name: np.ascontiguousarray(entry) for name, entry in content.embeddings.items()}
     check_embeddings(content.manifest, embeddings, "the label sets")
     parts = {IMAGE: content.image_graph, LABELS: save(embeddings)}
     if content.text_graph is not None and content.tokenizer is not None:

@@ -10,7 +10,8 @@ from functools import cached_property
 from typing import Any, Literal
 
 from aligned_vq.dual_encoder.prompts import check_labels, check_template
-from aligned_vq.errors import AlignedVQError, ConfigError, InvalidInput
+from aligned_vq.errors import ConfigError, InvalidInput
+from aligned_vq.files.json_manifest import build_manifest, parse_manifest
 from aligned_vq.files.typed_fields import check_declared
 from aligned_vq.images.depth import RangeSettings, student_processor
 from aligned_vq.images.processor import ProcessorSettings
@@ -102,8 +103,8 @@ class ClassifierManifest:
             raise ConfigError(f"logit_scale must be above 0 and finite, got {self.logit_scale}")
         check_template(self.template)
         for what, names in (
-            ("modalities", [own.modality for own in self.modalities]),
-            ("label sets", [own.name for own in self.label_sets]),
+            ("modalities", [entry.modality for entry in self.modalities]),
+            ("label sets", [entry.name for entry in self.label_sets]),
         ):
             if not names or len(set(names)) < len(names):
                 raise ConfigError(
@@ -129,10 +130,10 @@ class ClassifierManifest:
 
     def modality_input(self, modality: str) -> ModalityInput:
         """The settings of a modality; InvalidInput if the encoder was not trained for it."""
-        for own in self.modalities:
-            if own.modality == modality:
-                return own
-        names = ", ".join(own.modality for own in self.modalities)
+        for entry in self.modalities:
+            if entry.modality == modality:
+                return entry
+        names = ", ".join(entry.modality for entry in self.modalities)
         raise InvalidInput(
             f"expected a modality of the classifier {self.name!r} ({names}), got "
             f"{modality[:40]!r}; choose one of these, or a bundle that has it"
@@ -140,10 +141,10 @@ class ClassifierManifest:
 
     def label_set(self, name: str) -> LabelSet:
         """A label set by name; InvalidInput if there is none of that name."""
-        for own in self.label_sets:
-            if own.name == name:
-                return own
-        names = ", ".join(own.name for own in self.label_sets)
+        for entry in self.label_sets:
+            if entry.name == name:
+                return entry
+        names = ", ".join(entry.name for entry in self.label_sets)
         raise InvalidInput(
             f"expected a label set of the classifier {self.name!r} ({names}), got {name[:40]!r}; "
             "choose one of these, or give the labels as a list"
@@ -153,10 +154,10 @@ class ClassifierManifest:
         """The fields as JSON values, in order."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["modalities"] = {
-            own.modality: None if own.range is None else own.range.to_dict()
-            for own in self.modalities
+            entry.modality: None if entry.range is None else entry.range.to_dict()
+            for entry in self.modalities
         }
-        values["label_sets"] = [asdict(own) for own in self.label_sets]
+        values["label_sets"] = [asdict(entry) for entry in self.label_sets]
         return values
 
     def to_json(self) -> str:
@@ -170,10 +171,7 @@ class ClassifierManifest:
     @classmethod
     def from_json(cls, text: str, source: str = "classifier.json") -> ClassifierManifest:
         """The manifest in a JSON text; a ConfigError names `source` and the fault."""
-        try:
-            raw = json.loads(text, parse_constant=_reject_constant)
-        except (ValueError, RecursionError) as error:  # RecursionError: deep nesting
-            raise ConfigError(f"{source}: not JSON ({error}); copy the bundle again") from error
+        raw = parse_manifest(text, source, "copy the bundle again")
         if not isinstance(raw, dict) or "schema_version" not in raw:
             raise ConfigError(
                 f"{source}: expected a classifier with a schema_version, got none; copy the bundle "
@@ -185,16 +183,7 @@ class ClassifierManifest:
                 f"{source}: expected classifier schema {CLASSIFIER_SCHEMA}, got "
                 f"{raw['schema_version']!r}; install the release that wrote it, or export it again"
             )
-        try:
-            return cls._from_dict(raw)
-        except AlignedVQError as error:
-            raise ConfigError(f"{source}: {error}") from error
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            # The fields come from unchecked JSON: each of these errors means a malformed one.
-            raise ConfigError(
-                f"{source}: a field is missing, unknown or of the wrong type ({error!r}); "
-                "export the classifier again"
-            ) from error
+        return build_manifest(cls._from_dict, raw, source, "export the classifier again")
 
     @classmethod
     def _from_dict(cls, raw: Mapping[str, Any]) -> ClassifierManifest:
@@ -205,19 +194,15 @@ class ClassifierManifest:
                 "image_mean": tuple(raw["image_mean"]),
                 "image_std": tuple(raw["image_std"]),
                 "modalities": tuple(
-                    ModalityInput(name, None if own is None else RangeSettings.from_dict(own))
-                    for name, own in raw["modalities"].items()
+                    ModalityInput(name, None if entry is None else RangeSettings.from_dict(entry))
+                    for name, entry in raw["modalities"].items()
                 ),
                 "label_sets": tuple(
-                    LabelSet(**{**own, "labels": tuple(own["labels"])}) for own in raw["label_sets"]
+                    LabelSet(**{**entry, "labels": tuple(entry["labels"])})
+                    for entry in raw["label_sets"]
                 ),
             }
         )
         # Dataclasses do not check types: JSON may hold a string for a declared number.
         check_declared(manifest)
         return manifest
-
-
-def _reject_constant(name: str) -> None:
-    """Reject NaN and Infinity, which Python's JSON parser accepts but JSON does not."""
-    raise ValueError(f"{name} is not a JSON number")

@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from aligned_vq.bitstream import BITSTREAM_VERSION
-from aligned_vq.errors import AlignedVQError, ConfigError
+from aligned_vq.errors import ConfigError
+from aligned_vq.files.json_manifest import build_manifest, parse_manifest
 from aligned_vq.files.typed_fields import check_declared
 from aligned_vq.images.processor import ProcessorSettings
 from aligned_vq.llava.tower_config import TowerConfig
@@ -116,10 +117,7 @@ class SplitManifest:
     @classmethod
     def from_json(cls, text: str, source: str = "manifest") -> SplitManifest:
         """The manifest in a JSON text; a ConfigError names `source` and the fault."""
-        try:
-            raw = json.loads(text, parse_constant=_reject_constant)
-        except (ValueError, RecursionError) as error:  # RecursionError: deep nesting
-            raise ConfigError(f"{source}: not JSON ({error}); export the bundle again") from error
+        raw = parse_manifest(text, source, "export the bundle again")
         if not isinstance(raw, dict) or "schema_version" not in raw:
             raise ConfigError(f"{source}: expected a manifest with a schema_version, got none")
         schema = raw["schema_version"]
@@ -129,16 +127,7 @@ class SplitManifest:
             raise ConfigError(
                 f"{source}: expected manifest schema {SCHEMA_VERSION}, got {schema!r}; {advice}"
             )
-        try:
-            return cls._from_dict(raw)
-        except AlignedVQError as error:
-            raise ConfigError(f"{source}: {error}") from error
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            # The fields come from unchecked JSON: each of these errors means a malformed one.
-            raise ConfigError(
-                f"{source}: a field is missing, unknown or of the wrong type ({error!r}); "
-                "export the bundle again"
-            ) from error
+        return build_manifest(cls._from_dict, raw, source, "export the bundle again")
 
     @classmethod
     def _from_dict(cls, raw: Mapping[str, Any]) -> SplitManifest:
@@ -162,11 +151,6 @@ class SplitManifest:
 
 def _point(raw: Mapping[str, Any]) -> OperatingPoint:
     return OperatingPoint(**{**raw, "stages": tuple(raw["stages"])})
-
-
-def _reject_constant(name: str) -> None:
-    """Reject NaN and Infinity, which Python's JSON parser accepts but JSON does not."""
-    raise ValueError(f"{name} is not a JSON number")
 
 
 def _is_newer(schema: object) -> bool:
