@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
+from aligned_vq.commands.training import device_of
 from aligned_vq.files.atomic_folder import check_replaceable
 
 
@@ -94,11 +95,7 @@ def dual_encoder_parser() -> ArgumentParser:
 
 def train_reference_dual_encoder(options: Namespace) -> None:
     """Run `reference-dual-encoder`."""
-    import torch
-
     from aligned_vq.reference.dual_encoder.recipe import DualEncoderRecipe, train_dual_encoder
 
-    device = options.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_of(options.device)
     train_dual_encoder(DualEncoderRecipe(), options.work, options.out, device)

@@ -60,13 +60,17 @@ def reference_parser() -> ArgumentParser:
 
 def reference_train(options: Namespace) -> None:
     """Run `reference-train`."""
-    import torch
-
     from aligned_vq.reference.recipe import Recipe, train_reference
     from aligned_vq.shipped import checkpoint_source
 
-    device = options.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     start = Path(checkpoint_source(options.start)) if options.start else None
-    train_reference(Recipe(), options.work, options.out, device, start)
+    train_reference(Recipe(), options.work, options.out, device_of(options.device), start)
+
+
+def device_of(name: str) -> str:
+    """The device to train on; `auto` is a GPU where there is one."""
+    import torch
+
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
