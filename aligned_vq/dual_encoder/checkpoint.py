@@ -14,6 +14,7 @@ from transformers import AutoTokenizer
 
 from aligned_vq.checkpoints.lazy import LazyCheckpoint
 from aligned_vq.errors import ConfigError, InvalidInput
+from aligned_vq.images.processor import ProcessorSettings
 
 EXAMPLE = "openai/clip-vit-base-patch16"
 _TEXTS_AT_ONCE = 256
@@ -73,6 +74,11 @@ class DualEncoder(LazyCheckpoint):
     def logit_scale(self) -> float:
         """What cosines are multiplied by before a softmax, as it was trained."""
         return float(self.tensor("logit_scale").float().exp())
+
+    @cached_property
+    def preparation(self) -> ProcessorSettings:
+        """The image processor's settings, read once."""
+        return self.processor()
 
     @cached_property
     def width(self) -> int:

@@ -88,9 +88,6 @@ def _scale(run: StudentRun, student: QuantizedStudent) -> float:
     """The inverse temperature, from pseudo-labels of the validation part in both modalities."""
     validation = run.validate
     images = torch.cat(
-        [
-            embed(student, validation.pairs, run.prepare, modality, validation.device)
-            for modality in MODALITIES
-        ]
+        [embed(student, validation.pairs, run.prepare, modality) for modality in MODALITIES]
     )
     return fit_scale(images @ validation.texts.T, validation.targets.repeat(len(MODALITIES)))

@@ -157,15 +157,8 @@ class Contrast:
 
     def _mine(self, model: nn.Module, rng: np.random.Generator) -> Triplets:
         data = self._data
-        device = next(model.parameters()).device
-        curated = PairArrays(
-            data.pairs.rgb[data.chosen],
-            data.pairs.other[data.chosen],
-            [data.pairs.names[index] for index in data.chosen],
-            [None] * len(data.chosen),
-        )
         model.eval()
-        embeddings = embed(model, curated, data.prepare, "rgb", device)
+        embeddings = embed(model, data.pairs, data.prepare, "rgb", data.chosen)
         model.train()
         labels = data.pseudo[torch.from_numpy(data.chosen)]
         config = self._config
@@ -185,7 +178,7 @@ def teacher_pixels(
     teacher: DualEncoder, pairs: PairArrays, indices: NDArray[np.int64], crops: Tensor
 ) -> Tensor:
     """Crops of colour images in the teacher's size and statistics, `[B, 3, S, S]`."""
-    settings = teacher.processor()
+    settings = teacher.preparation
     seen = cut(pairs.rgb[indices], crops, settings.output_size[0])
     return normalize_channels(seen, settings.image_mean, settings.image_std)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from aligned_vq.data.crops import cut, normalize_channels, whole_images
+from aligned_vq.images.depth import IMAGENET_MEAN, IMAGENET_STD
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 _IMAGES_AT_ONCE = 64
 
 
@@ -66,25 +65,27 @@ class StudentInput:
 
 @torch.no_grad()
 def embed(
-    model: nn.Module, pairs: PairArrays, prepare: StudentInput, modality: str, device: torch.device
+    model: nn.Module,
+    pairs: PairArrays,
+    prepare: StudentInput,
+    modality: str,
+    chosen: NDArray[np.int64] | None = None,
 ) -> Tensor:
-    """Embeddings `[N, D]` float32 of whole images of all pairs, on the CPU.
+    """Embeddings `[N, D]` float32 of whole images, on the CPU.
 
     Args:
         model: in eval mode, takes `[B, 3, S, S]`.
         pairs: the images.
         prepare: the model's input.
         modality: "rgb" or "other".
-        device: of the model.
+        chosen: indices of the pairs; None: all of them.
     """
+    device = next(model.parameters()).device
+    every = np.arange(len(pairs)) if chosen is None else chosen
     take = prepare.rgb if modality == "rgb" else prepare.other
     parts = []
-    for chosen in _batches(len(pairs)):
-        pixels = take(pairs, chosen, whole_images(len(chosen)))
+    for first in range(0, len(every), _IMAGES_AT_ONCE):
+        batch = every[first : first + _IMAGES_AT_ONCE]
+        pixels = take(pairs, batch, whole_images(len(batch)))
         parts.append(model(pixels.to(device)).float().cpu())
     return torch.cat(parts)
-
-
-def _batches(count: int) -> Iterator[NDArray[np.int64]]:
-    for first in range(0, count, _IMAGES_AT_ONCE):
-        yield np.arange(first, min(first + _IMAGES_AT_ONCE, count))

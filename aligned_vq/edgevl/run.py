@@ -68,13 +68,12 @@ class Validation:
     texts: Tensor
     """`[L, D]`."""
     prepare: StudentInput
-    device: torch.device
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Accuracy of each modality, and their mean."""
         scores = {}
         for modality in MODALITIES:
-            images = embed(model, self.pairs, self.prepare, modality, self.device)
+            images = embed(model, self.pairs, self.prepare, modality)
             right = (images @ self.texts.T).argmax(1) == self.targets
             scores[modality] = float(right.float().mean())
         return scores | {"mean": float(np.mean(list(scores.values())))}
@@ -114,7 +113,7 @@ class StudentRun:
                 [prompt(label, config.pairs.template) for label in self.labels]
             ).cpu()
             self.pseudo = self._pseudo_labels()
-        self._log_curation()
+        self._check_curation()
         self.data = self._student_data()
 
     def distill(self) -> Student:
@@ -157,9 +156,7 @@ class StudentRun:
     def validate(self) -> Validation:
         """Scores a student on the pairs that were held out."""
         targets = (self._teacher_images(self.validation) @ self.texts.T).argmax(1)
-        return Validation(
-            self.validation, targets, self.texts, self.prepare, self.accelerator.device
-        )
+        return Validation(self.validation, targets, self.texts, self.prepare)
 
     def _run(
         self,
@@ -211,7 +208,8 @@ class StudentRun:
         ]
         return torch.cat(parts)
 
-    def _log_curation(self) -> None:
+    def _check_curation(self) -> None:
+        """Log what is kept; ConfigError if no triplets can come of it."""
         kept = int(self.pseudo.kept.sum())
         _log.info("kept %d of %d pairs", kept, len(self.pseudo.kept))
         counts = self.pseudo.counts()

@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import tempfile
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from aligned_vq.dual_encoder.checkpoint import DualEncoder
+from aligned_vq.edgevl.quantization.capture import torch_may_copy
 
 OPSET = 21
 MAX_TEXTS = 4096
@@ -46,11 +46,8 @@ def text_graph(teacher: DualEncoder) -> bytes:
     with (
         tempfile.TemporaryDirectory() as folder,
         contextlib.redirect_stdout(io.StringIO()),  # the exporter prints
-        warnings.catch_warnings(),
+        torch_may_copy(),
     ):
-        # Of torch's own code, about torch's own code.
-        warnings.simplefilter("ignore", FutureWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
         whole, small = Path(folder, "text.onnx"), Path(folder, "int8.onnx")
         written = torch.onnx.export(
             TextEncoder(teacher).eval(),

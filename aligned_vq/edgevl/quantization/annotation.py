@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 from torchao.quantization.pt2e.quantizer import (
     QuantizationAnnotation,
     QuantizationSpec,
@@ -14,7 +14,6 @@ from aligned_vq.edgevl.quantization.fake_quantize import ChannelWeight, StaticAc
 
 _KEY = "quantization_annotation"  # where torchao looks for annotations
 _LINEAR = torch.ops.aten.linear.default
-_MATMUL = torch.ops.aten.matmul.default
 ACTIVATION = QuantizationSpec(torch.uint8, StaticActivation, 0, 255, torch.per_tensor_affine)
 WEIGHT = QuantizationSpec(
     torch.int8, ChannelWeight, -127, 127, torch.per_channel_symmetric, ch_axis=0
@@ -28,22 +27,14 @@ class ProductQuantizer(Quantizer):
     fuses dequantization into the product, and each further rounding would cost accuracy.
     """
 
-    def __init__(self, matmul: bool = False) -> None:
-        self.matmul = matmul
-
     def annotate(self, model: GraphModule) -> GraphModule:
         """Mark the tensors."""
         for node in model.graph.nodes:
             if node.target is _LINEAR:
                 x, weight = node.args[0], node.args[1]
-                _mark(node, {x: ACTIVATION, weight: WEIGHT})
-            elif node.target is _MATMUL and self.matmul:
-                _mark(node, dict.fromkeys(node.args, ACTIVATION))
+                inputs = {x: ACTIVATION, weight: WEIGHT}
+                node.meta[_KEY] = QuantizationAnnotation(input_qspec_map=inputs, _annotated=True)
         return model
 
     def validate(self, model: GraphModule) -> None:
         """Nothing to check: every linear layer can be quantized."""
-
-
-def _mark(node: Node, inputs: dict[Node, QuantizationSpec]) -> None:
-    node.meta[_KEY] = QuantizationAnnotation(input_qspec_map=dict(inputs), _annotated=True)

@@ -8,7 +8,6 @@ from typing import Literal, get_args
 from aligned_vq.errors import ConfigError
 
 Architecture = Literal["vit", "swin", "dat"]
-Preset = Literal["published", "reference"]
 ARCHITECTURES: tuple[str, ...] = get_args(Architecture)
 
 
