@@ -56,7 +56,7 @@ class DistillConfig:
         warmup_steps: of the learning rate.
         weight_decay: of AdamW.
         rgb, other: weights of the two modalities' losses; 0 leaves one out.
-        bfloat16: compute under autocast.
+        bfloat16: compute under autocast, where the processor has bfloat16 arithmetic.
     """
 
     steps: int = 2000

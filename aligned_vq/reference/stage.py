@@ -27,7 +27,7 @@ class Stage:
     learning_rate: float
     warmup_steps: int = 100
     bfloat16: bool = False
-    """Autocast the forward pass: twice the speed on CPUs and GPUs with bfloat16 arithmetic."""
+    """Autocast the forward pass where there is bfloat16 arithmetic: twice the speed."""
     weight_decay: float = 0.02
     save_every_steps: int = 100
 

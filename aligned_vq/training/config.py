@@ -201,7 +201,7 @@ class TrainConfig:
         task: the stage with the language model's loss.
         codebooks: how codebooks learn.
         lora: adapters trained beside the codec.
-        precision: bf16 computes under autocast.
+        precision: bf16 computes under autocast, where the processor has bfloat16 arithmetic.
         gradient_checkpointing: recompute the language model's activations to save memory.
         seed: of all random numbers.
         save_every: steps between checkpoints.

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from aligned_vq.errors import TrainingError
+from aligned_vq.training.precision import has_bfloat16_arithmetic
 
 BatchT = TypeVar("BatchT")
 Loss = tuple[Tensor, dict[str, float]]
@@ -47,7 +48,7 @@ class LoopSettings:
         warmup_steps: of the learning rate, see `warm_cosine`.
         max_gradient_norm: gradients are scaled down to this norm; None: not clipped.
         save_every_steps: steps between checkpoints; there is one more after the last step.
-        bfloat16: compute the loss under autocast.
+        bfloat16: compute the loss under autocast, where the processor has bfloat16 arithmetic.
         leave_bar: keep the progress bar on the terminal at the end.
     """
 
@@ -224,7 +225,8 @@ class TrainingLoop(Generic[BatchT]):
         # With None instead of zeros, the optimiser skips parameters that this step does not use.
         optimiser.zero_grad(set_to_none=True)
         kind = self._parameters[0].device.type
-        with torch.autocast(kind, torch.bfloat16) if settings.bfloat16 else nullcontext():
+        half = settings.bfloat16 and has_bfloat16_arithmetic(kind)
+        with torch.autocast(kind, torch.bfloat16) if half else nullcontext():
             loss, metrics = self._task.loss(step, batch)
         mean = self._processes.mean(loss.detach())
         # The mean over all processes, so that all of them raise.

@@ -41,6 +41,7 @@ from aligned_vq.training.modules import (
     load_modules,
     new_updater,
 )
+from aligned_vq.training.precision import has_bfloat16_arithmetic
 from aligned_vq.training.stage import AcceleratedProcesses, CodecTask, StageCheckpoint
 from aligned_vq.training.state import load_state, save_state, trim_log
 
@@ -244,10 +245,12 @@ def _saved_state(out: Path, identity: Mapping[str, str]) -> RunState:
 
 
 def _new_accelerator(config: TrainConfig, out: Path) -> Accelerator:
+    has_gpu = torch.cuda.is_available()
+    fast = has_bfloat16_arithmetic("cuda" if has_gpu else "cpu")
     return Accelerator(
         # Explicit, because processes without a GPU would not form a group otherwise.
-        cpu=not torch.cuda.is_available(),
-        mixed_precision=config.precision,
+        cpu=not has_gpu,
+        mixed_precision=config.precision if fast else "no",
         log_with="tensorboard",
         project_dir=str(out),
         kwargs_handlers=[

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from aligned_vq.data.rooms.solids import Floats, Solid, Vector
+from aligned_vq.data.rooms.solids import Floats, Solid, Vector, corners
 
 _NEAR_M = 0.05
 
@@ -60,21 +61,36 @@ class Camera:
         rays: Floats = forward + x[None, :, None] * right + y[:, None, None] * up
         return rays
 
-    def window(self, solid: Solid) -> tuple[slice, slice] | None:
-        """Rows and columns that a solid can cover; None where it is behind the camera or beside
+    def windows(self, solids: Sequence[Solid]) -> list[tuple[slice, slice] | None]:
+        """Rows and columns that each solid can cover; None where it is behind the camera or beside
         the image."""
-        # Corners in camera coordinates, [8, 3]: right, up, forward.
-        relative = (solid.corners() - np.array(self.position, np.float32)) @ self.axes().T
-        depth = relative[:, 2]
-        if (depth < _NEAR_M).all():
-            return None
-        # A corner behind the camera has no place in the image: no bound is known.
-        if (depth < _NEAR_M).any():
-            return slice(0, self.height), slice(0, self.width)
-        columns = self.width / 2 + self.focal_pixels * relative[:, 0] / depth
-        rows = self.height / 2 - self.focal_pixels * relative[:, 1] / depth
-        left, right = max(0, math.floor(columns.min())), min(self.width, math.ceil(columns.max()))
-        top, bottom = max(0, math.floor(rows.min())), min(self.height, math.ceil(rows.max()))
-        if left >= right or top >= bottom:
-            return None
-        return slice(top, bottom), slice(left, right)
+        if not solids:
+            return []
+        # In camera coordinates, [N, 8, 3]: right, up, forward.
+        relative = (corners(solids) - np.array(self.position, np.float32)) @ self.axes().T
+        depth = relative[..., 2]
+        behind = depth < _NEAR_M
+        scale = self.focal_pixels / np.where(behind, _NEAR_M, depth)
+        columns = self.width / 2 + relative[..., 0] * scale
+        rows = self.height / 2 - relative[..., 1] * scale
+        lefts, rights = _bounds(columns, self.width)
+        tops, bottoms = _bounds(rows, self.height)
+        windows: list[tuple[slice, slice] | None] = []
+        for n in range(len(solids)):
+            if behind[n].all():
+                windows.append(None)
+            elif behind[n].any():
+                # A corner behind the camera has no place in the image: no bound is known.
+                windows.append((slice(0, self.height), slice(0, self.width)))
+            elif lefts[n] < rights[n] and tops[n] < bottoms[n]:
+                windows.append((slice(tops[n], bottoms[n]), slice(lefts[n], rights[n])))
+            else:
+                windows.append(None)
+        return windows
+
+
+def _bounds(places: Floats, size_px: int) -> tuple[list[int], list[int]]:
+    """First pixel, and the one behind the last, that places `[N, 8]` in pixels cover."""
+    low = np.clip(np.floor(places.min(1)), 0, size_px).astype(int)
+    high = np.clip(np.ceil(places.max(1)), 0, size_px).astype(int)
+    return low.tolist(), high.tolist()

@@ -11,7 +11,7 @@ import numpy as np
 from aligned_vq.data.rooms.furniture import MAKERS
 from aligned_vq.data.rooms.kinds import ANY, Piece, RoomKind
 from aligned_vq.data.rooms.render import Furniture
-from aligned_vq.data.rooms.solids import Solid, Vector, placed
+from aligned_vq.data.rooms.solids import Solid, Vector, corners, placed
 
 _TRIES = 12
 _GAP_M = 0.04
@@ -124,7 +124,7 @@ class RoomLayout:
                     float(yaw),
                 )
         # The far wall and the side walls, which the camera sees, and seldom the one behind it.
-        wall = rng.choice(4, p=(0.4, 0.27, 0.27, 0.06))
+        wall = rng.choice(4, p=(0.46, 0.26, 0.26, 0.02))
         if wall in (0, 3):  # the far wall, or the one behind the camera
             # `uniform` needs ascending bounds, even if the piece is wider than the room.
             x = rng.uniform(across / 2, max(across / 2, width - across / 2))
@@ -161,8 +161,8 @@ class RoomLayout:
 
 
 def _footprint(solids: Sequence[Solid]) -> Footprint:
-    corners = np.concatenate([solid.corners() for solid in solids])
-    low, high = corners.min(0), corners.max(0)
+    places = corners(solids)
+    low, high = places.min((0, 1)), places.max((0, 1))
     return Footprint(*map(float, (low[0], high[0], low[1], high[1], high[2])))
 
 

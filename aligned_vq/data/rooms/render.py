@@ -65,11 +65,11 @@ def render(room: Room, camera: Camera, rng: np.random.Generator) -> RoomImages:
     """The room as `camera` sees it, with the sensor noise of a colour camera from `rng`."""
     rays = camera.rays()
     surfaces = _Surfaces(room, camera.position, rays)
-    for number, item in enumerate(room.furniture):
-        for solid in item.solids:
-            window = camera.window(solid)
-            if window is not None:
-                surfaces.add(number, solid, window)
+    owned = [(n, solid) for n, item in enumerate(room.furniture) for solid in item.solids]
+    windows = camera.windows([solid for _, solid in owned])
+    for (number, solid), window in zip(owned, windows, strict=True):
+        if window is not None:
+            surfaces.add(number, solid, window)
     colour = surfaces.lit()
     noise = rng.normal(0, rng.uniform(0.004, 0.03), colour.shape).astype(np.float32)
     # Gamma 2.2 as cameras apply it; noise grows in the dark.

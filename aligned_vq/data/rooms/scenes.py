@@ -40,10 +40,10 @@ class StyleRanges:
 
 STYLES: dict[Style, StyleRanges] = {
     "first": StyleRanges(
-        (0.05, 0.6), (0.35, 0.95), (0.9, 1.1), (1.1, 1.75), (52, 78), (-22, 2), (0.7, 1.5), 3
+        (0.05, 0.6), (0.35, 0.95), (0.9, 1.1), (1.3, 1.8), (64, 82), (-20, -4), (0.7, 1.5), 2
     ),
     "second": StyleRanges(
-        (0.0, 0.9), (0.2, 1.0), (0.8, 1.3), (0.8, 2.0), (45, 90), (-30, 5), (0.5, 1.9), 4
+        (0.0, 0.9), (0.2, 1.0), (0.8, 1.3), (1.1, 2.0), (56, 90), (-26, 0), (0.5, 1.9), 3
     ),
 }
 
@@ -85,9 +85,9 @@ def sample_camera(
     width, depth, height = layout.size
     z = min(float(rng.uniform(*ranges.camera_height_m)), height - 0.3)  # below the ceiling
     x, y = _free_spot(layout, rng, z)
-    target_x, target_y = rng.uniform(0.25, 0.75) * width, rng.uniform(0.55, 1.0) * depth
+    target_x, target_y = rng.uniform(0.35, 0.65) * width, rng.uniform(0.6, 1.0) * depth
     # The viewing direction is (-sin(yaw), cos(yaw)).
-    yaw = math.atan2(x - target_x, target_y - y) + float(rng.normal(0, 0.12))
+    yaw = math.atan2(x - target_x, target_y - y) + float(rng.normal(0, 0.08))
     return Camera(
         (x, y, z),
         yaw,
@@ -104,7 +104,7 @@ def _free_spot(layout: RoomLayout, rng: np.random.Generator, z: float) -> tuple[
     the camera; a front corner where there is none."""
     width, depth, _ = layout.size
     for _ in range(20):
-        x, y = rng.uniform((0.2, 0.12), (width - 0.2, max(0.3, 0.45 * depth)))
+        x, y = rng.uniform((0.2, 0.12), (width - 0.2, max(0.3, 0.3 * depth)))
         close = (f for f in layout.footprints if f.top > z - 0.25 and f.contains(x, y, 0.3))
         if next(close, None) is None:
             return float(x), float(y)

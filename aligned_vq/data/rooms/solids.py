@@ -6,8 +6,9 @@ vertical axis only, which keeps intersections to slabs and circles.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -18,6 +19,8 @@ Vector = tuple[float, float, float]
 Floats = NDArray[np.floating[Any]]
 _EPSILON = 1e-6
 NO_HIT = np.float32(np.inf)
+_SIGNS: Floats = np.array(list(itertools.product((-1, 1), repeat=3)), np.float32)
+"""Of the eight corners of a box around the origin."""
 
 
 @dataclass(frozen=True)
@@ -37,23 +40,6 @@ class Solid:
     material: str
     yaw: float = 0.0
     round: bool = False
-
-    def corners(self) -> Floats:
-        """The eight corners of the box around it, `[8, 3]`."""
-        half = np.array(self.size, np.float32) / 2
-        signs = np.array(np.meshgrid([-1, 1], [-1, 1], [-1, 1])).reshape(3, 8).T
-        local = signs * half
-        cos, sin = math.cos(self.yaw), math.sin(self.yaw)
-        turned = np.stack(
-            (
-                local[:, 0] * cos - local[:, 1] * sin,
-                local[:, 0] * sin + local[:, 1] * cos,
-                local[:, 2],
-            ),
-            axis=1,
-        )
-        corners: Floats = (turned + np.array(self.centre)).astype(np.float32)
-        return corners
 
 
 class Hits(NamedTuple):
@@ -86,6 +72,19 @@ def placed(solids: Iterable[Solid], x: float, y: float, yaw: float) -> list[Soli
         centre = (x + left * cos - forward * sin, y + left * sin + forward * cos, up)
         moved.append(replace(solid, centre=centre, yaw=solid.yaw + yaw))
     return moved
+
+
+def corners(solids: Sequence[Solid]) -> Floats:
+    """The eight corners of the box around each of N solids, `[N, 8, 3]`, float32."""
+    halves = np.array([solid.size for solid in solids], np.float32) / 2
+    yaws = np.array([solid.yaw for solid in solids], np.float32)[:, None]
+    local = _SIGNS * halves[:, None]
+    cos, sin = np.cos(yaws), np.sin(yaws)
+    x, y, z = np.moveaxis(local, -1, 0)
+    turned = np.stack((x * cos - y * sin, x * sin + y * cos, z), axis=-1)
+    centres = np.array([solid.centre for solid in solids], np.float32)
+    world: Floats = turned + centres[:, None]
+    return world
 
 
 def intersect(solid: Solid, origin: Vector, directions: Floats) -> Hits:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from aligned_vq.checkpoints.digest import FILES
 from aligned_vq.data.rooms.examples import RoomSet, all_labels
+from aligned_vq.data.rooms.kinds import room_kinds
 from aligned_vq.data.rooms.pool import RoomPool
 from aligned_vq.files.atomic_folder import check_replaceable, new_folder
 from aligned_vq.reference.dual_encoder.blueprint import (
@@ -29,10 +30,10 @@ class DualEncoderRecipe:
 
     rooms: int = 16_200
     part: CaptionStage = CaptionStage(
-        "captions-part", 4000, 96, 1e-3, warmup_steps=150, bfloat16=True, kept_share=0.5
+        "captions-part", 4600, 48, 1e-3, warmup_steps=150, bfloat16=True, kept_share=0.5
     )
     whole: CaptionStage = CaptionStage(
-        "captions-whole", 600, 96, 3e-4, warmup_steps=50, bfloat16=True, number=1
+        "captions-whole", 400, 48, 3e-4, warmup_steps=50, bfloat16=True, number=1
     )
 
 
@@ -43,7 +44,9 @@ def train_dual_encoder(
     out.parent.mkdir(parents=True, exist_ok=True)
     check_replaceable(out, FILES)  # before the training
     workdir.mkdir(parents=True, exist_ok=True)
-    pool = RoomPool(workdir / "teacher-train", RoomSet("train", all_labels()), recipe.rooms)
+    # ScanNet's kinds twice: they are asked about most.
+    labels = (*all_labels(), *room_kinds().scannet)
+    pool = RoomPool(workdir / "teacher-train", RoomSet("train", labels), recipe.rooms)
     tokenizer = build_tokenizer(pool.captions)
     model = build_dual_encoder(tokenizer).to(device)
     ids = caption_ids(tokenizer, pool.captions)

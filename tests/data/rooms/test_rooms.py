@@ -22,7 +22,7 @@ from aligned_vq.data.rooms.scenes import (
     sample_room,
     scene_rng,
 )
-from aligned_vq.data.rooms.solids import Solid, box, cylinder, placed
+from aligned_vq.data.rooms.solids import Solid, box, corners, cylinder, placed
 from aligned_vq.errors import ConfigError
 
 SIDE_PX = 64
@@ -98,10 +98,10 @@ def test_what_stands_behind_the_camera_is_not_seen() -> None:
 def test_furniture_stands_on_the_floor_around_its_origin(name: str) -> None:
     for seed in range(4):
         solids = MAKERS[name](np.random.default_rng(seed))
-        corners = np.concatenate([solid.corners() for solid in solids])
-        assert corners[:, 2].min() > -0.01
-        assert np.isfinite(corners).all()
-        assert np.abs(corners[:, :2]).max() < 3.0
+        places = corners(solids)
+        assert places[..., 2].min() > -0.01
+        assert np.isfinite(places).all()
+        assert np.abs(places[..., :2]).max() < 3.0
 
 
 def test_a_room_follows_from_its_seed_and_splits_share_none() -> None:

@@ -1,0 +1,20 @@
+"""Which precision a processor computes fast in."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+
+_CPU_FEATURES = ("amx_bf16", "avx512_bf16", "bf16")
+"""As torch names those of x86 and ARM."""
+
+
+@cache
+def has_bfloat16_arithmetic(device_type: str) -> bool:
+    """Whether bfloat16 is worth computing in: a CPU without instructions for it emulates it, which
+    takes many times as long as float32."""
+    if device_type != "cpu":
+        return True
+    features = torch.cpu.get_capabilities()
+    return any(features.get(name, False) for name in _CPU_FEATURES)
