@@ -41,6 +41,15 @@ _FAMILIES = {
 }
 
 
+class ImageFeatures(NamedTuple):
+    """What the image half gives."""
+
+    embeddings: Tensor
+    """Unit vectors `[B, D]`."""
+    tokens: Tensor
+    """Hidden states of the patches, `[B, W, rows, columns]`."""
+
+
 class DualEncoder(LazyCheckpoint):
     """A frozen dual encoder; each half is read when it is first used.
 
@@ -85,6 +94,12 @@ class DualEncoder(LazyCheckpoint):
         """Length of an embedding."""
         return int(self.text_embeddings(["a"]).shape[1])
 
+    @property
+    def token_width(self) -> int:
+        """W, width of the image half's tokens."""
+        # The default of transformers where a checkpoint leaves it out.
+        return int((self.config.get("vision_config") or {}).get("hidden_size", 768))
+
     @torch.inference_mode()
     def image_embeddings(self, pixels: Tensor) -> Tensor:
         """Unit vectors `[B, D]` float32 of images.
@@ -92,9 +107,18 @@ class DualEncoder(LazyCheckpoint):
         Args:
             pixels: `[B, 3, H, W]` float32, prepared with the settings of `processor()`.
         """
-        inputs = self._image_inputs(pixels.to(self._device))
-        output = getattr(self._image_model(**inputs), self._family.image_output)
-        return nn.functional.normalize(output.float(), dim=-1)
+        return self.image_features(pixels).embeddings
+
+    @torch.inference_mode()
+    def image_features(self, pixels: Tensor) -> ImageFeatures:
+        """Embeddings and tokens of images, float32; see `image_embeddings`."""
+        output = self._image_model(**self._image_inputs(pixels.to(self._device)))
+        embeddings = getattr(output, self._family.image_output).float()
+        rows, columns = (side // self._patch_size for side in pixels.shape[2:])
+        # CLIP has a class token before the patches.
+        patches = output.last_hidden_state[:, -rows * columns :].float()
+        tokens = patches.transpose(1, 2).unflatten(2, (rows, columns))
+        return ImageFeatures(nn.functional.normalize(embeddings, dim=-1), tokens)
 
     @torch.inference_mode()
     def text_embeddings(self, texts: Sequence[str]) -> Tensor:

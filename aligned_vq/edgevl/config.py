@@ -56,6 +56,7 @@ class DistillConfig:
         warmup_steps: of the learning rate.
         weight_decay: of AdamW.
         rgb, other: weights of the two modalities' losses; 0 leaves one out.
+        tokens: weight of the teacher's tokens beside its embedding, see `Imitator`; 0: published.
         bfloat16: compute under autocast, where the processor has bfloat16 arithmetic.
     """
 
@@ -66,6 +67,7 @@ class DistillConfig:
     weight_decay: float = 0.02
     rgb: float = 1.0
     other: float = 1.0
+    tokens: float = 0.0
     bfloat16: bool = True
 
 

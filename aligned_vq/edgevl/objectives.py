@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from aligned_vq.data.crops import cut, normalize_channels, random_crops
 from aligned_vq.dual_encoder.checkpoint import DualEncoder
 from aligned_vq.edgevl.config import ContrastConfig, DistillConfig, PairsConfig
+from aligned_vq.edgevl.imitator import token_errors
 from aligned_vq.edgevl.pool import PairArrays, StudentInput, embed
 from aligned_vq.edgevl.triplets import Triplets, mine_triplets, triplet_loss
 from aligned_vq.training.loop import Loss
@@ -71,7 +72,7 @@ class Views(NamedTuple):
 
 class Distillation:
     """Stage 1: mean absolute error between the student's embedding of either image and the
-    teacher's of the colour image (EdgeVL, equation 1)."""
+    teacher's of the colour image (EdgeVL, equation 1), and between their tokens if configured."""
 
     def __init__(self, data: StudentData, config: DistillConfig) -> None:
         self._data = data
@@ -88,8 +89,21 @@ class Distillation:
 
     def loss(self, model: nn.Module, step: int, batch: Views) -> Loss:
         """See `Objective`."""
-        rgb, other = student_embeddings(model, batch)
-        return imitation(self._data.teacher, batch, (rgb, other), self._config)
+        config = self._config
+        embeddings, tokens = model(torch.cat([batch.rgb, batch.other]).to(_device_of(model)))
+        wanted = self._data.teacher.image_features(batch.teacher)
+        rgb, other = embeddings.float().chunk(2)
+        loss, metrics = imitation(wanted.embeddings, (rgb, other), config)
+        if tokens is None:
+            return loss, metrics
+        errors = token_errors(tokens, wanted.tokens.clone().repeat(2, 1, 1, 1)).chunk(2)
+        loss = loss + config.tokens * (
+            config.rgb * errors[0].mean() + config.other * errors[1].mean()
+        )
+        names = ("tokens_rgb", "tokens_other")
+        return loss, metrics | {
+            name: float(error.detach().mean()) for name, error in zip(names, errors, strict=True)
+        }
 
     def tensors(self) -> dict[str, Tensor]:
         """Nothing: batches depend on the step alone."""
@@ -142,7 +156,8 @@ class Contrast:
             metrics[f"triplets_{name}"] = float(loss.detach())
             total = total + config.triplets * loss
         if config.distill:
-            imitated, parts = imitation(data.teacher, batch_views, embeddings, self._imitate)
+            wanted = data.teacher.image_embeddings(batch_views.teacher)
+            imitated, parts = imitation(wanted, embeddings, self._imitate)
             total = total + config.distill * imitated
             metrics |= parts
         return total, metrics
@@ -185,22 +200,23 @@ def teacher_pixels(
 
 def student_embeddings(model: nn.Module, batch: Views) -> tuple[Tensor, Tensor]:
     """Embeddings `[B, D]` of both modalities, from one forward pass."""
-    device = next(model.parameters()).device
-    both = model(torch.cat([batch.rgb, batch.other]).to(device)).float()
+    both = model(torch.cat([batch.rgb, batch.other]).to(_device_of(model))).float()
     rgb, other = both.chunk(2)
     return rgb, other
 
 
-def imitation(
-    teacher: DualEncoder, batch: Views, embeddings: tuple[Tensor, Tensor], config: DistillConfig
-) -> Loss:
-    """Weighted mean absolute errors to the teacher's embeddings, summed over their width.
+def imitation(wanted: Tensor, embeddings: tuple[Tensor, Tensor], config: DistillConfig) -> Loss:
+    """Weighted mean absolute errors to the teacher's embeddings `[B, D]`, summed over their width.
 
     The published loss is the mean over the width, whose gradients are tiny for unit vectors; AdamW
     takes the same steps for both, but clipping needs the sum.
     """
-    wanted = teacher.image_embeddings(batch.teacher).clone()  # an inference tensor has no gradient
-    errors = [(embedding - wanted).abs().sum(-1).mean() for embedding in embeddings]
+    target = wanted.clone()  # an inference tensor has no gradient
+    errors = [(embedding - target).abs().sum(-1).mean() for embedding in embeddings]
     loss = config.rgb * errors[0] + config.other * errors[1]
     names = ("imitate_rgb", "imitate_other")
     return loss, {name: float(error.detach()) for name, error in zip(names, errors, strict=True)}
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device

@@ -38,6 +38,7 @@ from aligned_vq.edgevl.curation import (
     plot_confidence,
     read_pseudo_labels,
 )
+from aligned_vq.edgevl.imitator import Imitator
 from aligned_vq.edgevl.objectives import Contrast, Distillation, Share, StudentData, teacher_pixels
 from aligned_vq.edgevl.pool import PairArrays, StudentInput, embed
 from aligned_vq.edgevl.preparation import prepare_pairs
@@ -125,10 +126,12 @@ class StudentRun:
             settings = LoopSettings(
                 "distill", config.steps, config.warmup_steps, bfloat16=config.bfloat16
             )
+            width = self.teacher.token_width if config.tokens else None
+            imitator = Imitator(student, width, self.config.seed).to(self.accelerator.device)
             optimiser = torch.optim.AdamW(
-                student.parameters(), config.learning_rate, weight_decay=config.weight_decay
+                imitator.parameters(), config.learning_rate, weight_decay=config.weight_decay
             )
-            self._run(settings, student, optimiser, Distillation(self.data, config))
+            self._run(settings, imitator, student, optimiser, Distillation(self.data, config))
         return student.eval()
 
     def quantize(self, student: Student) -> QuantizedStudent:
@@ -149,7 +152,7 @@ class StudentRun:
                 quantized.parameters(), config.learning_rate, weight_decay=config.weight_decay
             )
             objective = Contrast(self.data, config, self.config.distill)
-            self._run(settings, quantized, optimiser, objective)
+            self._run(settings, quantized, quantized, optimiser, objective)
         return quantized.eval()
 
     @cached_property
@@ -161,20 +164,22 @@ class StudentRun:
     def _run(
         self,
         settings: LoopSettings,
-        model: nn.Module,
+        trained: nn.Module,
+        student: nn.Module,
         optimiser: torch.optim.Optimizer,
         objective: Distillation | Contrast,
     ) -> None:
+        """Train a module in place; the student in it is what is validated."""
         folder = self.out / settings.name
         folder.mkdir(parents=True, exist_ok=True)
         self.accelerator.init_trackers("logs")
         stage: StudentStage[Any] = StudentStage(
             settings,
             self.accelerator,
-            model,
+            trained,
             optimiser,
             objective,
-            self.validate,
+            lambda _: self.validate(student),
             self.config.validate_every,
             folder,
             self.config.seed,

@@ -57,6 +57,13 @@ def test_embeddings_are_those_of_transformers_at_length_1(small_clip: Path) -> N
     torch.testing.assert_close(embedded, torch.nn.functional.normalize(text, dim=-1))
     assert encoder.logit_scale == pytest.approx(float(model.logit_scale.detach().exp()))
     assert encoder.width == 128
+    with torch.no_grad():
+        hidden = model.vision_model(pixel_values=pixels()).last_hidden_state
+    tokens = encoder.image_features(pixels()).tokens
+    side = int((hidden.shape[1] - 1) ** 0.5)
+    assert tokens.shape == (3, encoder.token_width, side, side)
+    # Row by row, behind the class token.
+    torch.testing.assert_close(tokens[:, :, 1, 0], hidden[:, 1 + side])
 
 
 def test_a_half_that_is_not_used_is_not_read(small_clip: Path, tmp_path: Path) -> None:
@@ -83,6 +90,12 @@ def test_siglip(small_clip: Path, tmp_path: Path, count: int) -> None:
     found = encoder.image_embeddings(pixels(count, 48))
     torch.testing.assert_close(found, torch.nn.functional.normalize(expected, dim=-1))
     assert encoder.token_ids(["a gym"]).shape == (1, 16)
+    assert encoder.image_features(pixels(count, 48)).tokens.shape == (
+        count,
+        encoder.token_width,
+        3,
+        3,
+    )
 
 
 def test_siglip_2_takes_patches_in_rows(small_clip: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from aligned_vq.classifier.manifest import ClassifierModality
 from aligned_vq.cli import main
 from aligned_vq.edgevl.config import StudentRunConfig
+from aligned_vq.edgevl.imitator import Imitator
 from aligned_vq.edgevl.objectives import Contrast, Distillation
 from aligned_vq.edgevl.run import StudentRun
 from aligned_vq.errors import ConfigError
@@ -127,10 +128,28 @@ def test_one_modality_alone(settings: Settings, tmp_path: Path) -> None:
     distill = settings()["distill"] | {"rgb": 0.0}
     run = opened(settings(distill=distill), tmp_path / "run")
     objective = Distillation(run.data, run.config.distill)
-    student = run.distill()
-    student.train()
-    loss, parts = objective.loss(student, 0, objective.batch(0))
+    imitator = Imitator(run.distill(), None, 0).train()
+    loss, parts = objective.loss(imitator, 0, objective.batch(0))
     assert float(loss.detach()) == pytest.approx(parts["imitate_other"])
+
+
+@pytest.mark.parametrize("student", ["reference-vit", "reference-swin"])
+def test_tokens_of_the_teacher_are_imitated(
+    settings: Settings, tmp_path: Path, student: str
+) -> None:
+    distill = settings()["distill"] | {"tokens": 2.0, "steps": 12, "warmup_steps": 0}
+    run = opened(settings(distill=distill, student=student), tmp_path / "run")
+    trained = run.distill()
+    lines = (tmp_path / "run" / "distill" / "losses.jsonl").read_text().splitlines()
+    first, last = (json.loads(lines[i]) for i in (0, -1))
+    for modality in ("rgb", "other"):
+        assert last[f"tokens_{modality}"] < first[f"tokens_{modality}"]
+    terms = ("imitate_rgb", "imitate_other", "tokens_rgb", "tokens_other")
+    weights = (1.0, 1.0, 2.0, 2.0)
+    weighted = sum(weight * first[name] for weight, name in zip(weights, terms, strict=True))
+    assert first["loss"] == pytest.approx(weighted, rel=1e-3)
+    # The layer that predicts tokens is not part of the student.
+    assert not any("to_teacher" in name for name in trained.state_dict())
 
 
 def test_the_folder_of_another_run_is_refused(settings: Settings, tmp_path: Path) -> None:

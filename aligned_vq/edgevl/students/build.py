@@ -19,8 +19,8 @@ _TRUNKS: dict[str, type[nn.Module]] = {"vit": VitTrunk, "swin": SwinTrunk, "dat"
 class Student(nn.Module):
     """An image encoder in the teacher's embedding space.
 
-    A linear head maps the pooled tokens to the teacher's width; behind Swin and DAT a LayerNorm
-    follows, as in EdgeVL.
+    A linear head maps the mean of all tokens, a ViT's class token included, to the teacher's width;
+    behind Swin and DAT a LayerNorm follows, as in EdgeVL.
 
     Args:
         config: dimensions.
@@ -40,10 +40,19 @@ class Student(nn.Module):
         Raises:
             ConfigError: the pixels have another shape.
         """
+        return self.embedding(self.tokens(pixels))
+
+    def tokens(self, pixels: Tensor) -> Tensor:
+        """Tokens `[B, N, C]` of the last stage; the last ones are its grid, row by row."""
         check_pixels(self.config, pixels)
+        tokens: Tensor = self.trunk(pixels)
+        return tokens
+
+    def embedding(self, tokens: Tensor) -> Tensor:
+        """Embeddings `[B, D]` of length 1 of tokens `[B, N, C]`."""
         # A batch of single tokens `[B, 1, C]`: the head becomes a matrix product, as every other
         # linear layer.
-        pooled = self.trunk(pixels).unsqueeze(1)
+        pooled = tokens.mean(dim=1, keepdim=True)
         embedding: Tensor = self.norm(self.head(pooled)).squeeze(1)
         return F.normalize(embedding, dim=-1)
 

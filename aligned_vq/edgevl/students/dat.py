@@ -17,7 +17,7 @@ from aligned_vq.edgevl.students.windows import WindowAttention
 
 
 class DatTrunk(nn.Module):
-    """Pixels `[B, 3, H, W]` to the mean `[B, C]` of the last stage's tokens after LayerNorm."""
+    """Pixels `[B, 3, H, W]` to the last stage's tokens `[B, N, C]` after LayerNorm."""
 
     def __init__(self, config: StudentConfig) -> None:
         super().__init__()
@@ -26,12 +26,12 @@ class DatTrunk(nn.Module):
         self.apply(_initialise)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """The mean of the tokens, `[B, C]`."""
+        """The tokens, row by row."""
         x = pixels
         for stage in self.stages:
             x = stage(x)
         tokens: Tensor = self.norm(x.flatten(2).transpose(1, 2))
-        return tokens.mean(dim=1)
+        return tokens
 
 
 class _DatStage(nn.Module):

@@ -1,4 +1,4 @@
-"""The Swin student: transformers' Swin, pooled."""
+"""The Swin student: transformers' Swin."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from aligned_vq.edgevl.students.windows import shift_mask
 
 
 class SwinTrunk(nn.Module):
-    """Pixels `[B, 3, H, W]` to the mean `[B, C]` of the last stage's tokens after LayerNorm.
+    """Pixels `[B, 3, H, W]` to the last stage's tokens `[B, N, C]` after LayerNorm.
 
     As in transformers, only attention is left out by stochastic depth, not the perceptron.
     """
@@ -61,9 +61,9 @@ class SwinTrunk(nn.Module):
                     block.drop_path = DropPath(block.drop_path.drop_prob)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """The mean of the tokens, `[B, C]`."""
-        tokens: Tensor = self.model(pixels).last_hidden_state  # [B, N, C]
-        return tokens.mean(dim=1)
+        """The tokens, row by row."""
+        tokens: Tensor = self.model(pixels).last_hidden_state
+        return tokens
 
 
 class SwinWindowAttention(nn.Module):

@@ -1,4 +1,4 @@
-"""The ViT student: transformers' ViT, and the mean over its tokens."""
+"""The ViT student: transformers' ViT."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ from aligned_vq.edgevl.students.layers import CHANNELS, PatchProjection
 
 
 class VitTrunk(nn.Module):
-    """Pixels `[B, 3, H, W]` to the mean `[B, C]` of all tokens after the final LayerNorm.
-
-    The class token is part of the mean, as in EdgeVL.
-    """
+    """Pixels `[B, 3, H, W]` to all tokens `[B, 1 + N, C]` after the final LayerNorm."""
 
     def __init__(self, config: StudentConfig) -> None:
         super().__init__()
@@ -37,6 +34,6 @@ class VitTrunk(nn.Module):
         self.model.embeddings.patch_embeddings = PatchProjection(CHANNELS, width, config.patch_size)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """The mean of the tokens, `[B, C]`."""
-        tokens: Tensor = self.model(pixels).last_hidden_state  # [B, N, C]
-        return tokens.mean(dim=1)
+        """The class token, then the others row by row."""
+        tokens: Tensor = self.model(pixels).last_hidden_state
+        return tokens

@@ -30,10 +30,10 @@ class DualEncoderRecipe:
 
     rooms: int = 16_200
     part: CaptionStage = CaptionStage(
-        "captions-part", 4600, 48, 1e-3, warmup_steps=150, bfloat16=True, kept_share=0.5
+        "captions-part", 3200, 48, 1e-3, warmup_steps=150, bfloat16=True, kept_share=0.4
     )
     whole: CaptionStage = CaptionStage(
-        "captions-whole", 400, 48, 3e-4, warmup_steps=50, bfloat16=True, number=1
+        "captions-whole", 500, 48, 3e-4, warmup_steps=50, bfloat16=True, number=1
     )
 
 
