@@ -37,7 +37,7 @@ class EdgeProcess(JsonProcess):
         return self.request(None)
 
 
-def _peak_mb() -> float:
+def peak_memory_mb() -> float:
     """Peak resident memory of this process in MB.
 
     `getrusage` would include the parent's memory between fork and exec.
@@ -63,7 +63,7 @@ def main(bundle: str, backend: str, threads: str) -> None:
         encoded = encoder.encode(load_image(noise))
         response = {
             "ms": {stage: ns / 1e6 for stage, ns in encoded.timings.stages_ns.items()},
-            "peak_mb": _peak_mb(),
+            "peak_mb": peak_memory_mb(),
         }
         print(json.dumps(response), flush=True)
 

@@ -1,17 +1,20 @@
-"""Size and time of students' int8 graphs beside their float32 graphs, on one thread.
+"""Size, time and memory of students' int8 graphs beside their float32 graphs, on one thread.
 
-    python -m benchmarks.speed.students --presets reference published
+    python -m benchmarks.speed.students --presets reference published --clip
 
 Weights are random: size and time do not depend on them. Both graphs run in turn, so that other load
-on the machine meets both.
+on the machine meets both. Memory is the peak of a process that loads numpy, ONNX Runtime and the
+graph, and embeds an image. `--clip` adds the image half of CLIP ViT-B/16 in float32.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +22,11 @@ import numpy as np
 import onnxruntime
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.export import Dim
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from aligned_vq.edgevl.quantization.onnx_files import export_fp32_onnx
+from aligned_vq.edgevl.quantization.onnx_files import export_fp32_onnx, write_program
 from aligned_vq.edgevl.quantization.student import QuantizedStudent
 from aligned_vq.edgevl.students.build import build_student
 from aligned_vq.edgevl.students.config import ARCHITECTURES, preset
@@ -29,6 +35,17 @@ from benchmarks.harness.provenance import provenance
 
 CALIBRATION_IMAGES = 8
 WARM_UP_RUNS = 3
+_ONE_IMAGE = """
+import sys
+import numpy, onnxruntime
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = 1
+session = onnxruntime.InferenceSession(sys.argv[1], options)
+side = int(sys.argv[2])
+session.run(None, {"pixels": numpy.zeros((1, 3, side, side), numpy.float32)})
+from benchmarks.harness.edge_process import peak_memory_mb
+print(peak_memory_mb())
+"""
 
 
 def session(path: Path) -> onnxruntime.InferenceSession:
@@ -50,6 +67,52 @@ def times_ms(sessions: list[Any], pixels: NDArray[np.float32], rounds: int) -> l
     return [float(np.median(taken)) for taken in spent]
 
 
+def resident_mb(graph: Path, side_px: int) -> float:
+    """Peak resident memory in MB of a process that embeds one image."""
+    command = [sys.executable, "-c", _ONE_IMAGE, str(graph), str(side_px)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+class _ClipImages(nn.Module):
+    """The image half of CLIP: normalised pixels `[B, 3, H, W]` to unit vectors `[B, D]`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.config = CLIPVisionConfig(
+            hidden_size=768,
+            intermediate_size=3072,
+            num_hidden_layers=12,
+            num_attention_heads=12,
+            patch_size=16,
+            projection_dim=512,
+        )
+        self.model = CLIPVisionModelWithProjection(self.config)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        embeddings: Tensor = self.model(pixel_values=pixels).image_embeds
+        return nn.functional.normalize(embeddings, dim=-1)
+
+
+def measure_clip(rounds: int) -> dict[str, Any]:
+    """The row of CLIP ViT-B/16."""
+    model = _ClipImages().eval()
+    side = model.config.image_size
+    shapes = ({0: Dim("batch")},)
+    program = torch.export.export(model, (torch.zeros(2, 3, side, side),), dynamic_shapes=shapes)
+    with tempfile.TemporaryDirectory() as folder:
+        graph = Path(folder, "clip.onnx")
+        write_program(program, graph)
+        (median,) = times_ms([session(graph)], np.zeros((1, 3, side, side), np.float32), rounds)
+        return {
+            "student": "CLIP ViT-B/16, float32",
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "fp32_mb": round(graph.stat().st_size / 1e6, 2),
+            "fp32_ms": round(median, 2),
+            "fp32_resident_mb": round(resident_mb(graph, side)),
+        }
+
+
 def measure(name: str, architecture: str, rounds: int) -> dict[str, Any]:
     """One row of the table."""
     config = preset(name, architecture)
@@ -64,6 +127,7 @@ def measure(name: str, architecture: str, rounds: int) -> dict[str, Any]:
         export_fp32_onnx(student, whole)
         quantized.export_onnx(small)
         sizes = [path.stat().st_size / 1e6 for path in (whole, small)]
+        resident = [resident_mb(path, side) for path in (whole, small)]
         sessions = [session(path) for path in (whole, small)]
         one = pixels[:1].numpy()
         medians = times_ms(sessions, one, rounds)
@@ -80,6 +144,8 @@ def measure(name: str, architecture: str, rounds: int) -> dict[str, Any]:
         "fp32_ms": round(medians[0], 2),
         "int8_ms": round(medians[1], 2),
         "time_ratio": round(medians[1] / medians[0], 3),
+        "fp32_resident_mb": round(resident[0]),
+        "int8_resident_mb": round(resident[1]),
         "agreement_db": round(float(10 * np.log10(np.square(expected).sum() / noise)), 1),
     }
 
@@ -88,14 +154,21 @@ def main() -> int:
     """Print a row for each preset and architecture."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--presets", nargs="+", default=["reference"])
+    parser.add_argument("--clip", action="store_true", help="add CLIP ViT-B/16")
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
     options = parser.parse_args()
+    measures = [
+        partial(measure, name, architecture, options.rounds)
+        for name in options.presets
+        for architecture in ARCHITECTURES
+    ]
+    if options.clip:
+        measures.append(partial(measure_clip, options.rounds))
     rows = []
-    for name in options.presets:
-        for architecture in ARCHITECTURES:
-            rows.append(measure(name, architecture, options.rounds))
-            print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
+    for one in measures:
+        rows.append(one())
+        print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
     if options.out:
         write_json(options.out, {"rows": rows, **provenance()})
     return 0
