@@ -2,7 +2,7 @@
 
     python -m benchmarks.speed.classify --bundle reference
 
-Reference rooms are written as files, JPEG in colour and 16-bit PNG in depth; a warm `EdgeClassifier`
+Reference rooms become files, JPEG in colour and 16-bit PNG in depth; a warm `EdgeClassifier`
 classifies them as `edge-client classify` does, which decodes in separate processes. Every socket
 that Python or a library below it opens in this process is counted, apart from pipes to the decoding
 processes.
