@@ -12,8 +12,10 @@ CHECKPOINT = _FOLDER / "checkpoint"
 devices install: `aligned-vq-reference` adds it, and the bundle's cloud half."""
 BUNDLE = _FOLDER / "bundle"
 """The bundle trained for it: at most 866 B per image."""
+DUAL_ENCODER = _FOLDER / "dual_encoder" / "checkpoint"
+"""A CLIP that knows the reference rooms, float16; installed with `CHECKPOINT`."""
 CLASSIFIER = _FOLDER / "classifier"
-"""The bundle of a classifier that runs on the device alone; not part of this version yet."""
+"""The bundle of a student of it, which runs on the device alone."""
 NAME = "reference"
 """Accepted by the commands in place of a path."""
 
@@ -24,27 +26,27 @@ def checkpoint_source(source: str) -> str:
     Raises:
         ConfigError: the reference model's weights are not installed.
     """
-    if source != NAME:
-        return source
-    if not CHECKPOINT.is_dir():
-        raise ConfigError(
-            f"expected the reference model's weights in {CHECKPOINT}, got none; install them from "
-            "a source tree: pip install ./aligned_vq/reference"
-        )
-    return str(CHECKPOINT)
+    return str(_weights(CHECKPOINT)) if source == NAME else source
+
+
+def dual_encoder_source(source: str) -> str:
+    """The shipped CLIP's directory for `reference`, anything else unchanged.
+
+    Raises:
+        ConfigError: the reference model's weights are not installed.
+    """
+    return str(_weights(DUAL_ENCODER)) if source == NAME else source
 
 
 def classifier_source(source: str | Path) -> Path:
-    """The shipped classifier's directory for `reference`, anything else unchanged.
+    """The shipped classifier's directory for `reference`, anything else unchanged."""
+    return CLASSIFIER if str(source) == NAME else Path(source)
 
-    Raises:
-        ConfigError: this installation has no reference classifier.
-    """
-    if str(source) != NAME:
-        return Path(source)
-    if not CLASSIFIER.is_dir():
+
+def _weights(folder: Path) -> Path:
+    if not folder.is_dir():
         raise ConfigError(
-            f"expected the reference classifier in {CLASSIFIER}, which this version has not yet; "
-            "train one with `aligned-vq edgevl-train` and name its folder"
+            f"expected the reference model's weights in {folder}, got none; install them from "
+            "a source tree: pip install ./aligned_vq/reference"
         )
-    return CLASSIFIER
+    return folder

@@ -107,7 +107,7 @@ class StudentRunConfig:
     """A whole run.
 
     Args:
-        teacher: directory or hub id of a dual encoder.
+        teacher: directory or hub id of a dual encoder, or `reference`.
         student: a preset of students, such as reference-vit, swin-t.
         pairs: the data.
         distill: stage 1.
@@ -116,7 +116,7 @@ class StudentRunConfig:
         seed: of everything that is random.
     """
 
-    teacher: str = ""
+    teacher: str = "reference"
     student: str = "reference-vit"
     pairs: PairsConfig = field(default_factory=PairsConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)

@@ -50,6 +50,7 @@ from aligned_vq.errors import ConfigError
 from aligned_vq.files.atomic_file import write_json
 from aligned_vq.images.depth import RangeSettings
 from aligned_vq.images.modality import Modality
+from aligned_vq.shipped import dual_encoder_source
 from aligned_vq.training.loop import LoopSettings
 
 MODALITIES = ("rgb", "other")
@@ -99,13 +100,14 @@ class StudentRun:
             all_labels() if config.pairs.labels == "rooms" else read_labels(config.pairs.labels)
         )
         self.accelerator = _new_accelerator(out)
-        self.teacher = DualEncoder(config.teacher, device=str(self.accelerator.device))
-        source = open_pairs(config.pairs.train, "train")
-        self.modality: Modality = source.modality
+        source = dual_encoder_source(config.teacher)
+        self.teacher = DualEncoder(source, device=str(self.accelerator.device))
+        pairs = open_pairs(config.pairs.train, "train")
+        self.modality: Modality = pairs.modality
         self.student_config = _student_config(config, self.teacher)
         self._check_identity()
         self.prepare = StudentInput(self.student_config.image_size)
-        training, validation = hold_out(source, config.pairs.validation_share)
+        training, validation = hold_out(pairs, config.pairs.validation_share)
         # One process decodes the images; the others read its result.
         with self.accelerator.main_process_first():
             self.training = self._prepared(training, "train")

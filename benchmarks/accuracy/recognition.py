@@ -32,6 +32,7 @@ from aligned_vq.errors import ConfigError
 from aligned_vq.files.atomic_file import write_json
 from aligned_vq.images.depth import grey_image
 from aligned_vq.images.preprocess import preprocess_batch
+from aligned_vq.shipped import dual_encoder_source
 from benchmarks.harness.provenance import provenance
 from edge_client.classifier.classifier import EdgeClassifier
 
@@ -132,7 +133,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", required=True, help="such as scannet:FOLDER")
     parser.add_argument("--split", default="valid")
-    parser.add_argument("--teacher", default="", help="a dual encoder, beside the device")
+    parser.add_argument("--teacher", default="", help="a dual encoder or `reference`")
     parser.add_argument("--bundle", default="", help="a classifier bundle")
     parser.add_argument("--unseen", nargs="*", default=[], help="labels that were not trained on")
     parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
@@ -145,7 +146,7 @@ def main() -> int:
     truth, labels = labelled(source)
     results: dict[str, dict[str, Any]] = {}
     if options.teacher:
-        teacher = DualEncoder(options.teacher)
+        teacher = DualEncoder(dual_encoder_source(options.teacher))
         scores = teacher_scores(teacher, source, truth, labels)
         results["teacher"] = {name: row(one, options.unseen) for name, one in scores.items()}
     if options.bundle:

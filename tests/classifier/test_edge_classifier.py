@@ -171,12 +171,6 @@ def test_a_graph_of_another_kind(tmp_path: Path) -> None:
         EdgeClassifier(folder)
 
 
-def test_without_the_reference_bundle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("aligned_vq.shipped.CLASSIFIER", tmp_path / "none")
-    with pytest.raises(ConfigError, match="expected the reference classifier in"):
-        EdgeClassifier()
-
-
 def test_a_folder_that_is_no_bundle(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"expected a classifier bundle with .*classifier.json"):
         EdgeClassifier(tmp_path)
