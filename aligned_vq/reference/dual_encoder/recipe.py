@@ -19,7 +19,12 @@ from aligned_vq.reference.dual_encoder.blueprint import (
     build_image_processor,
     build_tokenizer,
 )
-from aligned_vq.reference.dual_encoder.training import CaptionStage, caption_ids, train_on_captions
+from aligned_vq.reference.dual_encoder.training import (
+    CaptionLearner,
+    CaptionStage,
+    caption_ids,
+    train_on_captions,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +38,7 @@ class DualEncoderRecipe:
         "captions-part", 3200, 48, 1e-3, warmup_steps=150, bfloat16=True, kept_share=0.4
     )
     whole: CaptionStage = CaptionStage(
-        "captions-whole", 500, 48, 3e-4, warmup_steps=50, bfloat16=True, number=1
+        "captions-whole", 600, 48, 7e-4, warmup_steps=50, bfloat16=True, number=1
     )
 
 
@@ -48,10 +53,12 @@ def train_dual_encoder(
     labels = (*all_labels(), *room_kinds().scannet)
     pool = RoomPool(workdir / "teacher-train", RoomSet("train", labels), recipe.rooms)
     tokenizer = build_tokenizer(pool.captions)
-    model = build_dual_encoder(tokenizer).to(device)
+    model = build_dual_encoder(tokenizer)
     ids = caption_ids(tokenizer, pool.captions)
+    # One for both stages: new heads would unlearn what the tower knows.
+    learner = CaptionLearner(model, ids).to(device)
     for stage in (recipe.part, recipe.whole):
-        train_on_captions(model, pool, ids, stage, workdir)
+        train_on_captions(learner, pool, ids, stage, workdir)
     with new_folder(out, FILES) as new:
         model.half().save_pretrained(new)
         tokenizer.save_pretrained(new)

@@ -66,15 +66,17 @@ class CaptionLearner(nn.Module):
 
     Args:
         model: the dual encoder.
-        counts: how often each token occurs in all captions, `[V]`.
+        ids: token ids of all captions, `[N, L]`.
     """
 
     rarity: Tensor
 
-    def __init__(self, model: CLIPModel, counts: Tensor) -> None:
+    def __init__(self, model: CLIPModel, ids: NDArray[np.int64]) -> None:
         super().__init__()
         self.model = model
-        self.from_image = nn.Linear(VISION_WIDTH, len(counts))
+        size = model.config.text_config.vocab_size
+        counts = torch.from_numpy(np.bincount(ids.ravel(), minlength=size)).float()
+        self.from_image = nn.Linear(VISION_WIDTH, size)
         self.from_patches = nn.Linear(VISION_WIDTH, len(furniture_names()))
         # Inverse document frequency: words that most captions have say little.
         self.register_buffer("rarity", torch.log(counts.sum() / (counts + 1)), persistent=False)
@@ -140,22 +142,22 @@ def _furniture_loss(logits: Tensor, shown: Tensor) -> Tensor:
 
 
 def train_on_captions(
-    model: CLIPModel, pool: RoomPool, ids: NDArray[np.int64], stage: CaptionStage, workdir: Path
+    learner: CaptionLearner,
+    pool: RoomPool,
+    ids: NDArray[np.int64],
+    stage: CaptionStage,
+    workdir: Path,
 ) -> None:
-    """Train a dual encoder in place.
+    """Train a dual encoder and its heads in place.
 
     Args:
-        model: on the device to train on.
+        learner: on the device to train on.
         pool: the rooms.
         ids: token ids of their captions, padded, `[N, L]`.
         stage: how long and how fast.
         workdir: keeps the state of an interrupted stage.
     """
-    device = model.logit_scale.device
-    counts = torch.from_numpy(
-        np.bincount(ids.ravel(), minlength=model.config.text_config.vocab_size)
-    )
-    learner = CaptionLearner(model, counts.float()).to(device)
+    device = learner.model.logit_scale.device
 
     def batch_of(step: int) -> CaptionBatch:
         rng = np.random.default_rng([3, stage.number, step])
