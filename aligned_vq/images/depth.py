@@ -78,6 +78,8 @@ def check_range(modality: str, settings: RangeSettings | None) -> None:
             f"expected a modality of {', '.join(CAMERA_MODALITIES)}, with a range unless it is "
             f"rgb, got {modality!r} with {settings}; correct it"
         )
+    if settings is not None:
+        _check_metres(modality, settings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,15 +195,19 @@ def _metres(values: NDArray[np.float32], stored: np.dtype[Any]) -> NDArray[np.fl
     return values / np.float32(1000) if stored == np.uint16 else values
 
 
+def _check_metres(modality: str, settings: RangeSettings) -> None:
+    if modality == "depth" and settings.fixed is not None and settings.fixed[1] > MAX_DEPTH_M:
+        raise ConfigError(
+            f"expected a range of depth in metres, at most {MAX_DEPTH_M:g}, got {settings.fixed}, "
+            "which looks like millimetres; divide by 1000"
+        )
+
+
 def _bounds(
     values: NDArray[np.float32], settings: RangeSettings, modality: str
 ) -> tuple[float, float]:
     if settings.fixed is not None:
-        if modality == "depth" and settings.fixed[1] > MAX_DEPTH_M:
-            raise ConfigError(
-                f"expected a range of depth in metres, at most {MAX_DEPTH_M:g}, got "
-                f"{settings.fixed}, which looks like millimetres; divide by 1000"
-            )
+        _check_metres(modality, settings)
         return settings.fixed
     low, high = (float(bound) for bound in np.percentile(values, settings.percentiles))
     if low == high:

@@ -33,9 +33,10 @@ def frame_valid(
     Raises:
         InvalidInput: the image is to be padded and has a side of more than `MAX_PADDED_SIDE`.
     """
-    padded, resized, row_crop, column_crop = framing(*values.shape, settings)
-    rows = _Span.seen(row_crop, values.shape[0], padded[0], resized[0])
-    columns = _Span.seen(column_crop, values.shape[1], padded[1], resized[1])
+    height, width = values.shape
+    padded, resized, row_crop, column_crop = framing(height, width, settings)
+    rows = _Span.seen(row_crop, height, padded[0], resized[0])
+    columns = _Span.seen(column_crop, width, padded[1], resized[1])
     place = np.s_[
         rows.offset : rows.offset + rows.length, columns.offset : columns.offset + columns.length
     ]

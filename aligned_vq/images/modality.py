@@ -58,7 +58,7 @@ class Pixels:
         if str(self.values.dtype) not in form.dtypes:
             raise InvalidInput(
                 f"expected {self.modality} pixels of {' or '.join(form.dtypes)} ({form.meaning}), "
-                f"got {self.values.dtype}: convert them with astype"
+                f"got {self.values.dtype}: convert them, or name the modality that they are of"
             )
 
     @property

@@ -158,6 +158,7 @@ def decode(
                 f"({header.form}, {header.width} x {header.height}) takes {needed_mib} MiB: send a "
                 "smaller image, or a baseline JPEG"
             )
+        preparation.admit(header)
         headers.append(header)
         # From now on the process may use this much memory, and not more.
         admit(header.decoded_pixels, memory_bytes + SPARE_BYTES)
@@ -190,7 +191,7 @@ def view_message(decoded: DecodedView) -> tuple[bytes, memoryview]:
 
 
 def view_from_message(fields: dict[str, Any], pixels: bytearray) -> DecodedView:
-    """The decoded view in a message of `view_message`."""
+    """The decoded view in a message of `view_message`, without its modality."""
     view = View(np.frombuffer(pixels, np.uint8).reshape(fields["shape"]))
     return DecodedView(view, fields["width"], fields["height"], fields["file_bytes"])
 

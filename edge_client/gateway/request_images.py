@@ -26,7 +26,7 @@ async def open_image(
     text: bytes | memoryview,
     param: str,
     caller: str,
-    preparation: Preparation | None = None,
+    preparation: Preparation,
 ) -> DecodedView:
     """The decoded image of a data URI.
 
@@ -35,7 +35,7 @@ async def open_image(
         text: the URI's base64 text, see `encoded_text`.
         param: its position in the request, for errors.
         caller: who sent the request.
-        preparation: for another model than the bundle's.
+        preparation: modality of the image, and what its model expects.
 
     Raises:
         Refusal: it is no image that can be used.
