@@ -15,13 +15,13 @@ from aligned_vq.split.vision import VisionPrefix
 ROOM = RangeSettings(fixed=(0.5, 5.0))
 
 
-def changed_prefix(bundle: Path, seed: int = 0) -> VisionPrefix:
-    """The bundle's own prefix with slightly changed weights."""
+def changed_prefix(bundle: Path, seed: int = 0, strength: float = 0.05) -> VisionPrefix:
+    """The bundle's own prefix with noise of so many standard deviations on its weights."""
     prefix = open_edge_bundle(bundle).prefix
     generator = torch.Generator().manual_seed(seed)
     for parameter in prefix.parameters():
         noise = torch.randn(parameter.shape, generator=generator)
-        parameter.data = parameter.data + 0.05 * parameter.data.std(correction=0) * noise
+        parameter.data = parameter.data + strength * parameter.data.std(correction=0) * noise
     return prefix
 
 

@@ -176,7 +176,7 @@ def test_arrays_and_pillow_images_of_the_wrong_modality(bundle: Path) -> None:
             with pytest.raises(InvalidInput, match="looks like depth"):
                 client.compress(source)
         for source in (colour(), np.asarray(colour())):
-            with pytest.raises(InvalidInput, match="expected (depth pixels|pixels .* of depth)"):
+            with pytest.raises(InvalidInput, match=r"expected (depth pixels|pixels .* of depth)"):
                 client.compress(source, modality="depth")
         with pytest.raises(InvalidInput, match="a view of depth, got one of rgb"):
             client.compress(client.view(colour()), modality="depth")
