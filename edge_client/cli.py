@@ -24,9 +24,6 @@ from edge_client.probe import probe, write_textfile
 from edge_client.watch.cli import add_options, watch
 from protos.access import tokens
 
-_QUALITY_HELP = (
-    "operating point of the bundle, such as low, medium, high or fixed; default: the bundle's"
-)
 DEFAULT_TARGET = "127.0.0.1:50051"
 _ISOLATE = "isolate_images"
 """The one field of `EdgeConfig` without an option: files on a command line are untrusted."""
@@ -244,7 +241,12 @@ def _add_sampling(command: ArgumentParser) -> None:
 
 
 def _add_encoding(command: ArgumentParser) -> None:
-    command.add_argument("--quality", type=str | None, default=None, help=_QUALITY_HELP)
+    command.add_argument(
+        "--quality",
+        type=str | None,
+        default=None,
+        help="operating point, such as low, medium, high or fixed; default: the bundle's",
+    )
     command.add_argument(
         "--modality", default="rgb", choices=CAMERA_MODALITIES, help="what the camera measures"
     )

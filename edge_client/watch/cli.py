@@ -87,7 +87,7 @@ def watch(client: EdgeClient, options: Namespace, sampling: SamplingOptions) -> 
     Raises:
         ConfigError: source, queue, classifier or a number cannot be used, or the modality has no
             fixed range, which a video needs.
-        InvalidInput: the bundle has not the modality.
+        InvalidInput: the bundle, or the classifier's, has not the modality.
     """
     half = client.encoder.manifest.edge_half(options.modality)
     source = open_source(options.source, once=options.once, modality=half.modality)
@@ -122,6 +122,7 @@ def watch(client: EdgeClient, options: Namespace, sampling: SamplingOptions) -> 
         labels = None
         if options.labels or options.ask_when or options.classifier:
             classifier = stack.enter_context(_open_classifier(client, options.classifier))
+            classifier.preparation(half.modality)  # raises, before the first frame would
             chosen = parse_labels(options.labels, classifier)
             labels = FrameLabels(classifier, chosen, options.ask_when)
         plan = WatchPlan(options.ask, sampling, options.every, change, queue, labels)
