@@ -241,12 +241,8 @@ def _add_sampling(command: ArgumentParser) -> None:
 
 
 def _add_encoding(command: ArgumentParser) -> None:
-    command.add_argument(
-        "--quality",
-        type=str | None,
-        default=None,
-        help="operating point, such as low, medium, high or fixed; default: the bundle's",
-    )
+    quality = "operating point, such as low, medium, high or fixed; default: the bundle's"
+    command.add_argument("--quality", type=str | None, default=None, help=quality)
     command.add_argument(
         "--modality", default="rgb", choices=CAMERA_MODALITIES, help="what the camera measures"
     )
