@@ -14,6 +14,7 @@ from typing import Self, TypeVar, Unpack
 
 from PIL.Image import Image
 
+from aligned_vq.images.modality import Pixels
 from aligned_vq.images.preprocess import View
 from edge_client.answer import Answer
 from edge_client.client import EdgeClient, History, SamplingOptions
@@ -82,13 +83,14 @@ class AsyncEdgeClient:
         open_stream = partial(self._client.stream, image, question, history, **sampling)
         return AsyncAnswerStream(open_stream, self._threads)
 
-    async def compress(self, image: ImageOrPayload, *, quality: str | None = None) -> EncodedImage:
+    async def compress(
+        self, image: ImageOrPayload, *, quality: str | None = None, modality: str = "rgb"
+    ) -> EncodedImage:
         """The payload of an image; see `EdgeClient.compress`."""
-        return await _in_thread(
-            self._threads, partial(self._client.compress, image, quality=quality)
-        )
+        work = partial(self._client.compress, image, quality=quality, modality=modality)
+        return await _in_thread(self._threads, work)
 
-    async def payload_bytes(self, image: Image | View) -> dict[str, int]:
+    async def payload_bytes(self, image: Image | Pixels | View) -> dict[str, int]:
         """Payload body sizes by operating point; see `EdgeEncoder.payload_bytes`."""
         return await _in_thread(self._threads, partial(self.encoder.payload_bytes, image))
 

@@ -14,6 +14,7 @@ from jsonargparse import ArgumentParser, Namespace
 from aligned_vq.bitstream import to_frame
 from aligned_vq.errors import AlignedVQError, ConfigError
 from aligned_vq.files.atomic_file import write_file
+from aligned_vq.images.modality import CAMERA_MODALITIES
 from aligned_vq.telemetry.logs import FORMATS, configure
 from edge_client.classifier import cli as classifying
 from edge_client.client import EdgeClient, SamplingOptions
@@ -23,9 +24,6 @@ from edge_client.probe import probe, write_textfile
 from edge_client.watch.cli import add_options, watch
 from protos.access import tokens
 
-_QUALITY_HELP = (
-    "operating point of the bundle, such as low, medium, high or fixed; default: the bundle's"
-)
 DEFAULT_TARGET = "127.0.0.1:50051"
 _ISOLATE = "isolate_images"
 """The one field of `EdgeConfig` without an option: files on a command line are untrusted."""
@@ -71,6 +69,7 @@ def _watch(client: EdgeClient, options: Namespace) -> None:
 def _sampling(options: Namespace) -> SamplingOptions:
     return SamplingOptions(
         quality=options.quality,
+        modality=options.modality,
         max_tokens=options.max_tokens,
         temperature=options.temperature,
         seed=options.seed,
@@ -99,7 +98,7 @@ def _ask(client: EdgeClient, options: Namespace) -> None:
 
 
 def _compress(client: EdgeClient, options: Namespace) -> None:
-    encoded = client.compress(options.image, quality=options.quality)
+    encoded = client.compress(options.image, quality=options.quality, modality=options.modality)
     frame = to_frame(encoded.payload)
     write_file(options.output, frame)
     payload = encoded.payload
@@ -133,6 +132,7 @@ def _check(client: EdgeClient, options: Namespace) -> None:
         "backend": client.encoder.backend.name,
         "quantizer": asdict(manifest.quantizer),
         "qualities": [point.name for point in manifest.operating_points],
+        "modalities": [half.modality for half in manifest.edge_halves],
         "fixed_payload_bytes": manifest.quantizer.payload_bytes(manifest.features.num_tokens),
         "max_question_chars": info.max_question_chars,
         "max_answer_tokens": info.max_answer_tokens,
@@ -141,7 +141,7 @@ def _check(client: EdgeClient, options: Namespace) -> None:
         print(json.dumps(figures))
         return
     print(f"{options.target} serves this bundle ({info.manifest_digest.hex()})")
-    for name in ("model", "split", "link", "backend", "qualities", "service_version"):
+    for name in ("model", "split", "link", "backend", "qualities", "modalities", "service_version"):
         print(f"  {name.replace('_', ' ')}: {figures[name]}")
 
 
@@ -210,7 +210,7 @@ def _parser() -> ArgumentParser:
     )
     compress = _command()
     compress.add_argument("image", help="path of an image")
-    compress.add_argument("--quality", type=str | None, default=None, help=_QUALITY_HELP)
+    _add_encoding(compress)
     compress.add_argument("-o", "--output", required=True, help=".avq file to write")
     commands.add_subcommand("compress", compress, help="write an image's payload to a file")
     commands.add_subcommand(
@@ -233,10 +233,18 @@ def _add_sampling(command: ArgumentParser) -> None:
         "--max_tokens", type=int, default=0, help="limit of the answer; 0: the service's default"
     )
     command.add_argument("--temperature", type=float, default=0.0, help="0: greedy; else 0.01 to 2")
-    command.add_argument("--quality", type=str | None, default=None, help=_QUALITY_HELP)
+    _add_encoding(command)
     command.add_argument("--seed", type=int | None, default=None, help="makes sampling repeatable")
     command.add_argument(
         "--stop", type=str, action="append", help="text that ends the answer; may be repeated"
+    )
+
+
+def _add_encoding(command: ArgumentParser) -> None:
+    quality = "operating point, such as low, medium, high or fixed; default: the bundle's"
+    command.add_argument("--quality", type=str | None, default=None, help=quality)
+    command.add_argument(
+        "--modality", default="rgb", choices=CAMERA_MODALITIES, help="what the camera measures"
     )
 
 

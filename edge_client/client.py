@@ -10,6 +10,7 @@ from typing import Any, Self, TypedDict, Unpack
 from aligned_vq.answers import Sampling
 from aligned_vq.errors import AlignedVQError, InvalidInput, ManifestMismatch
 from aligned_vq.images.load import ImageSource
+from aligned_vq.images.modality import CameraModality
 from aligned_vq.images.preprocess import View
 from aligned_vq.telemetry.traces import open_traces
 from edge_client.answer import Answer
@@ -29,10 +30,13 @@ History = Iterable[tuple[str, str]]
 
 
 class SamplingOptions(TypedDict, total=False):
-    """Keyword arguments that override fields of `Sampling`, and the operating point."""
+    """Keyword arguments that override fields of `Sampling`, and how the image is encoded."""
 
     quality: str | None
     """Operating point of the bundle, such as "low", "medium" or "high"; None: its default."""
+    modality: CameraModality
+    """What the camera measures: "rgb" (the default), or another one of the bundle. Of no effect on
+    payloads and views, which are encoded or prepared already."""
 
     max_tokens: int
     temperature: float
@@ -47,6 +51,7 @@ class EdgeClient:
 
         with EdgeClient("localhost:50051", "bundle/") as client:
             answer = client.ask("photo.jpg", "What colour is the star?")
+            answer = client.ask("depth.png", "How many chairs are there?", modality="depth")
 
     Args:
         target: `host:port` of the cloud service; several, as a list or separated by commas, share
@@ -72,8 +77,13 @@ class EdgeClient:
         transports = [transport] if transport else _transports(target, config)
         self._targets = Targets(transports, config)
         self._traces = open_traces(config.traces, "edge-client")
-        self._opener = ImageOpener(self.encoder, config)
-        self._images = RememberedImages(self.encoder, config.remembered_images, self._opener.view)
+        self._opener = ImageOpener(
+            self.encoder.manifest.processor,
+            config.image_formats,
+            config.isolate_images,
+            config.image_seconds,
+        )
+        self._images = RememberedImages(self.encoder, config.remembered_images, self.view)
 
     def __enter__(self) -> Self:
         return self
@@ -111,15 +121,18 @@ class EdgeClient:
         """The answer as it arrives: iterate over the pieces of text.
 
         Args:
-            image: a path, encoded bytes, a PIL image or an array (see `load_image`); a payload
-                made by `compress`, or the path of its `.avq` file; None for a text-only question.
+            image: a path, encoded bytes, a PIL image or an array (see `load_image` for rgb,
+                `load_pixels` for other modalities); a payload made by `compress`, or the path of
+                its `.avq` file; None for a text-only question.
             question: plain text.
             history: earlier questions and their answers, the oldest first; the image belongs to
                 the first question of the conversation.
-            sampling: fields of `Sampling` to change, and `quality`: name of the operating point.
+            sampling: fields of `Sampling` to change, `quality`: name of the operating point, and
+                `modality`: what the camera measures.
 
         Raises:
-            InvalidInput: the image, a text or the quality cannot be used.
+            InvalidInput: the image, a text, the quality or the modality cannot be used.
+            ConfigError: the modality's files in the bundle are incomplete or damaged.
             CorruptPayload: the `.avq` file holds no payload.
             CloudUnreachable: no service answered.
             DeadlineExceeded: the answer did not arrive in time.
@@ -134,7 +147,9 @@ class EdgeClient:
         turns = tuple(Turn(past_question, answer) for past_question, answer in history)
         quality = sampling.pop("quality", None)
         self.encoder.check_quality(quality)
-        pending = None if image is None else self._images.pending(image, quality)
+        modality = sampling.pop("modality", "rgb")
+        self.encoder.manifest.edge_half(modality)  # raises, whatever the image is
+        pending = None if image is None else self._images.pending(image, quality, modality)
         message = Question(
             uuid.uuid4().hex[:16],  # joins the logs and traces of both sides
             self.encoder.digest,
@@ -148,19 +163,22 @@ class EdgeClient:
         route = Route(self._targets, pending.service_target if pending else "")
         return AnswerStream(route, self.config, message, pending, self._traces)
 
-    def view(self, image: ImageSource) -> View:
+    def view(self, image: ImageSource, modality: str = "rgb") -> View:
         """The model's view of an image: small, and all that the other methods need of it.
 
         Raises:
-            InvalidInput: the image cannot be used.
+            InvalidInput: the image or the modality cannot be used.
             Overloaded: all decoding slots are taken.
         """
-        return self._opener.view(image)
+        return self._opener.view(image, self.encoder.preparation(modality))
 
-    def compress(self, image: ImageOrPayload, *, quality: str | None = None) -> EncodedImage:
-        """The payload of an image; nothing is sent. Arguments as for `stream`."""
+    def compress(
+        self, image: ImageOrPayload, *, quality: str | None = None, modality: str = "rgb"
+    ) -> EncodedImage:
+        """The payload of an image; nothing is sent. Arguments and errors as for `stream`."""
         self.encoder.check_quality(quality)
-        return self._images.pending(image, quality).encoded()
+        self.encoder.manifest.edge_half(modality)
+        return self._images.pending(image, quality, modality).encoded()
 
     def targets(self) -> dict[str, bool]:
         """Availability by address: False while a target's circuit breaker is open. Nothing is
@@ -203,7 +221,7 @@ def _transports(target: str | Sequence[str], config: EdgeConfig) -> list[GrpcTra
 
 
 def _sampling(options: SamplingOptions) -> Sampling:
-    """The options, without the operating point, as `Sampling`."""
+    """The options, without those of the image, as `Sampling`."""
     fields: dict[str, Any] = dict(options)
     stop = fields.get("stop", ())
     fields["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)

@@ -14,7 +14,9 @@ from aligned_vq.codec.bundle_files import read_manifest
 from aligned_vq.codec.manifest import SplitManifest
 from aligned_vq.codec.spec import PrefixOutput
 from aligned_vq.errors import InvalidInput
-from aligned_vq.images.preprocess import View, normalize, view_of
+from aligned_vq.images.modality import Pixels
+from aligned_vq.images.preparation import Preparation
+from aligned_vq.images.preprocess import View, normalize
 from aligned_vq.stopwatch import Stopwatch
 from aligned_vq.types import Coding, Encoded, Payload
 from edge_client.backends.base import BackendChoice, Precision
@@ -29,7 +31,7 @@ class EncodedImage(NamedTuple):
 
 
 class EdgeEncoder:
-    """The edge half of the model. Thread-safe; encodes one image at a time.
+    """The edge halves of the model. Thread-safe; encodes one image at a time.
 
     Args:
         bundle: directory written by `aligned-vq export`.
@@ -63,30 +65,43 @@ class EdgeEncoder:
                 f"got {name!r}; choose one of them"
             )
 
-    def view(self, image: Image.Image) -> View:
-        """The model's view of an RGB image: small, and all that `encode` needs of it.
+    def preparation(self, modality: str = "rgb") -> Preparation:
+        """How an image of a modality becomes a view; InvalidInput if the bundle has it not."""
+        half = self.manifest.edge_half(modality)
+        # Grey of 16 bits is scaled for rgb, but not where it is likely to be a depth map.
+        others = tuple(own.modality for own in self.manifest.modalities)
+        deep = others if half.modality == "rgb" else ()
+        return Preparation(self.manifest.processor, half.modality, half.range, deep)
+
+    def view(self, image: Image.Image | Pixels) -> View:
+        """The model's view of an RGB image or of the pixels of a modality: small, and all that
+        `encode` needs of it.
 
         Raises:
-            InvalidInput: the image is too elongated for a bundle that pads.
+            InvalidInput: the image is too elongated for a bundle that pads, the bundle has not the
+                modality, or the pixels show nothing.
         """
-        return view_of(image, self.manifest.processor)
+        modality = image.modality if isinstance(image, Pixels) else "rgb"
+        return self.preparation(modality).view(image)
 
     def encode(
         self,
-        image: Image.Image | View,
+        image: Image.Image | Pixels | View,
         *,
         quality: str | None = None,
         coding: Coding | None = None,
     ) -> EncodedImage:
-        """The payload of an RGB image or of its view.
+        """The payload of an image or of its view, by the prefix of its modality.
 
         Args:
-            image: to encode.
+            image: an RGB image of Pillow, pixels of a modality, or a view of either.
             quality: name of the operating point; None: the bundle's default.
             coding: of the indices; None: the one with the smallest payload.
 
         Raises:
-            ConfigError: the bundle has no such operating point.
+            InvalidInput: as `view`.
+            ConfigError: the bundle has no such operating point, or the modality's files are
+                incomplete or damaged.
         """
         # One image at a time: another one would compete for the same cores and double the memory.
         with self._lock:
@@ -96,8 +111,8 @@ class EdgeEncoder:
             stopwatch.lap("compress")
         return EncodedImage(payload, stopwatch.timings())
 
-    def payload_bytes(self, image: Image.Image | View) -> dict[str, int]:
-        """Payload body sizes of an RGB image, by operating point."""
+    def payload_bytes(self, image: Image.Image | Pixels | View) -> dict[str, int]:
+        """Payload body sizes of an image, by operating point; arguments and errors as `encode`."""
         spec = self.backend.spec
         with self._lock:
             # The prefix runs once: operating points differ only in what follows it.
@@ -107,11 +122,11 @@ class EdgeEncoder:
                 for point in self.manifest.operating_points
             }
 
-    def _run_prefix(self, image: Image.Image | View, stopwatch: Stopwatch) -> PrefixOutput:
+    def _run_prefix(self, image: Image.Image | Pixels | View, stopwatch: Stopwatch) -> PrefixOutput:
         view = image if isinstance(image, View) else self.view(image)
         pixels = normalize(view, self.manifest.processor)
         stopwatch.lap("preprocess")
-        output = self.backend.run_prefix(pixels)
+        output = self.backend.run_prefix(pixels, view.modality)
         stopwatch.lap("prefix")
         return output
 

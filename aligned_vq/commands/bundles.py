@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from aligned_vq.codec.bundle_files import BUNDLE_FILES, GRAPH
+from aligned_vq.codec.bundle_files import BUNDLE_FILES, read_manifest
 from aligned_vq.errors import ConfigError
 from aligned_vq.files.atomic_folder import check_replaceable
 from aligned_vq.shipped import NAME, checkpoint_source
@@ -72,7 +72,7 @@ def export(options: Namespace) -> None:
     calibrated = calibrate_codec(checkpoint, plan, examples, options.seed)
     manifest = export_bundle(checkpoint, calibrated, options.out, finish)
     if options.onnx:
-        _print_graph(options.out)
+        _print_graphs(options.out)
     body = manifest.quantizer.payload_bytes(manifest.features.num_tokens)
     print(
         f"{options.out}: {manifest.split}, {manifest.link} link, {body} B per image in fixed coding"
@@ -82,7 +82,7 @@ def export(options: Namespace) -> None:
 def export_onnx_parser() -> ArgumentParser:
     """Options of `export-onnx`."""
     parser = ArgumentParser(
-        description="add an ONNX graph to a bundle, so that the edge needs no torch"
+        description="add a graph for each modality to a bundle, so that the edge needs no torch"
     )
     parser.add_argument("bundle", type=Path, help="bundle directory; its weights do not change")
     parser.add_argument(
@@ -94,7 +94,7 @@ def export_onnx_parser() -> ArgumentParser:
 def export_onnx(options: Namespace) -> None:
     """Run `export-onnx`."""
     _graph_writer()(options.bundle, int8=options.int8)
-    _print_graph(options.bundle)
+    _print_graphs(options.bundle)
 
 
 def _graph_writer() -> Callable[..., Path]:
@@ -111,9 +111,10 @@ def _graph_writer() -> Callable[..., Path]:
     return write_graph
 
 
-def _print_graph(bundle: Path) -> None:
-    path = bundle / GRAPH
-    print(f"{path}: {path.stat().st_size} B in addition to the bundle's weights")
+def _print_graphs(bundle: Path) -> None:
+    for half in read_manifest(bundle).edge_halves:
+        path = bundle / half.graph_file
+        print(f"{path}: {path.stat().st_size} B in addition to the bundle's weights")
 
 
 def _calibration_images(source: str) -> Iterator[Image]:
@@ -153,7 +154,6 @@ def inspect(options: Namespace) -> None:
 
 def _bundle_fields(path: Path) -> dict[str, Any]:
     from aligned_vq.classifier.files import MANIFEST, read_classifier
-    from aligned_vq.codec.bundle_files import read_manifest
 
     if (path / MANIFEST).exists():
         classifier = read_classifier(path)

@@ -33,6 +33,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return rgb
 
 
+def is_deep(mode: str) -> bool:
+    """Whether Pillow's mode has one channel of more than 8 bits, as depth cameras write it."""
+    return mode in _DEEP_MODES or mode.startswith("I;16")
+
+
 def _convert(image: Image.Image) -> Image.Image:
     image = _to_eight_bits(image)
     if image.mode in _PREMULTIPLIED:
@@ -47,7 +52,7 @@ def _convert(image: Image.Image) -> Image.Image:
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
-    if image.mode not in _DEEP_MODES and not image.mode.startswith("I;16"):
+    if not is_deep(image.mode):
         return image
     values = np.asarray(image)
     if image.mode == "F":

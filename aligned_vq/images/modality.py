@@ -12,6 +12,9 @@ from aligned_vq.errors import InvalidInput
 
 Modality = Literal["rgb", "depth", "infrared", "bands"]
 """Colour; distance from the camera; one infrared band; any number of spectral bands."""
+CameraModality = Literal["rgb", "depth", "infrared"]
+"""What image files hold, and so what bundles may be made for."""
+CAMERA_MODALITIES: tuple[CameraModality, ...] = ("rgb", "depth", "infrared")
 
 
 class PixelForm(NamedTuple):
@@ -55,7 +58,7 @@ class Pixels:
         if str(self.values.dtype) not in form.dtypes:
             raise InvalidInput(
                 f"expected {self.modality} pixels of {' or '.join(form.dtypes)} ({form.meaning}), "
-                f"got {self.values.dtype}: convert them with astype"
+                f"got {self.values.dtype}: convert them, or name the modality that they are of"
             )
 
     @property

@@ -35,17 +35,19 @@ class Header(NamedTuple):
     decoded_pixels: int
     memory_bytes: int
     """Upper bound of the memory that decoding needs."""
+    mode: str
+    """Pillow's mode."""
 
 
 def prepare(image: Image.Image) -> Header:
     """The header of an opened image, whose decoder is set to reduce a large JPEG."""
-    form, (width, height) = image.format or "", image.size
+    form, mode, (width, height) = image.format or "", image.mode, image.size
     _reduce(image)
     # `draft` changes the size that the image reports.
     pixels = image.width * image.height
     pixel_bytes = WEBP_BYTES_PER_PIXEL if form == "WEBP" else BYTES_PER_PIXEL
     memory_bytes = pixel_bytes * pixels + _coefficient_bytes(image, width, height)
-    return Header(form, width, height, pixels, memory_bytes)
+    return Header(form, width, height, pixels, memory_bytes, mode)
 
 
 def _reduce(image: Image.Image) -> None:

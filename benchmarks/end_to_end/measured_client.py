@@ -60,10 +60,10 @@ class TimedBackend:
         self.quantize_ms = 0.0
         self._backend = backend
 
-    def run_prefix(self, pixels: NDArray[np.float32]) -> TimedPrefixOutput:
+    def run_prefix(self, pixels: NDArray[np.float32], modality: str = "rgb") -> TimedPrefixOutput:
         """See `Backend.run_prefix`."""
         self.quantize_ms = 0.0
-        return TimedPrefixOutput(self, self._backend.run_prefix(pixels))
+        return TimedPrefixOutput(self, self._backend.run_prefix(pixels, modality))
 
 
 class TimedPrefixOutput(NamedTuple):

@@ -15,11 +15,19 @@ Precision = Literal["float32", "bfloat16"]
 
 
 class Backend(Protocol):
-    """Runs the edge half of one bundle, one image at a time."""
+    """Runs the edge halves of one bundle, one image at a time.
+
+    That of rgb is loaded at once, another one for its first image.
+    """
 
     name: BackendName
     spec: CodecSpec
 
-    def run_prefix(self, pixels: NDArray[np.float32]) -> PrefixOutput:
-        """The vision prefix's output for normalised pixels `[3, H, W]`."""
+    def run_prefix(self, pixels: NDArray[np.float32], modality: str = "rgb") -> PrefixOutput:
+        """The output of a modality's vision prefix for normalised pixels `[3, H, W]`.
+
+        Raises:
+            InvalidInput: the bundle has no edge half for the modality.
+            ConfigError: that half is incomplete or damaged.
+        """
         ...

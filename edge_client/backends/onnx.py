@@ -1,4 +1,4 @@
-"""The edge half with ONNX Runtime: the bundle's `edge.onnx`, in float32, without torch."""
+"""The edge halves with ONNX Runtime: the bundle's graphs, in float32, without torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from aligned_vq.codec.bundle_files import EDGE, GRAPH, read_spec, read_verified
+from aligned_vq.codec.bundle_files import read_spec, read_verified
 from aligned_vq.codec.manifest import SplitManifest
 from aligned_vq.codec.spec import CodecSpec
 from aligned_vq.errors import ConfigError
@@ -37,25 +37,35 @@ class OnnxBackend:
 
     def __init__(self, bundle: Path, manifest: SplitManifest, threads: int) -> None:
         self.spec = read_spec(bundle, manifest)
-        graph = read_verified(bundle / GRAPH, manifest.edge_graph_digest or "")
-        weights = read_verified(bundle / EDGE, manifest.edge_weights_digest)
-        options = session_options(threads)
+        self._bundle, self._manifest, self._threads = bundle, manifest, threads
+        self._graphs = {"rgb": self._open("rgb")}
+
+    def _open(self, modality: str) -> _Graph:
+        half = self._manifest.edge_half(modality)
+        path = self._bundle / half.graph_file
+        graph = read_verified(path, half.graph_digest or "")
+        weights = read_verified(self._bundle / half.weights_file, half.weights_digest)
+        options = session_options(self._threads)
         # The bytes that were verified, not the file, which may have changed meanwhile.
-        options.add_external_initializers_from_files_in_memory([EDGE], [weights], [len(weights)])
+        options.add_external_initializers_from_files_in_memory(
+            [half.weights_file], [weights], [len(weights)]
+        )
         try:
             session = onnxruntime.InferenceSession(
                 graph, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # ONNX Runtime's errors share no base class
             raise ConfigError(
-                f"{bundle / GRAPH}: onnxruntime {onnxruntime.__version__} cannot run it ({error}); "
+                f"{path}: onnxruntime {onnxruntime.__version__} cannot run it ({error}); "
                 "upgrade that package, or choose the backend torch"
             ) from error
-        self._graph = _Graph(session, self.spec)
+        return _Graph(session, self.spec)
 
-    def run_prefix(self, pixels: NDArray[np.float32]) -> OnnxPrefixOutput:
+    def run_prefix(self, pixels: NDArray[np.float32], modality: str = "rgb") -> OnnxPrefixOutput:
         """See `Backend`."""
-        spec, graph = self.spec, self._graph
+        if modality not in self._graphs:
+            self._graphs[modality] = self._open(modality)
+        spec, graph = self.spec, self._graphs[modality]
         no_latents = np.zeros(
             (0, spec.features.num_tokens, spec.quantizer.codebook_dim), np.float32
         )

@@ -1,4 +1,4 @@
-"""The edge half with torch: runs every bundle in every precision."""
+"""The edge halves with torch: runs every bundle in every precision."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aligned_vq.codec.bundle import open_edge_bundle
+from aligned_vq.codec.bundle import open_edge_bundle, open_modality_prefix
 from aligned_vq.codec.feature_codec import TorchPrefixOutput
 from edge_client.backends.base import BackendName
 
@@ -32,12 +32,19 @@ class TorchBackend:
             torch.set_num_threads(threads)
         # Images enter in this dtype as well; the codec behind the prefix stays in float32.
         self._dtype: torch.dtype = getattr(torch, dtype)
+        self._bundle = bundle
         edge = open_edge_bundle(bundle, self._dtype)
-        self._prefix, self._codec = edge.prefix, edge.codec
+        self._manifest, self._codec = edge.manifest, edge.codec
+        self._prefixes = {"rgb": edge.prefix}
         self.spec = edge.codec.spec
 
     @torch.inference_mode()
-    def run_prefix(self, pixels: NDArray[np.float32]) -> TorchPrefixOutput:
+    def run_prefix(self, pixels: NDArray[np.float32], modality: str = "rgb") -> TorchPrefixOutput:
         """See `Backend`."""
-        features, residual = self._prefix(torch.from_numpy(pixels)[None].to(self._dtype))
+        if modality not in self._prefixes:
+            self._prefixes[modality] = open_modality_prefix(
+                self._bundle, self._manifest, modality, self._dtype
+            )
+        prefix = self._prefixes[modality]
+        features, residual = prefix(torch.from_numpy(pixels)[None].to(self._dtype))
         return TorchPrefixOutput(self._codec, features[0], residual[0])

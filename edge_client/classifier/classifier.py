@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aligned_vq.classifier.files import IMAGE, read_classifier, read_part
-from aligned_vq.classifier.manifest import ClassifierManifest, ClassifierModality
-from aligned_vq.classifier.views import Preparation, open_source
+from aligned_vq.classifier.manifest import ClassifierManifest
 from aligned_vq.images.formats import DECODE_SECONDS, DEFAULT_FORMATS
-from aligned_vq.images.load import ImageSource, read_image_file
+from aligned_vq.images.load import ImageSource
+from aligned_vq.images.modality import CameraModality
+from aligned_vq.images.preparation import Preparation
 from aligned_vq.images.preprocess import View, normalize
 from aligned_vq.shipped import classifier_source
 from aligned_vq.stopwatch import Stopwatch
 from edge_client.classifier import tokenizing
 from edge_client.classifier.label_embeddings import LabelEmbeddings
 from edge_client.classifier.tower import OnnxTower
-from edge_client.decoding.blocking_decoders import BlockingDecoders
-from edge_client.decoding.job import Limits
+from edge_client.input.image_opener import ImageOpener
 
 Labels = Sequence[str] | str | None
 """Texts, the name of a label set of the bundle, or None for its default set."""
@@ -98,11 +97,9 @@ class EdgeClassifier:
         graph = read_part(folder, IMAGE, self.manifest.image_digest)
         dim = self.manifest.embedding_dim
         self._tower = OnnxTower(graph, str(folder / IMAGE), "pixels", dim, threads)
-        self._formats = tuple(image_formats)
-        self._decoders: BlockingDecoders | None = None
-        if isolate_images:
-            limits = Limits(self._formats, seconds=image_seconds)
-            self._decoders = BlockingDecoders(self.manifest.processor, limits)
+        self._opener = ImageOpener(
+            self.manifest.processor, image_formats, isolate_images, image_seconds
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -112,8 +109,7 @@ class EdgeClassifier:
 
     def close(self) -> None:
         """End the decoding processes, if there are any."""
-        if self._decoders is not None:
-            self._decoders.close()
+        self._opener.close()
 
     @property
     def takes_any_label(self) -> bool:
@@ -133,7 +129,7 @@ class EdgeClassifier:
         self,
         image: ImageSource | View,
         labels: Labels = None,
-        modality: ClassifierModality = "rgb",
+        modality: CameraModality = "rgb",
     ) -> Classification:
         """The probability of each label.
 
@@ -161,14 +157,7 @@ class EdgeClassifier:
 
     def view(self, image: ImageSource, modality: str = "rgb") -> View:
         """The encoder's view of an image: uint8 `[S, S, 3]`. Errors as `classify`."""
-        preparation = self.preparation(modality)
-        if self._decoders is not None:
-            if isinstance(image, str | os.PathLike):
-                data, name = read_image_file(image), os.fspath(image)
-                return self._decoders.decode(data, name, preparation).view
-            if isinstance(image, bytes | bytearray | memoryview):
-                return self._decoders.decode(bytes(image), "the image", preparation).view
-        return open_source(image, preparation, self._formats)
+        return self._opener.view(image, self.preparation(modality))
 
     def check_labels(self, labels: Labels) -> tuple[str, ...]:
         """The labels that such an argument stands for; raises as `classify`."""

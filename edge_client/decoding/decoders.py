@@ -6,11 +6,12 @@ import asyncio
 import json
 import traceback
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar
 
-from aligned_vq.classifier.views import Preparation
 from aligned_vq.errors import InvalidInput
+from aligned_vq.images.preparation import Preparation
+from aligned_vq.images.preprocess import View
 from aligned_vq.images.processor import ProcessorSettings
 from edge_client.decoding.decoding_process import DecodingProcess
 from edge_client.decoding.fork_client import ForkClient
@@ -91,7 +92,8 @@ class ImageDecoders:
             Overloaded: all slots are taken, or another image needed this one's.
             EngineError: no process can be started.
         """
-        fields = job_fields(name, coding, self._limits, preparation or self._preparation)
+        preparation = preparation or self._preparation
+        fields = job_fields(name, coding, self._limits, preparation)
         work = _Work()
         slot = DecodingSlot(caller, work)
         await self._server.start()  # a restart must not count against the image's time limit
@@ -99,9 +101,11 @@ class ImageDecoders:
         try:
             # Elapsed time, which bounds the caller's wait; waiting for the long slot counts, too.
             async with asyncio.timeout(self._limits.seconds):
-                return await _without_cycles(
+                decoded = await _without_cycles(
                     self._decode(work, slot, message_head(fields, len(data)), data)
                 )
+            # Known here: what decodes an untrusted image has no say in it.
+            return replace(decoded, view=View(decoded.view.pixels, preparation.modality))
         except TimeoutError as error:
             traceback.clear_frames(error.__traceback__)  # as in `_without_cycles`
             raise TooCostly(

@@ -17,10 +17,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from aligned_vq.classifier.views import Preparation
 from aligned_vq.errors import InvalidInput
 from aligned_vq.images.formats import DECODE_SECONDS
 from aligned_vq.images.load import MAX_ENCODED_BYTES, MAX_PIXELS, load_image, load_pixels
+from aligned_vq.images.preparation import Preparation
 from aligned_vq.images.preprocess import View
 from aligned_vq.images.reduced_decoding import BYTES_PER_PIXEL, Header
 
@@ -158,6 +158,7 @@ def decode(
                 f"({header.form}, {header.width} x {header.height}) takes {needed_mib} MiB: send a "
                 "smaller image, or a baseline JPEG"
             )
+        preparation.admit(header)
         headers.append(header)
         # From now on the process may use this much memory, and not more.
         admit(header.decoded_pixels, memory_bytes + SPARE_BYTES)
@@ -190,7 +191,7 @@ def view_message(decoded: DecodedView) -> tuple[bytes, memoryview]:
 
 
 def view_from_message(fields: dict[str, Any], pixels: bytearray) -> DecodedView:
-    """The decoded view in a message of `view_message`."""
+    """The decoded view in a message of `view_message`, without its modality."""
     view = View(np.frombuffer(pixels, np.uint8).reshape(fields["shape"]))
     return DecodedView(view, fields["width"], fields["height"], fields["file_bytes"])
 

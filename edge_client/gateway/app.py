@@ -107,6 +107,7 @@ def _add_extension_routes(
                 for point in manifest.operating_points
             ],
             "max_request_bytes": max_request_bytes,
+            "modalities": [half.modality for half in manifest.edge_halves],
             "classifier": classify.description(),
         }
 

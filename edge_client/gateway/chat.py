@@ -9,8 +9,8 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from aligned_vq.classifier.views import Preparation
 from aligned_vq.errors import AlignedVQError
+from aligned_vq.images.preparation import Preparation
 from edge_client.aio import AsyncEdgeClient
 from edge_client.answer import Answer
 from edge_client.decoding.decoders import ImageDecoders
@@ -162,9 +162,11 @@ class Chat:
             raise self.unknown_model(chat_request.model)
         chat_request.check_unread_fields()
         conversation = read_conversation(chat_request.messages)
+        preparation = self._preparation(chat_request.modality)
         url, image = conversation.image_url, None
         if url is not None:
-            image = await self.image(request, admitted, body, (url, conversation.image_param))
+            location = url, conversation.image_param
+            image = await self.image(request, admitted, body, location, preparation)
         admitted.end_image()  # a long body without an image has taken a slot, too
         return chat_request, conversation, image
 
@@ -174,7 +176,7 @@ class Chat:
         admitted: AdmittedRequest,
         body: Body,
         location: tuple[str, str],
-        preparation: Preparation | None = None,
+        preparation: Preparation,
     ) -> DecodedView:
         """The decoded image of a request; cancelled if the client disconnects.
 
@@ -183,7 +185,7 @@ class Chat:
             admitted: its admission, whose image slot is free afterwards.
             body: of the request.
             location: the image's data URI, and its position in the request, for errors.
-            preparation: for another model than the bundle's.
+            preparation: modality of the image, and what its model expects.
         """
         admitted.begin_image()  # short bodies have not taken an image slot yet
         holder = request.scope.get("state", {}).get(CALLER)
@@ -213,11 +215,19 @@ class Chat:
             raise Refusal.of(error, "quality") from error
         return name or next((point.name for point in self.manifest.operating_points), None)
 
+    def _preparation(self, modality: str | None) -> Preparation:
+        """How the bundle sees images of a modality; None: rgb."""
+        try:
+            return self._client.encoder.preparation(modality or "rgb")
+        except AlignedVQError as error:
+            raise Refusal.of(error, "modality") from error
+
     async def _index_map(self, request: Request, admitted: AdmittedRequest) -> dict[str, Any]:
         body = await self.body(request, admitted)
         map_request = parse(IndexMapRequest, body.json)
         quality = self._quality(map_request.quality)
-        image = await self.image(request, admitted, body, (map_request.image, "image"))
+        preparation = self._preparation(map_request.modality)
+        image = await self.image(request, admitted, body, (map_request.image, "image"), preparation)
         payload = (await self._client.compress(image.view, quality=quality)).payload
         encoded = await asyncio.to_thread(self._client.encoder.unpack, payload)
         side = grid_side(encoded.num_tokens)
@@ -233,7 +243,10 @@ class Chat:
     async def _rates(self, request: Request, admitted: AdmittedRequest) -> dict[str, Any]:
         body = await self.body(request, admitted)
         rates_request = parse(RatesRequest, body.json)
-        image = await self.image(request, admitted, body, (rates_request.image, "image"))
+        preparation = self._preparation(rates_request.modality)
+        image = await self.image(
+            request, admitted, body, (rates_request.image, "image"), preparation
+        )
         rates = await self._client.payload_bytes(image.view)
         return {
             "object": "rates",

@@ -8,24 +8,28 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from aligned_vq.images.modality import CameraModality
 from aligned_vq.types import Encoded, QuantizerConfig, StageIndices
 
 
 class IndexMapRequest(BaseModel):
-    """An image as a data URI, and the operating point to encode it at."""
+    """An image as a data URI, what its camera measures, and the operating point to encode it at."""
 
     model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
 
     image: str
     quality: str | None = None
+    modality: CameraModality | None = None
 
 
 class RatesRequest(BaseModel):
-    """An image as a data URI, whose payload size is computed at every operating point."""
+    """An image as a data URI, whose payload size is computed at every operating point, and what its
+    camera measures."""
 
     model_config = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
 
     image: str
+    modality: CameraModality | None = None
 
 
 def grid_side(num_tokens: int) -> int:

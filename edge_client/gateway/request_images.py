@@ -7,8 +7,8 @@ from functools import lru_cache
 
 from PIL import Image
 
-from aligned_vq.classifier.views import Preparation
 from aligned_vq.errors import InvalidInput
+from aligned_vq.images.preparation import Preparation
 from aligned_vq.images.preprocess import View
 from aligned_vq.images.reduced_decoding import BYTES_PER_PIXEL, WHOLE_JPEG_PIXELS
 from edge_client.decoding.decoders import ImageDecoders
@@ -26,7 +26,7 @@ async def open_image(
     text: bytes | memoryview,
     param: str,
     caller: str,
-    preparation: Preparation | None = None,
+    preparation: Preparation,
 ) -> DecodedView:
     """The decoded image of a data URI.
 
@@ -35,7 +35,7 @@ async def open_image(
         text: the URI's base64 text, see `encoded_text`.
         param: its position in the request, for errors.
         caller: who sent the request.
-        preparation: for another model than the bundle's.
+        preparation: modality of the image, and what its model expects.
 
     Raises:
         Refusal: it is no image that can be used.

@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
-from aligned_vq.images.load import ImageSource, load_image, read_image_file
+from aligned_vq.images.load import ImageSource, read_image_file
+from aligned_vq.images.preparation import Preparation, open_source
 from aligned_vq.images.preprocess import View
-from edge_client.config import EdgeConfig
+from aligned_vq.images.processor import ProcessorSettings
 from edge_client.decoding.blocking_decoders import BlockingDecoders
 from edge_client.decoding.job import Limits
-from edge_client.encoder import EdgeEncoder
 
 
 class ImageOpener:
-    """Opens images: resized and cropped to the model's input. Thread-safe.
+    """Opens images: resized and cropped to a model's input. Thread-safe.
 
     Args:
-        encoder: prepares images.
-        config: allowed formats, where images are decoded, and their time limit.
+        processor: sizes of the model's input.
+        formats: allowed formats of files and encoded bytes.
+        isolate: decode them in separate processes.
+        seconds: longest decoding time of an image in such a process.
     """
 
-    def __init__(self, encoder: EdgeEncoder, config: EdgeConfig) -> None:
-        self._encoder = encoder
-        self._formats = tuple(config.image_formats)
+    def __init__(
+        self, processor: ProcessorSettings, formats: Sequence[str], isolate: bool, seconds: float
+    ) -> None:
+        self._formats = tuple(formats)
         self._decoders: BlockingDecoders | None = None
-        if config.isolate_images:
-            limits = Limits(self._formats, seconds=config.image_seconds)
-            self._decoders = BlockingDecoders(encoder.manifest.processor, limits)
+        if isolate:
+            self._decoders = BlockingDecoders(processor, Limits(self._formats, seconds=seconds))
 
-    def view(self, source: ImageSource) -> View:
+    def view(self, source: ImageSource, preparation: Preparation) -> View:
         """The model's view of an image; arrays and Pillow images need no decoding.
+
+        Args:
+            source: see `open_source`.
+            preparation: modality and settings.
 
         Raises:
             InvalidInput: the image cannot be used.
@@ -38,10 +45,11 @@ class ImageOpener:
         # Only encoded files are risky to decode; arrays and Pillow images are decoded already.
         if self._decoders is not None:
             if isinstance(source, str | os.PathLike):
-                return self._decoders.decode(read_image_file(source), os.fspath(source)).view
+                data, name = read_image_file(source), os.fspath(source)
+                return self._decoders.decode(data, name, preparation).view
             if isinstance(source, bytes | bytearray | memoryview):
-                return self._decoders.decode(bytes(source), "the image").view
-        return self._encoder.view(load_image(source, formats=self._formats))
+                return self._decoders.decode(bytes(source), "the image", preparation).view
+        return open_source(source, preparation, self._formats)
 
     def close(self) -> None:
         """End the decoding processes."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from aligned_vq.answers import Timings
+from aligned_vq.errors import InvalidInput
 from aligned_vq.images.load import ImageSource
 from aligned_vq.images.preprocess import View
 from aligned_vq.types import Payload
@@ -36,11 +37,11 @@ class RememberedImages:
     Args:
         encoder: makes payloads.
         capacity: number of images.
-        open_view: opens an image source as the model's view of it.
+        open_view: opens an image source of a modality as the model's view of it.
     """
 
     def __init__(
-        self, encoder: EdgeEncoder, capacity: int, open_view: Callable[[ImageSource], View]
+        self, encoder: EdgeEncoder, capacity: int, open_view: Callable[[ImageSource, str], View]
     ) -> None:
         self._encoder = encoder
         self._open_view = open_view
@@ -48,15 +49,18 @@ class RememberedImages:
         self._images: OrderedDict[bytes, _CachedImage] = OrderedDict()  # least recently used first
         self._lock = threading.Lock()
 
-    def pending(self, source: ImageOrPayload, quality: str | None = None) -> PendingImage:
+    def pending(
+        self, source: ImageOrPayload, quality: str | None = None, modality: str = "rgb"
+    ) -> PendingImage:
         """The image of a question, to be encoded on demand.
 
         Args:
             source: of the image.
             quality: operating point; None: the bundle's default.
+            modality: of an image that is not encoded yet; see `SamplingOptions.modality`.
 
         Raises:
-            InvalidInput: the image cannot be read.
+            InvalidInput: the image cannot be used, or it is a view of another modality.
             CorruptPayload: the `.avq` file holds no payload.
             ManifestMismatch: the payload was made with another bundle.
         """
@@ -67,7 +71,12 @@ class RememberedImages:
             return PendingImage(self, payload.digest(), EncodedImage(payload, timings), quality)
         assert not isinstance(unwrapped, Payload)  # `payload_from` returned it
         # Only the view stays in memory: the image itself may be a thousand times as large.
-        view = unwrapped if isinstance(unwrapped, View) else self._open_view(unwrapped)
+        view = unwrapped if isinstance(unwrapped, View) else self._open_view(unwrapped, modality)
+        if modality not in ("rgb", view.modality):
+            raise InvalidInput(
+                f"expected a view of {modality}, got one of {view.modality}; open the image with "
+                "that modality, or leave it out, as a view has its own"
+            )
         # The payload, and so the key, depends on the operating point.
         return PendingImage(self, view.digest + (quality or "").encode(), view, quality)
 

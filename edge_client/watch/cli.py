@@ -85,9 +85,19 @@ def watch(client: EdgeClient, options: Namespace, sampling: SamplingOptions) -> 
     for each frame that its labels exclude.
 
     Raises:
-        ConfigError: source, queue, classifier or a number cannot be used.
+        ConfigError: source, queue, classifier or a number cannot be used, or the modality has no
+            fixed range, which a video needs.
+        InvalidInput: the bundle, or the classifier's, has not the modality.
     """
-    source = open_source(options.source, once=options.once)
+    half = client.encoder.manifest.edge_half(options.modality)
+    source = open_source(options.source, once=options.once, modality=half.modality)
+    # Greys would change as something enters the image, and so would all that is seen behind it.
+    if half.range is not None and half.range.fixed is None and isinstance(source, Video):
+        raise ConfigError(
+            f"expected a bundle with a fixed range of {half.modality} for a camera or a video, got "
+            "one whose range is that of each image; train the modality with a fixed range, or "
+            "watch a folder"
+        )
     if options.every < 0 or options.change_level <= 0 or options.queue_bytes <= 0:
         raise ConfigError(
             "expected every of 0 or more, and change_level and queue_bytes above 0, got "
@@ -112,6 +122,7 @@ def watch(client: EdgeClient, options: Namespace, sampling: SamplingOptions) -> 
         labels = None
         if options.labels or options.ask_when or options.classifier:
             classifier = stack.enter_context(_open_classifier(client, options.classifier))
+            classifier.preparation(half.modality)  # raises, before the first frame would
             chosen = parse_labels(options.labels, classifier)
             labels = FrameLabels(classifier, chosen, options.ask_when)
         plan = WatchPlan(options.ask, sampling, options.every, change, queue, labels)
@@ -131,8 +142,8 @@ def watch(client: EdgeClient, options: Namespace, sampling: SamplingOptions) -> 
             print(f"edge-client: {count} questions remain in the queue", file=sys.stderr)
 
 
-def open_source(text: str, *, once: bool) -> Source:
-    """The source that an argument names.
+def open_source(text: str, *, once: bool, modality: str = "rgb") -> Source:
+    """The source that an argument names, of images of the modality.
 
     Raises:
         ConfigError: `once` is set and the source is not a folder, or PyAV is missing.
@@ -145,8 +156,8 @@ def open_source(text: str, *, once: bool) -> Source:
             f"expected a folder with once, got {display_address(text)!r}; leave once out"
         )
     if camera:
-        return Video(f"/dev/video{camera[1] or 0}", device="v4l2", live=True)
-    return Video(text, live=is_url(text))
+        return Video(f"/dev/video{camera[1] or 0}", device="v4l2", live=True, modality=modality)
+    return Video(text, live=is_url(text), modality=modality)
 
 
 def _open_classifier(client: EdgeClient, bundle: str) -> EdgeClassifier:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from aligned_vq.errors import ConfigError, InvalidInput
 from aligned_vq.images.load import ImageSource
+from aligned_vq.images.modality import CameraModality
 from edge_client.classifier.classifier import EdgeClassifier, Labels
 from edge_client.input.payload_source import SUFFIX
 
@@ -80,15 +81,19 @@ class FrameLabels:
             raise ConfigError(f"labels: {error}") from error
         self._terms = parse_condition(ask_when, self._labels) if ask_when else ()
 
-    def of(self, image: ImageSource, name: str) -> dict[str, float]:
+    def of(
+        self, image: ImageSource, name: str, modality: CameraModality = "rgb"
+    ) -> dict[str, float]:
         """Probabilities by label, the most probable first.
 
         Args:
             image: of the frame.
             name: of its file, or empty.
+            modality: of the image.
 
         Raises:
-            InvalidInput: the image cannot be used, or is a payload, which has no pixels.
+            InvalidInput: the image cannot be used, is a payload, which has no pixels, or is of a
+                modality that the classifier was not trained for.
         """
         if Path(name).suffix == SUFFIX:
             raise InvalidInput(
@@ -97,7 +102,7 @@ class FrameLabels:
             )
         return {
             own.label: round(own.probability, _DIGITS)
-            for own in self._classifier.classify(image, self._labels)
+            for own in self._classifier.classify(image, self._labels, modality)
         }
 
     def is_wanted(self, probabilities: dict[str, float]) -> bool:

@@ -44,7 +44,7 @@ class WatchPlan:
 
     Args:
         question: question about each image.
-        sampling: sampling settings and operating point.
+        sampling: sampling settings, operating point and modality of the images.
         every_seconds: minimum time between two frames.
         change: selects images that differ from the reference, the last image of a question; None
             selects all.
@@ -120,24 +120,25 @@ class Watch:
         """Ask about a frame or queue the question, unless the image has not changed, or its labels
         are not among those to ask about."""
         change, labels, means = self._plan.change, self._plan.labels, None
+        modality = self._plan.sampling.get("modality", "rgb")
         try:
             source = frame.load()
             image: ImageOrPayload = source
             if change is not None and Path(frame.name).suffix != SUFFIX:
-                image = view = self._client.view(source)
+                image = view = self._client.view(source, modality)
                 means = change.means(view)
                 if not change.differs(means):
                     self._unchanged += 1
                     return
             if labels is not None:
-                frame = replace(frame, labels=labels.of(source, frame.name))
+                frame = replace(frame, labels=labels.of(source, frame.name, modality))
                 if not labels.is_wanted(frame.labels):
                     self._write({**_frame_fields(frame), "asked": False})
                     return
             # Encoded now, as the queue stores payloads; `_ask` would encode it otherwise.
             if self._plan.queue is not None:
                 quality = self._plan.sampling.get("quality")
-                image = self._client.compress(image, quality=quality)
+                image = self._client.compress(image, quality=quality, modality=modality)
         except AlignedVQError as error:
             self._write({**_frame_fields(frame), "error": str(error)})
             return

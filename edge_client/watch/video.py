@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 from urllib.parse import unquote
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL.Image import Image
 
 from aligned_vq.errors import ConfigError, InvalidInput
@@ -34,12 +37,15 @@ class Video:
         address: a device, a file or a URL, as FFmpeg names it.
         device: FFmpeg's input format of the device, such as `v4l2`; empty for files and URLs.
         live: whether the end of the stream means that the source is lost.
+        modality: of the frames; others than rgb are grey, of the depth that the source sends.
 
     Raises:
         ConfigError: PyAV is not installed.
     """
 
-    def __init__(self, address: str, *, device: str = "", live: bool = False) -> None:
+    def __init__(
+        self, address: str, *, device: str = "", live: bool = False, modality: str = "rgb"
+    ) -> None:
         if find_spec("av") is None:
             raise ConfigError(
                 "expected PyAV to be installed for cameras and videos, got none; run "
@@ -49,6 +55,7 @@ class Video:
         self._address = address
         self._device = device or None
         self._live = live
+        self._load = _colour if modality == "rgb" else _grey
         self._number = 0
 
     def frames(self, stop: threading.Event) -> Iterator[Frame]:
@@ -94,7 +101,7 @@ class Video:
                         started_at = time.monotonic() - frame.time
                     stop.wait(max(0.0, started_at + frame.time - time.monotonic()))
                 self._number += 1
-                yield Frame(self._number, _loader(frame))
+                yield Frame(self._number, partial(self._load, frame))
 
     def _damaged(self, reason: str) -> Frame:
         self._number += 1
@@ -138,9 +145,13 @@ def display_address(address: str) -> str:
     return scheme + (location[: parameters.start()] if parameters else location)
 
 
-def _loader(frame: Any) -> Callable[[], Image]:
-    def load() -> Image:
-        image: Image = frame.to_image()
-        return image
+def _colour(frame: Any) -> Image:
+    image: Image = frame.to_image()
+    return image
 
-    return load
+
+def _grey(frame: Any) -> NDArray[np.generic]:
+    """`[H, W]`, uint16 where the frame has more than 8 bits, else uint8."""
+    is_deep = max(component.bits for component in frame.format.components) > 8
+    values: NDArray[np.generic] = frame.to_ndarray(format="gray16le" if is_deep else "gray")
+    return values

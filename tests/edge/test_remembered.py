@@ -36,7 +36,7 @@ class Interrupted(EdgeEncoder):
 
 def test_questions_about_one_picture_at_once_forget_nothing(bundle_directory: Path) -> None:
     encoder = Interrupted(bundle_directory)
-    images = RememberedImages(encoder, 8, lambda given: encoder.view(load_image(given)))
+    images = RememberedImages(encoder, 8, lambda given, _: encoder.view(load_image(given)))
     first, second = (images.pending(noise(1)) for _ in "ab")
 
     def answered() -> None:
@@ -51,7 +51,7 @@ def test_questions_about_one_picture_at_once_forget_nothing(bundle_directory: Pa
 
 def test_a_picture_is_known_however_it_is_given_and_at_each_quality(bundle_directory: Path) -> None:
     encoder = EdgeEncoder(bundle_directory)
-    images = RememberedImages(encoder, 8, lambda given: encoder.view(load_image(given)))
+    images = RememberedImages(encoder, 8, lambda given, _: encoder.view(load_image(given)))
     images.pending(noise(1), "fixed").encoded()
     images.pending(noise(1), "fixed").record_cached(b"fixed", "cloud:1")
     view = encoder.view(noise(1))
@@ -67,9 +67,9 @@ def test_the_prefix_runs_once_for_what_every_operating_point_costs(
     runs = []
     run_prefix = encoder.backend.run_prefix
 
-    def counted(pixels: NDArray[np.float32]) -> PrefixOutput:
+    def counted(pixels: NDArray[np.float32], modality: str) -> PrefixOutput:
         runs.append(pixels)
-        return run_prefix(pixels)
+        return run_prefix(pixels, modality)
 
     monkeypatch.setattr(encoder.backend, "run_prefix", counted)
     sizes = encoder.payload_bytes(encoder.view(noise(1)))

@@ -6,7 +6,10 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import av
+import numpy as np
 import pytest
 
 from aligned_vq.errors import ConfigError, InvalidInput
@@ -15,7 +18,7 @@ from edge_client.watch.cli import open_source
 from edge_client.watch.folder import Folder
 from edge_client.watch.source import Frame, NewestFrame, SourceLost
 from edge_client.watch.video import Video
-from tests.watch.process import WatchProcess, pixels, video
+from tests.watch.process import SIDE, WatchProcess, pixels, video
 
 
 def test_a_video_is_read_at_its_own_speed(
@@ -44,6 +47,32 @@ def test_one_question_for_each_scene(
         assert watch.process.wait(60) == 0
         watch.until_lines(3)
     assert [(line["frame"] - 1) // 20 for line in watch.lines] == [0, 1, 2]
+
+
+def test_grey_frames_have_the_depth_of_the_video(tmp_path: Path) -> None:
+    """Of a codec that loses nothing; colour is read from the same frames with 8 bits."""
+    values = np.arange(SIDE * SIDE, dtype=np.uint16).reshape(SIDE, SIDE) + 300
+    path = str(tmp_path / "depth.mkv")
+    with av.open(path, "w") as container:
+        stream = container.add_stream("ffv1", rate=5)
+        stream.width = stream.height = SIDE
+        stream.pix_fmt = "gray16le"
+        frame = av.VideoFrame.from_ndarray(values, format="gray16le")
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+    def first(modality: str) -> Any:
+        source = open_source(path, once=False, modality=modality)
+        return next(source.frames(threading.Event())).load()
+
+    for modality in ("depth", "infrared"):
+        np.testing.assert_array_equal(first(modality), values)
+        assert first(modality).dtype == np.uint16
+    assert first("rgb").mode == "RGB"
+    video(tmp_path / "film.mp4", [1])
+    path = str(tmp_path / "film.mp4")
+    assert first("infrared").dtype == np.uint8  # refused as depth, accepted as infrared
+    assert first("infrared").shape == (SIDE, SIDE)
 
 
 def test_a_camera_that_is_connected_later_and_removed(

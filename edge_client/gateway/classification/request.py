@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from aligned_vq.dual_encoder.prompts import MAX_LABEL_CHARS
 from aligned_vq.errors import InvalidInput
+from aligned_vq.images.modality import CameraModality
 from edge_client.classifier.classifier import Classification, EdgeClassifier
 
 MAX_REQUEST_LABELS = 256
@@ -22,7 +23,7 @@ class ClassifyRequest(BaseModel):
 
     image: str
     labels: list[str] | str | None = None
-    modality: Literal["rgb", "depth", "infrared"] = "rgb"
+    modality: CameraModality = "rgb"
 
     def check_count(self) -> None:
         """InvalidInput if there are more labels than a request may have."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from aligned_vq.answers import Sampling
+from aligned_vq.images.modality import CameraModality
 from edge_client.gateway.openai.refusal import Refusal
 from protos.messages import (
     MAX_ANSWER_TOKENS,
@@ -113,8 +114,8 @@ _StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 
 
 class ChatRequest(BaseModel):
-    """The fields of a chat completion that are read here. `quality` extends OpenAI's API: the
-    operating point of the bundle."""
+    """The fields of a chat completion that are read here. Two extend OpenAI's API: `quality`, the
+    operating point of the bundle, and `modality`, what the camera of the image measures."""
 
     model_config = ConfigDict(
         strict=True, allow_inf_nan=False, hide_input_in_errors=True, extra="allow"
@@ -133,6 +134,7 @@ class ChatRequest(BaseModel):
     )
     seed: int | None = Field(None, ge=0, le=MAX_SEED)
     quality: str | None = None
+    modality: CameraModality | None = None
 
     def check_unread_fields(self) -> None:
         """Refusal if a field that is not read here would have an effect in OpenAI's API."""

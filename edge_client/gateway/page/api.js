@@ -28,13 +28,13 @@ export async function bundle() {
 }
 
 /** The payload size of an image at every operating point; nothing goes to the cloud. */
-export async function rates(image, signal) {
-  return (await call("v1/rates", { image }, signal)).json();
+export async function rates(request, signal) {
+  return (await call("v1/rates", request, signal)).json();
 }
 
 /** The indices of an image; nothing goes to the cloud. */
-export async function indexMap(image, quality, signal) {
-  return (await call("v1/index_map", { image, quality }, signal)).json();
+export async function indexMap(request, signal) {
+  return (await call("v1/index_map", request, signal)).json();
 }
 
 /** The labels of an image with their probabilities; nothing goes to the cloud. */

@@ -18,7 +18,6 @@ export class ClassifyPanel {
       clearTimeout(this.timer);
       this.timer = setTimeout(() => this.classify(), PAUSE_MS);
     });
-    $("modality").addEventListener("change", () => this.classify());
   }
 
   /** Shows the panel for a classifier as `v1/bundle` describes it; null hides it. */
@@ -26,9 +25,6 @@ export class ClassifyPanel {
     if (classifier?.manifest !== this.classifier?.manifest) {
       this.classifier = classifier;
       $("labels").value = classifier ? this.firstSet() : "";
-      const names = classifier?.modalities ?? [];
-      $("modality").replaceChildren(...names.map((name) => element("option", "", name)));
-      $("modality-choice").hidden = names.length < 2;
     }
     $("classify-section").hidden = !classifier;
     this.classify();

@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { ClassifyPanel } from "./classify.js";
 import { Conversation } from "./conversation.js";
-import { $, setText } from "./elements.js";
+import { $, element, setText } from "./elements.js";
 import { showBytes, showTimes } from "./figures.js";
 import { listenForImages, readImage, UnusableFile } from "./image_input.js";
 import { hideMap, showMap } from "./index_map.js";
@@ -32,8 +32,19 @@ async function start() {
   if (isNoticeAbout("key")) $("notice").hidden = true;
   const names = bundle.qualities.map((quality) => quality.name);
   rate = new Rate(names, rate?.name, drawMap);
+  offerModalities([...bundle.modalities, ...(bundle.classifier?.modalities ?? [])]);
   panel.offer(bundle.classifier);
   if (image) showCosts();
+}
+
+/** Offers what cameras may measure, without repetitions, where there is a choice. */
+function offerModalities(names) {
+  const select = $("modality");
+  const chosen = select.value;
+  const distinct = [...new Set(names)];
+  select.replaceChildren(...distinct.map((name) => element("option", "", name)));
+  if (distinct.includes(chosen)) select.value = chosen;
+  $("modality-choice").hidden = distinct.length < 2;
 }
 
 function showGatewayState({ gateway, ready, message }) {
@@ -112,19 +123,24 @@ async function selectFile(file) {
 }
 
 function reset() {
-  answering?.abort();
-  mapping?.abort();
   if (image) URL.revokeObjectURL(image.url);
   image = null;
-  lastSplit = null;
-  conversation = new Conversation();
+  forgetAnswers();
   $("preview").removeAttribute("src");
   $("chooser").hidden = false;
   $("chosen").hidden = true;
+  panel.show(null);
+}
+
+/** Ends whatever is about the image as it was sent so far. */
+function forgetAnswers() {
+  answering?.abort();
+  mapping?.abort();
+  lastSplit = null;
+  conversation = new Conversation();
   setText("image-problem", "");
   setText("question-problem", "");
   rate?.clear();
-  panel.show(null);
   hideMap();
   showBytes(null, null, conversation);
   showTimes(null);
@@ -135,7 +151,8 @@ async function showCosts() {
   const requested = image;
   await drawMap();
   try {
-    const { image: sizes, rates } = await api.rates(requested.uri, mapping.signal);
+    const request = { image: requested.uri, modality: $("modality").value };
+    const { image: sizes, rates } = await api.rates(request, mapping.signal);
     if (image !== requested) return; // another image was selected meanwhile
     requested.sizes = sizes;
     rate.setSizes(rates);
@@ -150,7 +167,8 @@ async function drawMap() {
   const controller = (mapping = new AbortController());
   const requested = image;
   try {
-    const map = await api.indexMap(requested.uri, rate.name, controller.signal);
+    const request = { image: requested.uri, quality: rate.name, modality: $("modality").value };
+    const map = await api.indexMap(request, controller.signal);
     if (image === requested && !controller.signal.aborted) showMap(map, $("preview"));
   } catch (error) {
     if (api.isAbort(error) || image !== requested || handleError(error)) return;
@@ -180,6 +198,7 @@ async function ask() {
     const request = {
       model: bundle.model,
       messages: current.messages(question, image.uri),
+      modality: $("modality").value,
       ...(rate.name && { quality: rate.name }),
     };
     for await (const { choices, split } of api.chat(request, controller.signal)) {
@@ -228,6 +247,11 @@ $("question").addEventListener("keydown", (event) => {
 });
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && !document.querySelector("dialog[open]")) answering?.abort();
+});
+$("modality").addEventListener("change", async () => {
+  forgetAnswers(); // they were about what another camera would see
+  panel.show(image);
+  if (image && bundle) await showCosts();
 });
 $("new-image").addEventListener("click", () => {
   selection++;

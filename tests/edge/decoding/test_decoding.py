@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -276,16 +275,18 @@ def test_callers_take_turns() -> None:
 def test_only_configured_formats_are_decoded(bundle_directory: Path) -> None:
     encoder = EdgeEncoder(bundle_directory)
     tiff = file("TIFF")
+    settings, preparation = encoder.manifest.processor, encoder.preparation()
     for isolated in (False, True):
-        config = EdgeConfig(isolate_images=isolated, image_seconds=PATIENT_SECONDS)
-        with closing(ImageOpener(encoder, config)) as opener:
+        limits = isolated, PATIENT_SECONDS
+        with closing(ImageOpener(settings, DEFAULT_FORMATS, *limits)) as opener:
             with pytest.raises(InvalidInput, match=r"is TIFF: convert it, or add TIFF"):
-                opener.view(tiff)
-            assert opener.view(file()) == opener.view(Image.open(io.BytesIO(tiff)))
-        with closing(ImageOpener(encoder, replace(config, image_formats=("TIFF",)))) as opener:
-            assert opener.view(tiff) == opener.view(load_image(tiff))
+                opener.view(tiff, preparation)
+            opened = Image.open(io.BytesIO(tiff))
+            assert opener.view(file(), preparation) == opener.view(opened, preparation)
+        with closing(ImageOpener(settings, ("TIFF",), *limits)) as opener:
+            assert opener.view(tiff, preparation) == opener.view(load_image(tiff), preparation)
             with pytest.raises(InvalidInput, match="in one of TIFF, but the image is PNG"):
-                opener.view(file())
+                opener.view(file(), preparation)
     with pytest.raises(ConfigError, match=r"image_formats from AVIF.*got EPS"):
         EdgeConfig(image_formats=(*DEFAULT_FORMATS, "EPS"))
 

@@ -1,4 +1,4 @@
-"""From an image of a modality to the classifier's view: RGB of 8 bits, at the encoder's size."""
+"""From an image of a modality to a model's view of it: RGB of 8 bits, at the encoder's size."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
+from aligned_vq.errors import InvalidInput
+from aligned_vq.images.conversion import is_deep
 from aligned_vq.images.depth import RangeSettings, student_view
 from aligned_vq.images.formats import FORMATS
 from aligned_vq.images.load import ImageSource, load_image, load_pixels
 from aligned_vq.images.modality import Modality, Pixels
 from aligned_vq.images.preprocess import View, view_of
 from aligned_vq.images.processor import ProcessorSettings
+from aligned_vq.images.reduced_decoding import Header
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,14 @@ class Preparation:
         processor: size and normalisation.
         modality: what the camera measures.
         range: of grey values; None for rgb, and only there.
+        deep_modalities: for rgb: what grey of more than 8 bits is taken for, and so refused as;
+            without any, it is scaled to 8 bits.
     """
 
     processor: ProcessorSettings
     modality: Modality = "rgb"
     range: RangeSettings | None = None
+    deep_modalities: tuple[str, ...] = ()
 
     def view(self, image: Image.Image | Pixels) -> View:
         """The view of a decoded image: an RGB one of Pillow, or pixels of this modality.
@@ -40,19 +47,41 @@ class Preparation:
             return student_view(image, self.processor, self.range or RangeSettings())
         return view_of(image, self.processor)
 
+    def check_source(self, source: ImageSource) -> None:
+        """InvalidInput if an array or a Pillow image is of another modality; see `check_mode`."""
+        if isinstance(source, Image.Image):
+            self.check_mode(source.mode)
+        elif isinstance(source, np.ndarray) and source.shape[2:] in ((), (1,)):
+            self.check_mode("L" if source.dtype == np.uint8 else "F")
+
+    def admit(self, header: Header) -> None:
+        """`check_mode` of an encoded image, for `load_image`."""
+        self.check_mode(header.mode)
+
+    def check_mode(self, mode: str) -> None:
+        """InvalidInput if Pillow's mode of an image is that of another modality."""
+        if self.deep_modalities and is_deep(mode):
+            raise InvalidInput(
+                "expected colour, or grey of 8 bits, for the modality rgb, got one channel of more "
+                f"bits, which looks like {' or '.join(self.deep_modalities)}: name its modality, "
+                "or save it with 8 bits"
+            )
+
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON values."""
         return {
             "processor": self.processor.to_dict(),
             "modality": self.modality,
             "range": None if self.range is None else self.range.to_dict(),
+            "deep_modalities": self.deep_modalities,
         }
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Preparation:
         """The settings that `to_dict` returned."""
         grey_range = None if raw["range"] is None else RangeSettings.from_dict(raw["range"])
-        return cls(ProcessorSettings.from_dict(raw["processor"]), raw["modality"], grey_range)
+        processor = ProcessorSettings.from_dict(raw["processor"])
+        return cls(processor, raw["modality"], grey_range, tuple(raw["deep_modalities"]))
 
 
 def open_source(
@@ -69,5 +98,6 @@ def open_source(
         InvalidInput: the source cannot be used.
     """
     if preparation.modality == "rgb":
-        return preparation.view(load_image(source, formats=formats))
+        preparation.check_source(source)
+        return preparation.view(load_image(source, formats=formats, admit=preparation.admit))
     return preparation.view(load_pixels(source, preparation.modality, formats=formats))
