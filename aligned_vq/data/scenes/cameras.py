@@ -14,10 +14,10 @@ from aligned_vq.data.rooms.sensors import measured_mm, thermal_camera
 from aligned_vq.data.scenes.scene import IMAGE_SIZE_PX, Scene
 from aligned_vq.images.modality import Pixels
 
-NEAREST_M, FARTHEST_M = 0.8, 4.0
+NEAREST_M, FARTHEST_M = 0.7, 4.0
 """All distances lie between them: a fixed range of greys for this world."""
 _WALL_M = (2.6, 3.8)
-_STEP = (0.82, 0.92)
+_STEP = (0.78, 0.9)
 """Distance of a plane over that of the plane behind it."""
 _TILT = 0.015
 """Maximum change of a plane's distance from its centre to its border, as a share."""
