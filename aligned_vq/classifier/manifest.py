@@ -7,20 +7,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 from aligned_vq.dual_encoder.prompts import check_labels, check_template
 from aligned_vq.errors import ConfigError, InvalidInput
 from aligned_vq.files.json_manifest import build_manifest, parse_manifest
 from aligned_vq.files.typed_fields import check_declared
-from aligned_vq.images.depth import RangeSettings, student_processor
+from aligned_vq.images.depth import RangeSettings, check_range, student_processor
+from aligned_vq.images.modality import CameraModality
 from aligned_vq.images.processor import ProcessorSettings
 from aligned_vq.types import digest_of
 
 CLASSIFIER_SCHEMA = 1
 MAX_EMBEDDING_DIM = 65_536
-ClassifierModality = Literal["rgb", "depth", "infrared"]
-MODALITIES: tuple[ClassifierModality, ...] = ("rgb", "depth", "infrared")
 
 
 @dataclass(frozen=True)
@@ -32,15 +31,11 @@ class ModalityInput:
         range: of grey values; None for rgb, and only there.
     """
 
-    modality: ClassifierModality
+    modality: CameraModality
     range: RangeSettings | None = None
 
     def __post_init__(self) -> None:
-        if self.modality not in MODALITIES or (self.range is None) != (self.modality == "rgb"):
-            raise ConfigError(
-                f"expected a modality of {', '.join(MODALITIES)}, with a range unless it is rgb, "
-                f"got {self.modality!r} with {self.range}; export the classifier again"
-            )
+        check_range(self.modality, self.range)
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ class BundleContent:
     """Everything that `write_bundle` stores."""
 
     manifest: SplitManifest
-    """Its weight, graph and entropy digests are replaced on writing."""
+    """Its weight, graph and entropy digests are replaced on writing; it has no modalities then."""
     prefix: VisionPrefix
     """The edge half of the tower, in the dtype to store."""
     norms: Mapping[str, Tensor]
@@ -97,11 +97,9 @@ def open_edge_bundle(directory: str | Path, dtype: torch.dtype = torch.float32) 
     """
     folder = Path(directory)
     manifest = read_manifest(folder)
-    tensors = _read_tensors(folder / EDGE, manifest.edge_weights_digest)
-    # Only the prefix: the search for entries needs float32.
-    prefix_tensors = {name: t.to(dtype) for name, t in _subset("prefix.", tensors).items()}
+    tensors = read_tensors(folder / EDGE, manifest.edge_weights_digest)
     try:
-        prefix = build_prefix(manifest.tower.vision, manifest.split, prefix_tensors)
+        prefix = _build_prefix(manifest, tensors, dtype)
         quantizer = _build_quantizer(manifest, _subset("codec.", tensors), _EDGE_CODEC)
     except RuntimeError as error:
         # `load_state_dict` raises RuntimeError for missing, unknown and misshapen tensors.
@@ -109,11 +107,38 @@ def open_edge_bundle(directory: str | Path, dtype: torch.dtype = torch.float32) 
     return EdgeBundle(manifest, prefix, EdgeCodec(read_spec(folder, manifest), quantizer))
 
 
+def open_modality_prefix(
+    directory: str | Path,
+    manifest: SplitManifest,
+    modality: str,
+    dtype: torch.dtype = torch.float32,
+) -> VisionPrefix:
+    """The prefix for a modality; behind it comes the codec of `open_edge_bundle`.
+
+    Args:
+        directory: the bundle.
+        manifest: of the bundle.
+        modality: `rgb`, or a further one of the bundle.
+        dtype: of the prefix.
+
+    Raises:
+        InvalidInput: the bundle has no edge half for the modality.
+        ConfigError: its file is missing, damaged or does not fit the manifest.
+    """
+    half = manifest.edge_half(modality)
+    path = Path(directory) / half.weights_file
+    tensors = read_tensors(path, half.weights_digest)
+    try:
+        return _build_prefix(manifest, tensors, dtype)
+    except RuntimeError as error:
+        raise ConfigError(f"{path}: does not fit its manifest ({error})") from error
+
+
 def open_cloud_bundle(directory: str | Path, device: torch.device | str = "cpu") -> CloudBundle:
     """The cloud side of a bundle, float32 on `device`; raises as `open_edge_bundle`."""
     folder = Path(directory)
     manifest = read_manifest(folder)
-    tensors = _read_tensors(folder / CLOUD, manifest.cloud_weights_digest)
+    tensors = read_tensors(folder / CLOUD, manifest.cloud_weights_digest)
     identity = manifest.quantizer.kind == "identity"
     try:
         quantizer = _build_quantizer(manifest, _subset("codec.", tensors), _CLOUD_CODEC)
@@ -161,9 +186,7 @@ def write_bundle(
             (EDGE, content.edge_tensors()),
             (CLOUD, content.cloud_tensors()),
         ):
-            # safetensors refuses tensors that share memory or are not contiguous.
-            copies = {key: tensor.detach().clone().contiguous() for key, tensor in tensors.items()}
-            save_file(copies, folder / name)
+            write_tensors(folder / name, tensors)
         if tables is not None:
             tables.save(folder / ENTROPY)
         # Digests of the files as written, so that the manifest cannot describe other bytes.
@@ -173,12 +196,29 @@ def write_bundle(
             cloud_weights_digest=file_digest((folder / CLOUD).read_bytes()),
             entropy_digest=None if tables is None else tables.digest().hex(),
             edge_graph_digest=None,
+            modalities=(),
         )
         write_manifest(folder, written)
         # After the manifest, to which `finish` may add the digest of the graph.
         if finish is not None:
             finish(folder)
     return written
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file."""
+    # safetensors refuses tensors that share memory or are not contiguous.
+    copies = {key: tensor.detach().clone().contiguous() for key, tensor in tensors.items()}
+    save_file(copies, path)
+
+
+def _build_prefix(
+    manifest: SplitManifest, tensors: Mapping[str, Tensor], dtype: torch.dtype
+) -> VisionPrefix:
+    """The prefix of an edge file, in `dtype`; RuntimeError if its tensors do not fit."""
+    # Only the prefix: the search for entries needs float32.
+    prefix_tensors = {name: t.to(dtype) for name, t in _subset("prefix.", tensors).items()}
+    return build_prefix(manifest.tower.vision, manifest.split, prefix_tensors)
 
 
 def _build_quantizer(
@@ -209,8 +249,12 @@ def _to_device(
     return torch.nn.Parameter(part.to(device), requires_grad=False)
 
 
-def _read_tensors(path: Path, digest: str) -> dict[str, Tensor]:
-    """The tensors of a safetensors file with this SHA-256, in hexadecimal."""
+def read_tensors(path: Path, digest: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file with this SHA-256, in hexadecimal.
+
+    Raises:
+        ConfigError: the file is missing, has another digest, or is no safetensors file.
+    """
     content = read_verified(path, digest)
     try:
         tensors: dict[str, Tensor] = load(content)

@@ -3,6 +3,8 @@
     manifest.json         the SplitManifest
     edge.safetensors      prefix of the vision tower, edge half of the codec
     edge.onnx             the same as an ONNX graph whose weights are in edge.safetensors (optional)
+    edge-depth.safetensors, edge-depth.onnx, edge-infrared...
+                          the same for another modality of images (optional)
     cloud.safetensors     cloud half of the codec
     entropy.safetensors   entropy tables (without them: fixed coding only)
 
@@ -13,23 +15,31 @@ file, the tables and the LLaVA checkpoint. Every file is verified against the ma
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from aligned_vq.bitstream import EntropyTables
+from aligned_vq.codec.edge_modality import GRAPH_SUFFIX, WEIGHTS_SUFFIX, edge_file
 from aligned_vq.codec.manifest import SplitManifest
 from aligned_vq.codec.spec import CodecSpec
 from aligned_vq.errors import ConfigError
 from aligned_vq.files.atomic_file import write_file
-from aligned_vq.files.atomic_folder import recover
+from aligned_vq.files.atomic_folder import new_folder, recover
+from aligned_vq.files.staging import is_unfinished
+from aligned_vq.images.modality import CAMERA_MODALITIES
 
-MANIFEST, EDGE, GRAPH, CLOUD, ENTROPY = (
-    "manifest.json",
-    "edge.safetensors",
-    "edge.onnx",
-    "cloud.safetensors",
-    "entropy.safetensors",
+MANIFEST, CLOUD, ENTROPY = "manifest.json", "cloud.safetensors", "entropy.safetensors"
+EDGE, GRAPH = edge_file("rgb", WEIGHTS_SUFFIX), edge_file("rgb", GRAPH_SUFFIX)
+BUNDLE_FILES = (
+    MANIFEST,
+    CLOUD,
+    ENTROPY,
+    *(edge_file(own, WEIGHTS_SUFFIX) for own in CAMERA_MODALITIES),
+    *(edge_file(own, GRAPH_SUFFIX) for own in CAMERA_MODALITIES),
 )
-BUNDLE_FILES = (MANIFEST, EDGE, GRAPH, CLOUD, ENTROPY)
 
 
 def read_manifest(directory: str | Path) -> SplitManifest:
@@ -44,6 +54,30 @@ def read_manifest(directory: str | Path) -> SplitManifest:
 def write_manifest(directory: str | Path, manifest: SplitManifest) -> None:
     """Write the manifest of a bundle."""
     write_file(Path(directory) / MANIFEST, manifest.to_json() + "\n")
+
+
+@contextmanager
+def changed_copy(bundle: str | Path, out: str | Path) -> Iterator[Path]:
+    """A context with a copy of a bundle, to be changed; on exit it replaces `out` in one step.
+
+    Args:
+        bundle: to copy: its files, or all files of the folder where `out` is the same.
+        out: a bundle, or a new folder.
+
+    Raises:
+        ConfigError: `out` holds files that are not a bundle's, or cannot be replaced.
+        NotWritten: the disk is full, or the permission to write is missing.
+    """
+    in_place = os.path.realpath(bundle) == os.path.realpath(out)
+
+    def left_out(_: str, names: list[str]) -> set[str]:
+        return {own for own in names if is_unfinished(own) or not (in_place or own in BUNDLE_FILES)}
+
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    with new_folder(out, ("*",) if in_place else BUNDLE_FILES) as new:
+        # Links are followed where they would point elsewhere from another folder.
+        shutil.copytree(bundle, new, symlinks=in_place, ignore=left_out, dirs_exist_ok=True)
+        yield new
 
 
 def read_verified(path: Path, digest: str, manifest: str = MANIFEST) -> bytes:

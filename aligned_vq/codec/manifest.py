@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from aligned_vq.bitstream import BITSTREAM_VERSION
-from aligned_vq.errors import ConfigError
+from aligned_vq.codec.edge_modality import EdgeModality
+from aligned_vq.errors import ConfigError, InvalidInput
 from aligned_vq.files.json_manifest import build_manifest, parse_manifest
 from aligned_vq.files.typed_fields import check_declared
 from aligned_vq.images.processor import ProcessorSettings
@@ -57,6 +58,9 @@ class SplitManifest:
     edge_graph_digest: str | None = None
     """SHA-256 of `edge.onnx`; None: no graph. Not part of `digest`, because payloads do not depend
     on the graph: it may be added to a bundle that is in use."""
+    modalities: tuple[EdgeModality, ...] = ()
+    """The edge halves for other modalities than rgb, which all have graphs if `edge.onnx` exists.
+    Not part of `digest` either, because the cloud decodes the payloads of every half alike."""
 
     def __post_init__(self) -> None:
         if self.link not in LINK_KINDS:
@@ -84,18 +88,56 @@ class SplitManifest:
             raise ConfigError(
                 f"quantizer dim must be the features' {self.features.dim}, got {self.quantizer.dim}"
             )
+        self._check_halves()
+
+    def _check_halves(self) -> None:
+        halves = [entry.modality for entry in self.edge_halves]
+        if len(set(halves)) < len(halves):
+            raise ConfigError(
+                f"expected distinct modalities beside rgb, got {', '.join(halves[1:])}; write each "
+                "once"
+            )
+        for entry in self.modalities:
+            if (entry.graph_digest is None) != (self.edge_graph_digest is None):
+                raise ConfigError(
+                    f"expected graphs of all edge halves or of none, got that of rgb or "
+                    f"{entry.modality} alone; run aligned-vq export-onnx"
+                )
 
     @property
     def features(self) -> FeatureSpec:
         """Shape of the features at the cut."""
         return self.tower.features()
 
+    @property
+    def edge_halves(self) -> tuple[EdgeModality, ...]:
+        """The edge halves of all modalities, that of rgb first."""
+        rgb = EdgeModality("rgb", self.edge_weights_digest, self.edge_graph_digest, None)
+        return (rgb, *self.modalities)
+
+    def edge_half(self, modality: str) -> EdgeModality:
+        """The edge half for a modality; InvalidInput names those of the bundle if it has none."""
+        for entry in self.edge_halves:
+            if entry.modality == modality:
+                return entry
+        names = ", ".join(entry.modality for entry in self.edge_halves)
+        raise InvalidInput(
+            f"expected a modality of this bundle ({names}), got {modality[:40]!r}; choose one of "
+            "these, or a bundle that has it"
+        )
+
+    def shared(self) -> SplitManifest:
+        """What edge and cloud must agree on: the manifest without graphs and other modalities."""
+        return replace(self, edge_graph_digest=None, modalities=())
+
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON values, in order; `edge_graph_digest` only if it is set."""
+        """The fields as JSON values, in order; those outside `shared` only if they are set."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        if self.edge_graph_digest is None:
-            # Absent rather than null: a manifest written without this field has the same digest.
-            del values["edge_graph_digest"]
+        values["modalities"] = {entry.modality: entry.to_dict() for entry in self.modalities}
+        # Absent rather than null: a manifest written without these fields has the same digest.
+        for name in ("edge_graph_digest", "modalities"):
+            if not values[name]:
+                del values[name]
         return {
             **values,
             "tower": self.tower.to_dict(),
@@ -111,8 +153,8 @@ class SplitManifest:
         return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
     def digest(self) -> bytes:
-        """16 bytes that identify this manifest, of its JSON without `edge_graph_digest`."""
-        return digest_of(replace(self, edge_graph_digest=None).to_json().encode())
+        """16 bytes that identify this manifest, of the JSON of what is `shared`."""
+        return digest_of(self.shared().to_json().encode())
 
     @classmethod
     def from_json(cls, text: str, source: str = "manifest") -> SplitManifest:
@@ -142,6 +184,10 @@ class SplitManifest:
                 "split": SplitPoint.parse(raw["split"]),
                 "quantizer": QuantizerConfig(**quantizer),
                 "operating_points": tuple(map(_point, raw["operating_points"])),
+                "modalities": tuple(
+                    EdgeModality.from_dict(name, fields)
+                    for name, fields in raw.get("modalities", {}).items()
+                ),
             }
         )
         # Dataclasses do not check types: JSON may hold a string for a declared number.

@@ -10,12 +10,7 @@ import numpy as np
 import torch
 
 from aligned_vq.classifier.files import ClassifierContent, write_classifier
-from aligned_vq.classifier.manifest import (
-    ClassifierManifest,
-    ClassifierModality,
-    LabelSet,
-    ModalityInput,
-)
+from aligned_vq.classifier.manifest import ClassifierManifest, LabelSet, ModalityInput
 from aligned_vq.dual_encoder.prompts import prompt
 from aligned_vq.edgevl.pool import embed
 from aligned_vq.edgevl.quantization.student import QuantizedStudent
@@ -24,6 +19,7 @@ from aligned_vq.edgevl.scoring import fit_scale
 from aligned_vq.edgevl.text_graph import text_graph, tokenizer_file
 from aligned_vq.errors import ConfigError
 from aligned_vq.images.depth import RangeSettings
+from aligned_vq.images.modality import CameraModality
 
 
 def export_classifier(
@@ -51,7 +47,7 @@ def export_classifier(
             f"expected a student of depth or infrared beside rgb, got {run.modality}; devices read "
             "no other modality"
         )
-    other: ClassifierModality = "depth" if run.modality == "depth" else "infrared"
+    other: CameraModality = "depth" if run.modality == "depth" else "infrared"
     teacher, template = run.teacher, run.config.pairs.template
     embeddings = {
         name: teacher.text_embeddings([prompt(label, template) for label in labels]).cpu().numpy()

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from aligned_vq.graph.builder import GraphBuilder
 
+INT8_PRODUCT = "MatMulInteger"
+"""The operator of layers with weights of 8 bits, and of nothing else in a graph."""
+
 
 @dataclass(frozen=True)
 class Linear:
@@ -43,7 +46,7 @@ class Linear:
             # Symmetric, from -127 to 127; the lower bound is for rows of zeros.
             scales = np.maximum(np.abs(weight).max(1), 1e-12) / 127
             quantized = np.rint(weight / scales[:, None]).astype(np.int8)
-            product = graph.add("MatMulInteger", rows, graph.constant(quantized.T.copy()), zero)
+            product = graph.add(INT8_PRODUCT, rows, graph.constant(quantized.T.copy()), zero)
             product = graph.add("Cast", product, to=TensorProto.FLOAT)
             # The sum of integer products times both scales is the product of the floats.
             product = graph.add("Mul", product, graph.add("Mul", scale, graph.constant(scales)))

@@ -1,5 +1,7 @@
 """Writing of a bundle's `edge.onnx`: the vision prefix and the quantizer as one graph.
 
+Each edge half has a graph of its own: `edge-depth.onnx` refers to `edge-depth.safetensors`.
+
     pixels -> prefix -> latents --+-> stage 0 -> stage 1 ... -> indices, covered tokens
                   known latents --+      (cover, rate weight)
 
@@ -9,7 +11,6 @@ the prefix again.
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,21 +18,20 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, checker, helper
 from safetensors.torch import load
 
 from aligned_vq.codec.bundle_files import (
-    EDGE,
     GRAPH,
+    changed_copy,
     file_digest,
     read_manifest,
     read_verified,
     write_manifest,
 )
+from aligned_vq.codec.edge_modality import EdgeModality
 from aligned_vq.codec.manifest import SplitManifest
 from aligned_vq.errors import ConfigError
 from aligned_vq.files.atomic_file import write_file
-from aligned_vq.files.atomic_folder import new_folder
-from aligned_vq.files.staging import is_unfinished
 from aligned_vq.graph import terms
 from aligned_vq.graph.builder import GraphBuilder
-from aligned_vq.graph.linear import Linear
+from aligned_vq.graph.linear import INT8_PRODUCT, Linear
 from aligned_vq.graph.prefix import PrefixWriter
 from aligned_vq.graph.quantizer import QuantizerWriter
 from aligned_vq.graph.weights import stored_tensors
@@ -41,10 +41,10 @@ OPSET, IR_VERSION = 20, 10
 
 
 def write_graph(directory: str | Path, *, int8: bool = False) -> Path:
-    """Add or replace the graph of a bundle, with its digest in the manifest; returns its path.
+    """Add or replace the graphs of all edge halves of a bundle, with digests in the manifest.
 
-    `SplitManifest.digest` does not change, so copies of the bundle without the graph remain
-    compatible.
+    `SplitManifest.digest` does not change, so copies of the bundle without graphs remain
+    compatible. Returns the path of the graph for rgb.
 
     Args:
         directory: the bundle.
@@ -61,26 +61,42 @@ def write_graph(directory: str | Path, *, int8: bool = False) -> Path:
             f"{folder}: expected a codec with codebooks, got the identity quantizer, which sends "
             "raw features instead of indices; run the edge with torch"
         )
-    content = read_verified(folder / EDGE, manifest.edge_weights_digest)
-    model = edge_model(manifest, content, int8).SerializeToString(deterministic=True)
-    with new_folder(folder, ("*",)) as new:
-        shutil.copytree(
-            folder,
-            new,
-            symlinks=True,
-            ignore=lambda _, names: {name for name in names if is_unfinished(name)},
-            dirs_exist_ok=True,
+    with changed_copy(folder, folder) as new:
+        digests = []
+        for half in manifest.edge_halves:
+            content = read_verified(folder / half.weights_file, half.weights_digest)
+            digests.append(write_half(new, edge_model(manifest, half, content, int8), half))
+        written = replace(
+            manifest,
+            edge_graph_digest=digests[0],
+            modalities=tuple(
+                replace(half, graph_digest=digest)
+                for half, digest in zip(manifest.modalities, digests[1:], strict=True)
+            ),
         )
-        write_file(new / GRAPH, model)
-        # Before the manifest refers to the graph.
-        checker.check_model(new / GRAPH)
-        write_manifest(new, replace(manifest, edge_graph_digest=file_digest(model)))
+        write_manifest(new, written)
     return folder / GRAPH
 
 
-def edge_model(manifest: SplitManifest, content: bytes, int8: bool = False) -> ModelProto:
-    """The graph of a bundle; `content` is its `edge.safetensors`."""
-    graph = GraphBuilder(stored_tensors(EDGE, content))
+def write_half(folder: Path, model: ModelProto, half: EdgeModality) -> str:
+    """Write the graph of an edge half, whose weights are there; returns the graph's digest."""
+    graph = model.SerializeToString(deterministic=True)
+    write_file(folder / half.graph_file, graph)
+    # Before a manifest refers to the graph.
+    checker.check_model(folder / half.graph_file)
+    return file_digest(graph)
+
+
+def has_int8_weights(graph: bytes) -> bool:
+    """Whether a graph was written with weights of 8 bits."""
+    return any(node.op_type == INT8_PRODUCT for node in ModelProto.FromString(graph).graph.node)
+
+
+def edge_model(
+    manifest: SplitManifest, half: EdgeModality, content: bytes, int8: bool = False
+) -> ModelProto:
+    """The graph of an edge half of a bundle; `content` is that of its safetensors file."""
+    graph = GraphBuilder(stored_tensors(half.weights_file, content))
     config, spec, vision = manifest.quantizer, manifest.features, manifest.tower.vision
     linear = Linear(graph, load(content) if int8 else None)
     features, residual = PrefixWriter(graph, vision, linear).prefix(terms.PIXELS, manifest.split)

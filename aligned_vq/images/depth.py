@@ -1,6 +1,6 @@
-"""Depth, infrared and single bands as grey images, and as the input of the student encoder.
+"""Depth, infrared and single bands as grey images, and as the input of an image encoder.
 
-The student sees colour and these greys (EdgeVL, Cai et al., ECCV 2024): one channel, repeated to
+The encoder sees colour and these greys (EdgeVL, Cai et al., ECCV 2024): one channel, repeated to
 three and normalised as colour is. Measured pixels are 1 to 255, others 0. Near is bright: depth
 cameras lose what is far or dark, so holes look like something far away, not like an object in front
 of the camera. Other modalities keep their order: more is brighter.
@@ -19,8 +19,8 @@ from PIL import Image
 
 from aligned_vq.errors import ConfigError, InvalidInput
 from aligned_vq.files.typed_fields import check_declared
-from aligned_vq.images.masked_resize import resize_valid
-from aligned_vq.images.modality import Pixels
+from aligned_vq.images.masked_resize import frame_valid
+from aligned_vq.images.modality import CAMERA_MODALITIES, Pixels
 from aligned_vq.images.preprocess import View, normalize, view_of
 from aligned_vq.images.processor import ProcessorSettings, Triple
 
@@ -69,6 +69,15 @@ class RangeSettings:
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON values."""
         return {n: v if v is None else [float(one) for one in v] for n, v in asdict(self).items()}
+
+
+def check_range(modality: str, settings: RangeSettings | None) -> None:
+    """ConfigError unless a model may be made for the modality, and all but rgb have a range."""
+    if modality not in CAMERA_MODALITIES or (settings is None) != (modality == "rgb"):
+        raise ConfigError(
+            f"expected a modality of {', '.join(CAMERA_MODALITIES)}, with a range unless it is "
+            f"rgb, got {modality!r} with {settings}; correct it"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,11 +145,9 @@ def student_processor(
 
 
 def student_pixels(
-    image: Pixels | GreyImage,
-    processor: ProcessorSettings,
-    settings: RangeSettings = RangeSettings(),
+    image: Pixels, processor: ProcessorSettings, settings: RangeSettings = RangeSettings()
 ) -> NDArray[np.float32]:
-    """The student's input `[3, S, S]`, float32: its view, normalised.
+    """The encoder's input `[3, H, W]`, float32: its view, normalised.
 
     Arguments and errors are those of `student_view`.
     """
@@ -148,34 +155,27 @@ def student_pixels(
 
 
 def student_view(
-    image: Pixels | GreyImage,
-    processor: ProcessorSettings,
-    settings: RangeSettings = RangeSettings(),
+    image: Pixels, processor: ProcessorSettings, settings: RangeSettings = RangeSettings()
 ) -> View:
-    """The student's view of an image: uint8 `[S, S, 3]`.
+    """The encoder's view of an image: uint8 `[H, W, 3]`.
 
     Args:
-        image: of any modality. Colour is prepared by `view_of`. Greys are resized bilinearly
-            and without their holes (`resize_valid`), whatever the filter of the processor.
-        processor: that of `student_processor`, or one that differs in sides, filter and numbers.
-        settings: the range of greys; not used for colour and `GreyImage`.
+        image: of any modality. Colour is prepared by `view_of`. Greys are framed alike, but resized
+            bilinearly and without their holes (`frame_valid`), whatever the processor's filter;
+            holes and borders are black.
+        processor: sides, steps and numbers.
+        settings: the range of greys; not used for colour.
 
     Raises:
-        InvalidInput: as `grey_image`.
-        ConfigError: as `grey_image`; or the processor crops or pads.
+        InvalidInput: as `grey_image` and `frame_valid`.
+        ConfigError: as `grey_image`.
     """
-    size = processor.size
-    if not isinstance(size, tuple) or processor.do_center_crop or processor.do_pad:
-        raise ConfigError(
-            f"expected a processor that only resizes, got {processor}; use student_processor"
-        )
-    if isinstance(image, Pixels):
-        if image.modality == "rgb":
-            return view_of(Image.fromarray(image.values), processor)
-        image = grey_image(image, settings)
-    values, valid = resize_valid(image.values.astype(np.float32), image.valid, size)
-    grey = np.where(valid, np.rint(values), 0).astype(np.uint8)
-    return View(np.repeat(grey[:, :, None], 3, axis=2))
+    if image.modality == "rgb":
+        return view_of(Image.fromarray(image.values), processor)
+    grey = grey_image(image, settings)
+    values, valid = frame_valid(grey.values.astype(np.float32), grey.valid, processor)
+    framed = np.where(valid, np.rint(values), 0).astype(np.uint8)
+    return View(np.repeat(framed[:, :, None], 3, axis=2), image.modality)
 
 
 def _metres(values: NDArray[np.float32], stored: np.dtype[Any]) -> NDArray[np.float32]:

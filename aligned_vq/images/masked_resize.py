@@ -2,16 +2,77 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from aligned_vq.images.processor import HeightWidth
+from aligned_vq.images.preprocess import Crop, framing
+from aligned_vq.images.processor import HeightWidth, ProcessorSettings
 
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom in source pixels; need not be whole."""
 _MIN_WEIGHT = 0.5
 """Of valid pixels under the filter: the holes of a map keep their size on average."""
+
+
+def frame_valid(
+    values: NDArray[np.float32], valid: NDArray[np.bool_], settings: ProcessorSettings
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """An image with holes, framed as `view_of` frames colour: padded, resized and cropped.
+
+    Args:
+        values: `[H, W]`.
+        valid: `[H, W]`.
+        settings: sides and steps; the filter is that of `resize_valid`.
+
+    Returns:
+        Values and the mask, both `settings.output_size`; what lies outside the image is invalid.
+
+    Raises:
+        InvalidInput: the image is to be padded and has a side of more than `MAX_PADDED_SIDE`.
+    """
+    padded, resized, row_crop, column_crop = framing(*values.shape, settings)
+    rows = _Span.seen(row_crop, values.shape[0], padded[0], resized[0])
+    columns = _Span.seen(column_crop, values.shape[1], padded[1], resized[1])
+    place = np.s_[
+        rows.offset : rows.offset + rows.length, columns.offset : columns.offset + columns.length
+    ]
+    framed = np.zeros(settings.output_size, np.float32), np.zeros(settings.output_size, np.bool_)
+    box = columns.low, rows.low, columns.high, rows.high
+    framed[0][place], framed[1][place] = resize_valid(
+        values, valid, (rows.length, columns.length), box
+    )
+    return framed
+
+
+class _Span(NamedTuple):
+    """One axis of what is seen of an image: source pixels `low` to `high` become `length` pixels of
+    the output, from `offset`."""
+
+    low: float
+    high: float
+    length: int
+    offset: int
+
+    @classmethod
+    def seen(cls, crop: Crop, source: int, padded: int, resized: int) -> _Span:
+        """The span of a crop of the resized image.
+
+        Args:
+            crop: of the resized image.
+            source: side of the image.
+            padded: side with the borders around it.
+            resized: what the padded side becomes.
+        """
+        scale, border = padded / resized, (padded - source) // 2
+        # Where the image lies among the resized pixels, to the nearest one.
+        first = max(crop.start, round(border / scale))
+        end = min(crop.start + crop.length, round((border + source) / scale))
+        end = max(end, first + 1)  # of a line that is thinner than a pixel
+        low, high = (min(max(at * scale - border, 0.0), source) for at in (first, end))
+        return cls(low, high, end - first, crop.offset + first - crop.start)
 
 
 def resize_valid(

@@ -12,6 +12,9 @@ from aligned_vq.errors import InvalidInput
 
 Modality = Literal["rgb", "depth", "infrared", "bands"]
 """Colour; distance from the camera; one infrared band; any number of spectral bands."""
+CameraModality = Literal["rgb", "depth", "infrared"]
+"""What image files hold, and so what bundles may be made for."""
+CAMERA_MODALITIES: tuple[CameraModality, ...] = ("rgb", "depth", "infrared")
 
 
 class PixelForm(NamedTuple):

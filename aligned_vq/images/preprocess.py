@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from aligned_vq.errors import InvalidInput
+from aligned_vq.images.modality import Modality
 from aligned_vq.images.processor import HeightWidth, ProcessorSettings
 
 WHOLE_PIXELS = 16 * 2**20
@@ -39,7 +40,7 @@ _FILTER_RADIUS = {1: 3.0, 2: 1.0, 3: 2.0}
 _Color = tuple[int, int, int]
 
 
-class _Crop(NamedTuple):
+class Crop(NamedTuple):
     """One axis of a centre crop: `length` pixels from `start` are copied to `offset`."""
 
     start: int
@@ -47,23 +48,52 @@ class _Crop(NamedTuple):
     offset: int
 
     @classmethod
-    def centered(cls, side: int, output: int) -> _Crop:
+    def centered(cls, side: int, output: int) -> Crop:
         """A centre crop from `side` to `output` pixels, rounded as in the reference."""
         if side >= output:
             return cls((side - output) // 2, output, 0)
         return cls(0, side, (output - side + 1) // 2)
 
 
+class Framing(NamedTuple):
+    """How an image of some size becomes the output of a processor."""
+
+    padded: HeightWidth
+    """With the borders that make it a square, if the processor pads."""
+    resized: HeightWidth
+    rows: Crop
+    columns: Crop
+
+
+def framing(height: int, width: int, settings: ProcessorSettings) -> Framing:
+    """The framing of an image of this size; InvalidInput if it is too elongated to be padded."""
+    padded = height, width
+    if settings.do_pad:
+        padded = (max(padded),) * 2
+        _check_padded_side(padded[0])
+    resized = _resized_size(*padded, settings) if settings.do_resize else padded
+    crops = (Crop.centered(*sides) for sides in zip(resized, settings.output_size, strict=True))
+    return Framing(padded, resized, *crops)
+
+
 @dataclass(frozen=True, eq=False)
 class View:
-    """The pixels of an image that the vision tower receives: uint8 `[H, W, 3]`."""
+    """The pixels of an image that the vision tower receives: uint8 `[H, W, 3]`.
+
+    Args:
+        pixels: of colour, or three equal channels of grey.
+        modality: of the image.
+    """
 
     pixels: NDArray[np.uint8]
+    modality: Modality = "rgb"
 
     @cached_property
     def digest(self) -> bytes:
-        """32 bytes that identify the pixels."""
-        return hashlib.sha256(self.pixels.data).digest()  # without a copy
+        """32 bytes that identify the pixels and their modality."""
+        content = hashlib.sha256(self.pixels.data)  # without a copy
+        content.update(self.modality.encode())
+        return content.digest()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, View) and other.digest == self.digest
@@ -108,18 +138,9 @@ def view_of(image: Image.Image, settings: ProcessorSettings) -> View:
             )
         image = image.convert("RGB")
 
-    height, width = image.height, image.width
-    if settings.do_pad:
-        height = width = max(height, width)
-        _check_padded_side(height)
-    if settings.do_resize:
-        height, width = _resized_size(height, width, settings)
-    output_height, output_width = settings.output_size
-    rows = _Crop.centered(height, output_height)
-    columns = _Crop.centered(width, output_width)
-
-    visible = _visible(image, settings, (height, width), rows, columns)
-    pixels = np.zeros((output_height, output_width, 3), np.uint8)
+    _, size, rows, columns = framing(image.height, image.width, settings)
+    visible = _visible(image, settings, size, rows, columns)
+    pixels = np.zeros((*settings.output_size, 3), np.uint8)
     pixels[
         rows.offset : rows.offset + rows.length, columns.offset : columns.offset + columns.length
     ] = np.asarray(visible)
@@ -148,7 +169,7 @@ def normalize(view: View, settings: ProcessorSettings) -> NDArray[np.float32]:
 
 
 def _visible(
-    image: Image.Image, settings: ProcessorSettings, size: HeightWidth, rows: _Crop, columns: _Crop
+    image: Image.Image, settings: ProcessorSettings, size: HeightWidth, rows: Crop, columns: Crop
 ) -> Image.Image:
     """The part of the padded and resized image that lies inside the crop."""
     height, width = size
@@ -222,7 +243,7 @@ def _resize_padded(
 
 
 def _resize_window(
-    image: Image.Image, size: HeightWidth, rows: _Crop, columns: _Crop, resample: int
+    image: Image.Image, size: HeightWidth, rows: Crop, columns: Crop, resample: int
 ) -> Image.Image:
     """The crop of the resized image, computed from the source pixels that influence it."""
     radius = _FILTER_RADIUS[resample]
@@ -239,7 +260,7 @@ def _resize_window(
 
 
 def _source_span(
-    crop: _Crop, source: int, resized: int, radius: float
+    crop: Crop, source: int, resized: int, radius: float
 ) -> tuple[int, int, float, float]:
     """The range of source pixels that a crop depends on, and the crop's start and end within it."""
     scale = source / resized

@@ -21,8 +21,6 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from aligned_vq.classifier.manifest import MODALITIES as CLASSIFIER_MODALITIES
-from aligned_vq.classifier.manifest import ClassifierModality
 from aligned_vq.data.pairs.sources import open_pairs
 from aligned_vq.data.pairs.types import PairSource, load_pair
 from aligned_vq.dual_encoder.checkpoint import DualEncoder
@@ -31,6 +29,7 @@ from aligned_vq.edgevl.scoring import ZeroShotScore, probabilities_of, score
 from aligned_vq.errors import ConfigError
 from aligned_vq.files.atomic_file import write_json
 from aligned_vq.images.depth import grey_image
+from aligned_vq.images.modality import CAMERA_MODALITIES, CameraModality
 from aligned_vq.images.preprocess import preprocess_batch
 from benchmarks.harness.provenance import provenance
 from edge_client.classifier.classifier import EdgeClassifier
@@ -51,17 +50,17 @@ def labelled(source: PairSource) -> tuple[list[str], list[str]]:
     return known, sorted(set(known))
 
 
-def other_modality(source: PairSource) -> ClassifierModality:
+def other_modality(source: PairSource) -> CameraModality:
     """The modality beside rgb.
 
     Raises:
         ConfigError: devices do not read it.
     """
-    for name in CLASSIFIER_MODALITIES:
+    for name in CAMERA_MODALITIES:
         if name == source.modality:
             return name
     raise ConfigError(
-        f"{source.name}: expected one of {', '.join(CLASSIFIER_MODALITIES)} beside rgb, got "
+        f"{source.name}: expected one of {', '.join(CAMERA_MODALITIES)} beside rgb, got "
         f"{source.modality}; devices read no other modality"
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -35,7 +35,8 @@ def served_bundles(
     bundles = {}
     for digest, manifest in zip(digests, manifests, strict=True):
         info = ServiceInfo(
-            manifest_json=manifest.to_json(),
+            # A client's own copy of the bundle says what modalities it has: the cloud uses none.
+            manifest_json=replace(manifest, modalities=()).to_json(),
             manifest_digest=digest,
             max_question_chars=max_question_chars,
             max_answer_tokens=max_answer_tokens,

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aligned_vq.classifier.files import IMAGE, read_classifier, read_part
-from aligned_vq.classifier.manifest import ClassifierManifest, ClassifierModality
-from aligned_vq.classifier.views import Preparation, open_source
+from aligned_vq.classifier.manifest import ClassifierManifest
 from aligned_vq.images.formats import DECODE_SECONDS, DEFAULT_FORMATS
 from aligned_vq.images.load import ImageSource, read_image_file
+from aligned_vq.images.modality import CameraModality
+from aligned_vq.images.preparation import Preparation, open_source
 from aligned_vq.images.preprocess import View, normalize
 from aligned_vq.shipped import classifier_source
 from aligned_vq.stopwatch import Stopwatch
@@ -133,7 +134,7 @@ class EdgeClassifier:
         self,
         image: ImageSource | View,
         labels: Labels = None,
-        modality: ClassifierModality = "rgb",
+        modality: CameraModality = "rgb",
     ) -> Classification:
         """The probability of each label.
 

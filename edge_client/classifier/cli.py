@@ -7,9 +7,9 @@ import os
 
 from jsonargparse import ArgumentParser, Namespace
 
-from aligned_vq.classifier.manifest import MODALITIES
 from aligned_vq.errors import ConfigError
 from aligned_vq.images.formats import DECODE_SECONDS, DEFAULT_FORMATS
+from aligned_vq.images.modality import CAMERA_MODALITIES
 from aligned_vq.shipped import NAME
 from edge_client.classifier.classifier import EdgeClassifier, Labels
 
@@ -25,7 +25,7 @@ def parser() -> ArgumentParser:
     command.add_argument("image", help="path of an image")
     command.add_argument("--labels", default="", type=str, help=LABELS_HELP)
     command.add_argument(
-        "--modality", default="rgb", choices=MODALITIES, help="what the camera measures"
+        "--modality", default="rgb", choices=CAMERA_MODALITIES, help="what the camera measures"
     )
     command.add_argument(
         "--bundle", default=NAME, type=str, help="directory of a classifier bundle, or 'reference'"

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from aligned_vq.classifier.views import Preparation
+from aligned_vq.images.preparation import Preparation
 from aligned_vq.images.processor import ProcessorSettings
 from edge_client.decoding.decoders import ImageDecoders
 from edge_client.decoding.job import DecodedView, Limits

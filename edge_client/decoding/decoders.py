@@ -9,8 +9,8 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
-from aligned_vq.classifier.views import Preparation
 from aligned_vq.errors import InvalidInput
+from aligned_vq.images.preparation import Preparation
 from aligned_vq.images.processor import ProcessorSettings
 from edge_client.decoding.decoding_process import DecodingProcess
 from edge_client.decoding.fork_client import ForkClient

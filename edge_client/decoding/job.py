@@ -17,10 +17,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from aligned_vq.classifier.views import Preparation
 from aligned_vq.errors import InvalidInput
 from aligned_vq.images.formats import DECODE_SECONDS
 from aligned_vq.images.load import MAX_ENCODED_BYTES, MAX_PIXELS, load_image, load_pixels
+from aligned_vq.images.preparation import Preparation
 from aligned_vq.images.preprocess import View
 from aligned_vq.images.reduced_decoding import BYTES_PER_PIXEL, Header
 

@@ -9,8 +9,8 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from aligned_vq.classifier.views import Preparation
 from aligned_vq.errors import AlignedVQError
+from aligned_vq.images.preparation import Preparation
 from edge_client.aio import AsyncEdgeClient
 from edge_client.answer import Answer
 from edge_client.decoding.decoders import ImageDecoders

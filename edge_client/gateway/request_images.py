@@ -7,8 +7,8 @@ from functools import lru_cache
 
 from PIL import Image
 
-from aligned_vq.classifier.views import Preparation
 from aligned_vq.errors import InvalidInput
+from aligned_vq.images.preparation import Preparation
 from aligned_vq.images.preprocess import View
 from aligned_vq.images.reduced_decoding import BYTES_PER_PIXEL, WHOLE_JPEG_PIXELS
 from edge_client.decoding.decoders import ImageDecoders

@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from aligned_vq.classifier.files import IMAGE, LABELS, TEXT, TOKENIZER
-from aligned_vq.classifier.views import Preparation
 from aligned_vq.errors import ConfigError, InvalidInput
 from aligned_vq.images.depth import RangeSettings, student_pixels
 from aligned_vq.images.load import load_pixels
+from aligned_vq.images.preparation import Preparation
 from aligned_vq.images.preprocess import normalize
 from edge_client import EdgeClassifier
 from edge_client.classifier import label_embeddings

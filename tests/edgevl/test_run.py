@@ -15,13 +15,13 @@ import torch
 import yaml
 from torch import Tensor
 
-from aligned_vq.classifier.manifest import ClassifierModality
 from aligned_vq.cli import main
 from aligned_vq.edgevl.config import StudentRunConfig
 from aligned_vq.edgevl.objectives import Contrast, Distillation
 from aligned_vq.edgevl.run import StudentRun
 from aligned_vq.errors import ConfigError
 from aligned_vq.files.config_file import config_of
+from aligned_vq.images.modality import CameraModality
 from edge_client.classifier.classifier import EdgeClassifier
 from tests.edgevl.conftest import LABELS
 
@@ -167,7 +167,7 @@ def test_from_rooms_to_the_device(
     assert f"{out / 'classifier'}: 4 labels, int8" in capsys.readouterr().out
     classifier = EdgeClassifier(out / "classifier")
     stem = (rooms / "valid_every_100th.txt").read_text().split()[0]
-    files: dict[ClassifierModality, str] = {"rgb": f"rgb/{stem}.jpg", "depth": f"depth/{stem}.png"}
+    files: dict[CameraModality, str] = {"rgb": f"rgb/{stem}.jpg", "depth": f"depth/{stem}.png"}
     for modality, path in files.items():
         image = rooms / "valid" / path
         known = classifier.classify(image, modality=modality)

@@ -14,14 +14,14 @@ from aligned_vq.errors import ConfigError, InvalidInput
 from aligned_vq.images.depth import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    GreyImage,
     RangeSettings,
     grey_image,
     student_pixels,
     student_processor,
+    student_view,
 )
 from aligned_vq.images.modality import Modality, Pixels
-from aligned_vq.images.preprocess import preprocess
+from aligned_vq.images.preprocess import View, preprocess, view_of
 from aligned_vq.images.processor import ProcessorSettings
 
 ROOM = RangeSettings(fixed=(0.5, 5.0))
@@ -187,12 +187,45 @@ def test_holes_do_not_smear_into_what_is_around_them(side: int) -> None:
     assert made[side // 8].max() == wall
 
 
-def test_a_grey_image_is_resized_as_it_is() -> None:
-    values = np.array([[0, 10], [200, 255]], np.uint8)
-    made = student_pixels(GreyImage(values), student_processor(2, (0, 0, 0), (1, 1, 1)))
-    np.testing.assert_array_equal((made[0] * 255).round(), values)
+@pytest.mark.parametrize("shape", [(48, 64), (64, 48), (30, 200), (16, 16)])
+@pytest.mark.parametrize("pads", [False, True])
+def test_greys_are_framed_as_colour_is(shape: tuple[int, int], pads: bool) -> None:
+    """A ramp without holes, resized bilinearly either way: only the rounding may differ."""
+    processor = ProcessorSettings(size=40, resample=2, crop_size=(32, 32), do_pad=pads)
+    rows, columns = np.indices(shape)
+    grey = (1 + 254 * (rows + columns) / (rows + columns).max()).astype(np.uint8)
+    infrared = Pixels(grey[:, :, None], "infrared")
+    made = student_view(infrared, processor, RangeSettings(fixed=(1, 255)))
+    colour = Image.fromarray(np.repeat(grey[:, :, None], 3, axis=2))
+    expected = view_of(colour, processor).pixels
+    assert made.pixels.shape == expected.shape == (32, 32, 3)
+    # Colour mixes with the borders of a padded image, and greys do not.
+    inside = made.pixels > 0
+    assert inside.mean() > 0.1
+    difference = np.abs(made.pixels.astype(int) - expected)[inside]
+    assert np.median(difference) <= 2
+    if not pads:
+        assert inside.mean() > 0.2
+        assert difference.max() <= 2
 
 
-def test_processors_that_crop_are_refused() -> None:
-    with pytest.raises(ConfigError, match="only resizes"):
-        student_pixels(as_depth(ramp()), ProcessorSettings())
+def test_what_lies_beyond_a_padded_map_is_black() -> None:
+    processor = ProcessorSettings(size=40, crop_size=(40, 40), do_pad=True)
+    wide = student_view(as_depth(np.full((20, 80), 1000, np.uint16)), processor, ROOM)
+    assert (wide.pixels[:15] == 0).all()
+    assert (wide.pixels[25:] == 0).all()
+    assert (wide.pixels[15:25] > 0).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 500), (500, 1), (1, 1)])
+@pytest.mark.parametrize("pads", [False, True])
+def test_a_thin_map_still_has_a_view(shape: tuple[int, int], pads: bool) -> None:
+    processor = ProcessorSettings(size=40, crop_size=(32, 32), do_pad=pads)
+    view = student_view(as_depth(np.full(shape, 1000, np.uint16)), processor, ROOM)
+    assert view.pixels.max() == grey_image(depth_mm([1000]), ROOM).values.max()
+
+
+def test_views_of_different_modalities_are_not_the_same() -> None:
+    values = np.zeros((4, 4, 3), np.uint8)
+    views = {View(values), View(values, "depth"), View(values, "infrared")}
+    assert len(views) == 3

@@ -30,7 +30,7 @@ from edge_client.decoding.job import (
     job_fields,
     message_head,
 )
-from aligned_vq.classifier.views import Preparation
+from aligned_vq.images.preparation import Preparation
 from tests.edge.decoding.test_decoding import SETTINGS, limits
 
 reduced_decoding.BYTES_PER_PIXEL = 0  # the header understates what decoding takes

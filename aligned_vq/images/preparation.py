@@ -1,4 +1,4 @@
-"""From an image of a modality to the classifier's view: RGB of 8 bits, at the encoder's size."""
+"""From an image of a modality to a model's view of it: RGB of 8 bits, at the encoder's size."""
 
 from __future__ import annotations
 
