@@ -34,6 +34,11 @@ def checkpoint_source(source: str) -> str:
     return str(CHECKPOINT)
 
 
+def bundle_source(source: str | Path) -> Path:
+    """The shipped bundle's directory for `reference`, anything else unchanged."""
+    return BUNDLE if str(source) == NAME else Path(source)
+
+
 def classifier_source(source: str | Path) -> Path:
     """The shipped classifier's directory for `reference`, anything else unchanged.
 
