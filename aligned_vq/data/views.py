@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from PIL import Image
@@ -78,9 +77,7 @@ class SceneViews:
 
     def __getitem__(self, index: int) -> ViewPair:
         """See `ViewSource`."""
-        scene = two_camera_scene(
-            self.modality, self.split, self.indices[index], self.num_questions
-        )
+        scene = two_camera_scene(self.modality, self.split, self.indices[index], self.num_questions)
         questions = tuple(QuestionAnswer(q.text, q.answer) for q in scene.questions)
         return ViewPair(scene.image, scene.other, questions)
 

@@ -20,7 +20,7 @@ from aligned_vq.modality.config import ModalityRunConfig
 from aligned_vq.modality.lessons import Lesson, Lessons, Taught, Teacher, compared
 from aligned_vq.modality.rate import learnable_bits
 from aligned_vq.training.loop import Loss
-from aligned_vq.training.model import BitSpending, SplitModel, relative_error
+from aligned_vq.training.model import BitSpending, relative_error
 from aligned_vq.training.rate_control import draw_points
 from aligned_vq.types import OperatingPoint
 
@@ -51,7 +51,9 @@ class PrefixDistillation:
         self._teacher = teacher
         self._config = config
         self._stages = [point.stages for point in points]
-        self._shares = np.array([1.0 if p.stages == points[0].stages else OTHER_SHARE for p in points])
+        self._shares = np.array(
+            [1.0 if p.stages == points[0].stages else OTHER_SHARE for p in points]
+        )
         self._log_weights = [math.log(p.rate_weight) if p.rate_weight else None for p in points]
 
     def batch(self, step: int) -> Lesson:
@@ -67,9 +69,7 @@ class PrefixDistillation:
             self._stages, self._shares, self._log_weights, rng, len(batch.pixels)
         )
         spending = BitSpending(stages, None if weights is None else weights.to(device))
-        coded, features_hat, residual_hat = split.code(
-            *model(batch.pixels.to(device)), spending
-        )
+        coded, features_hat, residual_hat = split.code(*model(batch.pixels.to(device)), spending)
         assert coded is not None  # `FrozenParts` has checked the bundle
         hidden = split.suffix(features_hat, residual_hat)
         terms = {

@@ -117,9 +117,7 @@ class ModalityRun:
         out = self.out / "bundle"
         return write_modality(self.bundle, self.prefix, self.config.modality, ranges, out)
 
-    def _stage(
-        self, training: Lessons, validation: Lessons, folder: Path
-    ) -> StudentStage[Lesson]:
+    def _stage(self, training: Lessons, validation: Lessons, folder: Path) -> StudentStage[Lesson]:
         config, points = self.config, self.frozen.manifest.operating_points
         settings = LoopSettings(
             _NAME,

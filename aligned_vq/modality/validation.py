@@ -79,9 +79,7 @@ class PrefixValidation:
             assert lesson.rgb is not None
             taught = self.teacher(lesson.rgb, lesson.text)
         features, residual = model(lesson.pixels.to(device))
-        payloads = [
-            self.codec.compress(*image) for image in zip(features, residual, strict=True)
-        ]
+        payloads = [self.codec.compress(*image) for image in zip(features, residual, strict=True)]
         decoded = [self.codec.decompress(payload) for payload in payloads]
         split, bfloat16 = self.teacher.model, self.config.bfloat16
         with autocast(device.type, bfloat16):
