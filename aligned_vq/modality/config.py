@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from aligned_vq.errors import ConfigError
-from aligned_vq.images.depth import RangeSettings
+from aligned_vq.images.depth import RangeSettings, check_range
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class ModalityRunConfig:
 
     def __post_init__(self) -> None:
         """Check every value."""
-        self.data.range()
+        check_range(self.modality, self.data.range())
         for name, value, least in (
             ("steps", self.steps, 1),
             ("batch_size", self.batch_size, 1),

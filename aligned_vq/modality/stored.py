@@ -90,7 +90,8 @@ def stored(lessons: DecodedLessons, teacher: Teacher, folder: Path, limit_mib: i
         InvalidInput: an image is damaged, constant or not of its modality.
         NotWritten: the disk is full, or the permission to write is missing.
     """
-    facts = {"source": lessons.source.name, "preparation": lessons.preparation.to_dict()}
+    seen = {"source": lessons.source.name, "preparation": lessons.preparation.to_dict()}
+    facts: dict[str, Any] = json.loads(json.dumps(seen))  # as they are read, without tuples
     if not _holds(folder, facts):
         if _bytes_of(lessons, teacher) > limit_mib * 2**20:
             return lessons
