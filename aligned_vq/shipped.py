@@ -38,6 +38,11 @@ def dual_encoder_source(source: str) -> str:
     return str(_weights(DUAL_ENCODER)) if source == NAME else source
 
 
+def bundle_source(source: str | Path) -> Path:
+    """The shipped bundle's directory for `reference`, anything else unchanged."""
+    return BUNDLE if str(source) == NAME else Path(source)
+
+
 def classifier_source(source: str | Path) -> Path:
     """The shipped classifier's directory for `reference`, anything else unchanged."""
     return CLASSIFIER if str(source) == NAME else Path(source)

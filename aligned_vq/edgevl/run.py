@@ -9,11 +9,9 @@ out/logs/               TensorBoard
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -52,6 +50,7 @@ from aligned_vq.images.depth import RangeSettings
 from aligned_vq.images.modality import Modality
 from aligned_vq.shipped import dual_encoder_source
 from aligned_vq.training.loop import LoopSettings
+from aligned_vq.training.state import claim_folder
 
 MODALITIES = ("rgb", "other")
 START_HOURS = 3
@@ -105,7 +104,8 @@ class StudentRun:
         pairs = open_pairs(config.pairs.train, "train")
         self.modality: Modality = pairs.modality
         self.student_config = _student_config(config, self.teacher)
-        self._check_identity()
+        claim_folder(out, config, self.teacher.digest(), write=self.accelerator.is_main_process)
+        self.accelerator.wait_for_everyone()
         self.prepare = StudentInput(self.student_config.image_size)
         training, validation = hold_out(pairs, config.pairs.validation_share)
         # One process decodes the images; the others read its result.
@@ -263,22 +263,6 @@ class StudentRun:
                     self.accelerator.device
                 ),
             }
-
-    def _check_identity(self) -> None:
-        """Refuse the folder of another run, and mark a new one."""
-        settings = json.dumps(asdict(self.config)) + self.teacher.digest()
-        identity = hashlib.sha256(settings.encode()).hexdigest()
-        path = self.out / "run.json"
-        if path.exists():
-            if json.loads(path.read_text("utf-8")).get("identity") != identity:
-                raise ConfigError(
-                    f"{self.out} holds a run of another configuration or teacher; give those it "
-                    "was started with, or another folder"
-                )
-        elif self.accelerator.is_main_process:
-            self.out.mkdir(parents=True, exist_ok=True)
-            write_json(path, {"identity": identity, "config": asdict(self.config)})
-        self.accelerator.wait_for_everyone()
 
 
 def _student_config(config: StudentRunConfig, teacher: DualEncoder) -> StudentConfig:

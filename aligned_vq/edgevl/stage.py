@@ -21,7 +21,6 @@ from aligned_vq.training.state import load_state, restore_optimiser, save_state,
 
 Validate = Callable[[nn.Module], dict[str, float]]
 _MODEL, _BEST, _OBJECTIVE = "model.", "best.", "objective."
-SELECTED_BY = "mean"
 
 
 @dataclass
@@ -34,11 +33,11 @@ class StudentStage(Generic[BatchT]):
         model: the student, trained in place; holds the selected weights after `run`.
         unwrapped_optimiser: of its parameters.
         objective: what is minimised.
-        validate: scores by name, among them "mean", by which weights are selected; called in the
-            main process, with the student in eval mode.
+        validate: scores by name; called in the main process, with the student in eval mode.
         validate_every: steps between two validations; there is one more after the last step.
         folder: of the resumable state and the log.
         seed: of dropout and the like.
+        selected_by: the score by which weights are selected; higher is better.
     """
 
     settings: LoopSettings
@@ -50,6 +49,7 @@ class StudentStage(Generic[BatchT]):
     validate_every: int
     folder: Path
     seed: int
+    selected_by: str = "mean"
     optimiser: torch.optim.Optimizer = field(init=False)
 
     def __post_init__(self) -> None:
@@ -125,9 +125,9 @@ class StudentStage(Generic[BatchT]):
         self.model.eval()
         scores = self.validate(self.model)
         self.model.train()
-        before = max((one[SELECTED_BY] for one in self._scores), default=-np.inf)
+        before = max((one[self.selected_by] for one in self._scores), default=-np.inf)
         self._scores.append({"step": finished_steps} | scores)
-        if scores[SELECTED_BY] > before:
+        if scores[self.selected_by] > before:
             state = self.model.state_dict()
             self._best = {name: value.detach().cpu().clone() for name, value in state.items()}
         values = {f"{self.settings.name}/validation_{k}": v for k, v in scores.items()}

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from aligned_vq.bitstream import pack
 from aligned_vq.calibration.codec import CalibratedCodec
+from aligned_vq.codec.both_halves import check_made_from
 from aligned_vq.codec.bundle import open_cloud_bundle, open_edge_bundle
 from aligned_vq.codec.feature_codec import CloudCodec, EdgeCodec
-from aligned_vq.errors import ConfigError
 from aligned_vq.evaluation.examiner import on_edge
 from aligned_vq.evaluation.llava import LoadedLlava, PathOutput
-from aligned_vq.split.loading import load_prefix, load_suffix, suffix_names
+from aligned_vq.split.loading import load_prefix, load_suffix
 from aligned_vq.split.vision import VisionPrefix
 from aligned_vq.types import Encoded, OperatingPoint, Payload, QuantizerConfig, SplitPoint
 
@@ -139,14 +139,8 @@ def bundle_path(
     """
     folder = Path(directory)
     edge, cloud = open_edge_bundle(folder), open_cloud_bundle(folder)
-    manifest, checkpoint = edge.manifest, llava.checkpoint
-    names = suffix_names(checkpoint, manifest.split)
-    # The name of a checkpoint does not prove its weights.
-    if manifest.vision_digest != checkpoint.vision_digest(names):
-        raise ConfigError(
-            f"{folder}: expected a bundle of {checkpoint.source}, got one of {manifest.model_id} "
-            "with other vision weights; evaluate it with the checkpoint that it was made from"
-        )
+    manifest = edge.manifest
+    check_made_from(folder, manifest, llava.checkpoint)
     settings = _settings(manifest.link, manifest.quantizer)
     cut_codec = CutCodec(manifest.split, edge.prefix, edge.codec, cloud.codec, settings)
     return CodecPath(llava, name or folder.resolve().name, cut_codec, compress_options)

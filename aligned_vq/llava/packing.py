@@ -254,9 +254,8 @@ def answer_loss(logits: Tensor, text: PackedText) -> tuple[Tensor, dict[str, flo
     The weight of a token is the inverse square root of its answer's length, so that long
     descriptions do not dominate one-word answers.
     """
-    labels = text.labels.to(logits.device)
+    labels, weight = text.labels.to(logits.device), label_weights(text).to(logits.device)
     has_label = labels != IGNORED
-    weight = _answer_lengths(text).to(logits.device).rsqrt() * has_label  # [B, S]
     token_losses = F.cross_entropy(
         logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="none"
     )
@@ -270,11 +269,12 @@ def answer_loss(logits: Tensor, text: PackedText) -> tuple[Tensor, dict[str, flo
     return loss, metrics
 
 
-def _answer_lengths(text: PackedText) -> Tensor:
-    """Number of label tokens of every token's answer, at least 1; float32 `[B, S]`."""
+def label_weights(text: PackedText) -> Tensor:
+    """Weight of every token in `answer_loss`, 0 where there is no label; float32 `[B, S]`."""
+    has_label = (text.labels != IGNORED).float()
     counts = torch.zeros(len(text.answers), int(text.answers.max()) + 1)
-    counts.scatter_add_(1, text.answers, (text.labels != IGNORED).float())  # tokens per answer
-    return counts.gather(1, text.answers).clamp(min=1)  # 0 for answer 0
+    counts.scatter_add_(1, text.answers, has_label)  # tokens per answer
+    return counts.gather(1, text.answers).clamp(min=1).rsqrt() * has_label  # 0 for answer 0
 
 
 def right_answers(logits: Tensor, text: PackedText) -> list[list[bool]]:

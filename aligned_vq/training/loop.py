@@ -15,7 +15,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from types import FrameType
 from typing import Generic, Protocol, TypeVar
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from aligned_vq.errors import TrainingError
-from aligned_vq.training.precision import has_bfloat16_arithmetic
+from aligned_vq.training.precision import autocast
 
 BatchT = TypeVar("BatchT")
 Loss = tuple[Tensor, dict[str, float]]
@@ -224,9 +224,7 @@ class TrainingLoop(Generic[BatchT]):
             group["lr"] = rate * share
         # With None instead of zeros, the optimiser skips parameters that this step does not use.
         optimiser.zero_grad(set_to_none=True)
-        kind = self._parameters[0].device.type
-        half = settings.bfloat16 and has_bfloat16_arithmetic(kind)
-        with torch.autocast(kind, torch.bfloat16) if half else nullcontext():
+        with autocast(self._parameters[0].device.type, settings.bfloat16):
             loss, metrics = self._task.loss(step, batch)
         mean = self._processes.mean(loss.detach())
         # The mean over all processes, so that all of them raise.

@@ -101,26 +101,23 @@ class SplitModel(nn.Module):
         """Loss and metrics of pixels `[B, 3, H, W]`; `text` is None where there are no pairs."""
         with torch.no_grad():
             features, residual = self.prefix(pixels)
-        coded, features_hat, residual_hat = self._code(features, residual, spending)
+        coded, features_hat, residual_hat = self.code(features, residual, spending)
         hidden_hat = self.suffix(features_hat, residual_hat)
         terms: dict[str, Tensor] = {}
         if coded is not None:
-            terms["features"] = _relative(features_hat, features)
-            terms["residual"] = _relative(residual_hat, residual)
+            terms["features"] = relative_error(features_hat, features)
+            terms["residual"] = relative_error(residual_hat, residual)
             terms["commitment"] = coded.commitment
             # The reference needs a second pass through the suffix, so only if its term counts.
             if stage.hidden:
                 with torch.no_grad():
                     hidden = self.suffix(features, residual)
-                terms["hidden"] = _relative(hidden_hat, hidden)
+                terms["hidden"] = relative_error(hidden_hat, hidden)
             if stage.diversity or stage.rate:
                 terms["diversity"], terms["rate"] = self._soft_terms(coded, spending.stages[0])
         accuracies: dict[str, float] = {}
         if stage.task and text is not None:
-            assert self.packer is not None
-            embeds = self.llava.model.multi_modal_projector(hidden_hat)
-            logits = packed_logits(self.llava, self.packer, embeds, text)
-            terms["task"], accuracies = answer_loss(logits, text)
+            terms["task"], accuracies = answer_loss(self.logits(hidden_hat, text), text)
         # A term has the name of its weight in StageConfig.
         loss = torch.stack(
             [getattr(stage, name) * term.float() for name, term in terms.items()]
@@ -135,9 +132,10 @@ class SplitModel(nn.Module):
             torch.zeros(len(pixels)) if coded is None else coded.rate_bits,
         )
 
-    def _code(
+    def code(
         self, features: Tensor, residual: Tensor, spending: BitSpending
     ) -> tuple[QuantizedLatents | None, Tensor, Tensor]:
+        """What the cloud decodes of features and residual stream `[B, N, D]`, and how."""
         if self.quantizer is None:
             return None, features, residual
         coded: QuantizedLatents = self.quantizer(
@@ -164,6 +162,12 @@ class SplitModel(nn.Module):
                 statistics = token_statistics(residual.float(), eps)
             residual_hat = self.link(features_hat, latents_hat, statistics)
         return coded, features_hat, residual_hat
+
+    def logits(self, hidden: Tensor, text: PackedText) -> Tensor:
+        """Next-token logits `[B, S, V]` of a text behind hidden states of the tower."""
+        assert self.packer is not None
+        embeds = self.llava.model.multi_modal_projector(hidden)
+        return packed_logits(self.llava, self.packer, embeds, text)
 
     def _soft_terms(self, coded: QuantizedLatents, number: int) -> tuple[Tensor, Tensor]:
         """Two scalars about the first stage in use, under soft choices `softmax(-distance)`.
@@ -197,7 +201,7 @@ def _codebook_weight(codebooks: CodebookConfig, stage: StageConfig) -> float:
     return 4 * stage.commitment if codebooks.update == "gradient" else 0.0
 
 
-def _relative(estimate: Tensor, target: Tensor) -> Tensor:
+def relative_error(estimate: Tensor, target: Tensor) -> Tensor:
     """Squared error over the target's variance around its mean over batch and tokens."""
     target = target.float()
     variance = (target - target.mean((0, 1))).square().mean()  # around a mean [D]

@@ -78,7 +78,7 @@ def load_modules(
     quantizer, link, _ = blank_codec(checkpoint, plan)
     answering = None
     if config.task.steps and config.task.task:
-        answering = _load_answer_model(config, checkpoint, dtype)
+        answering = load_answer_model(checkpoint, dtype, config.gradient_checkpointing)
     model = SplitModel(
         load_prefix(checkpoint, plan.split, dtype),
         quantizer,
@@ -95,9 +95,10 @@ def load_modules(
     return TrainedModules(model, updater, _rate_control(config, plan))
 
 
-def _load_answer_model(
-    config: TrainConfig, checkpoint: LlavaCheckpoint, dtype: torch.dtype
+def load_answer_model(
+    checkpoint: LlavaCheckpoint, dtype: torch.dtype, gradient_checkpointing: bool = False
 ) -> AnswerModel:
+    """The frozen projector and language model of a checkpoint, without its vision tower."""
     from transformers import AutoProcessor, LlavaForConditionalGeneration
 
     directory = checkpoint.directory()
@@ -105,7 +106,7 @@ def _load_answer_model(
     # The prefix and the suffix replace it.
     llava.model.vision_tower = None
     llava.eval().requires_grad_(False)
-    if config.gradient_checkpointing:
+    if gradient_checkpointing:
         with warnings.catch_warnings():
             # Every transformers 5 knows this name; the latest releases warn of it.
             warnings.filterwarnings("ignore", ".*checkpointing_enable` is", FutureWarning)

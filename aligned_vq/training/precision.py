@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -18,3 +20,10 @@ def has_bfloat16_arithmetic(device_type: str) -> bool:
         return True
     features = torch.cpu.get_capabilities()
     return any(features.get(name, False) for name in _CPU_FEATURES)
+
+
+def autocast(device_type: str, wanted: bool) -> AbstractContextManager[Any]:
+    """Autocast to bfloat16 if it is wanted and fast, else a context that changes nothing."""
+    if wanted and has_bfloat16_arithmetic(device_type):
+        return torch.autocast(device_type, torch.bfloat16)
+    return nullcontext()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from aligned_vq.calibration.codec import CodecPlan
@@ -54,19 +55,11 @@ class RateControl(nn.Module):
         """
         if not self.stages:
             return (), [], None
-        shares = self.shares / self.shares.sum()
-        stages = self.stages[int(rng.choice(len(shares), p=shares))]
-        candidates = [number for number, other in enumerate(self.stages) if other == stages]
-        # Shuffled before and after: a step may have fewer images than the chain has points.
-        picked = [int(n) for n in rng.permutation(np.resize(rng.permutation(candidates), count))]
-        jitter = rng.uniform(-SPREAD, SPREAD, count)
-        if all(self.targets_bits[number] is None for number in candidates):
-            return stages, picked, None
-        weights = [
-            0.0 if self.targets_bits[n] is None else math.exp(float(self.log_weights[n]) + float(j))
-            for n, j in zip(picked, jitter, strict=True)
+        log_weights = [
+            None if target is None else float(weight)
+            for target, weight in zip(self.targets_bits, self.log_weights, strict=True)
         ]
-        return stages, picked, torch.tensor(weights)
+        return draw_points(self.stages, self.shares, log_weights, rng, count)
 
     def observe(self, picked: Sequence[int], rate_bits: Sequence[float]) -> None:
         """Adjust the weights of the points that images were coded with.
@@ -95,3 +88,36 @@ class RateControl(nn.Module):
                     point, target, lambda point: mean_rate_bits(quantizer, latents, point)
                 )
                 self.log_weights[number] = math.log(fitted.rate_weight)
+
+
+def draw_points(
+    stages: Sequence[tuple[int, ...]],
+    shares: NDArray[np.float64],
+    log_weights: Sequence[float | None],
+    rng: np.random.Generator,
+    count: int,
+) -> tuple[tuple[int, ...], list[int], Tensor | None]:
+    """Stages of a step, the point of each of `count` images, and rate weights `[count]`.
+
+    Args:
+        stages: of each operating point.
+        shares: of the steps, relative to each other.
+        log_weights: logarithm of each point's rate weight; None: it has none.
+        rng: decides on everything.
+        count: of the images.
+
+    Returns:
+        As `RateControl.draw`.
+    """
+    chain = stages[int(rng.choice(len(shares), p=shares / shares.sum()))]
+    candidates = [number for number, other in enumerate(stages) if other == chain]
+    # Shuffled before and after: a step may have fewer images than the chain has points.
+    picked = [int(n) for n in rng.permutation(np.resize(rng.permutation(candidates), count))]
+    jitter = rng.uniform(-SPREAD, SPREAD, count)
+    if all(log_weights[number] is None for number in candidates):
+        return chain, picked, None
+    weights = [
+        0.0 if (log_weight := log_weights[n]) is None else math.exp(log_weight + float(j))
+        for n, j in zip(picked, jitter, strict=True)
+    ]
+    return chain, picked, torch.tensor(weights)

@@ -5,10 +5,12 @@ A codec's run keeps a folder of safetensors and JSON; a module trained by itself
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import pickle
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from aligned_vq.errors import ConfigError
 from aligned_vq.files.atomic_file import write_file, write_json
 from aligned_vq.files.atomic_folder import new_folder, recover
 
+RUN = "run.json"
 TENSORS, FACTS = "state.safetensors", "state.json"
 _OPTIMISER = "optimiser."
 
@@ -100,6 +103,31 @@ def trim_log(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
         if keep(figures):
             lines.append(f"{line}\n")  # a kill may have cut off the end of the line
     write_file(path, "".join(lines))
+
+
+def claim_folder(out: Path, config: Any, teacher: str, *, write: bool = True) -> None:
+    """Refuse a folder that holds another run, and mark a new one as this run's.
+
+    Args:
+        out: the run's folder, made if it is missing.
+        config: a dataclass of settings.
+        teacher: digest of the model that teaches.
+        write: mark a new folder; one of several processes does.
+
+    Raises:
+        ConfigError: the folder holds a run of other settings or of another teacher.
+    """
+    identity = hashlib.sha256((json.dumps(asdict(config)) + teacher).encode()).hexdigest()
+    path = out / RUN
+    if path.exists():
+        if json.loads(path.read_text("utf-8")).get("identity") != identity:
+            raise ConfigError(
+                f"{out} holds a run of another configuration or teacher; give those it was started "
+                "with, or another folder"
+            )
+    elif write:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"identity": identity, "config": asdict(config)})
 
 
 class ModuleFile:

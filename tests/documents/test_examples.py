@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from aligned_vq.data.scenes.cameras import FARTHEST_M, NEAREST_M
 from aligned_vq.edgevl.config import StudentRunConfig
 from aligned_vq.files.config_file import config_of, read_settings
+from aligned_vq.modality.config import ModalityRunConfig
 from aligned_vq.training.config_file import read_config
 from benchmarks.harness.processes import CloudProcess, GatewayProcess
 from tests import commands
@@ -97,6 +99,15 @@ def test_the_student_is_a_configuration() -> None:
     assert config.pairs.train == "scannet:work/rooms"
     assert config.distill.steps
     assert config.contrast.steps
+
+
+def test_the_prefix_for_depth_is_a_configuration() -> None:
+    file = EXAMPLES / "depth_prefix.yaml"
+    settings = read_settings(file, "a training run")
+    config = config_of(ModalityRunConfig(), settings, str(file))
+    assert config.modality == "depth"
+    # Every distance of this world is within the range.
+    assert config.data.range().fixed == (NEAREST_M, FARTHEST_M)
 
 
 def test_every_example_is_listed_and_tested() -> None:

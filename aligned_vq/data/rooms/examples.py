@@ -55,7 +55,7 @@ class RoomSet:
         room, layout = sample_room(label, rng, self.style)
         camera = sample_camera(layout, rng, self.side_px, self.style)
         images = render(room, camera, rng)
-        depth, infrared = depth_camera(images, rng), thermal_camera(images, rng)
+        depth, infrared = depth_camera(images, rng), thermal_camera(images.celsius, rng)
         shown = _shown(images, [item.name for item in room.furniture])
         text = caption(label, _noticed(shown), rng)
         return RoomExample(label, text, images.rgb, depth, infrared, shown)

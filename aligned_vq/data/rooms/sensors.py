@@ -1,4 +1,4 @@
-"""What other cameras make of a room: a depth camera's millimetres, a thermal camera's greys."""
+"""What other cameras make of a view: a depth camera's millimetres, a thermal camera's greys."""
 
 from __future__ import annotations
 
@@ -18,13 +18,22 @@ _THERMAL_PERCENTILES = (1.0, 99.0)
 
 
 def depth_camera(rendering: RoomImages, rng: np.random.Generator) -> NDArray[np.uint16]:
-    """Depth in millimetres `[H, W]`; 0 where there is none.
+    """Depth of a room in millimetres `[H, W]`; 0 where there is none.
+
+    Beside the errors of `measured_mm`, mirrors and glass leave holes in patches.
+    """
+    millimetres = measured_mm(rendering.depth_m, rng)
+    millimetres[_patches(millimetres.shape, rng)] = 0
+    return millimetres
+
+
+def measured_mm(true: NDArray[Any], rng: np.random.Generator) -> NDArray[np.uint16]:
+    """What a depth camera measures of depths in metres `[H, W]`: millimetres, 0 where nothing.
 
     Noise grows with the square of the distance: sigma = 1.2 mm + 1.9 mm / m^2 (z - 0.4 m)^2, as
     Nguyen, Izadi and Lovell measured for Kinect (3DIMPVT 2012). Edges have holes, as have single
-    pixels, and mirrors and glass in patches.
+    pixels.
     """
-    true = rendering.depth_m
     sigma = 0.0012 + 0.0019 * (true - 0.4) ** 2
     measured = true + sigma * rng.standard_normal(true.shape)
     # Disparity is quantised, so steps grow with the square of the distance, too.
@@ -34,14 +43,13 @@ def depth_camera(rendering: RoomImages, rng: np.random.Generator) -> NDArray[np.
     valid = (true > low) & (true < high)
     valid &= ~(_edges(true) & (rng.random(true.shape) < 0.6))
     valid &= rng.random(true.shape) > rng.uniform(0.002, 0.03)
-    valid &= ~_patches(true.shape, rng)
     return np.where(valid, np.round(1000 * measured), 0).clip(0, 65_535).astype(np.uint16)
 
 
-def thermal_camera(rendering: RoomImages, rng: np.random.Generator) -> NDArray[np.uint8]:
+def thermal_camera(celsius: NDArray[Any], rng: np.random.Generator) -> NDArray[np.uint8]:
     """Greys `[H, W]` of the temperatures between two percentiles of the image, as cheap thermal
     cameras show them: blurred by half the resolution, with noise and a warm corner of the lens."""
-    celsius = rendering.celsius + rng.normal(0, _THERMAL_NOISE_C, rendering.celsius.shape)
+    celsius = celsius + rng.normal(0, _THERMAL_NOISE_C, celsius.shape)
     # Walls are not of one temperature: warmer below the ceiling.
     height, width = celsius.shape
     celsius = celsius + np.linspace(0.8, -0.8, height)[:, None]

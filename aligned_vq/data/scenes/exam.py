@@ -10,9 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from aligned_vq.data.scenes.cameras import depth_image, infrared_image
 from aligned_vq.data.scenes.conversations import conversation
-from aligned_vq.data.scenes.questions import SceneQuestion, describe, short_questions
+from aligned_vq.data.scenes.questions import (
+    SceneQuestion,
+    colour_free_questions,
+    describe,
+    short_questions,
+)
 from aligned_vq.data.scenes.scene import SPLITS, Split, render, sample_scene, scene_rng
+from aligned_vq.images.modality import Modality, Pixels
 
 QUESTIONS_PER_IMAGE = 8
 _CONVERSATION_SEED = 7  # questions have other random numbers than the scenes of `scene_rng`
@@ -24,6 +31,32 @@ class ExamImage:
 
     image: Image.Image
     questions: tuple[SceneQuestion, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class TwoCameraScene:
+    """A scene in colour and of another camera, with questions that need no colour."""
+
+    image: Image.Image
+    other: Pixels
+    questions: tuple[SceneQuestion, ...]
+
+
+def two_camera_scene(
+    modality: Modality, split: Split, index: int, num_questions: int = QUESTIONS_PER_IMAGE
+) -> TwoCameraScene:
+    """A scene of a split as a colour camera and one of `modality`, depth or infrared, see it.
+
+    It has `num_questions` colour-free questions, or fewer if it does not allow more; fewer of them
+    are the first ones of more.
+    """
+    rng = scene_rng(split, index)
+    scene = sample_scene(rng)
+    questions = colour_free_questions(scene, rng, num_questions)
+    rendering = render(scene)
+    camera = depth_image if modality == "depth" else infrared_image
+    other = camera(scene, rendering.object_map)
+    return TwoCameraScene(Image.fromarray(rendering.pixels), other, tuple(questions))
 
 
 def exam_images(num_questions: int, split: Split = "test") -> Iterator[ExamImage]:

@@ -6,6 +6,7 @@ answer follows from the image. Answers are one word or number, except for descri
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -35,7 +36,11 @@ class SceneQuestion:
 
 
 def short_questions(
-    scene: Scene, rng: Rng, count: int, kinds: Iterable[str] = KINDS
+    scene: Scene,
+    rng: Rng,
+    count: int,
+    kinds: Iterable[str] = KINDS,
+    allowed: Callable[[SceneQuestion], bool] = lambda question: True,
 ) -> list[SceneQuestion]:
     """`count` distinct questions with short answers, or fewer if the scene does not allow more."""
     pool = tuple(kinds)
@@ -47,9 +52,23 @@ def short_questions(
             break
         kind = str(rng.choice(pool, p=weights / weights.sum()))
         question = _GENERATORS[kind](scene, rng)
-        if question is not None:
+        if question is not None and allowed(question):
             questions.setdefault(question.text, question)
     return list(questions.values())
+
+
+def colour_free_questions(scene: Scene, rng: Rng, count: int) -> list[SceneQuestion]:
+    """Questions as those of `short_questions` that neither mention nor ask for a colour.
+
+    They can be answered from an image of any camera.
+    """
+    kinds = [kind for kind in KINDS if kind != "colour"]
+    return short_questions(scene, rng, count, kinds, _is_colour_free)
+
+
+def _is_colour_free(question: SceneQuestion) -> bool:
+    words = re.findall("[a-z]+", f"{question.text} {question.answer}".lower())
+    return COLOURS.keys().isdisjoint(words)
 
 
 def describe(scene: Scene, rng: Rng) -> SceneQuestion:

@@ -50,7 +50,7 @@ def test_edges_have_holes() -> None:
 def test_a_thermal_image_shows_what_is_warm_whatever_its_colour() -> None:
     scene = flat(2.0)
     scene.celsius[30:60, 30:60] = 40.0
-    grey = thermal_camera(scene, np.random.default_rng(0))
+    grey = thermal_camera(scene.celsius, np.random.default_rng(0))
     assert grey.shape == SHAPE
     assert grey.dtype == np.uint8
     assert grey[35:55, 35:55].min() > grey[70:, 70:].max()
@@ -62,7 +62,7 @@ def test_both_sensors_follow_from_the_seed() -> None:
         rng = scene_rng("test", 5)
         room, layout = sample_room("office", rng)
         rendering = render(room, sample_camera(layout, rng, 33), rng)
-        images.append((depth_camera(rendering, rng), thermal_camera(rendering, rng)))
+        images.append((depth_camera(rendering, rng), thermal_camera(rendering.celsius, rng)))
     for one, other in zip(*images, strict=True):
         assert one.shape == (33, 33)
         assert np.array_equal(one, other)
