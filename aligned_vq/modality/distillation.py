@@ -69,7 +69,8 @@ class PrefixDistillation:
             self._stages, self._shares, self._log_weights, rng, len(batch.pixels)
         )
         spending = BitSpending(stages, None if weights is None else weights.to(device))
-        coded, features_hat, residual_hat = split.code(*model(batch.pixels.to(device)), spending)
+        features, residual = model(batch.pixels.to(device))
+        coded, features_hat, residual_hat = split.code(features, residual, spending)
         assert coded is not None  # `FrozenParts` has checked the bundle
         hidden = split.suffix(features_hat, residual_hat)
         terms = {

@@ -52,7 +52,7 @@ def test_both_images_follow_from_the_scene() -> None:
 def test_objects_stand_before_each_other_and_before_the_wall() -> None:
     for scene in drawn(10):
         object_map = render(scene).object_map
-        depth = depth_image(scene, object_map).values[:, :, 0]
+        depth = depth_image(scene, object_map).values[:, :, 0].astype(np.int64)
         valid = depth > 0
         assert 0.9 < valid.mean() < 1
         assert depth[valid].min() > 1000 * NEAREST_M
