@@ -22,8 +22,8 @@ from aligned_vq.data.views import ViewSource
 from aligned_vq.images.preparation import Preparation
 from aligned_vq.images.preprocess import View, normalize, preprocess_batch
 from aligned_vq.llava.packing import IGNORED, PackedText, Packer
+from aligned_vq.precision import autocast
 from aligned_vq.training.model import SplitModel
-from aligned_vq.training.precision import autocast
 
 Questions = tuple[QuestionAnswer, ...]
 """About one image; an empty answer is not known."""

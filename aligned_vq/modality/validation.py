@@ -13,7 +13,7 @@ from aligned_vq.codec.feature_codec import FeatureCodec
 from aligned_vq.modality.config import ModalityRunConfig
 from aligned_vq.modality.distillation import divergence
 from aligned_vq.modality.lessons import Lesson, Lessons, Teacher, compared
-from aligned_vq.training.precision import autocast
+from aligned_vq.precision import autocast
 
 SELECTION = "selection"
 _IMAGES_AT_ONCE = 8

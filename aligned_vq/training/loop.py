@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from aligned_vq.errors import TrainingError
-from aligned_vq.training.precision import autocast
+from aligned_vq.precision import autocast
 
 BatchT = TypeVar("BatchT")
 Loss = tuple[Tensor, dict[str, float]]

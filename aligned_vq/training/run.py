@@ -31,6 +31,7 @@ from aligned_vq.data.examples import ExampleSource
 from aligned_vq.data.sources import CHECKED_AT_START, open_source
 from aligned_vq.errors import ConfigError
 from aligned_vq.llava.checkpoint import LlavaCheckpoint
+from aligned_vq.precision import has_bfloat16_arithmetic
 from aligned_vq.shipped import checkpoint_source
 from aligned_vq.split.loading import load_prefix, suffix_names
 from aligned_vq.training.config import TrainConfig
@@ -41,7 +42,6 @@ from aligned_vq.training.modules import (
     load_modules,
     new_updater,
 )
-from aligned_vq.training.precision import has_bfloat16_arithmetic
 from aligned_vq.training.stage import AcceleratedProcesses, CodecTask, StageCheckpoint
 from aligned_vq.training.state import load_state, save_state, trim_log
 

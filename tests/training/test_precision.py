@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from aligned_vq.training.precision import has_bfloat16_arithmetic
+from aligned_vq.precision import has_bfloat16_arithmetic
 
 
 @pytest.fixture(autouse=True)
