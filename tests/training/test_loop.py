@@ -286,10 +286,20 @@ def test_other_processes_follow_the_main_one(tmp_path: Path) -> None:
     assert [report.metrics["loss"] for report in task.reports] == [loss + 1 for loss in losses]
 
 
-@pytest.mark.parametrize("bfloat16", [False, True])
-def test_the_loss_is_computed_in_the_precision_of_the_settings(bfloat16: bool) -> None:
+@pytest.mark.parametrize(
+    ("wanted", "fast", "dtype"),
+    [
+        (False, True, torch.float32),
+        (True, True, torch.bfloat16),
+        (True, False, torch.float32),
+    ],
+)
+def test_the_loss_is_computed_in_the_precision_of_settings_and_processor(
+    wanted: bool, fast: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aligned_vq.precision.has_bfloat16_arithmetic", lambda kind: fast)
     kinds: set[torch.dtype] = set()
     task = LineTask()
     task.module.register_forward_hook(lambda module, inputs, output: kinds.add(output.dtype))
-    TrainingLoop(task, replace(SETTINGS, steps=2, bfloat16=bfloat16)).run()
-    assert kinds == {torch.bfloat16 if bfloat16 else torch.float32}
+    TrainingLoop(task, replace(SETTINGS, steps=2, bfloat16=wanted)).run()
+    assert kinds == {dtype}
