@@ -64,7 +64,7 @@ def rooms_parser() -> ArgumentParser:
         "infrared"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--train", type=int, default=12_000, help="rooms to train on")
+    parser.add_argument("--train", type=int, default=8_000, help="rooms to train on")
     parser.add_argument("--valid", type=int, default=1_050, help="rooms to test on")
     parser.add_argument("--style", type=str, default="first", help="first or second")
     parser.add_argument(
