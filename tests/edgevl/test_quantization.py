@@ -149,9 +149,9 @@ def test_grids_hold_zero_exactly(low: float, high: float, zero: int) -> None:
 
 
 def test_weights_have_a_grid_for_each_output_channel() -> None:
-    weight = torch.tensor([[1.27, 0.004, 0.006], [0.0127, 0.00004, -0.00006]], requires_grad=True)
+    weight = torch.tensor([[0.64, 0.004, 0.006], [0.0064, 0.00004, -0.00006]], requires_grad=True)
     rounded = ChannelWeight()(weight)
-    expected = torch.tensor([[1.27, 0.0, 0.01], [0.0127, 0.0, -0.0001]])
+    expected = torch.tensor([[0.64, 0.0, 0.01], [0.0064, 0.0, -0.0001]])
     torch.testing.assert_close(rounded.detach(), expected)
     rounded.sum().backward()
     assert weight.grad is not None

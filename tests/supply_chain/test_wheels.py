@@ -16,7 +16,11 @@ ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "aligned_vq" / "reference"
 HEAVY = {
     f"aligned_vq/reference/{path.relative_to(REFERENCE)}"
-    for path in (*(REFERENCE / "checkpoint").iterdir(), REFERENCE / "bundle" / "cloud.safetensors")
+    for path in (
+        *(REFERENCE / "checkpoint").iterdir(),
+        *(REFERENCE / "dual_encoder" / "checkpoint").iterdir(),
+        REFERENCE / "bundle" / "cloud.safetensors",
+    )
 }
 
 

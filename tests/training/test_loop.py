@@ -288,18 +288,13 @@ def test_other_processes_follow_the_main_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("wanted", "fast", "dtype"),
-    [
-        (False, True, torch.float32),
-        (True, True, torch.bfloat16),
-        (True, False, torch.float32),
-    ],
+    [(False, True, torch.float32), (True, True, torch.bfloat16), (True, False, torch.float32)],
 )
-def test_the_loss_is_computed_in_the_precision_of_settings_and_processor(
+def test_the_precision_of_a_loss(
     wanted: bool, fast: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("aligned_vq.precision.has_bfloat16_arithmetic", lambda kind: fast)
-    kinds: set[torch.dtype] = set()
-    task = LineTask()
-    task.module.register_forward_hook(lambda module, inputs, output: kinds.add(output.dtype))
+    task, kinds = LineTask(), set[torch.dtype]()
+    task.module.register_forward_hook(lambda *call: kinds.add(call[2].dtype))
     TrainingLoop(task, replace(SETTINGS, steps=2, bfloat16=wanted)).run()
     assert kinds == {dtype}

@@ -10,13 +10,22 @@ from torchao.quantization.pt2e.quantizer import (
     Quantizer,
 )
 
-from aligned_vq.edgevl.quantization.fake_quantize import ChannelWeight, StaticActivation
+from aligned_vq.edgevl.quantization.fake_quantize import (
+    WEIGHT_LIMIT,
+    ChannelWeight,
+    StaticActivation,
+)
 
 _KEY = "quantization_annotation"  # where torchao looks for annotations
 _LINEAR = torch.ops.aten.linear.default
 ACTIVATION = QuantizationSpec(torch.uint8, StaticActivation, 0, 255, torch.per_tensor_affine)
 WEIGHT = QuantizationSpec(
-    torch.int8, ChannelWeight, -127, 127, torch.per_channel_symmetric, ch_axis=0
+    torch.int8,
+    ChannelWeight,
+    -WEIGHT_LIMIT,
+    WEIGHT_LIMIT,
+    torch.per_channel_symmetric,
+    ch_axis=0,
 )
 
 
