@@ -15,9 +15,9 @@ from aligned_vq.data.pairs.types import PairSource, load_pair
 from aligned_vq.data.scenes.exam import two_camera_scene
 from aligned_vq.data.scenes.scene import Split
 from aligned_vq.errors import ConfigError
-from aligned_vq.images.modality import Modality, Pixels
+from aligned_vq.images.modality import CAMERA_MODALITIES, Modality, Pixels
 
-MODALITIES: tuple[Modality, ...] = ("depth", "infrared")
+MODALITIES = tuple(own for own in CAMERA_MODALITIES if own != "rgb")
 """Those beside rgb of which prefixes are trained."""
 
 
