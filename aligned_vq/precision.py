@@ -1,4 +1,4 @@
-"""Which precision a processor computes fast in."""
+"""Which precisions processors compute fast in, and without overflow."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from typing import Any
 
 import torch
 
+INT8_WEIGHT_LIMIT = 64
+"""Weights of 8 bits use -64 to 64: symmetric, so that their zero point is 0, and no more, because
+ONNX Runtime adds two products of unsigned and signed bytes in 16 bits on processors with AVX2 and
+without VNNI; these hold 2 * 255 * 64 and not 2 * 255 * 127."""
 _CPU_FEATURES = ("amx_bf16", "avx512_bf16", "bf16")
 """As torch names those of x86 and ARM."""
 

@@ -10,6 +10,7 @@ from onnx import TensorProto
 from torch import Tensor
 
 from aligned_vq.graph.builder import GraphBuilder
+from aligned_vq.precision import INT8_WEIGHT_LIMIT
 
 INT8_PRODUCT = "MatMulInteger"
 """The operator of layers with weights of 8 bits, and of nothing else in a graph."""
@@ -43,8 +44,8 @@ class Linear:
         outputs = []
         for layer in layers:
             weight = self.int8_tensors[f"{layer}.weight"].float().numpy()  # [out, in]
-            # Symmetric, from -127 to 127; the lower bound is for rows of zeros.
-            scales = np.maximum(np.abs(weight).max(1), 1e-12) / 127
+            # Symmetric; the lower bound is for rows of zeros.
+            scales = np.maximum(np.abs(weight).max(1), 1e-12) / INT8_WEIGHT_LIMIT
             quantized = np.rint(weight / scales[:, None]).astype(np.int8)
             product = graph.add(INT8_PRODUCT, rows, graph.constant(quantized.T.copy()), zero)
             product = graph.add("Cast", product, to=TensorProto.FLOAT)

@@ -10,11 +10,8 @@ from torchao.quantization.pt2e.quantizer import (
     Quantizer,
 )
 
-from aligned_vq.edgevl.quantization.fake_quantize import (
-    WEIGHT_LIMIT,
-    ChannelWeight,
-    StaticActivation,
-)
+from aligned_vq.edgevl.quantization.fake_quantize import ChannelWeight, StaticActivation
+from aligned_vq.precision import INT8_WEIGHT_LIMIT
 
 _KEY = "quantization_annotation"  # where torchao looks for annotations
 _LINEAR = torch.ops.aten.linear.default
@@ -22,8 +19,8 @@ ACTIVATION = QuantizationSpec(torch.uint8, StaticActivation, 0, 255, torch.per_t
 WEIGHT = QuantizationSpec(
     torch.int8,
     ChannelWeight,
-    -WEIGHT_LIMIT,
-    WEIGHT_LIMIT,
+    -INT8_WEIGHT_LIMIT,
+    INT8_WEIGHT_LIMIT,
     torch.per_channel_symmetric,
     ch_axis=0,
 )

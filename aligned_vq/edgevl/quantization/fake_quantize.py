@@ -13,11 +13,7 @@ from torchao.quantization.pt2e.fake_quantize import FakeQuantizeBase
 
 from aligned_vq.edgevl.quantization.ranges import MODALITIES, UINT8_STEPS, RangeRecord, grid
 from aligned_vq.images.modality import Modality
-
-WEIGHT_LIMIT = 64
-"""Weights use -64 to 64: symmetric, so that their zero point is 0, and no more, because processors
-with AVX2 and without VNNI add two products of unsigned and signed bytes in 16 bits, which hold
-2 * 255 * 64 and not 2 * 255 * 127."""
+from aligned_vq.precision import INT8_WEIGHT_LIMIT
 
 
 class StaticActivation(FakeQuantizeBase):
@@ -91,14 +87,14 @@ class ChannelWeight(FakeQuantizeBase):
         super().__init__()
         self.dtype = torch.int8
         self.qscheme = torch.per_channel_symmetric
-        self.quant_min, self.quant_max = -WEIGHT_LIMIT, WEIGHT_LIMIT
+        self.quant_min, self.quant_max = -INT8_WEIGHT_LIMIT, INT8_WEIGHT_LIMIT
         self.ch_axis = 0
         self.is_dynamic = False
         self._scale = torch.ones(1)
 
     def forward(self, weight: Tensor) -> Tensor:
         """The rounded weight."""
-        scale = weight.detach().flatten(1).abs().amax(1).clamp_min(1e-12) / WEIGHT_LIMIT
+        scale = weight.detach().flatten(1).abs().amax(1).clamp_min(1e-12) / INT8_WEIGHT_LIMIT
         self._scale = scale
         zeros = torch.zeros_like(scale, dtype=torch.int32)
         return torch.fake_quantize_per_channel_affine(
