@@ -112,7 +112,7 @@ class DualEncoder(LazyCheckpoint):
     @torch.inference_mode()
     def image_features(self, pixels: Tensor) -> ImageFeatures:
         """Embeddings and tokens of images, float32; see `image_embeddings`."""
-        output = self._image_model(**self._image_inputs(pixels.to(self._device)))
+        output = self.image_model(**self._image_inputs(pixels.to(self._device)))
         embeddings = getattr(output, self._family.image_output).float()
         rows, columns = (side // self._patch_size for side in pixels.shape[2:])
         # CLIP has a class token before the patches.
@@ -175,7 +175,8 @@ class DualEncoder(LazyCheckpoint):
         return self._load(self._family.text_model)
 
     @cached_property
-    def _image_model(self) -> nn.Module:
+    def image_model(self) -> Any:
+        """The image half, whose weights a student may start from."""
         return self._load(self._family.image_model)
 
     def _embed_texts(self, texts: Sequence[str]) -> Tensor:

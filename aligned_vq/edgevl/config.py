@@ -108,7 +108,8 @@ class StudentRunConfig:
 
     Args:
         teacher: directory or hub id of a dual encoder, or `reference`.
-        student: a preset of students, such as reference-vit, swin-t.
+        student: a preset of students, such as reference-vit, published-swin; or teacher-clip, which
+            starts as the teacher's vision tower.
         pairs: the data.
         distill: stage 1.
         contrast: stage 2.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -42,8 +42,8 @@ from aligned_vq.edgevl.pool import PairArrays, StudentInput, embed
 from aligned_vq.edgevl.preparation import prepare_pairs
 from aligned_vq.edgevl.quantization.student import QuantizedStudent
 from aligned_vq.edgevl.stage import StudentStage
-from aligned_vq.edgevl.students.build import Student, build_student
-from aligned_vq.edgevl.students.config import StudentConfig, preset
+from aligned_vq.edgevl.students.build import Student
+from aligned_vq.edgevl.students.choice import choose_student, new_student
 from aligned_vq.errors import ConfigError
 from aligned_vq.files.atomic_file import write_json
 from aligned_vq.images.depth import RangeSettings
@@ -103,10 +103,9 @@ class StudentRun:
         self.teacher = DualEncoder(source, device=str(self.accelerator.device))
         pairs = open_pairs(config.pairs.train, "train")
         self.modality: Modality = pairs.modality
-        self.student_config = _student_config(config, self.teacher)
+        self.student_config, self.prepare = choose_student(config.student, self.teacher)
         claim_folder(out, config, self.teacher.digest(), write=self.accelerator.is_main_process)
         self.accelerator.wait_for_everyone()
-        self.prepare = StudentInput(self.student_config.image_size)
         training, validation = hold_out(pairs, config.pairs.validation_share)
         # One process decodes the images; the others read its result.
         with self.accelerator.main_process_first():
@@ -122,7 +121,7 @@ class StudentRun:
     def distill(self) -> Student:
         """Stage 1: the student in float32, with the weights that validation selected."""
         config = self.config.distill
-        student = build_student(self.student_config, self.config.seed)
+        student = new_student(self.student_config, self.teacher, self.config.seed)
         student = student.to(self.accelerator.device)
         if config.steps:
             settings = LoopSettings(
@@ -263,12 +262,6 @@ class StudentRun:
                     self.accelerator.device
                 ),
             }
-
-
-def _student_config(config: StudentRunConfig, teacher: DualEncoder) -> StudentConfig:
-    """The preset's dimensions, with embeddings as wide as the teacher's."""
-    size, _, architecture = config.student.partition("-")
-    return replace(preset(size, architecture), embedding_width=teacher.width)
 
 
 def _new_accelerator(out: Path) -> Accelerator:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from aligned_vq.edgevl.quantization.onnx_files import export_fp32_onnx
 from aligned_vq.edgevl.students.build import build_student
-from aligned_vq.edgevl.students.config import ARCHITECTURES
 from tests.edgevl.tiny import CONFIGS, calibrated, images
 
 
@@ -32,7 +31,7 @@ def sqnr_db(exact: NDArray[np.float32], rounded: NDArray[np.float32]) -> float:
     return float(10 * np.log10(np.square(exact).sum() / np.square(exact - rounded).sum()))
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", CONFIGS)
 def test_the_int8_graph_computes_what_was_trained(architecture: str, tmp_path: Path) -> None:
     student = calibrated(architecture)
     path = tmp_path / "student.onnx"
@@ -60,7 +59,7 @@ def test_the_int8_graph_computes_what_was_trained(architecture: str, tmp_path: P
     assert operators["DequantizeLinear"] == 0
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", CONFIGS)
 def test_the_float_graph_equals_torch(architecture: str, tmp_path: Path) -> None:
     student = build_student(CONFIGS[architecture], 0)
     export_fp32_onnx(student, tmp_path / "student.onnx")

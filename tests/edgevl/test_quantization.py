@@ -12,7 +12,6 @@ from aligned_vq.edgevl.quantization.fake_quantize import ChannelWeight
 from aligned_vq.edgevl.quantization.ranges import RangeRecord, grid
 from aligned_vq.edgevl.quantization.student import QuantizedStudent
 from aligned_vq.edgevl.students.build import build_student
-from aligned_vq.edgevl.students.config import ARCHITECTURES
 from aligned_vq.errors import ConfigError
 from tests.edgevl.tiny import CONFIGS, WIDTH, calibrated, images
 
@@ -41,7 +40,7 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", CONFIGS)
 def test_training_lowers_the_loss_under_static_ranges(architecture: str) -> None:
     student = calibrated(architecture)
     before = snapshot(student)
@@ -55,7 +54,7 @@ def test_training_lowers_the_loss_under_static_ranges(architecture: str) -> None
         torch.testing.assert_close(after[name], before[name], rtol=0, atol=0, equal_nan=True)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", CONFIGS)
 def test_every_weight_is_trained(architecture: str) -> None:
     student = calibrated(architecture)
     (student(images(4, 0)) * torch.randn(4, WIDTH, generator=seeded(1))).sum().backward()
@@ -101,7 +100,7 @@ def test_stochastic_depth_acts_in_training_only() -> None:
         assert torch.equal(student(pixels), student(pixels))
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", CONFIGS)
 def test_rounding_changes_embeddings_a_little(architecture: str) -> None:
     exact, rounded = build_student(CONFIGS[architecture], 0).eval(), calibrated(architecture)
     with torch.no_grad():

@@ -17,7 +17,7 @@ from aligned_vq.errors import ConfigError
 from tests.edgevl.tiny import CONFIGS, SIDE, WIDTH, images
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", CONFIGS)
 def test_embeddings_have_the_teachers_width_and_length_1(architecture: str) -> None:
     student = build_student(CONFIGS[architecture], 0)
     for batch in (1, 5):
@@ -27,7 +27,7 @@ def test_embeddings_have_the_teachers_width_and_length_1(architecture: str) -> N
         torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(batch))
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", CONFIGS)
 def test_weights_depend_on_the_seed_alone(architecture: str) -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
@@ -39,7 +39,7 @@ def test_weights_depend_on_the_seed_alone(architecture: str) -> None:
     assert not torch.allclose(one(pixels), other(pixels), atol=1e-2)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", CONFIGS)
 def test_every_parameter_gets_a_gradient(architecture: str) -> None:
     student = build_student(replace(CONFIGS[architecture], drop_path=0.0), 0)
     target = torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(1))

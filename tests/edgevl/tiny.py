@@ -15,6 +15,7 @@ CONFIGS = {
     "vit": StudentConfig("vit", SIDE, 8, WIDTH, (32,), (1,), (2,)),
     "swin": StudentConfig("swin", SIDE, 4, WIDTH, (16, 32), (2, 1), (2, 4), 4, 0.4),
     "dat": StudentConfig("dat", SIDE, 4, WIDTH, (16, 32), (1, 2), (2, 4), 4, 0.4, (0, 2)),
+    "clip": StudentConfig("clip", SIDE, 8, WIDTH, (32,), (1,), (2,), activation="quick_gelu"),
 }
 
 

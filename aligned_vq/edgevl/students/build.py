@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from aligned_vq.edgevl.students.clip import ClipTrunk
 from aligned_vq.edgevl.students.config import StudentConfig
 from aligned_vq.edgevl.students.dat import DatTrunk
 from aligned_vq.edgevl.students.layers import CHANNELS
@@ -13,14 +14,19 @@ from aligned_vq.edgevl.students.swin import SwinTrunk
 from aligned_vq.edgevl.students.vit import VitTrunk
 from aligned_vq.errors import ConfigError
 
-_TRUNKS: dict[str, type[nn.Module]] = {"vit": VitTrunk, "swin": SwinTrunk, "dat": DatTrunk}
+_TRUNKS: dict[str, type[nn.Module]] = {
+    "vit": VitTrunk,
+    "swin": SwinTrunk,
+    "dat": DatTrunk,
+    "clip": ClipTrunk,
+}
 
 
 class Student(nn.Module):
     """An image encoder in the teacher's embedding space.
 
     A linear head maps the mean of all tokens, a ViT's class token included, to the teacher's width;
-    behind Swin and DAT a LayerNorm follows, as in EdgeVL.
+    behind Swin and DAT a LayerNorm follows, as in EdgeVL. A CLIP's head reads the class token.
 
     Args:
         config: dimensions.
@@ -31,7 +37,7 @@ class Student(nn.Module):
         self.config = config
         self.trunk = _TRUNKS[config.architecture](config)
         self.head = nn.Linear(config.widths[-1], config.embedding_width)
-        has_norm = config.architecture != "vit"
+        has_norm = config.architecture in ("swin", "dat")
         self.norm = nn.LayerNorm(config.embedding_width) if has_norm else nn.Identity()
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -52,7 +58,8 @@ class Student(nn.Module):
         """Embeddings `[B, D]` of length 1 of tokens `[B, N, C]`."""
         # A batch of single tokens `[B, 1, C]`: the head becomes a matrix product, as every other
         # linear layer.
-        pooled = tokens.mean(dim=1, keepdim=True)
+        trunk = self.trunk
+        pooled = trunk.pool(tokens) if isinstance(trunk, ClipTrunk) else tokens.mean(1, True)
         embedding: Tensor = self.norm(self.head(pooled)).squeeze(1)
         return F.normalize(embedding, dim=-1)
 

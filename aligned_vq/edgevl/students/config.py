@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
+
+from transformers import CLIPVisionConfig
 
 from aligned_vq.errors import ConfigError
 
-Architecture = Literal["vit", "swin", "dat"]
-ARCHITECTURES: tuple[str, ...] = get_args(Architecture)
+Architecture = Literal["vit", "swin", "dat", "clip"]
 
 
 @dataclass(frozen=True)
 class StudentConfig:
-    """Dimensions of a student; the tuples have one entry per stage, and a ViT has one stage.
+    """Dimensions of a student; the tuples have one entry per stage; ViT and CLIP have one.
 
     Args:
-        architecture: vit, swin or dat.
+        architecture: vit, swin or dat; or clip, the vision tower of a CLIP.
         image_size: height and width of the input in pixels.
         patch_size: height and width of a patch in pixels.
         embedding_width: D, that of the teacher's embeddings.
         widths: C, channels of each token.
         depths: number of blocks.
         heads: number of attention heads.
-        window: side of an attention window in tokens; a ViT has none.
+        window: side of an attention window in tokens; ViT and CLIP have none.
         drop_path: probability with which the last block's residual branches are left out for an
-            image in training; it grows linearly from 0 at the first block. A ViT has none.
+            image in training; it grows linearly from 0 at the first block. ViT and CLIP have none.
         offset_groups: DAT only: groups of channels that share sampling offsets; 0: the stage uses
             windows and shifted windows only.
+        activation: CLIP only: of the perceptrons, as transformers names it.
 
     Raises:
         ConfigError: the architecture is unknown, or the dimensions do not fit each other.
@@ -43,10 +46,11 @@ class StudentConfig:
     window: int = 0
     drop_path: float = 0.0
     offset_groups: tuple[int, ...] = ()
+    activation: str = "gelu"
 
     def __post_init__(self) -> None:
         """Check that the dimensions fit each other."""
-        check_architecture(self.architecture)
+        _check_architecture(self.architecture, get_args(Architecture))
         self._check_positive()
         stages = len(self.widths)
         if not stages or not stages == len(self.depths) == len(self.heads):
@@ -66,7 +70,7 @@ class StudentConfig:
                 )
         if not 0 <= self.drop_path < 1:
             raise ConfigError(f"drop_path must be at least 0 and less than 1, got {self.drop_path}")
-        if self.architecture == "vit":
+        if self.architecture in ("vit", "clip"):
             self._check_vit()
         else:
             self._check_hierarchy()
@@ -97,11 +101,13 @@ class StudentConfig:
 
     def _check_vit(self) -> None:
         if len(self.widths) != 1:
-            raise ConfigError(f"a vit has one stage, got widths for {len(self.widths)}")
+            raise ConfigError(
+                f"a {self.architecture} has one stage, got widths for {len(self.widths)}"
+            )
         if self.drop_path or self.window:
             raise ConfigError(
-                f"a vit has no drop_path and no window, set both to 0, got {self.drop_path} and "
-                f"{self.window}"
+                f"a {self.architecture} has no drop_path and no window, set both to 0, got "
+                f"{self.drop_path} and {self.window}"
             )
 
     def _check_hierarchy(self) -> None:
@@ -141,12 +147,10 @@ class StudentConfig:
                 )
 
 
-def check_architecture(name: str) -> None:
+def _check_architecture(name: str, known: Sequence[str]) -> None:
     """Raise ConfigError if there is no architecture of this name."""
-    if name not in ARCHITECTURES:
-        raise ConfigError(
-            f"unknown architecture {name!r}; choose one of {', '.join(ARCHITECTURES)}"
-        )
+    if name not in known:
+        raise ConfigError(f"unknown architecture {name!r}; choose one of {', '.join(known)}")
 
 
 # The students of EdgeVL's table, for 224 px images and a teacher of width 1024. `vit`: the paper
@@ -170,6 +174,8 @@ _REFERENCE = {
     "dat": StudentConfig("dat", 112, 8, 128, (144, 288), (2, 2), (3, 6), 7, 0.1, (0, 3)),
 }
 _PRESETS = {"published": _PUBLISHED, "reference": _REFERENCE}
+ARCHITECTURES = tuple(_PUBLISHED)
+"""With presets."""
 
 
 def preset(name: str, architecture: str) -> StudentConfig:
@@ -182,7 +188,41 @@ def preset(name: str, architecture: str) -> StudentConfig:
     Raises:
         ConfigError: there is no such preset or architecture.
     """
-    check_architecture(architecture)
+    _check_architecture(architecture, ARCHITECTURES)
     if name not in _PRESETS:
         raise ConfigError(f"unknown preset {name!r}; choose one of {', '.join(_PRESETS)}")
     return _PRESETS[name][architecture]
+
+
+def clip_config(checkpoint: Mapping[str, Any], embedding_width: int) -> StudentConfig:
+    """The dimensions of a CLIP's vision tower.
+
+    Args:
+        checkpoint: config.json of the CLIP.
+        embedding_width: D.
+
+    Raises:
+        ConfigError: the checkpoint is none of a CLIP, or a dimension cannot be that of a student.
+    """
+    if checkpoint.get("model_type") != "clip":
+        raise ConfigError(
+            "expected a CLIP as the teacher of a student that starts as its vision tower, got a "
+            f"model of type {checkpoint.get('model_type')!r}; choose another student"
+        )
+    # What a checkpoint leaves out has the default of transformers.
+    vision = CLIPVisionConfig(**checkpoint.get("vision_config") or {})
+    if vision.intermediate_size != 4 * vision.hidden_size:
+        raise ConfigError(
+            f"expected perceptrons of width {4 * vision.hidden_size} in the teacher's vision "
+            f"tower, 4 times its tokens, got {vision.intermediate_size}; choose another student"
+        )
+    return StudentConfig(
+        "clip",
+        vision.image_size,
+        vision.patch_size,
+        embedding_width,
+        (vision.hidden_size,),
+        (vision.num_hidden_layers,),
+        (vision.num_attention_heads,),
+        activation=vision.hidden_act,
+    )

@@ -35,10 +35,10 @@ class DualEncoderRecipe:
 
     rooms: int = 16_200
     part: CaptionStage = CaptionStage(
-        "captions-part", 3200, 48, 1e-3, warmup_steps=150, bfloat16=True, kept_share=0.4
+        "captions-part", 4000, 48, 1e-3, warmup_steps=150, bfloat16=True, kept_share=0.4
     )
     whole: CaptionStage = CaptionStage(
-        "captions-whole", 600, 48, 7e-4, warmup_steps=50, bfloat16=True, number=1
+        "captions-whole", 1200, 48, 7e-4, warmup_steps=50, bfloat16=True, number=1
     )
 
 
