@@ -1,4 +1,4 @@
-"""What each step of a student's training gives, for every architecture.
+"""What each step of a student's training gives, for several students.
 
     python -m benchmarks.accuracy.student_ablation --out runs/ablation
 
@@ -34,6 +34,7 @@ from aligned_vq.images.depth import RangeSettings
 from benchmarks.accuracy.recognition import labelled
 from benchmarks.harness.provenance import provenance
 
+STUDENTS = tuple(f"reference-{architecture}" for architecture in ARCHITECTURES)
 SHARED = ("pairs", "pseudo_labels.csv", "confidence.png")
 """Files of a run that do not depend on the student."""
 
@@ -83,13 +84,12 @@ class Base(NamedTuple):
         return config_of(StudentRunConfig(), settings, str(self.path))
 
 
-def rows(base: Base, architecture: str, out: Path, test: Test) -> Iterator[dict[str, Any]]:
-    """The rows of one architecture; runs lie below `out`."""
-    student_name = f"{base.config().student.partition('-')[0]}-{architecture}"
+def rows(base: Base, student_name: str, out: Path, test: Test) -> Iterator[dict[str, Any]]:
+    """The rows of one student; runs lie below `out`."""
     stage_1: Path | None = None
     for variant in VARIANTS:
         # Rows of equal settings share a run, as the first two do.
-        folder = out / architecture / "_".join(variant.changes or ("whole",))
+        folder = out / student_name / "_".join(variant.changes or ("whole",))
         _share(out, folder, SHARED)
         if variant.same_stage_1 and stage_1 is not None:
             _share(stage_1, folder, ("distill",))
@@ -139,7 +139,7 @@ def main() -> int:
     parser.add_argument("--config", type=Path, default=Path("examples/student.yaml"))
     parser.add_argument("--set", nargs="*", default=[], help="changed settings")
     parser.add_argument("--split", default="valid", help="of the pairs, with labels")
-    parser.add_argument("--students", nargs="+", default=list(ARCHITECTURES))
+    parser.add_argument("--students", nargs="+", default=list(STUDENTS))
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     options = parser.parse_args()
     base = Base(options.config, tuple(options.set))
@@ -149,8 +149,8 @@ def main() -> int:
     pairs = prepare_pairs(source, options.out / "test", config.pairs.side_px, RangeSettings())
     test = Test(pairs, truth, labels)
     done: list[dict[str, Any]] = []
-    for architecture in options.students:
-        for row in rows(base, architecture, options.out, test):
+    for student_name in options.students:
+        for row in rows(base, student_name, options.out, test):
             done.append(row)
             print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
             write_json(options.out / "ablation.json", {"rows": done, **provenance()})

@@ -32,7 +32,15 @@ def test_every_row_is_a_run_with_its_settings(
         )
     )
     out = tmp_path / "out"
-    arguments = ["ablation", "--config", str(config), "--out", str(out), "--students", "vit"]
+    arguments = [
+        "ablation",
+        "--config",
+        str(config),
+        "--out",
+        str(out),
+        "--students",
+        "reference-vit",
+    ]
     monkeypatch.setattr(sys, "argv", arguments)
     assert main() == 0
     found = json.loads((out / "ablation.json").read_text())["rows"]
@@ -42,13 +50,15 @@ def test_every_row_is_a_run_with_its_settings(
         assert row["mean"] == pytest.approx((row["rgb"] + row["other"]) / 2, abs=0.06)
     # Stage 1 was trained once for the first four rows, and its state copied.
     losses = [
-        (out / "vit" / folder / "distill" / "losses.jsonl").read_text()
+        (out / "reference-vit" / folder / "distill" / "losses.jsonl").read_text()
         for folder in ("contrast.steps=0", "contrast.triplets=0", "whole")
     ]
     assert losses[0] == losses[1] == losses[2]
-    alone = json.loads((out / "vit" / "contrast.steps=0_distill.rgb=0" / "run.json").read_text())
+    alone = json.loads(
+        (out / "reference-vit" / "contrast.steps=0_distill.rgb=0" / "run.json").read_text()
+    )
     assert alone["config"]["distill"]["rgb"] == 0
     at_once = json.loads(
-        (out / "vit" / "distill.steps=0_contrast.steps=STEPS" / "run.json").read_text()
+        (out / "reference-vit" / "distill.steps=0_contrast.steps=STEPS" / "run.json").read_text()
     )
     assert at_once["config"]["contrast"]["steps"] == 2
