@@ -55,7 +55,8 @@ class EdgeModality:
     @classmethod
     def from_dict(cls, modality: Any, raw: Mapping[str, Any]) -> EdgeModality:
         """The half of a modality whose fields `to_dict` returned."""
-        return cls(**{"modality": modality, **raw, "range": RangeSettings.from_dict(raw["range"])})
+        greys = None if raw["range"] is None else RangeSettings.from_dict(raw["range"])
+        return cls(**{"modality": modality, **raw, "range": greys})
 
 
 def edge_file(modality: CameraModality, suffix: str) -> str:

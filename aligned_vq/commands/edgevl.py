@@ -44,8 +44,9 @@ def train_student(options: Namespace) -> None:
     check_replaceable(bundle, CLASSIFIER_FILES)  # before the hours of training
     settings = read_settings(options.config, "a student's run", options.set)
     config = config_of(StudentRunConfig(), settings, str(options.config))
+    labels = None if options.labels is None else read_labels(options.labels)
     run = StudentRun(config, options.out)
-    labels = run.labels if options.labels is None else read_labels(options.labels)
+    labels = labels or run.labels
     student = run.quantize(run.distill())
     # The other processes would write the same bundle.
     if run.accelerator.is_main_process:

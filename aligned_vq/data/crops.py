@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,7 +19,7 @@ def random_crops(count: int, smallest: float, rng: np.random.Generator) -> Tenso
 
     Args:
         count: number of images.
-        smallest: share of the image's area, 0 to 1; crops cover this or more.
+        smallest: share of the image's area, 0 to 1; crops cover about this or more.
         rng: decides on everything.
     """
     side = np.sqrt(rng.uniform(smallest, 1, count))
@@ -34,6 +36,27 @@ def random_crops(count: int, smallest: float, rng: np.random.Generator) -> Tenso
 def whole_images(count: int) -> Tensor:
     """Crops for `cut` that leave nothing out, `[B, 2, 3]`."""
     return torch.eye(2, 3).expand(count, 2, 3)
+
+
+class CropBox(NamedTuple):
+    """A crop in pixels of its image."""
+
+    box: tuple[float, float, float, float]
+    """Left, top, right and bottom; need not be whole."""
+    is_mirrored: bool
+
+
+def crop_boxes(crops: Tensor, height: int, width: int) -> list[CropBox]:
+    """Crops `[B, 2, 3]` as boxes of images of a size."""
+    boxes = []
+    for (x_scale, _, x_shift), (_, y_scale, y_shift) in crops.tolist():
+        half_width, half_height = abs(x_scale) * width / 2, y_scale * height / 2
+        x, y = (x_shift + 1) * width / 2, (y_shift + 1) * height / 2
+        # Rounding could leave the image by a little.
+        left, right = max(0.0, x - half_width), min(float(width), x + half_width)
+        top, bottom = max(0.0, y - half_height), min(float(height), y + half_height)
+        boxes.append(CropBox((left, top, right, bottom), x_scale < 0))
+    return boxes
 
 
 def cut(images: NDArray[np.uint8], crops: Tensor, side_px: int) -> Tensor:

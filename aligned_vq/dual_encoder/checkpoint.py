@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from aligned_vq.checkpoints.lazy import LazyCheckpoint
 from aligned_vq.errors import ConfigError, InvalidInput
@@ -76,8 +76,11 @@ class DualEncoder(LazyCheckpoint):
                 f"{', '.join(_FAMILIES)}, as in {EXAMPLE}"
             )
         self._family = _FAMILIES[kind]
-        vision = self.config.get("vision_config") or {}
-        self._patch_size = int(vision.get("patch_size", 0))
+        # What a checkpoint leaves out has the default of transformers.
+        config = AutoConfig.for_model(**self.config)
+        self._patch_size = int(config.vision_config.patch_size)
+        self._token_width = int(config.vision_config.hidden_size)
+        self._context_tokens = int(config.text_config.max_position_embeddings)
 
     @property
     def logit_scale(self) -> float:
@@ -97,8 +100,7 @@ class DualEncoder(LazyCheckpoint):
     @property
     def token_width(self) -> int:
         """W, width of the image half's tokens."""
-        # The default of transformers where a checkpoint leaves it out.
-        return int((self.config.get("vision_config") or {}).get("hidden_size", 768))
+        return self._token_width
 
     @torch.inference_mode()
     def image_embeddings(self, pixels: Tensor) -> Tensor:
@@ -157,7 +159,7 @@ class DualEncoder(LazyCheckpoint):
     @property
     def context_tokens(self) -> int:
         """The longest text that the text model reads, special tokens included."""
-        return int((self.config.get("text_config") or {}).get("max_position_embeddings", 77))
+        return self._context_tokens
 
     @cached_property
     def tokenizer(self) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+from string import Formatter
 
 from aligned_vq.errors import ConfigError, InvalidInput
 
@@ -11,27 +13,35 @@ DEFAULT_TEMPLATE = "a photo of {article} {label}"
 MAX_LABELS = 1_000
 """Of one call: each costs a run of the text tower."""
 MAX_LABEL_CHARS = 200
+_UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
+"""Categories of Unicode: control characters, halves of pairs, ends of lines and paragraphs."""
 
 
 def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
     """The labels, verbatim but for surrounding white space.
 
     Raises:
-        InvalidInput: there are none, too many, an empty or an overlong one, or two that differ in
-            nothing but case and white space: they would share the probability of one.
+        InvalidInput: there are none, too many, an empty or an overlong one, one with a control
+            character, or two that differ in nothing but case, white space and what cannot be seen:
+            they would share the probability of one.
     """
     if not 1 <= len(labels) <= MAX_LABELS:
         raise InvalidInput(f"expected 1 to {MAX_LABELS} labels, got {len(labels)}: send some")
     first: dict[str, str] = {}
     for label in labels:
-        if not isinstance(label, str) or not label.strip():
+        same = _seen(label) if isinstance(label, str) else ""
+        if not same:
             raise InvalidInput(f"expected labels with text, got {label!r}: remove it")
+        if any(unicodedata.category(one) in _UNPRINTABLE for one in label.strip()):
+            raise InvalidInput(
+                f"expected labels of printable characters on one line, got {label[:40]!r}: "
+                "correct it"
+            )
         if len(label) > MAX_LABEL_CHARS:
             raise InvalidInput(
                 f"expected labels of at most {MAX_LABEL_CHARS} characters, got {len(label)} in "
                 f"{label[:40]!r}...: shorten it"
             )
-        same = " ".join(label.casefold().split())
         if same in first:
             raise InvalidInput(
                 f"expected distinct labels, got {first[same]!r} and {label!r}: remove one, because "
@@ -41,20 +51,33 @@ def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
     return tuple(label.strip() for label in labels)
 
 
+def _seen(label: str) -> str:
+    """What a reader can tell apart of a label, without case."""
+    composed = unicodedata.normalize("NFC", label.casefold())
+    # Cf: characters without width.
+    visible = "".join(one for one in composed if unicodedata.category(one) != "Cf")
+    return " ".join(visible.split())
+
+
 def check_template(template: str) -> str:
     """A template, unchanged.
 
     Raises:
         ConfigError: it has no `{label}`, or other fields than that and `{article}`.
     """
+    wrong = ConfigError(
+        f"expected a template with {{label}} and perhaps {{article}}, got {template!r}: "
+        "remove other braces"
+    )
     try:
-        filled = template.format(label="\0", article="a")
-    except (KeyError, IndexError, ValueError) as error:
-        raise ConfigError(
-            f"expected a template with {{label}} and perhaps {{article}}, got {template!r}: "
-            "remove other braces"
-        ) from error
-    if "\0" not in filled:
+        fields = list(Formatter().parse(template))
+    except ValueError as error:
+        raise wrong from error
+    names = [name for _, name, _, _ in fields if name is not None]
+    # Formats and attributes, as in {label[0]}, would change the label.
+    if set(names) - {"label", "article"} or any(spec or how for _, _, spec, how in fields):
+        raise wrong
+    if "label" not in names:
         raise ConfigError(f"expected a template with {{label}}, got {template!r}: add it")
     return template
 

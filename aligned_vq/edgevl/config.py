@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from aligned_vq.dual_encoder.prompts import DEFAULT_TEMPLATE, check_template
 from aligned_vq.errors import ConfigError
+from aligned_vq.images.depth import RangeSettings
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,9 @@ class PairsConfig:
         template: the sentence for a label.
         keep: share of the images to keep, those of which the teacher is most certain.
         smallest_crop: share of the image's area.
+        fixed_range: values that become the darkest and the brightest grey, metres of depth or
+            stored infrared values; null: percentiles of each image. Live streams need a fixed one.
+        percentiles: of an image's valid pixels, without a fixed range.
     """
 
     train: str = ""
@@ -30,6 +35,8 @@ class PairsConfig:
     template: str = DEFAULT_TEMPLATE
     keep: float = 0.25
     smallest_crop: float = 0.55
+    fixed_range: tuple[float, float] | None = None
+    percentiles: tuple[float, float] = (1.0, 99.0)
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -39,10 +46,16 @@ class PairsConfig:
                 raise ConfigError(
                     f"{name} must be a share above 0 and at most 1, got {getattr(self, name)}"
                 )
+        _check_least(self, 16, "side_px")
+        self.range()
         if self.validation_share > 0.9:
             raise ConfigError(
                 f"validation_share must leave images to train on, got {self.validation_share}"
             )
+
+    def range(self) -> RangeSettings:
+        """How values of the other modality become greys; ConfigError if they cannot."""
+        return RangeSettings(self.fixed_range, self.percentiles)
 
 
 @dataclass(frozen=True)
@@ -69,6 +82,14 @@ class DistillConfig:
     other: float = 1.0
     tokens: float = 0.0
     bfloat16: bool = True
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        _check_least(self, 0, "steps", "warmup_steps", "weight_decay", "rgb", "other", "tokens")
+        _check_least(self, 1, "batch_size")
+        _check_positive(self, "learning_rate")
+        if not self.rgb and not self.other:
+            raise ConfigError("rgb and other must not both be 0: nothing would be learned")
 
 
 @dataclass(frozen=True)
@@ -101,6 +122,14 @@ class ContrastConfig:
     distill: float = 1.0
     calibration_pairs: int = 128
 
+    def __post_init__(self) -> None:
+        """Check every value."""
+        _check_least(
+            self, 0, "steps", "margin", "warmup_steps", "weight_decay", "triplets", "distill"
+        )
+        _check_least(self, 1, "anchors", "negatives", "mine_every", "calibration_pairs")
+        _check_positive(self, "learning_rate")
+
 
 @dataclass(frozen=True)
 class StudentRunConfig:
@@ -124,3 +153,21 @@ class StudentRunConfig:
     contrast: ContrastConfig = field(default_factory=ContrastConfig)
     validate_every: int = 200
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        _check_least(self, 1, "validate_every")
+        _check_least(self, 0, "seed")
+
+
+def _check_least(config: object, least: float, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not value >= least:
+            raise ConfigError(f"{name} must be {least} or more, got {value}")
+
+
+def _check_positive(config: object, *names: str) -> None:
+    for name in names:
+        if not 0 < getattr(config, name) < math.inf:
+            raise ConfigError(f"{name} must be positive and finite, got {getattr(config, name)}")

@@ -12,13 +12,12 @@ import torch
 from aligned_vq.classifier.files import ClassifierContent, write_classifier
 from aligned_vq.classifier.manifest import ClassifierManifest, LabelSet, ModalityInput
 from aligned_vq.dual_encoder.prompts import prompt
-from aligned_vq.edgevl.pool import embed
+from aligned_vq.edgevl.pool import SIDES, embed
 from aligned_vq.edgevl.quantization.student import QuantizedStudent
-from aligned_vq.edgevl.run import MODALITIES, StudentRun
+from aligned_vq.edgevl.run import StudentRun
 from aligned_vq.edgevl.scoring import fit_scale
 from aligned_vq.edgevl.text_graph import text_graph, tokenizer_file
 from aligned_vq.errors import ConfigError
-from aligned_vq.images.depth import RangeSettings
 from aligned_vq.images.modality import CameraModality
 
 
@@ -62,7 +61,7 @@ def export_classifier(
         side_px=run.prepare.side_px,
         image_mean=run.prepare.mean,
         image_std=run.prepare.std,
-        modalities=(ModalityInput("rgb"), ModalityInput(other, RangeSettings())),
+        modalities=(ModalityInput("rgb"), ModalityInput(other, run.config.pairs.range())),
         label_sets=tuple(LabelSet(name, tuple(labels)) for name, labels in label_sets.items()),
         image_digest="",
         labels_digest="",
@@ -83,7 +82,5 @@ def export_classifier(
 def _scale(run: StudentRun, student: QuantizedStudent) -> float:
     """The inverse temperature, from pseudo-labels of the validation part in both modalities."""
     validation = run.validate
-    images = torch.cat(
-        [embed(student, validation.pairs, run.prepare, modality) for modality in MODALITIES]
-    )
-    return fit_scale(images @ validation.texts.T, validation.targets.repeat(len(MODALITIES)))
+    images = torch.cat([embed(student, validation.pairs, run.prepare, side) for side in SIDES])
+    return fit_scale(images @ validation.texts.T, validation.targets.repeat(len(SIDES)))

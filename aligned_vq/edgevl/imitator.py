@@ -31,9 +31,10 @@ class Imitator(nn.Module):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 self.to_teacher = nn.Linear(student.config.widths[-1], token_width)
-            if self.to_teacher.in_features == token_width:
-                # A student that starts as its teacher has the teacher's tokens.
+            if student.config.architecture == "clip":
+                # It has the teacher's tokens at the start.
                 nn.init.eye_(self.to_teacher.weight)
+                nn.init.zeros_(self.to_teacher.bias)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
         """Embeddings `[B, D]` of length 1, and predicted tokens `[B, W, side, side]`."""

@@ -15,6 +15,7 @@ from aligned_vq.edgevl.config import ContrastConfig, DistillConfig, PairsConfig
 from aligned_vq.edgevl.imitator import token_errors
 from aligned_vq.edgevl.pool import PairArrays, StudentInput, embed
 from aligned_vq.edgevl.triplets import Triplets, mine_triplets, triplet_loss
+from aligned_vq.errors import TrainingError
 from aligned_vq.training.loop import Loss
 
 BatchT = TypeVar("BatchT")
@@ -133,11 +134,18 @@ class Contrast:
         """See `Objective`."""
         config, data = self._config, self._data
         rng = np.random.default_rng([data.seed, 2, step])
+        if not config.triplets:
+            return self._imitation_alone(model, rng)
         if self._mined is None or step % config.mine_every == 0:
             self._mined = self._mine(model, rng)
         mined = self._mined
         drawn = rng.permutation(len(mined.anchors))[: config.anchors]
         mine = torch.from_numpy(data.share.of(drawn))
+        if not len(mine):
+            raise TrainingError(
+                f"expected triplets for {data.share.processes} processes, got {len(drawn)}: keep "
+                "more images, take a larger margin, or use fewer processes"
+            )
         # Rows of (anchor, positive, negative), as positions among the chosen pairs.
         negatives = mined.negatives[mine]
         row, column = (negatives >= 0).nonzero(as_tuple=True)
@@ -169,6 +177,16 @@ class Contrast:
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Put the triplets back."""
         self._mined = Triplets(**tensors) if tensors else None
+
+    def _imitation_alone(self, model: nn.Module, rng: np.random.Generator) -> Loss:
+        """As many images as triplets have at most, and the loss of stage 1."""
+        data, config = self._data, self._config
+        drawn = rng.integers(0, len(data.chosen), config.anchors * (2 + config.negatives))
+        mine = data.chosen[data.share.of(drawn)]
+        seen = views(data, mine, random_crops(len(mine), data.config.smallest_crop, rng))
+        wanted = data.teacher.image_embeddings(seen.teacher)
+        loss, metrics = imitation(wanted, student_embeddings(model, seen), self._imitate)
+        return config.distill * loss, metrics
 
     def _mine(self, model: nn.Module, rng: np.random.Generator) -> Triplets:
         data = self._data

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from aligned_vq.data.pairs.types import Pair, PairSource, load_pair
 from aligned_vq.edgevl.pool import PairArrays
+from aligned_vq.errors import InvalidInput
 from aligned_vq.files.atomic_folder import new_folder
 from aligned_vq.images.depth import RangeSettings, grey_image, student_processor
 from aligned_vq.images.masked_resize import resize_valid
@@ -87,6 +88,9 @@ def _decode(pairs: list[Pair], folder: Path, squares: partial[Sides], side_px: i
 def _squares(modality: Modality, side_px: int, greys: RangeSettings, pair: Pair) -> Sides:
     loaded = load_pair(pair, modality)
     view = view_of(Image.fromarray(loaded.rgb.values), student_processor(side_px))
-    grey = grey_image(loaded.other, greys)
+    try:
+        grey = grey_image(loaded.other, greys)
+    except InvalidInput as error:
+        raise InvalidInput(f"pair {pair.name}: {error}") from error
     values, valid = resize_valid(grey.values.astype(np.float32), grey.valid, (side_px, side_px))
     return view.pixels, np.where(valid, np.rint(values), 0).astype(np.uint8)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -38,46 +37,25 @@ from aligned_vq.edgevl.curation import (
 )
 from aligned_vq.edgevl.imitator import Imitator
 from aligned_vq.edgevl.objectives import Contrast, Distillation, Share, StudentData, teacher_pixels
-from aligned_vq.edgevl.pool import PairArrays, StudentInput, embed
+from aligned_vq.edgevl.pool import PairArrays
 from aligned_vq.edgevl.preparation import prepare_pairs
 from aligned_vq.edgevl.quantization.student import QuantizedStudent
+from aligned_vq.edgevl.scoring import Validation
 from aligned_vq.edgevl.stage import StudentStage
 from aligned_vq.edgevl.students.build import Student
 from aligned_vq.edgevl.students.choice import choose_student, new_student
 from aligned_vq.errors import ConfigError
 from aligned_vq.files.atomic_file import write_json
-from aligned_vq.images.depth import RangeSettings
-from aligned_vq.images.modality import Modality
+from aligned_vq.images.depth import check_range
+from aligned_vq.images.modality import CAMERA_MODALITIES, Modality
 from aligned_vq.shipped import dual_encoder_source
 from aligned_vq.training.loop import LoopSettings
 from aligned_vq.training.state import claim_folder
 
-MODALITIES = ("rgb", "other")
 START_HOURS = 3
 """Limit of the other processes' wait while one decodes the images."""
 _CALIBRATION_BATCH = 32
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Scores a student by the teacher's labels of pairs that are not trained on."""
-
-    pairs: PairArrays
-    targets: Tensor
-    """int64 `[N]`: pseudo-labels."""
-    texts: Tensor
-    """`[L, D]`."""
-    prepare: StudentInput
-
-    def __call__(self, model: nn.Module) -> dict[str, float]:
-        """Accuracy of each modality, and their mean."""
-        scores = {}
-        for modality in MODALITIES:
-            images = embed(model, self.pairs, self.prepare, modality)
-            right = (images @ self.texts.T).argmax(1) == self.targets
-            scores[modality] = float(right.float().mean())
-        return scores | {"mean": float(np.mean(list(scores.values())))}
 
 
 class StudentRun:
@@ -104,6 +82,10 @@ class StudentRun:
         pairs = open_pairs(config.pairs.train, "train")
         self.modality: Modality = pairs.modality
         self.student_config, self.prepare = choose_student(config.student, self.teacher)
+        _check_batches(config, self.accelerator.num_processes)
+        if self.modality in CAMERA_MODALITIES:
+            check_range(self.modality, config.pairs.range())
+        self._check_sides()
         claim_folder(out, config, self.teacher.digest(), write=self.accelerator.is_main_process)
         self.accelerator.wait_for_everyone()
         training, validation = hold_out(pairs, config.pairs.validation_share)
@@ -186,12 +168,14 @@ class StudentRun:
             self.config.seed,
         )
         scores = stage.run()
+        self.accelerator.end_training()
+        self.accelerator.free_memory()  # the next stage wraps another model
         if self.accelerator.is_main_process:
             write_json(folder / "scores.json", {"scores": scores})
 
     def _prepared(self, source: PairSource, name: str) -> PairArrays:
         folder = self.out / "pairs" / name
-        return prepare_pairs(source, folder, self.config.pairs.side_px, RangeSettings())
+        return prepare_pairs(source, folder, self.config.pairs.side_px, self.config.pairs.range())
 
     def _pseudo_labels(self) -> PseudoLabels:
         path = self.out / "pseudo_labels.csv"
@@ -214,6 +198,18 @@ class StudentRun:
         ]
         return torch.cat(parts)
 
+    def _check_sides(self) -> None:
+        """Log a warning if images are kept with fewer pixels than are looked at."""
+        kept, seen = self.config.pairs.side_px, self.teacher.preparation.output_size[0]
+        largest = max(seen, self.student_config.image_size)
+        if kept < largest:
+            _log.warning(
+                "pairs.side_px %d is below the %d px that teacher or student see: images are "
+                "enlarged; raise it",
+                kept,
+                largest,
+            )
+
     def _check_curation(self) -> None:
         """Log what is kept; ConfigError if no triplets can come of it."""
         kept = int(self.pseudo.kept.sum())
@@ -225,7 +221,8 @@ class StudentRun:
         absent = [label for label in self.labels if label not in used]
         if absent:
             _log.warning("no pair is kept of: %s", ", ".join(absent))
-        if len(used) < 2 and self.config.contrast.steps:
+        contrast = self.config.contrast
+        if len(used) < 2 and contrast.steps and contrast.triplets:
             raise ConfigError(
                 f"expected kept pairs of 2 labels or more, got {len(used)}: triplets need images "
                 "of other labels; give other pairs or labels, or keep more"
@@ -253,7 +250,9 @@ class StudentRun:
 
     def _calibration_batches(self) -> Iterator[Mapping[Modality, Tensor]]:
         count = self.config.contrast.calibration_pairs
-        chosen = self.data.chosen[:: max(1, len(self.data.chosen) // count)][:count]
+        # Spread evenly: data are often sorted by their labels.
+        places = np.linspace(0, len(self.data.chosen) - 1, min(count, len(self.data.chosen)))
+        chosen = self.data.chosen[places.round().astype(int)]
         for part in np.array_split(chosen, max(1, len(chosen) // _CALIBRATION_BATCH)):
             crops = whole_images(len(part))
             yield {
@@ -262,6 +261,18 @@ class StudentRun:
                     self.accelerator.device
                 ),
             }
+
+
+def _check_batches(config: StudentRunConfig, processes: int) -> None:
+    """ConfigError unless every process has as many images of a step as the others."""
+    for name, steps, images in (
+        ("distill.batch_size", config.distill.steps, config.distill.batch_size),
+        ("contrast.anchors", config.contrast.steps, config.contrast.anchors),
+    ):
+        if steps and images % processes:
+            raise ConfigError(
+                f"{name} must be a multiple of the {processes} processes, got {images}"
+            )
 
 
 def _new_accelerator(out: Path) -> Accelerator:

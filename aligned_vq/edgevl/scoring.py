@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from aligned_vq.edgevl.pool import SIDES, PairArrays, StudentInput, embed
 
 ECE_BINS = 15
+MAX_SCALE = 316.0
+"""The largest scale that is tried."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,9 +79,37 @@ def fit_scale(cosines: Tensor, targets: Tensor) -> float:
         cosines: `[B, L]` of images and labels' texts.
         targets: int64 `[B]`, the right label or a pseudo-label of each image.
     """
-    # Cross-entropy is convex in the scale, so a grid in its logarithm and a refinement suffice.
-    grid = torch.logspace(0, 2.5, 251)
+    # Steps of 2 % in its logarithm.
+    grid = torch.logspace(0, math.log10(MAX_SCALE), 251)
     losses = torch.stack(
         [torch.nn.functional.cross_entropy(scale * cosines, targets) for scale in grid]
     )
-    return float(grid[losses.argmin()])
+    best = int(losses.argmin())
+    if best in (0, len(grid) - 1):
+        _log.warning(
+            "the temperature is at the end of what is tried, a scale of %.0f: do not rely on "
+            "probabilities; hold out more pairs",
+            grid[best],
+        )
+    return float(grid[best])
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Scores a student by the teacher's labels of pairs that are not trained on."""
+
+    pairs: PairArrays
+    targets: Tensor
+    """int64 `[N]`: pseudo-labels."""
+    texts: Tensor
+    """`[L, D]`."""
+    prepare: StudentInput
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        """Accuracy of each modality, and their mean."""
+        scores = {}
+        for side in SIDES:
+            images = embed(model, self.pairs, self.prepare, side)
+            right = (images @ self.texts.T).argmax(1) == self.targets
+            scores[side] = float(right.float().mean())
+        return scores | {"mean": float(np.mean(list(scores.values())))}

@@ -34,7 +34,8 @@ class StudentStage(Generic[BatchT]):
         unwrapped_optimiser: of its parameters.
         objective: what is minimised.
         validate: scores by name; called in the main process, with the student in eval mode.
-        validate_every: steps between two validations; there is one more after the last step.
+        validate_every: steps between two validations; there is one before the first step, and one
+            after the last.
         folder: of the resumable state and the log.
         seed: of dropout and the like.
         selected_by: the score by which weights are selected; higher is better.
@@ -65,6 +66,8 @@ class StudentStage(Generic[BatchT]):
         Returns:
             The scores of every validation with their `step`.
         """
+        if self.accelerator.is_main_process and load_state(self.folder / "state") is None:
+            self._validate(0)  # training may only make it worse
         self._trained.train()
         processes = AcceleratedProcesses(self.accelerator)
         TrainingLoop(self, self.settings, self, processes).run()
@@ -131,7 +134,7 @@ class StudentStage(Generic[BatchT]):
             state = self.model.state_dict()
             self._best = {name: value.detach().cpu().clone() for name, value in state.items()}
         values = {f"{self.settings.name}/validation_{k}": v for k, v in scores.items()}
-        self.accelerator.log(values, step=finished_steps - 1)
+        self.accelerator.log(values, step=finished_steps)
 
     def _load_best(self) -> None:
         """Put the selected weights into the model, on every process."""

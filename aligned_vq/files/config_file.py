@@ -41,8 +41,11 @@ def read_settings(path: Path, what: str, changes: Sequence[str] = ()) -> dict[st
         try:
             # Typed as in a file: a number, a list, null.
             place[last] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{key}: {value!r} cannot be read as YAML ({error})") from error
+        except (RecursionError, ValueError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(
+                f"{key}: {value!r} cannot be read as YAML ({reason}); put text in quotes"
+            ) from error
     return settings
 
 
@@ -63,7 +66,7 @@ def config_of(defaults: ConfigT, settings: Mapping[str, Any], source: str) -> Co
     try:
         parsed = parser.parse_object({"run": dict(settings)})
         config: ConfigT = parser.instantiate(parsed).run
-    except (ArgumentError, TypeError, ValueError) as error:
+    except (ArgumentError, RecursionError, TypeError, ValueError) as error:
         # jsonargparse's message without the names of this parser.
         words = " ".join(str(error).split())
         words = words.removeprefix("Group 'run' ").removeprefix("Parser key ")

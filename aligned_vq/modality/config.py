@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -97,6 +98,7 @@ class ModalityRunConfig:
             ("batch_size", self.batch_size, 1),
             ("validate_every", self.validate_every, 1),
             ("save_every", self.save_every, 1),
+            ("warmup_steps", self.warmup_steps, 0),
             ("seed", self.seed, 0),
             ("answers", self.answers, 0),
             ("hidden", self.hidden, 0),
@@ -112,7 +114,9 @@ class ModalityRunConfig:
             ("rate_gain", self.rate_gain),
             ("max_mean_bytes", 1.0 if self.max_mean_bytes is None else self.max_mean_bytes),
         ):
-            if not value > 0:
-                raise ConfigError(f"{name} must be positive, got {value}")
+            if not 0 < value < math.inf:
+                raise ConfigError(f"{name} must be positive and finite, got {value}")
+        if not all(question.strip() for question in self.data.questions):
+            raise ConfigError("data.questions must have text, got an empty one; remove it")
         if not (self.answers or self.hidden):
             raise ConfigError("answers and hidden must not both be 0: nothing would be learned")

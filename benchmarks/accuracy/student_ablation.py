@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from aligned_vq.data.pairs.sources import open_pairs
 from aligned_vq.dual_encoder.prompts import prompt
 from aligned_vq.edgevl.config import StudentRunConfig
-from aligned_vq.edgevl.pool import PairArrays, embed
+from aligned_vq.edgevl.pool import SIDES, PairArrays, embed
 from aligned_vq.edgevl.preparation import prepare_pairs
-from aligned_vq.edgevl.run import MODALITIES, StudentRun
+from aligned_vq.edgevl.run import StudentRun
 from aligned_vq.edgevl.scoring import probabilities_of, score
 from aligned_vq.edgevl.students.config import ARCHITECTURES
 from aligned_vq.files.atomic_file import write_json
@@ -122,8 +122,8 @@ def _scores(run: StudentRun, student: nn.Module, test: Test) -> dict[str, float]
     prompts = [prompt(label, run.config.pairs.template) for label in test.labels]
     texts = run.teacher.text_embeddings(prompts).cpu()
     found = {
-        modality: _percent(embed(student.eval(), test.pairs, run.prepare, modality), texts, test)
-        for modality in MODALITIES
+        side: _percent(embed(student.eval(), test.pairs, run.prepare, side), texts, test)
+        for side in SIDES
     }
     return found | {"mean": round(sum(found.values()) / len(found), 1)}
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import onnxruntime
 
+from aligned_vq.errors import ConfigError
+
+MAX_THREADS = 1024
+"""More than the cores of any device; thousands take seconds to start."""
 _ERROR_SEVERITY = 3
 """ONNX Runtime's log level for errors."""
 
@@ -13,7 +17,12 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
 
     Args:
         threads: threads of an operator; 0: one per core.
+
+    Raises:
+        ConfigError: the number is below 0 or above `MAX_THREADS`.
     """
+    if not 0 <= threads <= MAX_THREADS:
+        raise ConfigError(f"threads must be 0 to {MAX_THREADS}, got {threads}")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERROR_SEVERITY
     options.intra_op_num_threads = threads

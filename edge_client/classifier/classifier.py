@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from aligned_vq.classifier.files import IMAGE, read_classifier, read_part
 from aligned_vq.classifier.manifest import ClassifierManifest
+from aligned_vq.errors import InvalidInput
 from aligned_vq.images.formats import DECODE_SECONDS, DEFAULT_FORMATS
 from aligned_vq.images.load import ImageSource
 from aligned_vq.images.modality import CameraModality
@@ -20,6 +21,7 @@ from aligned_vq.images.preprocess import View, normalize
 from aligned_vq.shipped import classifier_source
 from aligned_vq.stopwatch import Stopwatch
 from edge_client.classifier import tokenizing
+from edge_client.classifier.adaptation import LabelAdaptation
 from edge_client.classifier.label_embeddings import LabelEmbeddings
 from edge_client.classifier.tower import OnnxTower
 from edge_client.input.image_opener import ImageOpener
@@ -130,6 +132,7 @@ class EdgeClassifier:
         image: ImageSource | View,
         labels: Labels = None,
         modality: CameraModality = "rgb",
+        adaptation: LabelAdaptation | None = None,
     ) -> Classification:
         """The probability of each label.
 
@@ -137,7 +140,9 @@ class EdgeClassifier:
             image: a path, encoded bytes, a PIL image or an array (see `load_image` for rgb,
                 `load_pixels` for the other modalities), or a view that `view` returned.
             labels: texts, the name of a label set, or None for the bundle's default set.
-            modality: what the camera measures.
+            modality: what the camera measures; a view has its own.
+            adaptation: of the stream that the image belongs to, see `adaptation`; None: each image
+                is judged by itself.
 
         Raises:
             InvalidInput: the image or a label cannot be used, the bundle was not trained for the
@@ -147,17 +152,32 @@ class EdgeClassifier:
         """
         # Labels first: a mistake in them is noticed before the image is decoded.
         names, texts = self._labels.of(labels)
-        view = image if isinstance(image, View) else self.view(image, modality)
-        return self._score(view, names, texts)
+        view = self._checked(image) if isinstance(image, View) else self.view(image, modality)
+        return self._score(view, names, texts, adaptation)
+
+    def adaptation(self, labels: Labels = None) -> LabelAdaptation:
+        """A new stream's adaptation, for images of one camera with these labels.
+
+        The state belongs to the stream: give it to `classify` with its images alone. Raises as
+        `classify`.
+        """
+        return LabelAdaptation(self.manifest, self.check_labels(labels))
 
     def preparation(self, modality: str = "rgb") -> Preparation:
         """How an image of a modality becomes a view; InvalidInput if the bundle has it not."""
         own = self.manifest.modality_input(modality)
-        return Preparation(self.manifest.processor, own.modality, own.range)
+        # Grey of 16 bits is scaled for rgb, but not where it is likely to be a depth map.
+        others = tuple(one.modality for one in self.manifest.modalities if one.modality != "rgb")
+        deep = others if own.modality == "rgb" else ()
+        return Preparation(self.manifest.processor, own.modality, own.range, deep)
 
     def view(self, image: ImageSource, modality: str = "rgb") -> View:
         """The encoder's view of an image: uint8 `[S, S, 3]`. Errors as `classify`."""
         return self._opener.view(image, self.preparation(modality))
+
+    def text_embeddings(self, labels: Labels = None) -> NDArray[np.float32]:
+        """The embeddings of labels, `[L, D]` float32, unit vectors; raises as `classify`."""
+        return self._labels.of(labels)[1]
 
     def check_labels(self, labels: Labels) -> tuple[str, ...]:
         """The labels that such an argument stands for; raises as `classify`."""
@@ -169,13 +189,31 @@ class EdgeClassifier:
         row: NDArray[np.float32] = rows[0]
         return row
 
+    def _checked(self, view: View) -> View:
+        """A view; InvalidInput unless `view` of this bundle may have returned it."""
+        expected = (*self.manifest.processor.output_size, 3)
+        if view.pixels.shape != expected:
+            raise InvalidInput(
+                f"expected a view of {list(expected)} of this classifier, got "
+                f"{list(view.pixels.shape)}: make it with `EdgeClassifier.view`"
+            )
+        self.manifest.modality_input(view.modality)
+        return view
+
     def _score(
-        self, view: View, names: Sequence[str], texts: NDArray[np.float32]
+        self,
+        view: View,
+        names: Sequence[str],
+        texts: NDArray[np.float32],
+        adaptation: LabelAdaptation | None,
     ) -> Classification:
         stopwatch = Stopwatch()
         embedding = self.embed(view)
         stopwatch.lap("image")
-        logits = self.manifest.logit_scale * (texts @ embedding).astype(np.float64)
+        cosines = (texts @ embedding).astype(np.float64)
+        if adaptation is not None:
+            cosines = adaptation.adapt(names, embedding, cosines)
+        logits = self.manifest.logit_scale * cosines
         weights = np.exp(logits - logits.max())
         probabilities = weights / weights.sum()
         order = np.argsort(-probabilities, kind="stable")

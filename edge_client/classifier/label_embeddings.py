@@ -69,7 +69,8 @@ class LabelEmbeddings:
             ConfigError: the text encoder is damaged, or the package tokenizers is missing.
         """
         if labels is None or isinstance(labels, str):
-            own = self._manifest.label_set(labels) if labels else self._manifest.label_sets[0]
+            sets = self._manifest.label_sets
+            own = sets[0] if labels is None else self._manifest.label_set(labels)
             return own.labels, self._sets[own.name]
         checked = check_labels(labels)
         rows = {label: row for label in checked if (row := self._lookup(label)) is not None}

@@ -31,9 +31,10 @@ class OnnxTower:
         self, graph: bytes, source: str, input_name: str, embedding_dim: int, threads: int
     ) -> None:
         self._source, self._input, self._dim = source, input_name, embedding_dim
+        options = session_options(threads)
         try:
             self._session = onnxruntime.InferenceSession(
-                graph, session_options(threads), providers=["CPUExecutionProvider"]
+                graph, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # ONNX Runtime's errors share no base class
             raise ConfigError(

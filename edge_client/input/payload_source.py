@@ -14,6 +14,11 @@ MAX_FRAME_BYTES = 64 * 2**20
 """Limit of a file; raw features take far less."""
 
 
+def is_payload_file(path: str | os.PathLike[str]) -> bool:
+    """Whether the name is that of a payload's file."""
+    return Path(path).suffix.lower() == SUFFIX
+
+
 def payload_from(source: object, digest: bytes) -> Payload | None:
     """The payload that a source is or names; None for an image that is not encoded yet.
 
@@ -26,7 +31,7 @@ def payload_from(source: object, digest: bytes) -> Payload | None:
         CorruptPayload: the file holds no payload.
         ManifestMismatch: the payload was made with another bundle.
     """
-    if isinstance(source, str | os.PathLike) and Path(source).suffix == SUFFIX:
+    if isinstance(source, str | os.PathLike) and is_payload_file(source):
         source = from_frame(_read(Path(source)))
     if not isinstance(source, Payload):
         return None

@@ -14,6 +14,7 @@ from types import FrameType
 from jsonargparse import ArgumentParser, Namespace
 
 from aligned_vq.errors import ConfigError
+from aligned_vq.images.depth import RangeSettings
 from aligned_vq.shipped import NAME
 from edge_client.classifier.classifier import EdgeClassifier
 from edge_client.classifier.cli import LABELS_HELP, parse_labels
@@ -78,6 +79,11 @@ def add_options(command: ArgumentParser) -> None:
         type=str,
         help="directory of the classifier bundle; default with labels or ask_when: reference",
     )
+    command.add_argument(
+        "--adapt",
+        action="store_true",
+        help="frames whose labels are certain help to recognise those after them",
+    )
 
 
 def watch(client: EdgeClient, options: Namespace, sampling: SamplingOptions) -> None:
@@ -91,12 +97,11 @@ def watch(client: EdgeClient, options: Namespace, sampling: SamplingOptions) -> 
     """
     half = client.encoder.manifest.edge_half(options.modality)
     source = open_source(options.source, once=options.once, modality=half.modality)
-    # Greys would change as something enters the image, and so would all that is seen behind it.
-    if half.range is not None and half.range.fixed is None and isinstance(source, Video):
+    _check_live_range("bundle", half.modality, half.range, source)
+    is_classified = bool(options.labels or options.ask_when or options.classifier)
+    if options.adapt and not is_classified:
         raise ConfigError(
-            f"expected a bundle with a fixed range of {half.modality} for a camera or a video, got "
-            "one whose range is that of each image; train the modality with a fixed range, or "
-            "watch a folder"
+            "expected labels beside adapt, got none: give --labels, or leave --adapt out"
         )
     if options.every < 0 or options.change_level <= 0 or options.queue_bytes <= 0:
         raise ConfigError(
@@ -120,11 +125,13 @@ def watch(client: EdgeClient, options: Namespace, sampling: SamplingOptions) -> 
         if options.on_change:
             change = ChangeTest(client.encoder.manifest, options.change_level)
         labels = None
-        if options.labels or options.ask_when or options.classifier:
+        if is_classified:
             classifier = stack.enter_context(_open_classifier(client, options.classifier))
-            classifier.preparation(half.modality)  # raises, before the first frame would
+            # Raises, before the first frame would.
+            own = classifier.preparation(half.modality)
+            _check_live_range("classifier bundle", half.modality, own.range, source)
             chosen = parse_labels(options.labels, classifier)
-            labels = FrameLabels(classifier, chosen, options.ask_when)
+            labels = FrameLabels(classifier, chosen, options.ask_when, options.adapt)
         plan = WatchPlan(options.ask, sampling, options.every, change, queue, labels)
         session = Watch(client, NewestFrame(source, all_frames=options.once), plan, _print)
         print(f"edge-client: watching {source.name}", file=sys.stderr, flush=True)
@@ -158,6 +165,19 @@ def open_source(text: str, *, once: bool, modality: str = "rgb") -> Source:
     if camera:
         return Video(f"/dev/video{camera[1] or 0}", device="v4l2", live=True, modality=modality)
     return Video(text, live=is_url(text), modality=modality)
+
+
+def _check_live_range(
+    what: str, modality: str, greys: RangeSettings | None, source: Source
+) -> None:
+    """ConfigError if the greys of a live source would depend on what is in each image."""
+    # They would change as something enters the image, and so would all that is seen behind it.
+    if greys is not None and greys.fixed is None and isinstance(source, Video):
+        raise ConfigError(
+            f"expected a {what} with a fixed range of {modality} for a camera or a video, got one "
+            "whose range is that of each image; train the modality with a fixed range, or watch a "
+            "folder"
+        )
 
 
 def _open_classifier(client: EdgeClient, bundle: str) -> EdgeClassifier:

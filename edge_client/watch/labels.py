@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from aligned_vq.errors import ConfigError, InvalidInput
 from aligned_vq.images.load import ImageSource
 from aligned_vq.images.modality import CameraModality
 from edge_client.classifier.classifier import EdgeClassifier, Labels
-from edge_client.input.payload_source import SUFFIX
+from edge_client.input.payload_source import is_payload_file
 
-_DIGITS = 4
 """Of a probability in the output."""
 # Only behind a number, so that a label may have the word in it, as in "left or right>0.5".
 _OR = re.compile(r"(?<=[0-9.])\s+or\s+")
@@ -68,17 +66,21 @@ class FrameLabels:
         classifier: the caller closes it.
         labels: as for `EdgeClassifier.classify`.
         ask_when: see `parse_condition`; empty: every frame.
+        adapt: whether recognition adapts to what the camera sees.
 
     Raises:
         ConfigError: a label cannot be used, or the condition is none.
     """
 
-    def __init__(self, classifier: EdgeClassifier, labels: Labels, ask_when: str) -> None:
+    def __init__(
+        self, classifier: EdgeClassifier, labels: Labels, ask_when: str, adapt: bool = False
+    ) -> None:
         self._classifier = classifier
         try:
             self._labels = classifier.check_labels(labels)
         except InvalidInput as error:
             raise ConfigError(f"labels: {error}") from error
+        self._adaptation = classifier.adaptation(self._labels) if adapt else None
         self._terms = parse_condition(ask_when, self._labels) if ask_when else ()
 
     def of(
@@ -95,15 +97,13 @@ class FrameLabels:
             InvalidInput: the image cannot be used, is a payload, which has no pixels, or is of a
                 modality that the classifier was not trained for.
         """
-        if Path(name).suffix == SUFFIX:
+        if is_payload_file(name):
             raise InvalidInput(
                 f"expected an image to classify, got the payload {name}; watch images, or leave "
                 "labels out"
             )
-        return {
-            own.label: round(own.probability, _DIGITS)
-            for own in self._classifier.classify(image, self._labels, modality)
-        }
+        found = self._classifier.classify(image, self._labels, modality, self._adaptation)
+        return dict(found.scores)
 
     def is_wanted(self, probabilities: dict[str, float]) -> bool:
         """Whether a frame with these probabilities is asked about."""

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from aligned_vq.errors import (
@@ -21,7 +20,7 @@ from aligned_vq.errors import (
 from edge_client.client import EdgeClient, SamplingOptions
 from edge_client.connection.stream import AnswerStream
 from edge_client.encoder import EncodedImage
-from edge_client.input.payload_source import SUFFIX
+from edge_client.input.payload_source import is_payload_file
 from edge_client.input.remembered_images import ImageOrPayload
 from edge_client.watch.change import ChangeTest
 from edge_client.watch.labels import FrameLabels
@@ -31,6 +30,8 @@ from edge_client.watch.source import Frame, NewestFrame
 RETRY_SECONDS = 1.0
 """Wait between attempts while the cloud is unavailable."""
 _TAKE_SECONDS = 0.5
+_DIGITS = 4
+"""Of written probabilities."""
 _UNAVAILABLE = (CloudUnreachable, ConfigError, ManifestMismatch, Overloaded, Unauthenticated)
 """Errors of the cloud, not of a question: it is unreachable, full, or configured wrongly."""
 
@@ -124,7 +125,7 @@ class Watch:
         try:
             source = frame.load()
             image: ImageOrPayload = source
-            if change is not None and Path(frame.name).suffix != SUFFIX:
+            if change is not None and not is_payload_file(frame.name):
                 image = view = self._client.view(source, modality)
                 means = change.means(view)
                 if not change.differs(means):
@@ -217,5 +218,6 @@ def _frame_fields(frame: Frame) -> Record:
     """Time, number, file name and labels of a frame."""
     time_text = datetime.fromtimestamp(frame.time, UTC).isoformat(timespec="milliseconds")
     file = {"file": frame.name} if frame.name else {}
-    labels = {"labels": frame.labels} if frame.labels else {}
+    rounded = {label: round(share, _DIGITS) for label, share in (frame.labels or {}).items()}
+    labels = {"labels": rounded} if rounded else {}
     return {"time": time_text, "frame": frame.number, **file, **labels}

@@ -17,7 +17,7 @@ from aligned_vq.errors import ConfigError, InvalidInput
 from aligned_vq.images.depth import RangeSettings, student_pixels
 from aligned_vq.images.load import load_pixels
 from aligned_vq.images.preparation import Preparation
-from aligned_vq.images.preprocess import normalize
+from aligned_vq.images.preprocess import View, normalize
 from edge_client import EdgeClassifier
 from edge_client.classifier import label_embeddings
 from edge_client.decoding.blocking_decoders import BlockingDecoders
@@ -146,6 +146,28 @@ def test_depth_in_millimetres_and_metres(classifier: EdgeClassifier) -> None:
         RANGES[1].range or RangeSettings(),
     )
     assert np.array_equal(normalize(view, classifier.manifest.processor), expected)
+
+
+def test_a_depth_map_is_not_taken_for_colour(classifier: EdgeClassifier, tmp_path: Path) -> None:
+    path = tmp_path / "depth.png"
+    Image.fromarray(np.full((30, 20), 2000, np.uint16)).save(path)
+    with pytest.raises(InvalidInput, match="depth"):
+        classifier.classify(path)
+    assert classifier.classify(path, "greys", "depth").best
+
+
+def test_views_of_other_classifiers_and_cameras(classifier: EdgeClassifier) -> None:
+    view = classifier.view(plain(RED))
+    assert classifier.classify(view).scores == classifier.classify(plain(RED)).scores
+    with pytest.raises(InvalidInput, match=r"make it with `EdgeClassifier\.view`"):
+        classifier.classify(View(np.zeros((5, 5, 3), np.uint8)))
+    with pytest.raises(InvalidInput, match="got 'infrared'"):
+        classifier.classify(View(view.pixels, "infrared"))
+
+
+def test_an_empty_name_is_none_of_a_label_set(classifier: EdgeClassifier) -> None:
+    with pytest.raises(InvalidInput, match="label set"):
+        classifier.classify(plain(RED), "")
 
 
 def test_a_modality_that_the_bundle_has_not(classifier: EdgeClassifier) -> None:

@@ -43,6 +43,20 @@ def pixels(count: int = 3, side: int = SIDE_PX) -> torch.Tensor:
     return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.parametrize(
+    ("kind", "patch_px", "context"), [("clip", 32, 77), ("siglip", 16, 64), ("siglip2", 16, 64)]
+)
+def test_what_a_configuration_leaves_out_is_as_in_transformers(
+    tmp_path: Path, kind: str, patch_px: int, context: int
+) -> None:
+    """As those of published SigLIPs."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    encoder = DualEncoder(tmp_path)
+    assert encoder._patch_size == patch_px
+    assert encoder.context_tokens == context
+    assert encoder.token_width == 768
+
+
 def test_embeddings_are_those_of_transformers_at_length_1(small_clip: Path) -> None:
     encoder = DualEncoder(small_clip)
     model = CLIPModel.from_pretrained(small_clip)

@@ -12,6 +12,8 @@ from aligned_vq.errors import ConfigError, InvalidInput
 
 def test_label_text_is_verbatim() -> None:
     assert check_labels([" café ", "bedroom/hotel"]) == ("café", "bedroom/hotel")
+    family = "\U0001f468\u200d\U0001f469"  # joined by a character without width
+    assert check_labels([family, "日本"]) == (family, "日本")
     assert prompt("bedroom/hotel") == "a photo of a bedroom/hotel"
     assert prompt("Office and Cubicles") == "a photo of an Office and Cubicles"
     assert prompt("island", "a satellite image of {article} {label}.") == (
@@ -27,6 +29,12 @@ def test_label_text_is_verbatim() -> None:
         (["gym", " "], "labels with text"),
         (["Gym", "kitchen", "gym "], "got 'Gym' and 'gym ': remove one"),
         (["x" * 201], "at most 200 characters, got 201"),
+        (["kitchen", "kitchen\u200b"], "remove one"),
+        (["caf\u00e9", "cafe\u0301"], "remove one"),
+        (["\u200b"], "labels with text"),
+        (["a\ud800"], "printable characters"),
+        (["red\nblue"], "on one line"),
+        (["\x1b[31mred"], "printable characters"),
     ],
 )
 def test_unusable_labels(labels: list[str], message: str) -> None:
@@ -34,7 +42,21 @@ def test_unusable_labels(labels: list[str], message: str) -> None:
         check_labels(labels)
 
 
-@pytest.mark.parametrize("template", ["a photo", "{}", "{label", "{label} {colour}"])
+@pytest.mark.parametrize(
+    "template",
+    [
+        "a photo",
+        "{}",
+        "{label",
+        "{label} {colour}",
+        "{label[0]}",
+        "{label.x}",
+        "{label!r}",
+        "{label:.1}",
+        "{label:>1000000000}",
+        "{label:{article}}",
+    ],
+)
 def test_unusable_templates(template: str) -> None:
     with pytest.raises(ConfigError, match="template with"):
         check_template(template)

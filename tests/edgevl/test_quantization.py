@@ -110,6 +110,17 @@ def test_rounding_changes_embeddings_a_little(architecture: str) -> None:
             assert not torch.equal(exact(images(batch, 3)), rounded(images(batch, 3)))
 
 
+def test_every_batch_has_its_share_of_a_range() -> None:
+    record = RangeRecord()
+    for batch in range(200):
+        record.add(torch.full((5000,), float(batch)), "rgb")
+    values = record._samples
+    assert 20_000 < len(values) <= 65_536
+    counts = torch.bincount(values.long(), minlength=200)
+    assert counts.min() > 0.6 * counts.float().mean()
+    assert counts.max() < 1.5 * counts.float().mean()
+
+
 def test_ranges_are_recorded_by_modality_and_narrow_ones_are_named() -> None:
     student = QuantizedStudent(build_student(CONFIGS["vit"], 0))
     batch = images(4, 1)

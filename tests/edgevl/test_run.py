@@ -83,7 +83,7 @@ def test_both_stages_learn_and_select(settings: Settings, tmp_path: Path) -> Non
         lines = [json.loads(line) for line in (folder / "losses.jsonl").read_text().splitlines()]
         assert [line["step"] for line in lines] == list(range(steps))
         scores = json.loads((folder / "scores.json").read_text())["scores"]
-        assert [score["step"] for score in scores] == [3, 4]
+        assert [score["step"] for score in scores] == [0, 3, 4]
         for score in scores:
             assert score["mean"] == pytest.approx((score["rgb"] + score["other"]) / 2)
     # The weights are those of the best validation, the first one if equal.
@@ -122,6 +122,45 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     for name, value in whole.items():
         # NaN: a modality that calibration has not seen.
         torch.testing.assert_close(value, resumed[name], rtol=0, atol=0, equal_nan=True)
+
+
+def test_quantisation_alone_needs_no_triplets(settings: Settings, tmp_path: Path) -> None:
+    """Of one label there are none."""
+    one = tmp_path / "one.txt"
+    one.write_text("kitchen")
+    changed = settings()
+    sections = {
+        "pairs": changed["pairs"] | {"labels": str(one)},
+        "contrast": changed["contrast"] | {"triplets": 0.0},
+    }
+    run = opened(settings(**sections), tmp_path / "run")
+    run.quantize(run.distill())
+    losses = (tmp_path / "run" / "contrast" / "losses.jsonl").read_text().splitlines()
+    assert len(losses) == 4
+    assert "triplets_rgb" not in losses[0]
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "message"),
+    [
+        ("distill", {"batch_size": 0}, "batch_size must be 1 or more, got 0"),
+        ("distill", {"learning_rate": 0.0}, "learning_rate must be positive"),
+        ("contrast", {"calibration_pairs": 0}, "calibration_pairs must be 1 or more"),
+        ("contrast", {"mine_every": 0}, "mine_every must be 1 or more"),
+        ("pairs", {"side_px": 0}, "side_px must be 16 or more"),
+        ("pairs", {"fixed_range": [4.0, 0.7]}, "range"),
+        ("distill", {"rgb": 0.0, "other": 0.0}, "nothing would be learned"),
+        ("distill", {"learning_rate": float("inf")}, "positive and finite"),
+        ("student", "nope", "expected a student of teacher-clip, published-vit, .* got 'nope'"),
+        ("validate_every", 0, "validate_every must be 1 or more"),
+    ],
+)
+def test_settings_that_cannot_be_trained_with(
+    settings: Settings, tmp_path: Path, section: str, values: Any, message: str
+) -> None:
+    changed = settings()[section] | values if isinstance(values, dict) else values
+    with pytest.raises(ConfigError, match=message):
+        opened(settings(**{section: changed}), tmp_path / "run")
 
 
 def test_one_modality_alone(settings: Settings, tmp_path: Path) -> None:

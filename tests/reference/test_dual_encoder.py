@@ -24,6 +24,7 @@ RECIPE = replace(
     rooms=12,
     part=replace(DEFAULT.part, steps=3, batch_size=4, warmup_steps=1),
     whole=replace(DEFAULT.whole, steps=2, batch_size=4, warmup_steps=1),
+    last=replace(DEFAULT.last, steps=1, batch_size=4, warmup_steps=1),
 )
 
 

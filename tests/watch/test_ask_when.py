@@ -105,3 +105,25 @@ def test_conditions_that_are_refused(text: str, words: str) -> None:
 def test_labels_that_are_refused(classifier: Path) -> None:
     with pytest.raises(ConfigError, match="labels: expected distinct labels"):
         FrameLabels(EdgeClassifier(classifier), ["red", "red"], "")
+
+
+def test_frames_that_are_certain_help_those_after_them(classifier: Path) -> None:
+    with EdgeClassifier(classifier) as own:
+        plainly, adapted = (
+            FrameLabels(own, ["red", "green"], "", adapt=on) for on in (False, True)
+        )
+        frames = [plain(COLOURS[name]) for name in ("red", "red", "green")]
+        without, with_state = (
+            [labels.of(frame, "")["red"] for frame in frames] for labels in (plainly, adapted)
+        )
+        assert without[0] == without[1] == with_state[0]
+        assert with_state[1] > without[1]
+        # Another stream has a state of its own.
+        other = FrameLabels(own, ["red", "green"], "", adapt=True)
+        assert other.of(frames[0], "")["red"] == without[0]
+
+
+def test_adaptation_needs_labels(classifier: Path, tmp_path: Path) -> None:
+    with WatchProcess(tmp_path, "127.0.0.1:9", BUNDLE, "--once", "--adapt") as watch:
+        assert watch.process.wait(60) != 0
+        watch.until(lambda: any("expected labels beside adapt" in own for own in watch.messages))

@@ -23,7 +23,10 @@ class RangeRecord:
     def __init__(self) -> None:
         self.extremes = torch.full((len(MODALITIES), 2), torch.nan)
         """Smallest and largest value by modality `[4, 2]`; NaN: not seen."""
-        self._samples: list[Tensor] = []
+        self._samples = torch.zeros(0)
+        # Every value draws a key, and those below a limit are kept: each batch in equal shares.
+        self._keys = torch.zeros(0)
+        self._largest_key = 1.0
         self._generator = torch.Generator().manual_seed(0)
 
     def add(self, x: Tensor, modality: Modality) -> None:
@@ -34,11 +37,13 @@ class RangeRecord:
         row.copy_(torch.stack([torch.fmin(row[0], low), torch.fmax(row[1], high)]))
         # At random places: a stride could always meet the same channels.
         places = torch.randint(x.numel(), (_BATCH_SAMPLES,), generator=self._generator)
-        self._samples.append(x.flatten()[places.to(x.device)].cpu())
-        if len(self._samples) * _BATCH_SAMPLES > _MOST_SAMPLES:
-            kept = torch.cat(self._samples)
-            order = torch.randperm(len(kept), generator=self._generator)
-            self._samples = list(torch.split(kept[order[: _MOST_SAMPLES // 2]], _BATCH_SAMPLES))
+        self._samples = torch.cat([self._samples, x.flatten()[places.to(x.device)].cpu().float()])
+        keys = torch.rand(_BATCH_SAMPLES, generator=self._generator)
+        self._keys = torch.cat([self._keys, keys])
+        if len(self._keys) > _MOST_SAMPLES:
+            self._largest_key = float(self._keys.median())
+        kept = self._keys <= self._largest_key
+        self._samples, self._keys = self._samples[kept], self._keys[kept]
 
     def best_range(self) -> tuple[float, float]:
         """The range, around 0, whose 8-bit grid has the least squared error on the sample.
@@ -48,7 +53,7 @@ class RangeRecord:
         seen = self.extremes[~self.extremes[:, 0].isnan()]
         low = min(float(seen[:, 0].min()), 0.0)
         high = max(float(seen[:, 1].max()), 0.0)
-        values = torch.cat(self._samples)
+        values = self._samples
         errors = []
         for share in _SHARES:
             scale, zero = grid(low * float(share), high * float(share))

@@ -11,9 +11,20 @@ from aligned_vq.dual_encoder.checkpoint import DualEncoder
 from aligned_vq.edgevl.pool import StudentInput
 from aligned_vq.edgevl.students.build import Student, build_student
 from aligned_vq.edgevl.students.clip import ClipTrunk
-from aligned_vq.edgevl.students.config import StudentConfig, clip_config, preset
+from aligned_vq.edgevl.students.config import (
+    ARCHITECTURES,
+    PRESETS,
+    StudentConfig,
+    clip_config,
+    preset,
+)
+from aligned_vq.errors import ConfigError
 
 TEACHER_STUDENT = "teacher-clip"
+STUDENTS = (
+    TEACHER_STUDENT,
+    *(f"{size}-{architecture}" for size in PRESETS for architecture in ARCHITECTURES),
+)
 
 
 class ChosenStudent(NamedTuple):
@@ -39,6 +50,8 @@ def choose_student(name: str, teacher: DualEncoder) -> ChosenStudent:
         return ChosenStudent(
             config, StudentInput(config.image_size, settings.image_mean, settings.image_std)
         )
+    if name not in STUDENTS:
+        raise ConfigError(f"expected a student of {', '.join(STUDENTS)}, got {name!r}")
     size, _, architecture = name.partition("-")
     config = replace(preset(size, architecture), embedding_width=teacher.width)
     return ChosenStudent(config, StudentInput(config.image_size))

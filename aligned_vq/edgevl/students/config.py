@@ -173,7 +173,7 @@ _REFERENCE = {
     "swin": StudentConfig("swin", 112, 8, 128, (144, 288), (2, 2), (3, 6), 7, 0.1),
     "dat": StudentConfig("dat", 112, 8, 128, (144, 288), (2, 2), (3, 6), 7, 0.1, (0, 3)),
 }
-_PRESETS = {"published": _PUBLISHED, "reference": _REFERENCE}
+PRESETS = {"published": _PUBLISHED, "reference": _REFERENCE}
 ARCHITECTURES = tuple(_PUBLISHED)
 """With presets."""
 
@@ -189,9 +189,9 @@ def preset(name: str, architecture: str) -> StudentConfig:
         ConfigError: there is no such preset or architecture.
     """
     _check_architecture(architecture, ARCHITECTURES)
-    if name not in _PRESETS:
-        raise ConfigError(f"unknown preset {name!r}; choose one of {', '.join(_PRESETS)}")
-    return _PRESETS[name][architecture]
+    if name not in PRESETS:
+        raise ConfigError(f"unknown preset {name!r}; choose one of {', '.join(PRESETS)}")
+    return PRESETS[name][architecture]
 
 
 def clip_config(checkpoint: Mapping[str, Any], embedding_width: int) -> StudentConfig:

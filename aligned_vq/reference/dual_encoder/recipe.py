@@ -40,6 +40,9 @@ class DualEncoderRecipe:
     whole: CaptionStage = CaptionStage(
         "captions-whole", 1200, 48, 7e-4, warmup_steps=50, bfloat16=True, number=1
     )
+    last: CaptionStage = CaptionStage(
+        "captions-last", 900, 48, 4e-4, warmup_steps=50, bfloat16=True, number=2
+    )
 
 
 def train_dual_encoder(
@@ -55,9 +58,9 @@ def train_dual_encoder(
     tokenizer = build_tokenizer(pool.captions)
     model = build_dual_encoder(tokenizer)
     ids = caption_ids(tokenizer, pool.captions)
-    # One for both stages: new heads would unlearn what the tower knows.
+    # One for all stages: new heads would unlearn what the tower knows.
     learner = CaptionLearner(model, ids).to(device)
-    for stage in (recipe.part, recipe.whole):
+    for stage in (recipe.part, recipe.whole, recipe.last):
         train_on_captions(learner, pool, ids, stage, workdir)
     with new_folder(out, FILES) as new:
         model.half().save_pretrained(new)
