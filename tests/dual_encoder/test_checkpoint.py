@@ -51,6 +51,7 @@ def test_what_a_configuration_leaves_out_is_as_in_transformers(
 ) -> None:
     """As those of published SigLIPs."""
     (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    save_file({}, tmp_path / "model.safetensors")
     encoder = DualEncoder(tmp_path)
     assert encoder._patch_size == patch_px
     assert encoder.context_tokens == context

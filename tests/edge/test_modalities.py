@@ -212,3 +212,13 @@ def test_a_video_of_depth_needs_a_fixed_range(
     options = ["--source=camera", "--ask=What?", f"--bundle={bundle}", "--modality=depth"]
     assert main(["watch", *options]) == 1
     assert "expected a bundle with a fixed range of depth" in capsys.readouterr().err
+
+
+def test_a_classifier_of_a_video_needs_one_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = tmp_path / "bundle"
+    write_modality(BUNDLE, changed_prefix(BUNDLE), "depth", ROOM, bundle)
+    options = ["--source=camera", "--ask=What?", f"--bundle={bundle}", "--modality=depth"]
+    assert main(["watch", *options, "--labels=kitchen,office"]) == 1
+    assert "a classifier bundle with a fixed range of depth" in capsys.readouterr().err

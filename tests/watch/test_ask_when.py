@@ -13,6 +13,7 @@ from aligned_vq.errors import ConfigError
 from aligned_vq.shipped import BUNDLE
 from benchmarks.harness.processes import CloudProcess
 from edge_client.classifier.classifier import EdgeClassifier
+from edge_client.cli import main
 from edge_client.watch.labels import FrameLabels, parse_condition
 from tests.classifier.bundles import plain, write_bundle
 from tests.watch.process import SIDE, WatchProcess
@@ -123,7 +124,7 @@ def test_frames_that_are_certain_help_those_after_them(classifier: Path) -> None
         assert other.of(frames[0], "")["red"] == without[0]
 
 
-def test_adaptation_needs_labels(classifier: Path, tmp_path: Path) -> None:
-    with WatchProcess(tmp_path, "127.0.0.1:9", BUNDLE, "--once", "--adapt") as watch:
-        assert watch.process.wait(60) != 0
-        watch.until(lambda: any("expected labels beside adapt" in own for own in watch.messages))
+def test_adaptation_needs_labels(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--source=camera", "--ask=What?", f"--bundle={BUNDLE}", "--adapt"]
+    assert main(["watch", *options]) == 1
+    assert "expected labels beside adapt" in capsys.readouterr().err
