@@ -46,7 +46,7 @@ def test_holes_do_not_bleed_into_what_is_beside_them() -> None:
     crops = random_crops(1, 0.6, np.random.default_rng(0))
     pairs = arrays(np.zeros((48, 48, 3), np.uint8), other)
     seen = (255 * UNCHANGED.other(pairs, np.array([0]), crops)).round()
-    assert set(seen.unique().tolist()) == {0, 200}
+    assert set(seen.flatten().tolist()) == {0, 200}
 
 
 def test_crops_are_the_same_as_the_teachers() -> None:
@@ -54,6 +54,8 @@ def test_crops_are_the_same_as_the_teachers() -> None:
     slope = np.linspace(0, 255, 40)[None, :, None] * np.linspace(0.2, 1, 40)[:, None, None]
     rgb = np.repeat(slope, 3, 2).astype(np.uint8)
     pairs = arrays(rgb, np.full((40, 40), 9, np.uint8))
-    for crop in random_crops(12, 0.5, np.random.default_rng(1)).split(1):
+    crops = random_crops(12, 0.5, np.random.default_rng(1))
+    for number in range(len(crops)):
+        crop = crops[number : number + 1]
         made = UNCHANGED.rgb(pairs, np.array([0]), crop)
         torch.testing.assert_close(made, cut(rgb[None], crop, SIDE_PX), atol=0.03, rtol=0)

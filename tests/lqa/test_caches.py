@@ -15,7 +15,9 @@ DIM, CLASSES, SCALE = 32, 5, 30.0
 
 def units(count: int, seed: int) -> NDArray[np.float32]:
     rows = np.random.default_rng(seed).normal(size=(count, DIM))
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: NDArray[np.float32] = rows.astype(np.float32)
+    return unit
 
 
 def test_entries_keep_the_most_certain_of_each_class() -> None:

@@ -97,4 +97,5 @@ def corrupt(
     if kind.is_random:
         arguments.append(rng)
     changed = kind.apply(image / 255.0, *arguments)
-    return np.rint(255 * changed.clip(0, 1)).astype(np.uint8)
+    pixels: NDArray[np.uint8] = np.rint(255 * changed.clip(0, 1)).astype(np.uint8)
+    return pixels

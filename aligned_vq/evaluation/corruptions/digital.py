@@ -53,4 +53,5 @@ def jpeg(image: Image, quality: int) -> Image:
 
 
 def _bytes(image: Image) -> NDArray[np.uint8]:
-    return np.rint(255 * image.clip(0, 1)).astype(np.uint8)
+    pixels: NDArray[np.uint8] = np.rint(255 * image.clip(0, 1)).astype(np.uint8)
+    return pixels

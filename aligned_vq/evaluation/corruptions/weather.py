@@ -61,9 +61,10 @@ def fog(image: Image, amount: float, decay: float, rng: np.random.Generator) -> 
         rng: of the clouds.
     """
     height, width = image.shape[:2]
-    brightest = image.max()
-    foggy: Image = image + amount * clouds(height, width, decay, rng)[:, :, None]
-    return foggy * brightest / (brightest + amount)
+    brightest = float(image.max())
+    foggy = image + amount * clouds(height, width, decay, rng)[:, :, None]
+    dimmed: Image = foggy * (brightest / (brightest + amount))
+    return dimmed
 
 
 def brightness(image: Image, added: float) -> Image:
