@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from aligned_vq.lqa.entries import Entries
 
+MAX_STATE_BYTES = 1_000_000
+"""Of one stream."""
 TDA_SCALE = 100.0
 """What TDA multiplies cosines by; its votes are added to such logits."""
 
@@ -38,7 +40,7 @@ class CacheSettings:
     sharpness: tuple[float, float] = (5.0, 1.0)
     entropy: tuple[float, float] = (0.2, 0.5)
     least_probability: float = 0.03
-    limit_bytes: int = 1_000_000
+    limit_bytes: int = MAX_STATE_BYTES
     votes_first: bool = True
 
 
