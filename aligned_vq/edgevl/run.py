@@ -166,6 +166,7 @@ class StudentRun:
             self.config.validate_every,
             folder,
             self.config.seed,
+            validates_start=True,  # training may only make it worse
         )
         scores = stage.run()
         self.accelerator.end_training()

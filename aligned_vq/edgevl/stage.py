@@ -34,11 +34,11 @@ class StudentStage(Generic[BatchT]):
         unwrapped_optimiser: of its parameters.
         objective: what is minimised.
         validate: scores by name; called in the main process, with the student in eval mode.
-        validate_every: steps between two validations; there is one before the first step, and one
-            after the last.
+        validate_every: steps between two validations; there is one more after the last step.
         folder: of the resumable state and the log.
         seed: of dropout and the like.
         selected_by: the score by which weights are selected; higher is better.
+        validates_start: whether the weights before the first step may be selected, too.
     """
 
     settings: LoopSettings
@@ -51,6 +51,7 @@ class StudentStage(Generic[BatchT]):
     folder: Path
     seed: int
     selected_by: str = "mean"
+    validates_start: bool = False
     optimiser: torch.optim.Optimizer = field(init=False)
 
     def __post_init__(self) -> None:
@@ -66,8 +67,9 @@ class StudentStage(Generic[BatchT]):
         Returns:
             The scores of every validation with their `step`.
         """
-        if self.accelerator.is_main_process and load_state(self.folder / "state") is None:
-            self._validate(0)  # training may only make it worse
+        is_new = load_state(self.folder / "state") is None
+        if self.validates_start and self.accelerator.is_main_process and is_new:
+            self._validate(0)
         self._trained.train()
         processes = AcceleratedProcesses(self.accelerator)
         TrainingLoop(self, self.settings, self, processes).run()

@@ -152,7 +152,7 @@ HALF = {"weights_digest": "00", "graph_digest": None, "range": ROOM.to_dict()}
     [
         ({"bands": HALF}, "bands"),
         ({"rgb": HALF}, "unless it is rgb"),
-        ({"depth": {**HALF, "range": None}}, "of the wrong type"),
+        ({"depth": {**HALF, "range": None}}, "with a range unless it is rgb"),
         ({"depth": {**HALF, "range": {"fixed": [4.0, 0.5]}}}, "fixed range"),
         ({"depth": {**HALF, "graph_digest": "00"}}, "all edge halves or of none"),
         ({"depth": {**HALF, "weights_digest": 7}}, "weights_digest"),

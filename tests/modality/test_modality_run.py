@@ -89,6 +89,8 @@ def test_an_interrupted_run_ends_with_the_same_weights(
 
 
 def test_stored_and_repeated_teaching_agree(settings: dict[str, Any], tmp_path: Path) -> None:
+    # In bfloat16, batches of other sizes alone would differ by more.
+    settings = settings | {"bfloat16": False}
     data = settings["data"] | {"cache_mib": 0}
     stored, repeated = tmp_path / "stored", tmp_path / "repeated"
     opened(settings, stored).train()
