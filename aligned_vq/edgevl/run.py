@@ -169,7 +169,6 @@ class StudentRun:
             validates_start=True,  # training may only make it worse
         )
         scores = stage.run()
-        self.accelerator.end_training()
         self.accelerator.free_memory()  # the next stage wraps another model
         if self.accelerator.is_main_process:
             write_json(folder / "scores.json", {"scores": scores})
