@@ -68,10 +68,8 @@ class EdgeEncoder:
     def preparation(self, modality: str = "rgb") -> Preparation:
         """How an image of a modality becomes a view; InvalidInput if the bundle has it not."""
         half = self.manifest.edge_half(modality)
-        # Grey of 16 bits is scaled for rgb, but not where it is likely to be a depth map.
-        others = tuple(own.modality for own in self.manifest.modalities)
-        deep = others if half.modality == "rgb" else ()
-        return Preparation(self.manifest.processor, half.modality, half.range, deep)
+        names = (entry.modality for entry in self.manifest.modalities)
+        return Preparation.among(self.manifest.processor, half.modality, half.range, names)
 
     def view(self, image: Image.Image | Pixels) -> View:
         """The model's view of an RGB image or of the pixels of a modality: small, and all that

@@ -29,6 +29,11 @@ def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
         raise InvalidInput(f"expected 1 to {MAX_LABELS} labels, got {len(labels)}: send some")
     first: dict[str, str] = {}
     for label in labels:
+        if isinstance(label, str) and len(label) > MAX_LABEL_CHARS:
+            raise InvalidInput(
+                f"expected labels of at most {MAX_LABEL_CHARS} characters, got {len(label)} in "
+                f"{label[:40]!r}...: shorten it"
+            )
         same = _seen(label) if isinstance(label, str) else ""
         if not same:
             raise InvalidInput(f"expected labels with text, got {label!r}: remove it")
@@ -36,11 +41,6 @@ def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
             raise InvalidInput(
                 f"expected labels of printable characters on one line, got {label[:40]!r}: "
                 "correct it"
-            )
-        if len(label) > MAX_LABEL_CHARS:
-            raise InvalidInput(
-                f"expected labels of at most {MAX_LABEL_CHARS} characters, got {len(label)} in "
-                f"{label[:40]!r}...: shorten it"
             )
         if same in first:
             raise InvalidInput(

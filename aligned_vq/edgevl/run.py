@@ -50,6 +50,7 @@ from aligned_vq.images.depth import check_range
 from aligned_vq.images.modality import CAMERA_MODALITIES, Modality
 from aligned_vq.shipped import dual_encoder_source
 from aligned_vq.training.loop import LoopSettings
+from aligned_vq.training.stage import check_shared
 from aligned_vq.training.state import claim_folder
 
 START_HOURS = 3
@@ -264,15 +265,10 @@ class StudentRun:
 
 
 def _check_batches(config: StudentRunConfig, processes: int) -> None:
-    """ConfigError unless every process has as many images of a step as the others."""
-    for name, steps, images in (
-        ("distill.batch_size", config.distill.steps, config.distill.batch_size),
-        ("contrast.anchors", config.contrast.steps, config.contrast.anchors),
-    ):
-        if steps and images % processes:
-            raise ConfigError(
-                f"{name} must be a multiple of the {processes} processes, got {images}"
-            )
+    if config.distill.steps:
+        check_shared("distill.batch_size", config.distill.batch_size, processes)
+    if config.contrast.steps:
+        check_shared("contrast.anchors", config.contrast.anchors, processes)
 
 
 def _new_accelerator(out: Path) -> Accelerator:

@@ -67,9 +67,6 @@ class StudentStage(Generic[BatchT]):
         Returns:
             The scores of every validation with their `step`.
         """
-        is_new = load_state(self.folder / "state") is None
-        if self.validates_start and self.accelerator.is_main_process and is_new:
-            self._validate(0)
         self._trained.train()
         processes = AcceleratedProcesses(self.accelerator)
         TrainingLoop(self, self.settings, self, processes).run()
@@ -106,6 +103,8 @@ class StudentStage(Generic[BatchT]):
         """See `Checkpoint`."""
         saved = load_state(self.folder / "state")
         if saved is None:
+            if self.validates_start and self.accelerator.is_main_process:
+                self._validate(0)
             return 0
         facts, tensors = saved
         self.model.load_state_dict(_below(tensors, _MODEL))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,21 @@ class Preparation:
     modality: Modality = "rgb"
     range: RangeSettings | None = None
     deep_modalities: tuple[str, ...] = ()
+
+    @classmethod
+    def among(
+        cls,
+        processor: ProcessorSettings,
+        modality: Modality,
+        greys: RangeSettings | None,
+        modalities: Iterable[str],
+    ) -> Preparation:
+        """The preparation for one of a bundle's `modalities`.
+
+        Grey of 16 bits is scaled for rgb, but not where it is likely to be a depth map.
+        """
+        others = tuple(name for name in modalities if name != "rgb")
+        return cls(processor, modality, greys, others if modality == "rgb" else ())
 
     def view(self, image: Image.Image | Pixels) -> View:
         """The view of a decoded image: an RGB one of Pillow, or pixels of this modality.

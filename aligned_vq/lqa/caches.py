@@ -109,10 +109,10 @@ class ExemplarCaches:
     def _votes(self, embedding: NDArray[np.float32]) -> NDArray[np.float64]:
         """What is added to the cosines, `[C]`."""
         votes = np.zeros(self._classes)
-        (own, against), (sharp, flat) = self.settings.weights, self.settings.sharpness
+        (weight, against), (sharp, flat) = self.settings.weights, self.settings.sharpness
         if len(self._positive):
             affinity = np.exp(-sharp * (1 - self._positive.similarities(embedding)))
-            votes += own * np.bincount(self._positive.classes, affinity, self._classes)
+            votes += weight * np.bincount(self._positive.classes, affinity, self._classes)
         if len(self._negative):
             affinity = np.exp(-flat * (1 - self._negative.similarities(embedding)))
             votes -= against * (affinity @ self._negative.masks())

@@ -42,7 +42,12 @@ from aligned_vq.training.modules import (
     load_modules,
     new_updater,
 )
-from aligned_vq.training.stage import AcceleratedProcesses, CodecTask, StageCheckpoint
+from aligned_vq.training.stage import (
+    AcceleratedProcesses,
+    CodecTask,
+    StageCheckpoint,
+    check_shared,
+)
 from aligned_vq.training.state import load_state, save_state, trim_log
 
 STAGES = ("align", "task")
@@ -264,11 +269,8 @@ def _new_accelerator(config: TrainConfig, out: Path) -> Accelerator:
 def _check_batches(config: TrainConfig, processes: int) -> None:
     for name in STAGES:
         stage = getattr(config, name)
-        if stage.steps and stage.batch_size % processes:
-            raise ConfigError(
-                f"{name}: batch_size must be a multiple of the {processes} processes, got "
-                f"{stage.batch_size}"
-            )
+        if stage.steps:
+            check_shared(f"{name}: batch_size", stage.batch_size, processes)
 
 
 def _check_pairs(config: TrainConfig, source: ExampleSource) -> None:

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from aligned_vq.data.batches import Batch, Steps
+from aligned_vq.errors import ConfigError
 from aligned_vq.training.codebooks import LatentSensitivity
 from aligned_vq.training.config import StageConfig, TrainConfig
 from aligned_vq.training.loop import LoopSettings, Loss, StepReport
@@ -52,6 +53,12 @@ class AcceleratedProcesses:
     def wait(self) -> None:
         """See `Processes`."""
         self._accelerator.wait_for_everyone()
+
+
+def check_shared(name: str, images: int, processes: int) -> None:
+    """ConfigError unless every process has as many images of a step as the others."""
+    if images % processes:
+        raise ConfigError(f"{name} must be a multiple of the {processes} processes, got {images}")
 
 
 class _Step(NamedTuple):

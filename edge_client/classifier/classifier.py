@@ -165,11 +165,9 @@ class EdgeClassifier:
 
     def preparation(self, modality: str = "rgb") -> Preparation:
         """How an image of a modality becomes a view; InvalidInput if the bundle has it not."""
-        own = self.manifest.modality_input(modality)
-        # Grey of 16 bits is scaled for rgb, but not where it is likely to be a depth map.
-        others = tuple(one.modality for one in self.manifest.modalities if one.modality != "rgb")
-        deep = others if own.modality == "rgb" else ()
-        return Preparation(self.manifest.processor, own.modality, own.range, deep)
+        chosen = self.manifest.modality_input(modality)
+        names = (entry.modality for entry in self.manifest.modalities)
+        return Preparation.among(self.manifest.processor, chosen.modality, chosen.range, names)
 
     def view(self, image: ImageSource, modality: str = "rgb") -> View:
         """The encoder's view of an image: uint8 `[S, S, 3]`. Errors as `classify`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -9,12 +11,12 @@ from torch.nn import functional as F
 from aligned_vq.edgevl.students.clip import ClipTrunk
 from aligned_vq.edgevl.students.config import StudentConfig
 from aligned_vq.edgevl.students.dat import DatTrunk
-from aligned_vq.edgevl.students.layers import CHANNELS
+from aligned_vq.edgevl.students.layers import CHANNELS, Trunk
 from aligned_vq.edgevl.students.swin import SwinTrunk
 from aligned_vq.edgevl.students.vit import VitTrunk
 from aligned_vq.errors import ConfigError
 
-_TRUNKS: dict[str, type[nn.Module]] = {
+_TRUNKS: dict[str, Callable[[StudentConfig], Trunk]] = {
     "vit": VitTrunk,
     "swin": SwinTrunk,
     "dat": DatTrunk,
@@ -58,9 +60,7 @@ class Student(nn.Module):
         """Embeddings `[B, D]` of length 1 of tokens `[B, N, C]`."""
         # A batch of single tokens `[B, 1, C]`: the head becomes a matrix product, as every other
         # linear layer.
-        trunk = self.trunk
-        pooled = trunk.pool(tokens) if isinstance(trunk, ClipTrunk) else tokens.mean(1, True)
-        embedding: Tensor = self.norm(self.head(pooled)).squeeze(1)
+        embedding: Tensor = self.norm(self.head(self.trunk.pool(tokens))).squeeze(1)
         return F.normalize(embedding, dim=-1)
 
 

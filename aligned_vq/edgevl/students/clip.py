@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from aligned_vq.edgevl.students.config import StudentConfig
-from aligned_vq.edgevl.students.layers import CHANNELS, PatchProjection
+from aligned_vq.edgevl.students.layers import CHANNELS, PatchProjection, Trunk
 
 
-class ClipTrunk(nn.Module):
+class ClipTrunk(Trunk):
     """Pixels `[B, 3, H, W]` to all tokens `[B, 1 + N, C]` behind the last block."""
 
     def __init__(self, config: StudentConfig) -> None:

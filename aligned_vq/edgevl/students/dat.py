@@ -12,11 +12,17 @@ from torch import Tensor, nn
 
 from aligned_vq.edgevl.students.config import StudentConfig
 from aligned_vq.edgevl.students.deformable import DeformableAttention
-from aligned_vq.edgevl.students.layers import CHANNELS, DropPath, FeedForward, PatchProjection
+from aligned_vq.edgevl.students.layers import (
+    CHANNELS,
+    DropPath,
+    FeedForward,
+    PatchProjection,
+    Trunk,
+)
 from aligned_vq.edgevl.students.windows import WindowAttention
 
 
-class DatTrunk(nn.Module):
+class DatTrunk(Trunk):
     """Pixels `[B, 3, H, W]` to the last stage's tokens `[B, N, C]` after LayerNorm."""
 
     def __init__(self, config: StudentConfig) -> None:

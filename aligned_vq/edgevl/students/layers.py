@@ -14,6 +14,14 @@ CHANNELS = 3
 """Of the input; images of one channel repeat it."""
 
 
+class Trunk(nn.Module):
+    """A student without its head: pixels `[B, 3, H, W]` to tokens `[B, N, C]`."""
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        """What stands for the image, `[B, 1, C]`: the mean of its tokens."""
+        return tokens.mean(dim=1, keepdim=True)
+
+
 class PatchProjection(nn.Module):
     """Non-overlapping square patches, each projected to a token.
 

@@ -13,13 +13,14 @@ from aligned_vq.edgevl.students.layers import (
     CHANNELS,
     DropPath,
     PatchProjection,
+    Trunk,
     attend,
     split_heads,
 )
 from aligned_vq.edgevl.students.windows import shift_mask
 
 
-class SwinTrunk(nn.Module):
+class SwinTrunk(Trunk):
     """Pixels `[B, 3, H, W]` to the last stage's tokens `[B, N, C]` after LayerNorm.
 
     As in transformers, only attention is left out by stochastic depth, not the perceptron.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import ViTConfig, ViTModel
 
 from aligned_vq.edgevl.students.config import StudentConfig
-from aligned_vq.edgevl.students.layers import CHANNELS, PatchProjection
+from aligned_vq.edgevl.students.layers import CHANNELS, PatchProjection, Trunk
 
 
-class VitTrunk(nn.Module):
+class VitTrunk(Trunk):
     """Pixels `[B, 3, H, W]` to all tokens `[B, 1 + N, C]` after the final LayerNorm."""
 
     def __init__(self, config: StudentConfig) -> None:
