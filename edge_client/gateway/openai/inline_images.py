@@ -6,6 +6,7 @@ not. The base64 text goes unchanged to the process that decodes the image.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass, field
 
@@ -46,7 +47,7 @@ def extract_images(body: bytearray) -> Body:
     view = memoryview(body)
     pieces: list[memoryview | bytes] = []
     images: list[memoryview] = []
-    numbers: dict[tuple[int, bytes, bytes], int] = {}
+    numbers: dict[bytes, int] = {}
     copied_to = search_from = 0
     while (uri_start := body.find(_URI_START, search_from)) >= 0:
         search_from = uri_start + len(_URI_START)
@@ -73,20 +74,20 @@ def extract_images(body: bytearray) -> Body:
     return Body(b"".join([*pieces, view[copied_to:]]), tuple(images))
 
 
-def _number(
-    images: list[memoryview], numbers: dict[tuple[int, bytes, bytes], int], text: memoryview
-) -> int:
+def _number(images: list[memoryview], numbers: dict[bytes, int], text: memoryview) -> int:
     """Index of an image's text in `images`, to which a new one is added.
 
-    A conversation may repeat its image. A text is compared with at most one other, the first of the
-    same length, beginning and end, so that many similar texts cost linear time.
+    A conversation may repeat its image. A text is compared with the first of the same length,
+    beginning and end; only where these differ are the others found by their digests, so that many
+    similar texts cost linear time.
     """
-    fingerprint = len(text), bytes(text[:_SAMPLE_BYTES]), bytes(text[-_SAMPLE_BYTES:])
-    number = numbers.setdefault(fingerprint, len(images))
-    if number < len(images) and bytes(images[number]) == bytes(text):
-        return number
-    images.append(text)
-    return len(images) - 1
+    head, tail = text[:_SAMPLE_BYTES], text[-_SAMPLE_BYTES:]
+    number = numbers.setdefault(b"%d,%b,%b" % (len(text), head, tail), len(images))
+    if number < len(images) and bytes(images[number]) != bytes(text):
+        number = numbers.setdefault(hashlib.sha256(text).digest(), len(images))
+    if number == len(images):
+        images.append(text)
+    return number
 
 
 def encoded_text(url: str, param: str, images: tuple[memoryview, ...]) -> bytes | memoryview:

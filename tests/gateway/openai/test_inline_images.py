@@ -23,6 +23,11 @@ def found(fields: Any, *names: str) -> list[bytes]:
     return [bytes(encoded_text(read[name], name, body.images)) for name in names]
 
 
+def middle(letter: str) -> str:
+    """A data URI of an image like `URL`'s but for a letter in the middle."""
+    return f"{URL[:5_000]}{letter}{URL[5_001:]}"
+
+
 def test_a_long_image_is_taken_out_and_found_again() -> None:
     body = extract_images(bytearray(json.dumps({"url": URL, "b": "data: nothing"}).encode()))
     assert len(body.json) < 100
@@ -40,6 +45,14 @@ def test_the_same_image_twice_is_one() -> None:
     )
     read = json.loads(body.json)
     assert read["url"] == read["image_url"] != read["image"]
+    assert len(body.images) == 2
+
+
+def test_an_image_repeated_after_one_that_differs_in_the_middle_is_one() -> None:
+    fields = {"a": {"url": middle("B")}, "b": {"url": middle("C")}, "c": {"url": middle("C")}}
+    body = extract_images(bytearray(json.dumps(fields).encode()))
+    read = json.loads(body.json)
+    assert read["b"] == read["c"] != read["a"]
     assert len(body.images) == 2
 
 
