@@ -11,6 +11,7 @@ from jsonargparse import ArgumentParser, Namespace
 from aligned_vq.commands import bundles, edgevl, figures, training, vqav2
 from aligned_vq.errors import AlignedVQError
 from aligned_vq.telemetry.logs import NOISY
+from aligned_vq.telemetry.output import escape_unencodable
 
 Command = tuple[Callable[[], ArgumentParser], Callable[[Namespace], int | None]]
 COMMANDS: dict[str, Command] = {
@@ -31,6 +32,7 @@ COMMANDS: dict[str, Command] = {
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit status. Errors the user can mend are one line, no traceback."""
+    escape_unencodable()
     parsed = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     # Their warnings would hide the output of a command.

@@ -16,6 +16,7 @@ from aligned_vq.errors import AlignedVQError, ConfigError
 from aligned_vq.files.atomic_file import write_file
 from aligned_vq.images.modality import CAMERA_MODALITIES
 from aligned_vq.telemetry.logs import FORMATS, configure
+from aligned_vq.telemetry.output import escape_unencodable
 from edge_client.classifier import cli as classifying
 from edge_client.client import EdgeClient, SamplingOptions
 from edge_client.config import EdgeConfig
@@ -31,6 +32,7 @@ _ISOLATE = "isolate_images"
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit status. Expected errors print one line, not a traceback."""
+    escape_unencodable()
     parsed = _parser().parse_args(argv)
     options: Namespace = parsed[parsed.subcommand]
     try:

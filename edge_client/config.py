@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aligned_vq.errors import ConfigError
-from aligned_vq.images.formats import DECODE_SECONDS, DEFAULT_FORMATS, FORMATS
+from aligned_vq.images.formats import DECODE_SECONDS, DEFAULT_FORMATS, check_formats
 from aligned_vq.telemetry.traces import check_endpoint
 from edge_client.backends.base import BackendChoice, Precision
 
@@ -88,12 +88,7 @@ class EdgeConfig:
             raise ConfigError(
                 "expected a system with fork for isolate_images, got one without; leave it out"
             )
-        unknown = [name for name in self.image_formats if name not in FORMATS]
-        if unknown or not self.image_formats:
-            raise ConfigError(
-                f"expected image_formats from {', '.join(FORMATS)}, got "
-                f"{', '.join(unknown) or 'none'}; name some of these"
-            )
+        check_formats(self.image_formats)
         if self.threads < 0:
             raise ConfigError(f"threads must be 0 or more, got {self.threads}")
         if self.backoff_seconds < 0 or self.remembered_images < 0:

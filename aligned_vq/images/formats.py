@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 from PIL import Image
 
-from aligned_vq.errors import InvalidInput
+from aligned_vq.errors import ConfigError, InvalidInput
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 SUFFIXES = (
@@ -26,6 +27,17 @@ def readable(formats: tuple[str, ...]) -> tuple[str, ...]:
     """The formats that this build of Pillow supports; `Image.open` rejects unsupported names."""
     Image.init()  # registers all plugins in `Image.OPEN`
     return tuple(name for name in formats if name in Image.OPEN)
+
+
+def check_formats(names: Sequence[str]) -> None:
+    """ConfigError unless these are some of `FORMATS`."""
+    listed = [names] if isinstance(names, str) else list(names)
+    unknown = [str(name) for name in listed if name not in FORMATS]
+    if unknown or not listed or isinstance(names, str):
+        raise ConfigError(
+            f"expected image_formats from {', '.join(FORMATS)}, got "
+            f"{', '.join(unknown) or repr(names)}; list some of these"
+        )
 
 
 def check_format(data: bytes, name: str, formats: tuple[str, ...]) -> None:

@@ -21,8 +21,8 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
     Raises:
         ConfigError: the number is below 0 or above `MAX_THREADS`.
     """
-    if not 0 <= threads <= MAX_THREADS:
-        raise ConfigError(f"threads must be 0 to {MAX_THREADS}, got {threads}")
+    if type(threads) is not int or not 0 <= threads <= MAX_THREADS:
+        raise ConfigError(f"threads must be an integer of 0 to {MAX_THREADS}, got {threads!r}")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERROR_SEVERITY
     options.intra_op_num_threads = threads

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from aligned_vq.classifier.files import IMAGE, read_classifier, read_part
 from aligned_vq.classifier.manifest import ClassifierManifest
-from aligned_vq.errors import InvalidInput
-from aligned_vq.images.formats import DECODE_SECONDS, DEFAULT_FORMATS
+from aligned_vq.errors import ConfigError, InvalidInput
+from aligned_vq.images.formats import DECODE_SECONDS, DEFAULT_FORMATS, check_formats
 from aligned_vq.images.load import ImageSource
 from aligned_vq.images.modality import CameraModality
 from aligned_vq.images.preparation import Preparation
@@ -81,7 +81,8 @@ class EdgeClassifier:
         image_seconds: longest decoding time of an image in such a process.
 
     Raises:
-        ConfigError: the bundle is incomplete, damaged or of another version.
+        ConfigError: the bundle is incomplete, damaged or of another version, or a setting is out of
+            range.
     """
 
     def __init__(
@@ -93,6 +94,9 @@ class EdgeClassifier:
         isolate_images: bool = False,
         image_seconds: float = DECODE_SECONDS,
     ) -> None:
+        check_formats(image_formats)
+        if not isinstance(image_seconds, int | float) or not image_seconds > 0:
+            raise ConfigError(f"image_seconds must be a positive number, got {image_seconds!r}")
         folder = classifier_source(bundle)
         self.manifest: ClassifierManifest = read_classifier(folder)
         self._labels = LabelEmbeddings(folder, self.manifest, threads)

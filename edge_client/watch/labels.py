@@ -12,10 +12,8 @@ from aligned_vq.images.modality import CameraModality
 from edge_client.classifier.classifier import EdgeClassifier, Labels
 from edge_client.input.payload_source import is_payload_file
 
-"""Of a probability in the output."""
-# Only behind a number, so that a label may have the word in it, as in "left or right>0.5".
-_OR = re.compile(r"(?<=[0-9.])\s+or\s+")
-_TERM = re.compile(r"\s*(.+?)\s*([<>])\s*([0-9]*\.?[0-9]+)\s*")
+# `or` ends a term only behind its number: a label may have the word in it, as in "area 51 or base".
+_TERM = re.compile(r"\s*(.+?)\s*([<>])\s*([0-9]*\.?[0-9]+)(?:\s+or\s+(?=\S)|\s*$)")
 
 
 @dataclass(frozen=True)
@@ -42,14 +40,16 @@ def parse_condition(text: str, labels: Sequence[str]) -> tuple[ProbabilityTerm, 
     Raises:
         ConfigError: the text has another form, or a label that is not one of these.
     """
-    terms = []
-    for part in _OR.split(text):
-        match = _TERM.fullmatch(part)
+    terms: list[ProbabilityTerm] = []
+    rest = text
+    while rest or not terms:
+        match = _TERM.match(rest)
         if match is None or float(match[3]) > 1:
             raise ConfigError(
                 "expected ask_when as LABEL>P or LABEL<P with P from 0 to 1, several joined by "
-                f"'or', got {part!r}; write it as in: stairs>0.6 or corridor<0.1"
+                f"'or', got {rest!r}; write it as in: stairs>0.6 or corridor<0.1"
             )
+        rest = rest[match.end() :]
         if match[1] not in labels:
             raise ConfigError(
                 f"expected ask_when with labels that frames are classified with "

@@ -121,3 +121,12 @@ def test_a_file_that_is_no_image(tmp_path: Path, bundle: Path) -> None:
     (tmp_path / "note.txt").write_text("no image")
     done = classify(tmp_path, tmp_path / "note.txt", bundle=bundle)
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+
+
+def test_a_label_that_the_terminal_cannot_show(
+    bundle: Path, red: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    done = classify(tmp_path, red, "--labels=caf\xe9,red", bundle=bundle)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "caf\\xe9 " in done.stdout

@@ -7,6 +7,7 @@ import sys
 import threading
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -196,6 +197,23 @@ def test_a_graph_of_another_kind(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_bundle(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"expected a classifier bundle with .*classifier.json"):
         EdgeClassifier(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({"threads": "2"}, "threads must be an integer"),
+        ({"threads": True}, "threads must be an integer"),
+        ({"image_formats": "JPEG"}, "got 'JPEG'; list some"),
+        ({"image_formats": ()}, "expected image_formats from AVIF"),
+        ({"image_formats": ("SVG", 3)}, "got SVG, 3"),
+        ({"image_seconds": "1"}, "image_seconds must be a positive number, got '1'"),
+        ({"image_seconds": float("nan")}, "image_seconds must be a positive number"),
+    ],
+)
+def test_settings_that_are_refused(bundle: Path, setting: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        EdgeClassifier(bundle, **setting)
 
 
 def test_the_cache_of_labels_is_bounded(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

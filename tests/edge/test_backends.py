@@ -87,7 +87,7 @@ def test_onnx_refuses_other_precisions_by_name(with_graph: Path) -> None:
 def test_settings_reach_the_encoder(with_graph: Path) -> None:
     with EdgeClient("127.0.0.1:1", with_graph, EdgeConfig(backend="torch")) as client:
         assert client.encoder.backend.name == "torch"
-    with pytest.raises(ConfigError, match="threads must be 0 or more"):
+    with pytest.raises(ConfigError, match="threads must be"):
         EdgeConfig(threads=-1)
 
 

@@ -76,7 +76,7 @@ def test_no_question_no_connection(classifier: Path, tmp_path: Path) -> None:
 
 
 def test_conditions() -> None:
-    labels = ("left or right", "stairs", "kitchen")
+    labels = ("left or right", "stairs", "kitchen", "area 51 or base")
     terms = parse_condition("left or right>0.5 or stairs < .25 or kitchen>1", labels)
     assert [(own.label, own.is_above, own.probability) for own in terms] == [
         ("left or right", True, 0.5),
@@ -85,6 +85,8 @@ def test_conditions() -> None:
     ]
     assert not terms[0].holds({"left or right": 0.5})
     assert terms[1].holds({"stairs": 0.2})
+    terms = parse_condition("stairs>0.5 or area 51 or base<0.1", labels)
+    assert [own.label for own in terms] == ["stairs", "area 51 or base"]
 
 
 @pytest.mark.parametrize(

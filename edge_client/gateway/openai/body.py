@@ -101,7 +101,7 @@ def parse(model: type[_Model], body: bytes) -> _Model:
     param = _param(first)
     raise Refusal(
         400,
-        f"expected a request of the OpenAI API, got an invalid value in {param or 'the request'}: "
+        f"expected a request as documented, got an invalid value in {param or 'the request'}: "
         f"{first['msg']:.{MAX_PARSER_MESSAGE_CHARS}}; fix it",
         param,
         "missing_required_parameter" if first["type"] == "missing" else "invalid_value",
