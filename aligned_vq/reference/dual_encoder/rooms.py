@@ -12,6 +12,10 @@ from aligned_vq.errors import ConfigError
 
 UNSEEN = ("bookstore/library", "copy/mail room", "gym", "laundry room", "stairs")
 """Of ScanNet's classes: these never occur in what a student is trained on."""
+MIXED = "misc"
+"""Rooms of any furniture: the only ones in which students see some of the furniture of `UNSEEN`."""
+MIXED_SHARE = 0.25
+"""Of the rooms that students learn from. What people collect without labels is mixed, too."""
 STUDENT_FIRST_INDEX = 1_000_000
 """Of the split `train`: the teacher has learned from rooms below this index."""
 
@@ -39,9 +43,15 @@ def write_student_rooms(
             f"expected one of the styles {', '.join(styles)} and one of the splits "
             f"{', '.join(splits)}, got {style!r} and {split!r}"
         )
-    seen = tuple(label for label in all_labels() if label not in UNSEEN)
     write_rooms(
         folder,
-        RoomPart(RoomSet("train", seen, first_index=STUDENT_FIRST_INDEX), train),
+        RoomPart(RoomSet("train", _student_labels(), first_index=STUDENT_FIRST_INDEX), train),
         RoomPart(RoomSet(splits[split], tuple(room_kinds().scannet), styles[style]), valid),
     )
+
+
+def _student_labels() -> tuple[str, ...]:
+    """Kinds of rooms to learn from, by turns."""
+    seen = tuple(label for label in all_labels() if label not in UNSEEN)
+    mixed = round(len(seen) * MIXED_SHARE / (1 - MIXED_SHARE))
+    return seen + (MIXED,) * mixed

@@ -81,7 +81,7 @@ def _number(images: list[memoryview], numbers: dict[bytes, int], text: memoryvie
     beginning and end; only where these differ are the others found by their digests, so that many
     similar texts cost linear time.
     """
-    head, tail = text[:_SAMPLE_BYTES], text[-_SAMPLE_BYTES:]
+    head, tail = bytes(text[:_SAMPLE_BYTES]), bytes(text[-_SAMPLE_BYTES:])
     number = numbers.setdefault(b"%d,%b,%b" % (len(text), head, tail), len(images))
     if number < len(images) and bytes(images[number]) != bytes(text):
         number = numbers.setdefault(hashlib.sha256(text).digest(), len(images))
