@@ -52,10 +52,13 @@ class RoomSet:
         """The room at `index`, 0 or more; always the same."""
         rng = scene_rng(self.split, self.first_index + index, self.style)
         label = self.labels[index % len(self.labels)]
-        room, layout = sample_room(label, rng, self.style)
-        camera = sample_camera(layout, rng, self.side_px, self.style)
-        images = render(room, camera, rng)
-        depth, infrared = depth_camera(images, rng), thermal_camera(images.celsius, rng)
+        depth = np.zeros(0, np.uint16)
+        while not depth.any():  # a camera right in front of something measures nothing
+            room, layout = sample_room(label, rng, self.style)
+            camera = sample_camera(layout, rng, self.side_px, self.style)
+            images = render(room, camera, rng)
+            depth = depth_camera(images, rng)
+        infrared = thermal_camera(images.celsius, rng)
         shown = _shown(images, [item.name for item in room.furniture])
         text = caption(label, _noticed(shown), rng)
         return RoomExample(label, text, images.rgb, depth, infrared, shown)

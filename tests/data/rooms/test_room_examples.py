@@ -27,6 +27,12 @@ def test_a_room_is_the_same_each_time_and_in_no_two_sets() -> None:
     assert not np.array_equal(rooms[4].rgb, RoomSet("test", LABELS, side_px=SIDE_PX)[4].rgb)
 
 
+def test_a_camera_does_not_stand_where_it_measures_nothing() -> None:
+    # Its first camera is nearer to a boiler than a depth camera measures.
+    room = RoomSet("train", ("boiler room",), first_index=1_004_720)[0]
+    assert (room.depth_mm > 0).mean() > 0.9
+
+
 def test_captions_name_the_kind_or_what_is_seen() -> None:
     rng = np.random.default_rng(0)
     drawn = {caption("office", ["desk", "arcade machine"], rng) for _ in range(200)}
