@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from aligned_vq.data.pairs.types import Pair, PairSource, load_pair
 from aligned_vq.edgevl.pool import PairArrays
-from aligned_vq.errors import InvalidInput
+from aligned_vq.errors import ConfigError, InvalidInput
 from aligned_vq.files.atomic_folder import new_folder
 from aligned_vq.images.depth import RangeSettings, grey_image, student_processor
 from aligned_vq.images.masked_resize import resize_valid
@@ -24,6 +24,9 @@ from aligned_vq.images.preprocess import view_of
 
 _RGB, _OTHER, _TEXTS = "rgb.npy", "other.npy", "pairs.json"
 _PAIRS_PER_TASK = 16
+_MAX_CLIPPED = 0.9
+"""Share of measured pixels at the ends of a fixed range; a range in another unit clips all."""
+_PAIRS_TO_CHECK = 256
 
 Sides = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
@@ -40,7 +43,7 @@ def prepare_pairs(
         greys: how values of the other modality become greys.
 
     Raises:
-        ConfigError: an image is missing.
+        ConfigError: an image is missing, or a fixed range leaves most pixels black or white.
         InvalidInput: an image is damaged, constant, or not of its modality.
         NotWritten: the disk is full, or the permission to write is missing.
     """
@@ -57,6 +60,7 @@ def prepare_pairs(
         folder.parent.mkdir(parents=True, exist_ok=True)
         with new_folder(folder, (_RGB, _OTHER, _TEXTS)) as new:
             _decode(pairs, new, partial(_squares, source.modality, side_px, greys), side_px)
+            _check_range(new, source, greys)
             # Last, because it declares the arrays complete.
             (new / _TEXTS).write_text(json.dumps(texts), "utf-8")
     rgb, other = (np.load(folder / name, mmap_mode="r") for name in (_RGB, _OTHER))
@@ -83,6 +87,22 @@ def _decode(pairs: list[Pair], folder: Path, squares: partial[Sides], side_px: i
             rgb[index], other[index] = colour, grey
     for array in (rgb, other):
         array.flush()
+
+
+def _check_range(folder: Path, source: PairSource, greys: RangeSettings) -> None:
+    """ConfigError if a fixed range leaves most of the pixels the darkest or the brightest grey."""
+    if greys.fixed is None:
+        return
+    some = np.load(folder / _OTHER, mmap_mode="r")[:_PAIRS_TO_CHECK]
+    measured = some[some > 0]
+    clipped = float(np.mean((measured == 1) | (measured == 255))) if len(measured) else 0.0
+    if clipped > _MAX_CLIPPED:
+        unit = "metres" if source.modality == "depth" else "values as stored"
+        raise ConfigError(
+            f"{source.name}: expected a fixed range of {source.modality} in {unit}, got "
+            f"{greys.fixed}, beyond which {clipped:.0%} of the pixels are; correct "
+            "pairs.fixed_range, or set it to null"
+        )
 
 
 def _squares(modality: Modality, side_px: int, greys: RangeSettings, pair: Pair) -> Sides:

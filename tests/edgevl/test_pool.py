@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 
@@ -13,6 +14,7 @@ from aligned_vq.data.pairs.sources import open_pairs
 from aligned_vq.data.pairs.types import load_pair
 from aligned_vq.edgevl.pool import PairArrays, StudentInput
 from aligned_vq.edgevl.preparation import prepare_pairs
+from aligned_vq.errors import ConfigError
 from aligned_vq.images.depth import RangeSettings, student_processor, student_view
 from aligned_vq.images.preprocess import normalize
 
@@ -33,6 +35,25 @@ def test_whole_images_are_those_of_a_device(rooms: Path, tmp_path: Path) -> None
         for own, image in ((made, loaded.other), (colours, loaded.rgb)):
             view = student_view(image, processor, RangeSettings())
             np.testing.assert_allclose(own[index], normalize(view, processor), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("modality", "fixed", "words"),
+    [
+        ("depth", (700.0, 4000.0), "metres"),
+        ("depth", (20.0, 40.0), r"expected a fixed range of depth in metres, got \(20"),
+        ("infrared", (0.0, 0.5), "values as stored"),
+    ],
+)
+def test_a_fixed_range_in_another_unit(
+    rooms: Path, tmp_path: Path, modality: str, fixed: tuple[float, float], words: str
+) -> None:
+    source = open_pairs(f"scannet:{rooms}#{modality}", "train")
+    with pytest.raises(ConfigError, match=words):
+        prepare_pairs(source, tmp_path / "pairs", SIDE_PX, RangeSettings(fixed))
+    assert not (tmp_path / "pairs").exists()
+    fitting = (0.4, 6.0) if modality == "depth" else (0.0, 255.0)
+    prepare_pairs(source, tmp_path / "pairs", SIDE_PX, RangeSettings(fitting))
 
 
 def arrays(rgb: NDArray[np.uint8], other: NDArray[np.uint8]) -> PairArrays:
