@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -28,13 +28,18 @@ class ModalityInput:
 
     Args:
         modality: its name.
+        logit_scale: inverse temperature: probabilities are the softmax of this times the cosines.
+            Each modality has its own, since the encoder is not as right about each.
         range: of grey values; None for rgb, and only there.
     """
 
     modality: CameraModality
+    logit_scale: float
     range: RangeSettings | None = None
 
     def __post_init__(self) -> None:
+        if not (math.isfinite(self.logit_scale) and self.logit_scale > 0):
+            raise ConfigError(f"logit_scale must be above 0 and finite, got {self.logit_scale}")
         check_range(self.modality, self.range)
 
 
@@ -65,8 +70,6 @@ class ClassifierManifest:
     """Informative: the student and its training run."""
     embedding_dim: int
     """Width D of the joint space of images and texts."""
-    logit_scale: float
-    """Inverse temperature: probabilities are the softmax of this times the cosines."""
     template: str
     """The sentence around a label; see `aligned_vq.dual_encoder.prompts.prompt`."""
     context_tokens: int
@@ -94,8 +97,6 @@ class ClassifierManifest:
         for name, largest in whole.items():
             if not 1 <= getattr(self, name) <= largest:
                 raise ConfigError(f"{name} must be 1 to {largest}, got {getattr(self, name)}")
-        if not (math.isfinite(self.logit_scale) and self.logit_scale > 0):
-            raise ConfigError(f"logit_scale must be above 0 and finite, got {self.logit_scale}")
         check_template(self.template)
         for what, names in (
             ("modalities", [entry.modality for entry in self.modalities]),
@@ -149,7 +150,10 @@ class ClassifierManifest:
         """The fields as JSON values, in order."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["modalities"] = {
-            entry.modality: None if entry.range is None else entry.range.to_dict()
+            entry.modality: {
+                "logit_scale": entry.logit_scale,
+                "range": None if entry.range is None else entry.range.to_dict(),
+            }
             for entry in self.modalities
         }
         values["label_sets"] = [asdict(entry) for entry in self.label_sets]
@@ -188,10 +192,7 @@ class ClassifierManifest:
                 **raw,
                 "image_mean": tuple(raw["image_mean"]),
                 "image_std": tuple(raw["image_std"]),
-                "modalities": tuple(
-                    ModalityInput(name, None if entry is None else RangeSettings.from_dict(entry))
-                    for name, entry in raw["modalities"].items()
-                ),
+                "modalities": tuple(_modalities(raw["modalities"])),
                 "label_sets": tuple(
                     LabelSet(**{**entry, "labels": tuple(entry["labels"])})
                     for entry in raw["label_sets"]
@@ -201,3 +202,10 @@ class ClassifierManifest:
         # Dataclasses do not check types: JSON may hold a string for a declared number.
         check_declared(manifest)
         return manifest
+
+
+def _modalities(raw: Mapping[str, Mapping[str, Any]]) -> Iterator[ModalityInput]:
+    for name, entry in raw.items():
+        greys = entry["range"]
+        settings = None if greys is None else RangeSettings.from_dict(greys)
+        yield ModalityInput(name, **{**entry, "range": settings})  # type: ignore[arg-type]

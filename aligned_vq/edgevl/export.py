@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from aligned_vq.classifier.files import ClassifierContent, write_classifier
 from aligned_vq.classifier.manifest import ClassifierManifest, LabelSet, ModalityInput
 from aligned_vq.dual_encoder.prompts import prompt
-from aligned_vq.edgevl.pool import SIDES, embed
+from aligned_vq.edgevl.pool import embed
 from aligned_vq.edgevl.quantization.student import QuantizedStudent
 from aligned_vq.edgevl.run import StudentRun
 from aligned_vq.edgevl.scoring import fit_scale
@@ -55,13 +54,15 @@ def export_classifier(
     manifest = ClassifierManifest(
         name=f"{run.config.student}, taught by {teacher.model_id}",
         embedding_dim=teacher.width,
-        logit_scale=_scale(run, student),
         template=template,
         context_tokens=teacher.context_tokens,
         side_px=run.prepare.side_px,
         image_mean=run.prepare.mean,
         image_std=run.prepare.std,
-        modalities=(ModalityInput("rgb"), ModalityInput(other, run.config.pairs.range())),
+        modalities=(
+            ModalityInput("rgb", _scale(run, student, "rgb")),
+            ModalityInput(other, _scale(run, student, "other"), run.config.pairs.range()),
+        ),
         label_sets=tuple(LabelSet(name, tuple(labels)) for name, labels in label_sets.items()),
         image_digest="",
         labels_digest="",
@@ -79,8 +80,8 @@ def export_classifier(
     return write_classifier(out, content)
 
 
-def _scale(run: StudentRun, student: QuantizedStudent) -> float:
-    """The inverse temperature, from pseudo-labels of the validation part in both modalities."""
+def _scale(run: StudentRun, student: QuantizedStudent, side: str) -> float:
+    """A modality's inverse temperature, from pseudo-labels of the validation part."""
     validation = run.validate
-    images = torch.cat([embed(student, validation.pairs, run.prepare, side) for side in SIDES])
-    return fit_scale(images @ validation.texts.T, validation.targets.repeat(len(SIDES)))
+    images = embed(student, validation.pairs, run.prepare, side)
+    return fit_scale(images @ validation.texts.T, validation.targets)

@@ -106,7 +106,7 @@ def main() -> int:
         manifest = classifier.manifest
         texts = classifier.text_embeddings(labels)
         every = streams(classifier, source, options.conditions, options.severity)
-    scale = manifest.logit_scale
+    scale = manifest.modality_input("rgb").logit_scale
     for condition, stream in every.items():
         caches = ExemplarCaches(len(labels), manifest.embedding_dim, CacheSettings())
         adapters: dict[str, Adapter] = {

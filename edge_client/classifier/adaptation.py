@@ -31,7 +31,7 @@ class LabelAdaptation:
         settings: CacheSettings | None = None,
     ) -> None:
         self.labels = tuple(labels)
-        self._dim, self._scale = manifest.embedding_dim, manifest.logit_scale
+        self._dim = manifest.embedding_dim
         self._settings = settings
         self._lock = threading.Lock()
         self.reset()
@@ -48,9 +48,19 @@ class LabelAdaptation:
         return self._caches.state_bytes
 
     def adapt(
-        self, names: Sequence[str], embedding: NDArray[np.float32], cosines: NDArray[np.float64]
+        self,
+        names: Sequence[str],
+        embedding: NDArray[np.float32],
+        cosines: NDArray[np.float64],
+        scale: float,
     ) -> NDArray[np.float64]:
         """The corrected cosines `[C]` of the stream's next image, which is then remembered.
+
+        Args:
+            names: the labels.
+            embedding: of the image, `[D]`.
+            cosines: between it and each label, `[C]`.
+            scale: inverse temperature of the image's modality.
 
         Raises:
             InvalidInput: the labels are not those of the stream.
@@ -61,4 +71,4 @@ class LabelAdaptation:
                 f"{', '.join(names)[:80]}; use another adaptation for other labels"
             )
         with self._lock:
-            return self._caches.adapt(embedding, cosines, self._scale)
+            return self._caches.adapt(embedding, cosines, scale)

@@ -157,7 +157,19 @@ class EdgeClassifier:
         # Labels first: a mistake in them is noticed before the image is decoded.
         names, texts = self._labels.of(labels)
         view = self._checked(image) if isinstance(image, View) else self.view(image, modality)
-        return self._score(view, names, texts, adaptation)
+        stopwatch = Stopwatch()
+        embedding = self.embed(view)
+        stopwatch.lap("image")
+        scale = self.manifest.modality_input(view.modality).logit_scale
+        cosines = (texts @ embedding).astype(np.float64)
+        if adaptation is not None:
+            cosines = adaptation.adapt(names, embedding, cosines, scale)
+        logits = scale * cosines
+        weights = np.exp(logits - logits.max())
+        probabilities = weights / weights.sum()
+        order = np.argsort(-probabilities, kind="stable")
+        scores = tuple(ScoredLabel(names[n], float(probabilities[n])) for n in order)
+        return Classification(scores, stopwatch.timings().stages_ns["image"] / 1e6)
 
     def adaptation(self, labels: Labels = None) -> LabelAdaptation:
         """A new stream's adaptation, for images of one camera with these labels.
@@ -201,23 +213,3 @@ class EdgeClassifier:
             )
         self.manifest.modality_input(view.modality)
         return view
-
-    def _score(
-        self,
-        view: View,
-        names: Sequence[str],
-        texts: NDArray[np.float32],
-        adaptation: LabelAdaptation | None,
-    ) -> Classification:
-        stopwatch = Stopwatch()
-        embedding = self.embed(view)
-        stopwatch.lap("image")
-        cosines = (texts @ embedding).astype(np.float64)
-        if adaptation is not None:
-            cosines = adaptation.adapt(names, embedding, cosines)
-        logits = self.manifest.logit_scale * cosines
-        weights = np.exp(logits - logits.max())
-        probabilities = weights / weights.sum()
-        order = np.argsort(-probabilities, kind="stable")
-        scores = tuple(ScoredLabel(names[n], float(probabilities[n])) for n in order)
-        return Classification(scores, stopwatch.timings().stages_ns["image"] / 1e6)

@@ -33,14 +33,14 @@ WORDS = (*SPECIAL, "a", "an", "photo", "of", *COLOURS, "yellow", "wall")
 VECTORS = {**COLOURS, "yellow": (1, 1, -1, 0)}
 SETS = (LabelSet("colours", ("red", "green", "blue")), LabelSet("greys", ("white", "black")))
 TEMPLATE = "a photo of {article} {label}"
+LOGIT_SCALE = 10.0
 RANGES = (
-    ModalityInput("rgb"),
-    ModalityInput("depth", RangeSettings(fixed=(0.0, 4.0))),
+    ModalityInput("rgb", LOGIT_SCALE),
+    ModalityInput("depth", LOGIT_SCALE, RangeSettings(fixed=(0.0, 4.0))),
 )
 MANIFEST = ClassifierManifest(
     name="mean colour",
     embedding_dim=DIM,
-    logit_scale=10.0,
     template=TEMPLATE,
     context_tokens=CONTEXT,
     side_px=SIDE,

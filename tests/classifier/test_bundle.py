@@ -36,7 +36,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_is_read_as_written(bundle: Path) -> None:
     manifest = read_classifier(bundle)
     assert sorted(path.name for path in bundle.iterdir()) == sorted(CLASSIFIER_FILES)
-    for name in ("name", "template", "label_sets", "modalities", "logit_scale", "image_std"):
+    for name in ("name", "template", "label_sets", "modalities", "image_std"):
         assert getattr(manifest, name) == getattr(bundles.MANIFEST, name)
     assert manifest.labels_digest == file_digest((bundle / LABELS).read_bytes())
     again = ClassifierManifest.from_json(manifest.to_json())
@@ -67,6 +67,11 @@ def test_it_does_not_replace_other_files(tmp_path: Path) -> None:
         bundles.write_bundle(tmp_path)
 
 
+def entry(greys: Any) -> dict[str, Any]:
+    """A modality in the JSON, with a range."""
+    return {"logit_scale": 10.0, "range": greys}
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -74,18 +79,21 @@ def test_it_does_not_replace_other_files(tmp_path: Path) -> None:
         ({"name": 3}, "name of ClassifierManifest must be str, got 3"),
         ({"embedding_dim": 0}, "embedding_dim must be 1 to"),
         ({"embedding_dim": 4.0}, "embedding_dim of ClassifierManifest must be int"),
-        ({"logit_scale": 0}, "logit_scale must be above 0"),
-        ({"logit_scale": NAN}, "NaN is not a JSON number"),
+        ({"modalities": {"rgb": {"logit_scale": 0, "range": None}}}, "logit_scale must be above 0"),
+        ({"modalities": {"rgb": {"logit_scale": NAN, "range": None}}}, "NaN is not a JSON number"),
+        ({"modalities": {"rgb": {"logit_scale": "1", "range": None}}}, "wrong type"),
+        ({"modalities": {"rgb": {"range": None}}}, "missing, unknown or of the wrong type"),
+        ({"modalities": {"rgb": None}}, "wrong type"),
         ({"template": "a photo"}, "expected a template with {label}"),
         ({"template": "{label} {x}"}, "remove other braces"),
         ({"side_px": 0}, "size is (0, 0)"),
         ({"image_std": [0, 1, 1]}, "image_std is"),
         ({"image_mean": [0, 1]}, "image_mean is"),
         ({"modalities": {}}, "one or more modalities"),
-        ({"modalities": {"radar": None}}, "got 'radar'"),
-        ({"modalities": {"depth": None}}, "got 'depth' with None"),
-        ({"modalities": {"depth": {"fixed": [4, 1]}}}, "expected a fixed range (low, high)"),
-        ({"modalities": {"depth": {"low": 1}}}, "got 'low'"),
+        ({"modalities": {"radar": entry(None)}}, "got 'radar'"),
+        ({"modalities": {"depth": entry(None)}}, "got 'depth' with None"),
+        ({"modalities": {"depth": entry({"fixed": [4, 1]})}}, "expected a fixed range (low, high)"),
+        ({"modalities": {"depth": entry({"low": 1})}}, "got 'low'"),
         ({"label_sets": []}, "one or more label sets"),
         ({"label_sets": [{"name": "a,b", "labels": ["x"]}]}, "without commas"),
         ({"label_sets": [{"name": "a", "labels": []}]}, "label set 'a': expected 1 to"),

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from aligned_vq.classifier.files import IMAGE, LABELS, TEXT, TOKENIZER
+from aligned_vq.classifier.manifest import ModalityInput
 from aligned_vq.errors import ConfigError, InvalidInput
 from aligned_vq.images.depth import RangeSettings, student_pixels
 from aligned_vq.images.load import load_pixels
@@ -26,11 +27,12 @@ from edge_client.decoding.job import Limits, TooCostly
 from edge_client.gateway.request_images import MAX_IMAGE_BYTES
 from tests.classifier.bundles import (
     CONTEXT,
-    MANIFEST,
+    LOGIT_SCALE,
     RANGES,
     SIDE,
     plain,
     text_graph,
+    with_modalities,
     write_bundle,
 )
 
@@ -61,9 +63,23 @@ def test_probabilities_are_the_softmax_of_scaled_cosines(classifier: EdgeClassif
     found = classifier.classify(plain((255, 255, 0)), ["red", "green", "blue"])
     # [1, 1, -1] against [1, -1, -1] and so on, with a little of the fourth direction.
     cosines = np.array([1, 1, -3]) / np.sqrt(3 * (3 + 0.01**2))
-    weights = np.exp(MANIFEST.logit_scale * cosines)
+    weights = np.exp(LOGIT_SCALE * cosines)
     expected = dict(zip(("red", "green", "blue"), weights / weights.sum(), strict=True))
     assert {own.label: own.probability for own in found} == pytest.approx(expected)
+
+
+def test_each_modality_has_its_own_temperature(tmp_path: Path) -> None:
+    certain, unsure = ModalityInput("rgb", 10.0), ModalityInput("infrared", 0.1, RangeSettings())
+    with EdgeClassifier(
+        write_bundle(tmp_path / "bundle", manifest=with_modalities(certain, unsure)), threads=1
+    ) as own:
+        slope = np.linspace(200, 255, SIDE * SIDE, dtype=np.uint8).reshape(SIDE, SIDE)
+        rgb, infrared = (
+            own.classify(slope, "greys", modality).probability("white")
+            for modality in ("rgb", "infrared")
+        )
+    assert rgb > 0.99
+    assert 0.4 < infrared < 0.6
 
 
 def test_a_label_set_by_name(classifier: EdgeClassifier) -> None:
