@@ -16,6 +16,7 @@ from aligned_vq.files.typed_fields import check_declared
 from aligned_vq.images.depth import RangeSettings, check_range, student_processor
 from aligned_vq.images.modality import CameraModality
 from aligned_vq.images.processor import ProcessorSettings
+from aligned_vq.images.statistics import ChannelStatistics
 from aligned_vq.types import digest_of
 
 CLASSIFIER_SCHEMA = 1
@@ -31,11 +32,14 @@ class ModalityInput:
         logit_scale: inverse temperature: probabilities are the softmax of this times the cosines.
             Each modality has its own, since the encoder is not as right about each.
         range: of grey values; None for rgb, and only there.
+        statistics: of images that the encoder was calibrated with; None: not known, and so a stream
+            is not aligned to them.
     """
 
     modality: CameraModality
     logit_scale: float
     range: RangeSettings | None = None
+    statistics: ChannelStatistics | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.logit_scale) and self.logit_scale > 0):
@@ -153,6 +157,7 @@ class ClassifierManifest:
             entry.modality: {
                 "logit_scale": entry.logit_scale,
                 "range": None if entry.range is None else entry.range.to_dict(),
+                "statistics": None if entry.statistics is None else entry.statistics.to_dict(),
             }
             for entry in self.modalities
         }
@@ -206,6 +211,9 @@ class ClassifierManifest:
 
 def _modalities(raw: Mapping[str, Mapping[str, Any]]) -> Iterator[ModalityInput]:
     for name, entry in raw.items():
-        greys = entry["range"]
-        settings = None if greys is None else RangeSettings.from_dict(greys)
-        yield ModalityInput(name, **{**entry, "range": settings})  # type: ignore[arg-type]
+        greys, moments = entry["range"], entry["statistics"]
+        read = {
+            "range": None if greys is None else RangeSettings.from_dict(greys),
+            "statistics": None if moments is None else ChannelStatistics.from_dict(moments),
+        }
+        yield ModalityInput(name, **{**entry, **read})  # type: ignore[arg-type]

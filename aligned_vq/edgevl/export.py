@@ -60,7 +60,7 @@ def export_classifier(
         image_mean=run.prepare.mean,
         image_std=run.prepare.std,
         modalities=(
-            ModalityInput("rgb", _scale(run, student, "rgb")),
+            ModalityInput("rgb", _scale(run, student, "rgb"), None, run.rgb_statistics()),
             ModalityInput(other, _scale(run, student, "other"), run.config.pairs.range()),
         ),
         label_sets=tuple(LabelSet(name, tuple(labels)) for name, labels in label_sets.items()),

@@ -48,6 +48,7 @@ from aligned_vq.errors import ConfigError
 from aligned_vq.files.atomic_file import write_json
 from aligned_vq.images.depth import check_range
 from aligned_vq.images.modality import CAMERA_MODALITIES, Modality
+from aligned_vq.images.statistics import ChannelStatistics
 from aligned_vq.shipped import dual_encoder_source
 from aligned_vq.training.loop import LoopSettings
 from aligned_vq.training.stage import check_shared
@@ -248,6 +249,11 @@ class StudentRun:
             self.config.seed,
             Share(self.accelerator.process_index, self.accelerator.num_processes),
         )
+
+    def rgb_statistics(self) -> ChannelStatistics:
+        """Channel statistics of the colour images that the activation ranges come from."""
+        batches = (batch["rgb"].cpu().numpy() for batch in self._calibration_batches())
+        return ChannelStatistics.of(image for batch in batches for image in batch)
 
     def _calibration_batches(self) -> Iterator[Mapping[Modality, Tensor]]:
         count = self.config.contrast.calibration_pairs

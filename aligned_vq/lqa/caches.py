@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aligned_vq.lqa.entries import Entries
+from aligned_vq.lqa.probabilities import entropy_nats, softmax
 
 MAX_STATE_BYTES = 1_000_000
 """Of one stream."""
@@ -121,10 +122,8 @@ class ExemplarCaches:
     def _remember(
         self, embedding: NDArray[np.float32], cosines: NDArray[np.float64], scale: float
     ) -> None:
-        logits = scale * cosines
-        weights = np.exp(logits - logits.max())
-        probabilities = weights / weights.sum()
-        entropy = float(-(probabilities * np.log(np.maximum(probabilities, 1e-12))).sum())
+        probabilities = softmax(scale * cosines)
+        entropy = entropy_nats(probabilities)
         number = int(np.argmax(cosines))
         self._positive.add(embedding, number, entropy)
         low, high = self.settings.entropy

@@ -2,17 +2,17 @@
 
     python -m benchmarks.accuracy.adaptation --pairs scannet:work/rooms --split valid --severity 3
 
-Each condition is a stream of its own, in a shuffled order. Images are embedded once by the device's
-int8 student; what follows works on embeddings. `none` is the stream without corruption.
+Each condition is a stream of its own, in a shuffled order, classified as `watch` does it by the
+device's int8 student. `none` is the stream without corruption; `changing` is one stream of some
+images of every condition after the other.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,67 +26,78 @@ from aligned_vq.data.pairs.types import PairSource, load_pair
 from aligned_vq.edgevl.scoring import score
 from aligned_vq.evaluation.corruptions.choice import CORRUPTIONS, corrupt
 from aligned_vq.files.atomic_file import write_json
-from aligned_vq.lqa.caches import CacheSettings, ExemplarCaches
+from aligned_vq.images.preprocess import View
 from benchmarks.accuracy.recognition import labelled
 from benchmarks.harness.provenance import provenance
+from edge_client.classifier.adaptation import LabelAdaptation
 from edge_client.classifier.classifier import EdgeClassifier
 
-NONE = "none"
+NONE, CHANGING = "none", "changing"
+IMAGES_BETWEEN_CHANGES = 40
+MODES = ("not adapted", "adapted")
 
 
-class Stream(NamedTuple):
-    """Images of one condition as the classifier sees them, in their order."""
+class Frame(NamedTuple):
+    """An image as the classifier sees it."""
 
-    embeddings: NDArray[np.float32]
-    """`[N, D]`."""
-    truth: list[str]
-
-
-Adapter = Callable[[NDArray[np.float32], NDArray[np.float64]], NDArray[np.float64]]
+    view: View
+    truth: str
 
 
 def streams(
     classifier: EdgeClassifier, source: PairSource, conditions: Sequence[str], severity: int
-) -> dict[str, Stream]:
+) -> Iterator[tuple[str, list[Frame]]]:
     """A stream for each condition, of all colour images of the source."""
     truth, _ = labelled(source)
     images = [
         load_pair(source[index], source.modality).rgb.values.astype(np.uint8)
         for index in range(len(source))
     ]
-    found = {}
-    for number, condition in enumerate(tqdm(conditions, desc="embed", leave=False)):
+    changing: list[Frame] = []
+    for number, condition in enumerate(tqdm(conditions, desc="stream", leave=False)):
         rng = np.random.default_rng([number, severity])
-        rows = []
-        for image in images:
-            changed = image if condition == NONE else corrupt(image, condition, severity, rng)
-            rows.append(classifier.embed(classifier.view(changed)))
-        order = np.random.default_rng(number).permutation(len(rows))
-        found[condition] = Stream(np.stack(rows)[order], [truth[place] for place in order])
-    return found
+        frames = [
+            Frame(classifier.view(_changed(image, condition, severity, rng)), label)
+            for image, label in zip(images, truth, strict=True)
+        ]
+        order = np.random.default_rng(number).permutation(len(frames))
+        stream = [frames[place] for place in order]
+        changing += stream[:IMAGES_BETWEEN_CHANGES]
+        yield condition, stream
+    yield CHANGING, changing
+
+
+def _changed(
+    image: NDArray[np.uint8], condition: str, severity: int, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    return image if condition == NONE else corrupt(image, condition, severity, rng)
 
 
 def scored(
-    stream: Stream,
-    texts: NDArray[np.float32],
+    classifier: EdgeClassifier,
+    frames: Sequence[Frame],
     labels: Sequence[str],
-    scale: float,
-    adapter: Adapter,
-) -> dict[str, float]:
-    """Accuracy and calibration error in percent, and milliseconds an image."""
-    rows, seconds = [], 0.0
-    for embedding in stream.embeddings:
-        cosines = (texts @ embedding).astype(np.float64)
-        started = time.perf_counter()
-        corrected = adapter(embedding, cosines)
-        seconds += time.perf_counter() - started
-        rows.append(torch.from_numpy(scale * corrected).softmax(0))
-    found = score(torch.stack(rows), stream.truth, labels)
-    return {
-        "accuracy": round(100 * found.accuracy, 1),
-        "calibration_error": round(100 * found.calibration_error, 1),
-        "ms": round(1e3 * seconds / len(stream.truth), 3),
+    adaptation: LabelAdaptation | None,
+) -> dict[str, Any]:
+    """Accuracy and calibration error in percent, and milliseconds of an image."""
+    rows, milliseconds = [], []
+    chosen: Counter[str] = Counter()
+    for frame in frames:
+        found = classifier.classify(frame.view, labels, adaptation=adaptation)
+        by_label = dict(found.scores)
+        rows.append([by_label[label] for label in labels])
+        milliseconds.append(found.model_ms)
+        if adaptation is not None:
+            chosen[adaptation.correction] += 1
+    found_score = score(torch.tensor(rows), [frame.truth for frame in frames], labels)
+    row: dict[str, Any] = {
+        "accuracy": round(100 * found_score.accuracy, 1),
+        "calibration_error": round(100 * found_score.calibration_error, 1),
+        "ms": round(float(np.mean(milliseconds)), 2),
     }
+    if adaptation is not None:
+        row |= {"correction": dict(chosen.most_common()), "state_bytes": adaptation.state_bytes}
+    return row
 
 
 def main() -> int:
@@ -102,33 +113,27 @@ def main() -> int:
     source = open_pairs(options.pairs, options.split)
     _, labels = labelled(source)
     rows: list[dict[str, Any]] = []
-    with EdgeClassifier(options.bundle) as classifier:
-        manifest = classifier.manifest
-        texts = classifier.text_embeddings(labels)
-        every = streams(classifier, source, options.conditions, options.severity)
-    scale = manifest.modality_input("rgb").logit_scale
-    for condition, stream in every.items():
-        caches = ExemplarCaches(len(labels), manifest.embedding_dim, CacheSettings())
-        adapters: dict[str, Adapter] = {
-            "not adapted": lambda _, cosines: cosines,
-            "caches": partial(caches.adapt, scale=scale),
-        }
-        for name, adapter in adapters.items():
-            rows.append(
-                {"condition": condition, "adaptation": name}
-                | scored(stream, texts, labels, scale, adapter)
-            )
-            print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
-        print(f"  state {caches.state_bytes} bytes")
-    for name in ("not adapted", "caches"):
-        corrupted = [row for row in rows if row["adaptation"] == name and row["condition"] != NONE]
+    with EdgeClassifier(options.bundle, threads=1) as classifier:
+        for condition, frames in streams(classifier, source, options.conditions, options.severity):
+            for mode in MODES:
+                adaptation = None if mode == MODES[0] else classifier.adaptation(labels)
+                row = {"condition": condition, "adaptation": mode}
+                rows.append(row | scored(classifier, frames, labels, adaptation))
+                print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
+    for mode in MODES:
+        corrupted = [
+            row
+            for row in rows
+            if row["adaptation"] == mode and row["condition"] not in (NONE, CHANGING)
+        ]
         means = {
-            key: round(float(np.mean([row[key] for row in corrupted])), 1)
-            for key in ("accuracy", "calibration_error")
+            key: round(float(np.mean([row[key] for row in corrupted])), 2)
+            for key in ("accuracy", "calibration_error", "ms")
         }
-        print(f"mean of {len(corrupted)} corruptions, {name}: {means}")
+        print(f"mean of {len(corrupted)} corruptions, {mode}: {means}")
     if options.out:
-        write_json(options.out, {"rows": rows, **provenance()})
+        facts = {"severity": options.severity, "images": len(source), "pairs": options.pairs}
+        write_json(options.out, facts | {"rows": rows} | provenance())
     return 0
 
 

@@ -18,6 +18,7 @@ from aligned_vq.images.load import ImageSource
 from aligned_vq.images.modality import CameraModality
 from aligned_vq.images.preparation import Preparation
 from aligned_vq.images.preprocess import View, normalize
+from aligned_vq.lqa.probabilities import softmax
 from aligned_vq.shipped import classifier_source
 from aligned_vq.stopwatch import Stopwatch
 from edge_client.classifier import tokenizing
@@ -43,7 +44,7 @@ class Classification:
 
     scores: tuple[ScoredLabel, ...]
     model_ms: float
-    """Time of the image encoder."""
+    """Time of the image encoder, and of an adaptation."""
 
     def __iter__(self) -> Iterator[ScoredLabel]:
         """The labels, the most probable first."""
@@ -158,26 +159,25 @@ class EdgeClassifier:
         names, texts = self._labels.of(labels)
         view = self._checked(image) if isinstance(image, View) else self.view(image, modality)
         stopwatch = Stopwatch()
-        embedding = self.embed(view)
-        stopwatch.lap("image")
         scale = self.manifest.modality_input(view.modality).logit_scale
-        cosines = (texts @ embedding).astype(np.float64)
-        if adaptation is not None:
-            cosines = adaptation.adapt(names, embedding, cosines, scale)
-        logits = scale * cosines
-        weights = np.exp(logits - logits.max())
-        probabilities = weights / weights.sum()
+        if adaptation is None:
+            cosines = (texts @ self.embed(view)).astype(np.float64)
+        else:
+            cosines = adaptation.cosines(view, names, texts, self._tower.run)
+        stopwatch.lap("image")
+        probabilities = softmax(scale * cosines)
         order = np.argsort(-probabilities, kind="stable")
         scores = tuple(ScoredLabel(names[n], float(probabilities[n])) for n in order)
         return Classification(scores, stopwatch.timings().stages_ns["image"] / 1e6)
 
-    def adaptation(self, labels: Labels = None) -> LabelAdaptation:
+    def adaptation(self, labels: Labels = None, modality: str = "rgb") -> LabelAdaptation:
         """A new stream's adaptation, for images of one camera with these labels.
 
         The state belongs to the stream: give it to `classify` with its images alone. Raises as
         `classify`.
         """
-        return LabelAdaptation(self.manifest, self.check_labels(labels))
+        chosen = self.manifest.modality_input(modality)
+        return LabelAdaptation(self.manifest, chosen, self.check_labels(labels))
 
     def preparation(self, modality: str = "rgb") -> Preparation:
         """How an image of a modality becomes a view; InvalidInput if the bundle has it not."""

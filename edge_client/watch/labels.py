@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from aligned_vq.errors import ConfigError, InvalidInput
 from aligned_vq.images.load import ImageSource
 from aligned_vq.images.modality import CameraModality
+from edge_client.classifier.adaptation import LabelAdaptation
 from edge_client.classifier.classifier import EdgeClassifier, Labels
 from edge_client.input.payload_source import is_payload_file
 
@@ -80,7 +81,8 @@ class FrameLabels:
             self._labels = classifier.check_labels(labels)
         except InvalidInput as error:
             raise ConfigError(f"labels: {error}") from error
-        self._adaptation = classifier.adaptation(self._labels) if adapt else None
+        self._adapt = adapt
+        self._adaptations: dict[CameraModality, LabelAdaptation] = {}
         self._terms = parse_condition(ask_when, self._labels) if ask_when else ()
 
     def of(
@@ -102,7 +104,10 @@ class FrameLabels:
                 f"expected an image to classify, got the payload {name}; watch images, or leave "
                 "labels out"
             )
-        found = self._classifier.classify(image, self._labels, modality, self._adaptation)
+        if self._adapt and modality not in self._adaptations:
+            self._adaptations[modality] = self._classifier.adaptation(self._labels, modality)
+        adaptation = self._adaptations.get(modality)
+        found = self._classifier.classify(image, self._labels, modality, adaptation)
         return dict(found.scores)
 
     def is_wanted(self, probabilities: dict[str, float]) -> bool:

@@ -67,9 +67,12 @@ def test_it_does_not_replace_other_files(tmp_path: Path) -> None:
         bundles.write_bundle(tmp_path)
 
 
-def entry(greys: Any) -> dict[str, Any]:
-    """A modality in the JSON, with a range."""
-    return {"logit_scale": 10.0, "range": greys}
+def entry(greys: Any, logit_scale: Any = 10.0, statistics: Any = None) -> dict[str, Any]:
+    """A modality in the JSON."""
+    return {"logit_scale": logit_scale, "range": greys, "statistics": statistics}
+
+
+STATISTICS = entry(None, statistics={"mean": [0.0, 0.0, 0.0], "spread": [1.0, 0.0, 1.0]})
 
 
 @pytest.mark.parametrize(
@@ -79,10 +82,22 @@ def entry(greys: Any) -> dict[str, Any]:
         ({"name": 3}, "name of ClassifierManifest must be str, got 3"),
         ({"embedding_dim": 0}, "embedding_dim must be 1 to"),
         ({"embedding_dim": 4.0}, "embedding_dim of ClassifierManifest must be int"),
-        ({"modalities": {"rgb": {"logit_scale": 0, "range": None}}}, "logit_scale must be above 0"),
-        ({"modalities": {"rgb": {"logit_scale": NAN, "range": None}}}, "NaN is not a JSON number"),
-        ({"modalities": {"rgb": {"logit_scale": "1", "range": None}}}, "wrong type"),
-        ({"modalities": {"rgb": {"range": None}}}, "missing, unknown or of the wrong type"),
+        (
+            {"modalities": {"rgb": entry(None, 0)}},
+            "logit_scale must be above 0",
+        ),
+        (
+            {"modalities": {"rgb": entry(None, NAN)}},
+            "NaN is not a JSON number",
+        ),
+        (
+            {"modalities": {"rgb": entry(None, "1")}},
+            "wrong type",
+        ),
+        (
+            {"modalities": {"rgb": {"range": None, "statistics": None}}},
+            "missing, unknown or of the wrong type",
+        ),
         ({"modalities": {"rgb": None}}, "wrong type"),
         ({"template": "a photo"}, "expected a template with {label}"),
         ({"template": "{label} {x}"}, "remove other braces"),
