@@ -81,7 +81,6 @@ def export_classifier(
 
 
 def _scale(run: StudentRun, student: QuantizedStudent, side: str) -> float:
-    """A modality's inverse temperature, from pseudo-labels of the validation part."""
-    validation = run.validate
-    images = embed(student, validation.pairs, run.prepare, side)
-    return fit_scale(images @ validation.texts.T, validation.targets)
+    """A modality's inverse temperature, by the teacher's probabilities of the validation part."""
+    images = embed(student, run.validation, run.prepare, side)
+    return fit_scale(images @ run.texts.T, run.teacher_probabilities())

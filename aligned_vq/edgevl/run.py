@@ -40,7 +40,7 @@ from aligned_vq.edgevl.objectives import Contrast, Distillation, Share, StudentD
 from aligned_vq.edgevl.pool import PairArrays
 from aligned_vq.edgevl.preparation import prepare_pairs
 from aligned_vq.edgevl.quantization.student import QuantizedStudent
-from aligned_vq.edgevl.scoring import Validation
+from aligned_vq.edgevl.scoring import Validation, probabilities_of
 from aligned_vq.edgevl.stage import StudentStage
 from aligned_vq.edgevl.students.build import Student
 from aligned_vq.edgevl.students.choice import choose_student, new_student
@@ -249,6 +249,11 @@ class StudentRun:
             self.config.seed,
             Share(self.accelerator.process_index, self.accelerator.num_processes),
         )
+
+    def teacher_probabilities(self) -> Tensor:
+        """What the teacher says of the validation part's colour images: `[N, L]`, by label."""
+        images = self._teacher_images(self.validation)
+        return probabilities_of(images, self.texts, self.teacher.logit_scale)
 
     def rgb_statistics(self) -> ChannelStatistics:
         """Channel statistics of the colour images that the activation ranges come from."""

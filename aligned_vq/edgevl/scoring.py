@@ -77,7 +77,9 @@ def fit_scale(cosines: Tensor, targets: Tensor) -> float:
 
     Args:
         cosines: `[B, L]` of images and labels' texts.
-        targets: int64 `[B]`, the right label or a pseudo-label of each image.
+        targets: int64 `[B]`, the right label of each image; or float32 `[B, L]`, a teacher's
+            probabilities. Its most probable labels alone would make a student too certain, which is
+            right about what the teacher says more often than about the truth.
     """
     # Steps of 2 % in its logarithm.
     grid = torch.logspace(0, math.log10(MAX_SCALE), 251)
