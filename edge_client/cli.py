@@ -53,9 +53,8 @@ def main(argv: list[str] | None = None) -> int:
             _probe(config, options)
             return 0
         commands = {"ask": _ask, "watch": _watch, "compress": _compress, "check": _check}
-        run = commands[parsed.subcommand]
         with EdgeClient(options.target, options.bundle, config) as client:
-            run(client, options)
+            commands[parsed.subcommand](client, options)
     except (AlignedVQError, OSError) as error:
         print(f"edge-client: {error}", file=sys.stderr)
         return 1

@@ -16,7 +16,7 @@ from aligned_vq.files.typed_fields import check_declared
 from aligned_vq.images.depth import RangeSettings, check_range, student_processor
 from aligned_vq.images.modality import CameraModality
 from aligned_vq.images.processor import ProcessorSettings
-from aligned_vq.images.statistics import ChannelStatistics
+from aligned_vq.lqa.statistics import ChannelStatistics
 from aligned_vq.types import digest_of
 
 CLASSIFIER_SCHEMA = 1

@@ -69,7 +69,10 @@ def rooms_parser() -> ArgumentParser:
     parser.add_argument("--valid", type=int, default=1_050, help="rooms to test on")
     parser.add_argument("--style", type=str, default="first", help="first or second")
     parser.add_argument(
-        "--split", type=str, default="test", help="where rooms to test on come from: validation, test, holdout"
+        "--split",
+        type=str,
+        default="test",
+        help="where rooms to test on come from: validation, test, holdout",
     )
     return parser
 

@@ -48,7 +48,7 @@ from aligned_vq.errors import ConfigError
 from aligned_vq.files.atomic_file import write_json
 from aligned_vq.images.depth import check_range
 from aligned_vq.images.modality import CAMERA_MODALITIES, Modality
-from aligned_vq.images.statistics import ChannelStatistics
+from aligned_vq.lqa.statistics import ChannelStatistics
 from aligned_vq.shipped import dual_encoder_source
 from aligned_vq.training.loop import LoopSettings
 from aligned_vq.training.stage import check_shared

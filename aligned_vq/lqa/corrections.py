@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from aligned_vq.images.preprocess import View, normalize
 from aligned_vq.images.processor import ProcessorSettings
-from aligned_vq.images.statistics import ChannelStatistics, channel_moments
+from aligned_vq.lqa.statistics import ChannelStatistics, channel_moments
 
 _LEAST_SPREAD = 0.05
 """Of a normalised channel; less is not widened further, as it would be noise."""

@@ -37,7 +37,7 @@ IMAGES_BETWEEN_CHANGES = 40
 MODES = ("not adapted", "adapted")
 
 
-class Frame(NamedTuple):
+class StreamImage(NamedTuple):
     """An image as the classifier sees it."""
 
     view: View
@@ -46,18 +46,18 @@ class Frame(NamedTuple):
 
 def streams(
     classifier: EdgeClassifier, source: PairSource, conditions: Sequence[str], severity: int
-) -> Iterator[tuple[str, list[Frame]]]:
+) -> Iterator[tuple[str, list[StreamImage]]]:
     """A stream for each condition, of all colour images of the source."""
     truth, _ = labelled(source)
     images = [
         load_pair(source[index], source.modality).rgb.values.astype(np.uint8)
         for index in range(len(source))
     ]
-    changing: list[Frame] = []
+    changing: list[StreamImage] = []
     for number, condition in enumerate(tqdm(conditions, desc="stream", leave=False)):
         rng = np.random.default_rng([number, severity])
         frames = [
-            Frame(classifier.view(_changed(image, condition, severity, rng)), label)
+            StreamImage(classifier.view(_changed(image, condition, severity, rng)), label)
             for image, label in zip(images, truth, strict=True)
         ]
         order = np.random.default_rng(number).permutation(len(frames))
@@ -75,7 +75,7 @@ def _changed(
 
 def scored(
     classifier: EdgeClassifier,
-    frames: Sequence[Frame],
+    frames: Sequence[StreamImage],
     labels: Sequence[str],
     adaptation: LabelAdaptation | None,
 ) -> dict[str, Any]:

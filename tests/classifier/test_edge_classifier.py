@@ -288,17 +288,3 @@ def test_an_isolated_image_is_prepared_alike(bundle: Path, tmp_path: Path) -> No
         for path, modality in ((colour, "rgb"), (depth, "depth")):
             assert apart.view(path, modality) == here.view(path, modality)
             assert apart.view(path.read_bytes(), modality) == here.view(path, modality)
-
-
-def test_an_adapted_stream_is_of_one_camera(classifier: EdgeClassifier) -> None:
-    stream = classifier.adaptation(["red", "green"])
-    for _ in range(9):
-        assert classifier.classify(plain(RED), stream.labels, adaptation=stream).best == "red"
-    assert stream.correction == "none"
-    depth = np.full((20, 20), 3900, np.uint16)
-    with pytest.raises(InvalidInput, match="expected images of rgb"):
-        classifier.classify(depth, stream.labels, "depth", stream)
-    with pytest.raises(InvalidInput, match="expected the labels of the adapted stream"):
-        classifier.classify(plain(RED), ["red", "blue"], adaptation=stream)
-    own = classifier.adaptation(["white", "black"], "depth")
-    assert classifier.classify(depth, own.labels, "depth", own).best == "black"

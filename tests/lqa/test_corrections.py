@@ -11,9 +11,9 @@ from scipy import ndimage
 from aligned_vq.errors import ConfigError
 from aligned_vq.images.preprocess import View, normalize
 from aligned_vq.images.processor import ProcessorSettings
-from aligned_vq.images.statistics import ChannelStatistics, channel_moments
 from aligned_vq.lqa.choice import ChoiceSettings, CorrectionChoice
 from aligned_vq.lqa.corrections import InputCorrections, median_of_neighbours
+from aligned_vq.lqa.statistics import ChannelStatistics, channel_moments
 
 SIDE = 24
 PROCESSOR = ProcessorSettings(size=(SIDE, SIDE), do_center_crop=False)
